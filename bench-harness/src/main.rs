@@ -1,0 +1,3 @@
+//! Measures producers and consumers.
+
+fn main() {}

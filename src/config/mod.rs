@@ -1,0 +1,1 @@
+//! Every configuration key in one table, and the typed configuration made from it.

@@ -1,0 +1,1 @@
+//! One partition's bytes: batches, segments, indexes, epochs, producer state, recovery. Pure.

@@ -1,0 +1,3 @@
+//! The `tidemill` binary: arguments → config → shards → wait for a signal.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! One replica as a pure state machine: inputs in, effects out.
