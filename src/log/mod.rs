@@ -1,1 +1,5 @@
 //! One partition's bytes: batches, segments, indexes, epochs, producer state, recovery. Pure.
+
+mod segment;
+
+pub use segment::Segment;

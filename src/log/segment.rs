@@ -1,0 +1,20 @@
+//! What is remembered of one segment: a `.log` file with its indexes.
+
+/// One segment of a log, oldest first in the log's list; the last one is active.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Offset the file is named after; no record in it has a lower one.
+    pub base_offset: i64,
+    /// Bytes of record batches in the `.log` file.
+    pub length_bytes: u64,
+    /// Entries of the `.index` file, counted in bytes (8 each), without preallocated zeros.
+    pub index_bytes: u64,
+    /// Entries of the `.timeindex` file, counted in bytes (12 each), without preallocated zeros.
+    pub time_index_bytes: u64,
+    /// Largest record timestamp, -1 when there is no record.
+    pub max_timestamp_ms: i64,
+    /// Offset of the record that has it (the batch's last offset where only that is known), -1 when there is none.
+    pub max_timestamp_offset: i64,
+    /// Timestamp of the first batch's newest record, -1 when there is none; the age of a segment counts from it.
+    pub first_timestamp_ms: i64,
+}
