@@ -163,3 +163,186 @@ impl ByteBuf for Checked {
         self.bytes.split_to(size)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use bytes::BytesMut;
+    use kafka_protocol::messages::create_topics_request::{
+        CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
+    };
+    use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+    use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+    use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+    use kafka_protocol::messages::{
+        ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest, FetchRequest,
+        InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest, TopicName,
+    };
+    use kafka_protocol::protocol::Encodable;
+
+    use super::super::StrBytes;
+    use super::super::api::{ApiKey, TABLE};
+    use super::*;
+
+    fn name(text: &'static str) -> TopicName {
+        TopicName(StrBytes::from_static_str(text))
+    }
+
+    fn encoded<T: Encodable>(request: &T, version: i16) -> Bytes {
+        let mut buffer = BytesMut::new();
+        request.encode(&mut buffer, version).unwrap();
+        buffer.freeze()
+    }
+
+    /// A populated body of a served request, or `None` where the wire views decode it.
+    fn sample(key: ApiKey, version: i16) -> Option<Bytes> {
+        let text = StrBytes::from_static_str;
+        Some(match key {
+            ApiKey::Produce | ApiKey::Fetch => return None,
+            ApiKey::ListOffsets => {
+                let partition = ListOffsetsPartition::default().with_partition_index(1).with_timestamp(-2);
+                let topic = ListOffsetsTopic::default()
+                    .with_name(name("orders"))
+                    .with_partitions(vec![partition.clone(), partition]);
+                encoded(&ListOffsetsRequest::default().with_topics(vec![topic]), version)
+            }
+            ApiKey::Metadata => {
+                let topic = |text| MetadataRequestTopic::default().with_name(Some(name(text)));
+                let topics = Some(vec![topic("orders"), topic("payments")]);
+                encoded(&MetadataRequest::default().with_topics(topics), version)
+            }
+            ApiKey::ApiVersions => {
+                let request = ApiVersionsRequest::default();
+                let named = request.clone().with_client_software_name(text("librdkafka"));
+                encoded(if version >= 3 { &named } else { &request }, version)
+            }
+            ApiKey::CreateTopics => {
+                let assignment =
+                    CreatableReplicaAssignment::default().with_broker_ids(vec![BrokerId(1), BrokerId(2)]);
+                let config = CreatableTopicConfig::default()
+                    .with_name(text("cleanup.policy"))
+                    .with_value(Some(text("compact")));
+                let topic = CreatableTopic::default()
+                    .with_name(name("orders"))
+                    .with_num_partitions(-1)
+                    .with_assignments(vec![assignment])
+                    .with_configs(vec![config]);
+                let request = CreateTopicsRequest::default().with_topics(vec![topic]);
+                encoded(&request.with_timeout_ms(30_000), version)
+            }
+            ApiKey::DeleteTopics => {
+                let request = DeleteTopicsRequest::default().with_timeout_ms(30_000);
+                let states = vec![DeleteTopicState::default().with_name(Some(name("orders")))];
+                let by_name = vec![name("orders"), name("payments")];
+                let request = if version >= 6 {
+                    request.with_topics(states)
+                } else {
+                    request.with_topic_names(by_name)
+                };
+                encoded(&request, version)
+            }
+            ApiKey::InitProducerId => {
+                let request = InitProducerIdRequest::default().with_transaction_timeout_ms(60_000);
+                encoded(&request.with_transactional_id(Some(text("txn").into())), version)
+            }
+        })
+    }
+
+    /// Decodes with the type of a key; says whether that worked.
+    fn accepts(key: ApiKey, body: &Bytes, version: i16) -> Result<usize, WireError> {
+        fn run<T: Decodable>(body: &Bytes, version: i16) -> Result<usize, WireError> {
+            decode_measured::<T>(body, version, Limits::default()).map(|(_, memory_bytes)| memory_bytes)
+        }
+        match key {
+            ApiKey::Produce => run::<ProduceRequest>(body, version),
+            ApiKey::Fetch => run::<FetchRequest>(body, version),
+            ApiKey::ListOffsets => run::<ListOffsetsRequest>(body, version),
+            ApiKey::Metadata => run::<MetadataRequest>(body, version),
+            ApiKey::ApiVersions => run::<ApiVersionsRequest>(body, version),
+            ApiKey::CreateTopics => run::<CreateTopicsRequest>(body, version),
+            ApiKey::DeleteTopics => run::<DeleteTopicsRequest>(body, version),
+            ApiKey::InitProducerId => run::<InitProducerIdRequest>(body, version),
+        }
+    }
+
+    fn samples() -> impl Iterator<Item = (ApiKey, i16, Bytes)> {
+        TABLE.iter().flat_map(|api| {
+            (api.version_first..=api.version_last)
+                .filter_map(|version| Some((api.key, version, sample(api.key, version)?)))
+        })
+    }
+
+    #[test]
+    fn both_frames_that_kill_the_library_end_in_an_error() {
+        let old = Bytes::from_static(&[0x7f, 0xff, 0xff, 0xff, 0, 0]);
+        assert!(decode::<MetadataRequest>(&old, 0, Limits::default()).is_err());
+        let compact = Bytes::from_static(&[0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0, 0]);
+        assert!(decode::<MetadataRequest>(&compact, 12, Limits::default()).is_err());
+    }
+
+    #[test]
+    fn honest_requests_of_every_version_are_decoded_and_a_byte_too_many_is_not() {
+        for (key, version, body) in samples() {
+            assert!(accepts(key, &body, version).is_ok(), "{key:?} v{version}");
+            let longer: Bytes = [&body[..], &[0]].concat().into();
+            let error = accepts(key, &longer, version).unwrap_err();
+            assert_eq!(error, WireError::Trailing { count: 1 }, "{key:?} v{version}");
+            for end in 0..body.len() {
+                assert!(
+                    accepts(key, &body.slice(..end), version).is_err(),
+                    "{key:?} v{version} cut at {end}"
+                );
+            }
+        }
+        let topics = MetadataRequest::default().with_topics(None);
+        let decoded: MetadataRequest = decode(&encoded(&topics, 12), 12, Limits::default()).unwrap();
+        assert_eq!(decoded, topics);
+    }
+
+    #[test]
+    fn the_largest_lengths_at_every_position_end_in_an_error_or_were_plain_integers() {
+        let started = Instant::now();
+        for (key, version, body) in samples() {
+            for at in 0..body.len() {
+                for lie in [&[0x7f, 0xff, 0xff, 0xff][..], &[0xff; 5], &[0xff, 0xff, 0xff, 0xff, 0x0f]] {
+                    let mut bytes = body.to_vec();
+                    let end = bytes.len().min(at + lie.len());
+                    bytes[at..end].copy_from_slice(&lie[..end - at]);
+                    let _ = accepts(key, &bytes.into(), version);
+                }
+            }
+        }
+        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn random_bodies_never_reserve_what_they_do_not_hold() {
+        let mut random = fastrand::Rng::with_seed(2026);
+        let started = Instant::now();
+        for _ in 0..100_000 {
+            let api = random.choice(&TABLE).unwrap();
+            let version = random.i16(api.version_first..=api.version_last);
+            let length = random.usize(..64);
+            let body: Bytes = std::iter::repeat_with(|| [random.u8(..), 0, 1, 0xff][random.usize(..4)])
+                .take(length)
+                .collect();
+            let _ = accepts(api.key, &body, version);
+        }
+        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn a_request_over_the_memory_limit_is_refused_and_the_charge_covers_its_structs() {
+        let topics = vec![MetadataRequestTopic::default().with_name(Some(name("t"))); 10_000];
+        let struct_bytes = topics.len() * size_of::<MetadataRequestTopic>();
+        let body = encoded(&MetadataRequest::default().with_topics(Some(topics)), 12);
+        let (_, charged) = decode_measured::<MetadataRequest>(&body, 12, Limits::default()).unwrap();
+        assert!(charged >= struct_bytes, "{charged} < {struct_bytes}");
+        let limits = Limits { memory_bytes: charged };
+        assert!(decode::<MetadataRequest>(&body, 12, limits).is_ok());
+        let limits = Limits { memory_bytes: charged - 1 };
+        let error = decode::<MetadataRequest>(&body, 12, limits).unwrap_err();
+        assert_eq!(error, WireError::TooCostly { limit_bytes: charged - 1 });
+    }
+}

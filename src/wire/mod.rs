@@ -22,6 +22,9 @@ pub mod produce_response;
 pub mod response;
 pub mod topics;
 
+#[cfg(test)]
+mod fetch_tests;
+
 pub use error::WireError;
 /// Kafka's error numbers; `None` where an answer carries an error field means 0, no error.
 pub use kafka_protocol::ResponseError as ErrorCode;
