@@ -74,7 +74,7 @@ pub struct FetchPartitionResponse<'a> {
 }
 
 impl FetchPartitionResponse<'_> {
-    /// A refusal without further fields.
+    /// A refusal without further fields; like Kafka's, its aborted transactions are none, not null.
     pub fn error(index: i32, error: ErrorCode) -> Self {
         Self {
             index,
@@ -82,7 +82,7 @@ impl FetchPartitionResponse<'_> {
             high_watermark: -1,
             last_stable_offset: -1,
             log_start_offset: -1,
-            aborted_transactions: None,
+            aborted_transactions: Some(&[]),
             preferred_read_replica: -1,
             diverging_epoch: None,
             current_leader: None,

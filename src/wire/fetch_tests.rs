@@ -180,7 +180,8 @@ fn respond(version: i16) -> Bytes {
     let first = writer.partition(&full, FIRST.len() as u32);
     let error = FetchPartitionResponse::error(1, ErrorCode::OffsetOutOfRange);
     let empty = writer.partition(&error, 0);
-    writer.partition_inline(&FetchPartitionResponse { index: 2, ..full }, b"inline");
+    let uncommitted = FetchPartitionResponse { index: 2, aborted_transactions: None, ..full };
+    writer.partition_inline(&uncommitted, b"inline");
     writer.topic(name("payments"), 1);
     let second = writer.partition(&FetchPartitionResponse { aborted_transactions: Some(&[]), ..full }, 300);
     let whole_bytes = writer.finish(&[NodeEndpoint { node_id: 2, host: "b", port: 9092, rack: Some("r") }]);
@@ -228,7 +229,8 @@ fn the_library_reads_every_version_of_a_response_back() {
         assert_eq!(snapshot, if flexible { (3, 33) } else { (-1, -1) });
         assert_eq!((error.error_code, error.high_watermark), (1, -1));
         assert_eq!(error.records.as_deref(), Some(&b""[..]), "empty, never null");
-        assert_eq!(error.aborted_transactions, None);
+        assert_eq!(error.aborted_transactions.as_deref(), Some(&[][..]));
+        assert_eq!(inline.aborted_transactions, None);
         assert_eq!(inline.records.as_deref(), Some(&b"inline"[..]));
         assert_eq!(payments.partitions[0].records.as_deref(), Some(&SECOND[..]));
         assert_eq!(payments.partitions[0].aborted_transactions.as_deref(), Some(&[][..]));
