@@ -1,5 +1,8 @@
 //! One partition's bytes: batches, segments, indexes, epochs, producer state, recovery. Pure.
 
+pub mod batch;
+pub mod codec;
+pub mod record;
 mod segment;
 
 pub use segment::Segment;
