@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod codec;
+pub mod producer;
 pub mod record;
 mod segment;
 
