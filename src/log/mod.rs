@@ -1,6 +1,7 @@
 //! One partition's bytes: batches, segments, indexes, epochs, producer state, recovery. Pure.
 
 pub mod batch;
+pub mod check;
 pub mod codec;
 pub mod producer;
 pub mod record;
