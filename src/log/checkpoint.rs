@@ -6,6 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use uuid::Uuid;
+
 /// A file that is not what its name promises.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckpointError {
@@ -81,4 +83,66 @@ pub(super) fn entry_lines<'a>(
         return Err(CheckpointError { file, line: 2, reason });
     }
     Ok(lines)
+}
+
+/// `partition.metadata`: which topic a directory belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionMetadata {
+    /// The topic's id.
+    pub topic_id: Uuid,
+}
+
+impl PartitionMetadata {
+    const FILE: &str = "partition.metadata";
+
+    /// The file's bytes; there is no end of line after the last one.
+    pub fn encode(&self) -> String {
+        format!("version: 0\ntopic_id: {}", encode_uuid(self.topic_id))
+    }
+
+    /// Reads the file.
+    pub fn parse(bytes: &[u8]) -> Result<Self, CheckpointError> {
+        let error = |line, reason| CheckpointError { file: Self::FILE, line, reason };
+        let text = std::str::from_utf8(bytes).map_err(|_| error(1, "not text"))?;
+        let mut lines = text.lines();
+        let value = |line: Option<&str>, key: &str| {
+            let (found, value) = line?.split_once(':')?;
+            (found.trim() == key).then(|| value.trim().to_owned())
+        };
+        let version = value(lines.next(), "version").ok_or(error(1, "not a version"))?;
+        if version != "0" {
+            return Err(error(1, "an unknown version"));
+        }
+        let id = value(lines.next(), "topic_id").ok_or(error(2, "not a topic id"))?;
+        let topic_id = parse_uuid(&id).filter(|id| !id.is_nil()).ok_or(error(2, "not a topic id"))?;
+        Ok(Self { topic_id })
+    }
+}
+
+const BASE64_URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// A UUID as Kafka writes it: 22 characters of URL-safe base64 without padding.
+pub fn encode_uuid(id: Uuid) -> String {
+    let bits = id.as_u128();
+    // 21 characters hold 126 bits; the last one has the remaining two on top.
+    let digits = (0..22).map(|at| match 122_u32.checked_sub(at * 6) {
+        Some(shift) => bits >> shift,
+        None => bits << 4,
+    });
+    let letter = |digit: u128| BASE64_URL.get((digit & 63) as usize).copied().unwrap_or_default();
+    digits.map(|digit| char::from(letter(digit))).collect()
+}
+
+/// Reads what [`encode_uuid`] writes; padding is tolerated.
+pub fn parse_uuid(text: &str) -> Option<Uuid> {
+    let text = text.trim_end_matches('=');
+    if text.len() != 22 {
+        return None;
+    }
+    let mut bits: u128 = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        let digit = BASE64_URL.iter().position(|letter| *letter == byte)? as u128;
+        bits = if at < 21 { bits << 6 | digit } else { bits << 2 | digit >> 4 };
+    }
+    Some(Uuid::from_u128(bits))
 }
