@@ -1,6 +1,8 @@
 //! Every configuration key in one table, and the typed configuration made from it.
 
+pub mod keys;
 mod node;
+pub mod properties;
 mod topic;
 
 pub use node::{
