@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Foreign clients against a broker: the round trip's matrix and Apache Kafka's own tools.
 
     tests/compat/run.py --covering                  what CI runs: every client, codec and shard count, 20,000 records
