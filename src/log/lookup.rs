@@ -114,8 +114,6 @@ struct Walk {
     segment_base_offset: i64,
     /// Position of the next header.
     position: u64,
-    /// Bytes of the read in flight.
-    length: u64,
 }
 
 /// What the walk is to do with a batch.
@@ -278,7 +276,7 @@ impl Log {
             return self.walk_on(lookup, segment);
         }
         let length = length.min(left);
-        let walk = Walk { segment_base_offset: segment.base_offset, position, length };
+        let walk = Walk { segment_base_offset: segment.base_offset, position };
         lookup.stage = Stage::Walk(walk);
         let file = Stem::Log(segment.base_offset).into();
         LookupStep::Read(FileOp::Read { file, position, length })
@@ -329,7 +327,7 @@ impl Log {
                     return span(segment, position, length, max_bytes, &end);
                 }
                 Verdict::Inspect => {
-                    let walk = Walk { segment_base_offset: segment.base_offset, position, length };
+                    let walk = Walk { segment_base_offset: segment.base_offset, position };
                     lookup.stage = Stage::Batch(walk);
                     let file = Stem::Log(segment.base_offset).into();
                     return LookupStep::Read(FileOp::Read { file, position, length });

@@ -1,5 +1,6 @@
 //! Fetches and timestamp lookups.
 
+use super::super::LogPosition;
 use super::super::batch::BatchBuilder;
 use super::super::codec::Codec;
 use super::*;
@@ -93,8 +94,6 @@ fn positions_are_known_for_boundaries() {
     assert_eq!(driver.log.position_of(5), None, "inside a batch");
 }
 
-use super::super::LogPosition;
-
 #[test]
 fn timestamps_find_the_first_record_that_is_not_older() {
     for codec in Codec::ALL {
@@ -154,8 +153,8 @@ fn damaged_bytes_are_said_and_not_served() {
     let op = FileOp::Write { file, position: 16, bytes: Bytes::from_static(&[9]) };
     driver.dir.execute(&op, std::iter::empty()).unwrap();
     let failed = LookupStep::Failed(super::super::search::CORRUPT);
-    assert_eq!(driver.fetch(1, 10), failed);
-    assert_eq!(driver.lookup(Query::Timestamp { timestamp_ms: 1, end_offset: 9 }), failed);
+    assert_eq!(driver.fetch(0, 10), failed);
+    assert_eq!(driver.lookup(Query::Timestamp { timestamp_ms: 0, end_offset: 9 }), failed);
 }
 
 #[test]
