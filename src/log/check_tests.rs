@@ -319,3 +319,46 @@ proptest! {
         }
     }
 }
+
+/// What `tests/fixtures/batch/README.md` says that Kafka's own classes wrote.
+fn as_java_built(record_count: i64, codec: Codec) -> Bytes {
+    let mut builder = BatchBuilder::new().codec(codec).producer(4711, 3, 40);
+    for i in 0..record_count {
+        let key = format!("key-{i}");
+        let value = format!("value of record {i} value of record {i}");
+        let name = format!("h{i}");
+        let headers = [(name.as_bytes(), Some([1, 2].as_slice())), (&[], None)];
+        builder.push(
+            WALL_MS + i * 37 % 1000,
+            (i % 3 != 0).then_some(key.as_bytes()),
+            (i % 7 != 6).then_some(value.as_bytes()),
+            if i % 5 == 0 { &headers } else { &[] },
+        );
+    }
+    builder.build()
+}
+
+#[test]
+fn our_bytes_are_javas() {
+    let java = include_bytes!("../../tests/fixtures/batch/java-4.3.1-none.bin");
+    assert_eq!(as_java_built(5, Codec::None), java[..]);
+}
+
+#[test]
+fn what_java_compressed_passes_and_holds_the_same_records() {
+    let java: [(Codec, &[u8]); 4] = [
+        (Codec::Gzip, include_bytes!("../../tests/fixtures/batch/java-4.3.1-gzip.bin")),
+        (Codec::Snappy, include_bytes!("../../tests/fixtures/batch/java-4.3.1-snappy.bin")),
+        (Codec::Lz4, include_bytes!("../../tests/fixtures/batch/java-4.3.1-lz4.bin")),
+        (Codec::Zstd, include_bytes!("../../tests/fixtures/batch/java-4.3.1-zstd.bin")),
+    ];
+    let expected = as_java_built(2000, Codec::None);
+    for (codec, bytes) in java {
+        let checked = check(Bytes::from_static(bytes), &rules(), WALL_MS).unwrap();
+        assert_eq!(checked.info.codec(), Ok(codec));
+        assert_eq!(checked.bytes, bytes);
+        let uncompressed = BatchRules { compression_type: CompressionType::None, ..rules() };
+        let stored = check(Bytes::from_static(bytes), &uncompressed, WALL_MS).unwrap();
+        assert!(stored.bytes == expected, "{codec:?} re-encoded");
+    }
+}

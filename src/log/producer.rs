@@ -497,6 +497,19 @@ mod tests {
     }
 
     #[test]
+    fn a_snapshot_that_java_wrote_is_read_and_written_again() {
+        let java = include_bytes!("../../tests/fixtures/batch/java-4.3.1-producers.snapshot");
+        let states = ProducerStates::from_snapshot(java).unwrap();
+        assert_eq!(states.snapshot(), java[..]);
+        let known =
+            Sequenced::Duplicate { base_offset: 991, last_offset: 1000, timestamp_ms: 1_700_000_000_123 };
+        assert_eq!(states.check(&batch(7, 2, 32, 10)), Ok(known));
+        assert_eq!(states.check(&batch(3, 0, 3, 1)), Err(ErrorCode::InvalidTxnState));
+        assert_eq!(states.check(&batch(11, 1, 0, 1)), Ok(Sequenced::New));
+        assert_eq!(states.check(&batch(11, 1, 1, 1)), Err(ErrorCode::OutOfOrderSequenceNumber));
+    }
+
+    #[test]
     fn snapshots_are_sorted_and_damaged_ones_refused() {
         let mut states = ProducerStates::default();
         for producer_id in [900, 3, 77, -5, 12] {
