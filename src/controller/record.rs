@@ -306,6 +306,28 @@ impl Record {
         put_tagged(out, std::iter::empty());
     }
 
+    /// About how many bytes it encodes to; never fewer.
+    pub(super) fn bytes_estimate(&self) -> usize {
+        let fields = match self {
+            Self::MetadataVersion { .. } | Self::ProducerIdBlock { .. } | Self::RemoveTopic { .. } => 0,
+            Self::ClusterId { cluster_id: text }
+            | Self::Feature { name: text, .. }
+            | Self::Topic { name: text, .. } => text.len(),
+            Self::RegisterBroker(broker) => {
+                let listeners = broker.listeners.iter().map(|at| at.name.len() + at.host.len() + 8);
+                listeners.sum::<usize>() + broker.rack.as_ref().map_or(0, |rack| rack.len())
+            }
+            Self::Partition(partition) => {
+                4 * (partition.replicas.len() + partition.isr.len()) + 16 * partition.directories.len()
+            }
+            Self::PartitionChange(change) => change.isr.as_ref().map_or(0, |isr| 4 * isr.len()),
+            Self::Config { resource, key, value, .. } => {
+                resource.len() + key.len() + value.as_ref().map_or(0, |value| value.len())
+            }
+        };
+        fields + 80
+    }
+
     /// Decodes the record at the front of `bytes`; gives it with the number of bytes it took.
     pub fn decode(bytes: &[u8]) -> Result<(Self, usize), RecordError> {
         let mut reader = Reader::new(bytes);
