@@ -100,7 +100,12 @@ class Load:
         self.thread.join()
         if self.errors:
             return
-        if left := self._producer.flush(FINISH_S):
+        try:
+            left = self._producer.flush(FINISH_S)
+        except (KafkaException, SystemError) as error:  # the binding turns a fatal error during a flush into either
+            self.errors.append(f"producer {self.number}: {error}")
+            return
+        if left:
             self.errors.append(f"producer {self.number}: {left} records had no answer after {FINISH_S} s")
 
     def state(self) -> dict:
