@@ -83,8 +83,11 @@ class Broker:
     def start(self) -> None:
         """Starts the broker and waits until it accepts a connection."""
         with self.log_path.open("ab") as out:
-            self._process = subprocess.Popen(self.argv(), stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                                             cwd=install.ROOT, env=install.environment())
+            try:
+                self._process = subprocess.Popen(self.argv(), stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                                                 cwd=install.ROOT, env=install.environment())
+            except OSError as error:
+                raise BrokerError(f"the broker cannot be run: {error}") from None
         deadline = time.monotonic() + READY_S
         while True:
             if self._process.poll() is not None:
