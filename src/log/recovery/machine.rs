@@ -9,11 +9,12 @@ use uuid::Uuid;
 use super::listing::{self, Files, PARTITION_METADATA, offset_of, segment_files};
 use super::segment_work::SegmentWork;
 use super::walk::{Walk, Walked};
-use super::{ProducerStates, Quarantine, Recovered, RecoveryError, RecoveryPlan, RecoveryStep};
+use super::{Quarantine, Recovered, RecoveryError, RecoveryPlan, RecoveryStep};
 use crate::effect::{FileDone, FileName, FileOp, FileResult, Stem, Suffix};
 use crate::log::Segment;
 use crate::log::checkpoint::{CheckpointError, PartitionMetadata};
 use crate::log::epoch::{EpochCache, LEADER_EPOCH_CHECKPOINT};
+use crate::log::producer::ProducerStates;
 
 /// Most bytes of one read of a small file.
 const READ_BYTES: u64 = 1 << 20;
@@ -437,13 +438,13 @@ impl Recovery {
             self.state = State::Snapshot(offset, read);
             return Flow::Op(op);
         }
-        match ProducerStates::from_snapshot(&read.into_bytes(), offset) {
-            Some(producers) => {
+        match ProducerStates::from_snapshot(&read.into_bytes()) {
+            Ok(producers) => {
                 self.producers = producers;
                 self.replay_from = offset;
                 self.state = State::Segments;
             }
-            None => {
+            Err(_) => {
                 let file = FileName::from(Stem::ProducerSnapshot(offset));
                 self.files.remove(&file);
                 self.change(FileOp::Delete { file });
@@ -592,7 +593,8 @@ impl Recovery {
             segments: std::mem::take(&mut self.segments),
             epochs: std::mem::take(&mut self.epochs),
             producers: std::mem::take(&mut self.producers),
-            log_start_offset: self.plan.log_start_offset.max(first),
+            // Damage can hide where the log starts.
+            log_start_offset: self.plan.log_start_offset.max(first).min(log_end),
             log_end,
             durable_end: if all_synced { log_end } else { self.plan.recovery_point.clamp(0, log_end.max(0)) },
             truncated_bytes: self.truncated_bytes,
