@@ -2,8 +2,9 @@
 
 pub mod batch;
 pub mod check;
-mod checkpoint;
+pub mod checkpoint;
 pub mod codec;
+pub mod directory;
 mod epoch;
 pub mod producer;
 pub mod record;
