@@ -19,6 +19,7 @@ mod listing;
 mod machine;
 mod segment_work;
 mod walk;
+mod whole_read;
 
 #[cfg(test)]
 mod tests;

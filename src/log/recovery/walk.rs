@@ -95,6 +95,11 @@ impl Walk {
         self.position
     }
 
+    /// From where on checksums are compared.
+    pub(super) fn check_from(&self) -> u64 {
+        self.check_from
+    }
+
     /// The lowest offset that the next batch can have.
     pub(super) fn offset_next(&self) -> i64 {
         self.offset_next
