@@ -1,5 +1,435 @@
 //! One partition's bytes: batches, segments, indexes, epochs, producer state, recovery. Pure.
+//!
+//! [`Log`] is the log of one replica as a machine over file operations. It has three tails
+//! (DESIGN §9): *reserved* (offset given out) ≥ *written* (the append completed) ≥ *durable* (synced).
+//! The caller appends batches while a turn lasts, ends the turn, emits what [`Log::next_op`] gives
+//! and brings the completions back. Appends, rolls and index writes run strictly one at a time;
+//! reads and one sync run beside them, so a slow device delays durability and never the next append.
 
+mod append;
+pub mod batch;
+pub mod check;
+mod checkpoint;
+pub mod codec;
+mod epoch;
+mod flush;
+mod head;
+mod index;
+mod jobs;
+mod lookup;
+pub mod memory_dir;
+pub mod producer;
+pub mod record;
+mod recovery;
+mod retention;
+mod roll;
+mod search;
 mod segment;
+mod tail;
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+pub use append::Appended;
+pub use checkpoint::{CheckpointError, PartitionMetadata};
+pub use epoch::{EpochCache, EpochEntry, EpochUndo, LEADER_EPOCH_CHECKPOINT};
+pub use lookup::{Found, Lookup, LookupStep, Query, Span};
+pub use recovery::{Quarantine, Recovered, Recovery, RecoveryError, RecoveryPlan, RecoveryStep};
 pub use segment::Segment;
+
+use crate::config::TopicConfig;
+use crate::effect::{FileError, FileName, FileOp, FileResult, Now, Stem, Ticket};
+use append::Gather;
+use flush::Syncs;
+use head::Head;
+use index::PendingIndex;
+use jobs::{Jobs, Progress, Purpose, replace};
+use producer::ProducerStates;
+use retention::Deletions;
+use tail::Tail;
+
+/// Where in the log an offset lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogPosition {
+    /// The offset; a batch starts there, or the log ends.
+    pub offset: i64,
+    /// Base offset of its segment.
+    pub segment_base_offset: i64,
+    /// Position in that segment's `.log` file.
+    pub position: u64,
+}
+
+/// What a completion changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogEvent {
+    /// Nothing that the partition has to know.
+    None,
+    /// The written, the durable or the log end moved on.
+    Appended,
+    /// Everything from an offset on is gone: the file is cut back, producers and epochs are as they were.
+    Dropped {
+        /// The first offset that was taken back; the log goes on from it.
+        from_offset: i64,
+        /// Why.
+        error: FileError,
+    },
+    /// The log does nothing any more; its log directory goes offline. What was reserved is gone.
+    Offline(FileError),
+    /// The clean stop is complete.
+    Closed,
+}
+
+/// Where a log is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Takes appends.
+    Open,
+    /// Takes no appends; writes what it has.
+    Closing,
+    /// The clean stop's last job is planned.
+    LastJob,
+    /// Closed in order.
+    Closed,
+    /// A device failed.
+    Offline,
+}
+
+/// The log of one partition replica.
+#[derive(Debug)]
+pub struct Log {
+    topic_id: Uuid,
+    config: Arc<TopicConfig>,
+    jitter_seed: u64,
+    state: State,
+    jobs: Jobs,
+    /// Oldest first; the last one is active.
+    segments: VecDeque<Segment>,
+    log_start_offset: i64,
+    /// End of what was given out.
+    reserved: Head,
+    /// End of what is in the files.
+    written: Head,
+    /// End of what is synced.
+    durable: LogPosition,
+    generation: u32,
+    epochs: EpochCache,
+    /// The epochs differ from their checkpoint.
+    epochs_dirty: bool,
+    producers: ProducerStates,
+    gather: Gather,
+    pending_index: PendingIndex,
+    tail: Tail,
+    /// When the newest batch was written.
+    appended_ms: u64,
+    syncs: Syncs,
+    deletions: Deletions,
+    /// When the creation of the log is tried again after a full device.
+    create_again_ms: Option<u64>,
+    /// When the clean stop began.
+    closing_at: Now,
+}
+
+impl Log {
+    /// A new log, and the plan that creates its files: directory, `partition.metadata`, an empty
+    /// `leader-epoch-checkpoint`, and the first segment at offset 0. `jitter_seed` varies the age
+    /// at which segments roll (`segment.jitter.ms`).
+    pub fn create(topic_id: Uuid, config: Arc<TopicConfig>, now: Now, jitter_seed: u64) -> Self {
+        Self::create_at(topic_id, 0, config, now, jitter_seed)
+    }
+
+    /// [`Self::create`] with a first offset: for a log whose records were all deleted.
+    pub fn create_at(
+        topic_id: Uuid,
+        base_offset: i64,
+        config: Arc<TopicConfig>,
+        now: Now,
+        jitter_seed: u64,
+    ) -> Self {
+        assert!(base_offset >= 0, "offsets start at 0");
+        let head = Head::empty(base_offset, now.wall_ms);
+        let mut log =
+            Self::at(topic_id, config, jitter_seed, head, VecDeque::from([Segment::empty(base_offset)]));
+        log.plan_creation();
+        log
+    }
+
+    /// A log as recovery found it. The topic id of `partition.metadata` counts; where there is
+    /// none (logs older than Kafka 2.8) it is nil.
+    pub fn recovered(found: Recovered, config: Arc<TopicConfig>, now: Now, jitter_seed: u64) -> Self {
+        let active = found.segments.last().expect("recovery gives at least one segment");
+        let mut head = Head::empty(active.base_offset, now.wall_ms);
+        head.offset_end = found.log_end;
+        head.position = active.length_bytes;
+        head.first_timestamp_ms = active.first_timestamp_ms;
+        head.max_timestamp_ms = active.max_timestamp_ms;
+        head.max_timestamp_offset = active.max_timestamp_offset;
+        head.bytes_since_entry = found.bytes_since_index_entry;
+        head.offset_entries = active.index_bytes / head::OFFSET_ENTRY_BYTES;
+        head.time_entries = active.time_index_bytes / head::TIME_ENTRY_BYTES;
+        head.time_entry_ms = found.last_time_index_entry.map_or(-1, |(timestamp_ms, _)| timestamp_ms);
+        let topic_id = found.topic_id.unwrap_or_default();
+        let mut log = Self::at(topic_id, config, jitter_seed, head, found.segments.into());
+        log.log_start_offset = found.log_start_offset;
+        log.epochs = found.epochs;
+        log.producers = found.producers;
+        // A batch ends where the next one starts; holes inside the active segment are left out.
+        let ends = found.tail.iter().skip(1).map(|(base, _)| *base).chain([found.log_end]);
+        for ((_, position), offset_end) in found.tail.iter().zip(ends) {
+            log.tail.push(offset_end - 1, *position);
+        }
+        log.recovered_durable(found.durable_end, now);
+        log.check_invariants();
+        log
+    }
+
+    fn at(
+        topic_id: Uuid,
+        config: Arc<TopicConfig>,
+        jitter_seed: u64,
+        head: Head,
+        segments: VecDeque<Segment>,
+    ) -> Self {
+        let first = segments.front().map_or(head.base_offset, |segment| segment.base_offset);
+        Self {
+            topic_id,
+            config,
+            jitter_seed,
+            state: State::Open,
+            jobs: Jobs::default(),
+            segments,
+            log_start_offset: first,
+            reserved: head,
+            written: head,
+            durable: head.log_position(),
+            generation: 0,
+            epochs: EpochCache::default(),
+            epochs_dirty: false,
+            producers: ProducerStates::default(),
+            gather: Gather::default(),
+            pending_index: PendingIndex::default(),
+            tail: Tail::default(),
+            appended_ms: 0,
+            syncs: Syncs::default(),
+            deletions: Deletions::default(),
+            create_again_ms: None,
+            closing_at: Now { mono_ms: 0, wall_ms: 0 },
+        }
+    }
+
+    fn plan_creation(&mut self) {
+        let base_offset = self.written.base_offset;
+        let mut ops = vec![FileOp::MakeDir, FileOp::SyncParent];
+        let metadata = PartitionMetadata { topic_id: self.topic_id }.encode();
+        ops.extend(replace(Stem::Named(PARTITION_METADATA).into(), Bytes::from(metadata)));
+        ops.extend(self.epochs_ops());
+        ops.extend(self.segment_files(base_offset));
+        ops.push(FileOp::SyncDir);
+        self.jobs.plan(Purpose::Create, ops);
+    }
+
+    fn epochs_ops(&self) -> [FileOp; 5] {
+        replace(Stem::Named(LEADER_EPOCH_CHECKPOINT).into(), Bytes::from(self.epochs.encode()))
+    }
+
+    /// The files of an empty segment.
+    fn segment_files(&self, base_offset: i64) -> [FileOp; 3] {
+        let preallocate_bytes = if self.config.preallocate { self.config.segment_bytes } else { 0 };
+        let create = |file: FileName, preallocate_bytes| FileOp::Create { file, preallocate_bytes };
+        [
+            create(Stem::Log(base_offset).into(), preallocate_bytes),
+            create(Stem::OffsetIndex(base_offset).into(), 0),
+            create(Stem::TimeIndex(base_offset).into(), 0),
+        ]
+    }
+
+    /// The topic's id, as in `partition.metadata`.
+    pub fn topic_id(&self) -> Uuid {
+        self.topic_id
+    }
+
+    /// The configuration changed; it counts from the next batch on.
+    pub fn set_config(&mut self, config: Arc<TopicConfig>) {
+        self.config = config;
+    }
+
+    /// No record below this offset is served.
+    pub fn log_start_offset(&self) -> i64 {
+        self.log_start_offset
+    }
+
+    /// The first offset that this node's own files hold; the same as the log start as long as
+    /// there is no other tier.
+    pub fn local_log_start_offset(&self) -> i64 {
+        self.log_start_offset
+    }
+
+    /// The offset that the next batch gets.
+    pub fn reserved_end(&self) -> i64 {
+        self.reserved.offset_end
+    }
+
+    /// Offset after the last batch in the files.
+    pub fn written_end(&self) -> i64 {
+        self.written.offset_end
+    }
+
+    /// Offset after the last synced batch.
+    pub fn durable_end(&self) -> i64 {
+        self.durable.offset
+    }
+
+    /// What the replica counts, reports and acknowledges: the written end, or the durable end
+    /// where `flush.messages=1`.
+    pub fn log_end(&self) -> i64 {
+        self.log_end_position().offset
+    }
+
+    /// [`Self::log_end`] with its place in the files.
+    pub fn log_end_position(&self) -> LogPosition {
+        if self.config.flush_messages == 1 { self.durable } else { self.written.log_position() }
+    }
+
+    /// Recovery after a power cut starts here.
+    pub fn recovery_point(&self) -> i64 {
+        self.durable.offset
+    }
+
+    /// Bytes of all `.log` files.
+    pub fn size_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.length_bytes).sum()
+    }
+
+    /// Rises whenever offsets that had been given out are taken back.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// The segments, oldest first; the last one is active.
+    pub fn segments(&self) -> impl ExactSizeIterator<Item = &Segment> {
+        self.segments.iter()
+    }
+
+    /// Which leader epoch wrote which offsets, as of the reserved end.
+    pub fn epochs(&self) -> &EpochCache {
+        &self.epochs
+    }
+
+    /// The producers, as of the reserved end.
+    pub fn producers(&self) -> &ProducerStates {
+        &self.producers
+    }
+
+    fn active_mut(&mut self) -> &mut Segment {
+        self.segments.back_mut().expect("a log has an active segment")
+    }
+
+    /// The next operation to emit; call until `None` after every step.
+    pub fn next_op(&mut self, now: Now) -> Option<(Ticket, FileOp)> {
+        if matches!(self.state, State::Closed | State::Offline) {
+            return None;
+        }
+        self.next_sync(now).or_else(|| self.jobs.next())
+    }
+
+    /// A ticket for a read that a lookup asked for.
+    pub fn read_ticket(&mut self) -> Ticket {
+        self.jobs.ticket()
+    }
+
+    /// Takes the completion of an operation from [`Self::next_op`]. One with a ticket that is not
+    /// waited for changes nothing.
+    pub fn completed(&mut self, now: Now, ticket: Ticket, result: FileResult) -> LogEvent {
+        if matches!(self.state, State::Closed | State::Offline) {
+            return LogEvent::None;
+        }
+        let event = match self.sync_completed(now, ticket, &result) {
+            Some(event) => event,
+            None => match self.jobs.completed(ticket, &result) {
+                Progress::NotOurs | Progress::Step => LogEvent::None,
+                Progress::Done(purpose) => self.job_done(now, purpose),
+                Progress::Failed(purpose, error) => self.job_failed(now, purpose, error),
+            },
+        };
+        self.advance_close();
+        event
+    }
+
+    fn job_done(&mut self, now: Now, purpose: Purpose) -> LogEvent {
+        match purpose {
+            Purpose::Create | Purpose::Epochs | Purpose::CutBack | Purpose::Delete => LogEvent::None,
+            Purpose::Append => self.append_done(now),
+            Purpose::Roll => {
+                self.roll_done(now);
+                LogEvent::None
+            }
+            Purpose::IndexFlush { offset_entries, time_entries } => {
+                self.index_flushed(now, offset_entries, time_entries);
+                LogEvent::None
+            }
+            Purpose::Close => {
+                self.durable = self.written.log_position();
+                self.state = State::Closed;
+                LogEvent::Closed
+            }
+        }
+    }
+
+    fn job_failed(&mut self, now: Now, purpose: Purpose, error: FileError) -> LogEvent {
+        let retriable = matches!(error, FileError::NoSpace | FileError::Short { .. });
+        match purpose {
+            Purpose::Append if retriable => self.append_failed(error),
+            Purpose::Roll if retriable => self.roll_failed(now, error),
+            Purpose::Create if retriable => {
+                self.create_again_ms = Some(now.mono_ms + RETRY_MS);
+                self.drop_reserved(error)
+            }
+            Purpose::Epochs if retriable => {
+                self.epochs_dirty = true;
+                LogEvent::None
+            }
+            Purpose::IndexFlush { .. } if retriable => {
+                self.pending_index.flush_failed(now.mono_ms);
+                LogEvent::None
+            }
+            _ => self.go_offline(error),
+        }
+    }
+
+    /// Takes everything reserved back and stops.
+    fn go_offline(&mut self, error: FileError) -> LogEvent {
+        let _ = self.drop_reserved(error);
+        self.state = State::Offline;
+        LogEvent::Offline(error)
+    }
+
+    /// What DESIGN §6 promises of a log.
+    ///
+    /// # Panics
+    /// If it does not hold.
+    pub fn check_invariants(&self) {
+        assert!(self.durable.offset <= self.written.offset_end, "what is durable was written");
+        assert!(self.written.offset_end <= self.reserved.offset_end, "what is written was reserved");
+        assert!(self.log_start_offset <= self.written.offset_end, "a log starts before it ends");
+        let first = self.segments.front().expect("a log has a segment");
+        assert!(first.base_offset <= self.log_start_offset, "the log start lies in the first segment");
+        let active = self.segments.back().expect("a log has an active segment");
+        assert_eq!(active.base_offset, self.written.base_offset, "the active segment is appended to");
+        assert_eq!(active.length_bytes, self.written.position, "its length is the written end");
+        assert!(self.segments.iter().is_sorted_by(|a, b| a.base_offset < b.base_offset), "segments rise");
+        let on_file = active.index_bytes / head::OFFSET_ENTRY_BYTES + self.pending_index.offsets.len() as u64;
+        assert_eq!(on_file, self.written.offset_entries, "every index entry is on file or waits");
+        self.check_gather();
+    }
+}
+
+/// The file that says which topic a log belongs to.
+const PARTITION_METADATA: &str = "partition.metadata";
+
+/// How long a log waits before it tries again what a full device refused.
+const RETRY_MS: u64 = 1000;

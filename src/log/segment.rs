@@ -18,3 +18,18 @@ pub struct Segment {
     /// Timestamp of the first batch's newest record, -1 when there is none; the age of a segment counts from it.
     pub first_timestamp_ms: i64,
 }
+
+impl Segment {
+    /// A segment without batches.
+    pub fn empty(base_offset: i64) -> Self {
+        Self {
+            base_offset,
+            length_bytes: 0,
+            index_bytes: 0,
+            time_index_bytes: 0,
+            max_timestamp_ms: -1,
+            max_timestamp_offset: -1,
+            first_timestamp_ms: -1,
+        }
+    }
+}

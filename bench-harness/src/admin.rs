@@ -1,0 +1,131 @@
+//! One request at a time, outside the measured phase: topics come and go, and what was written is read back and compared
+//! with what was sent.
+
+use std::collections::HashSet;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::lane::fingerprint;
+use crate::wire::{self, BatchView, CORRELATION_AT, Cursor};
+
+/// A fetch of the check asks for this much.
+const CHECK_FETCH_BYTES: usize = 1 << 20;
+/// A topic's partitions have leaders within this time.
+const TOPIC_PATIENCE: Duration = Duration::from_secs(30);
+/// Kafka's code for a topic that exists, which may be one on its way out.
+const TOPIC_ALREADY_EXISTS: i16 = 36;
+
+/// A blocking connection.
+pub struct Admin {
+    stream: TcpStream,
+    correlation: i32,
+}
+
+impl Admin {
+    /// Connects once.
+    pub fn connect(address: SocketAddr) -> Result<Admin> {
+        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        Ok(Admin { stream, correlation: 0 })
+    }
+
+    fn call(&mut self, mut frame: Vec<u8>) -> Result<Vec<u8>> {
+        self.correlation += 1;
+        wire::put(&mut frame, CORRELATION_AT, &self.correlation.to_be_bytes());
+        self.stream.write_all(&frame)?;
+        let mut prefix = [0; 4];
+        self.stream.read_exact(&mut prefix)?;
+        let length = u32::from_be_bytes(prefix) as usize;
+        ensure!(length <= 64 << 20, "an answer of {length} bytes");
+        let mut answer = vec![0; length];
+        self.stream.read_exact(&mut answer)?;
+        ensure!(Cursor::new(&answer).i32()? == self.correlation, "an answer to another request");
+        Ok(answer.split_off(4))
+    }
+
+    /// Whether the broker answers at all.
+    pub fn answers(&mut self) -> Result<()> {
+        let answer = self.call(wire::api_versions())?;
+        let error = Cursor::new(&answer).i16()?;
+        ensure!(error == 0, "ApiVersions answered with error {error}");
+        Ok(())
+    }
+
+    /// Creates a topic and waits until each partition has a leader.
+    pub fn create_topic(&mut self, topic: &str, partitions: usize) -> Result<()> {
+        let deadline = Instant::now() + TOPIC_PATIENCE;
+        loop {
+            let answer = self.call(wire::create_topic(topic, partitions))?;
+            match wire::read_topic_error(Cursor::new(&answer))? {
+                0 => break,
+                TOPIC_ALREADY_EXISTS => bail!("topic {topic} exists already"),
+                error => ensure!(Instant::now() < deadline, "CreateTopics answered with error {error}"),
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        loop {
+            let answer = self.call(wire::metadata(topic))?;
+            let led = wire::read_led_partitions(Cursor::new(&answer))?;
+            if led == partitions {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{led} of {partitions} partitions of {topic} have a leader");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Deletes a topic.
+    pub fn delete_topic(&mut self, topic: &str) -> Result<()> {
+        let answer = self.call(wire::delete_topic(topic))?;
+        let error = wire::read_topic_error(Cursor::new(&answer))?;
+        ensure!(error == 0, "DeleteTopics answered with error {error}");
+        Ok(())
+    }
+
+    /// The log end offset of a partition.
+    pub fn log_end(&mut self, topic: &str, partition: usize) -> Result<i64> {
+        let answer = self.call(wire::log_end(topic, partition))?;
+        wire::read_log_end(Cursor::new(&answer))
+    }
+
+    /// Reads batches from `offset` to the log's end or until `bytes_max`, and compares each with what was sent: offsets
+    /// without a gap, the CRC, and the bytes that a broker must not change. Returns the number of batches.
+    pub fn check(
+        &mut self,
+        topic: &str,
+        partition: usize,
+        (mut offset, offset_end): (i64, i64),
+        bytes_max: usize,
+        sent: &HashSet<u64>,
+    ) -> Result<u64> {
+        let (mut batches, mut bytes) = (0, 0);
+        while offset < offset_end && bytes < bytes_max {
+            let (mut frame, offset_at) = wire::fetch(topic, partition, CHECK_FETCH_BYTES);
+            wire::put(&mut frame, offset_at, &offset.to_be_bytes());
+            let answer = self.call(frame)?;
+            let fetched = wire::read_fetched(Cursor::new(&answer))?;
+            ensure!(fetched.error == 0, "Fetch answered with error {}", fetched.error);
+            ensure!(
+                fetched.high_watermark >= offset_end,
+                "the high watermark is below what was acknowledged"
+            );
+            let (mut rest, before) = (fetched.records, batches);
+            while let Some((batch, after)) = BatchView::split(rest) {
+                let at = batch.base_offset;
+                ensure!(at == offset, "{topic}-{partition}: a batch at {at} where {offset} is due");
+                ensure!(batch.crc_holds(), "{topic}-{partition}: the batch at {at} fails its CRC");
+                let known = sent.contains(&fingerprint(batch.fixed()));
+                ensure!(known, "{topic}-{partition}: the batch at {at} is not one that was sent");
+                (offset, rest) = (batch.offset_end, after);
+                (batches, bytes) = (batches + 1, bytes + batch.bytes.len());
+            }
+            let stuck = || format!("{topic}-{partition}: nothing at {offset}, acknowledged to {offset_end}");
+            (batches > before).then_some(()).with_context(stuck)?;
+        }
+        Ok(batches)
+    }
+}

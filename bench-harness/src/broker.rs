@@ -1,0 +1,261 @@
+//! Brokers under test: how each is started, found, and stopped. A broker that the harness starts gets a directory of its
+//! own and free ports on the loopback, and both go with it; nothing outlives the harness, killed or not.
+
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::admin::Admin;
+use crate::host::{self, Layout, Usage};
+use crate::kafka;
+
+/// A broker that does not answer within this time has failed to start.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a broker may take to stop before it is killed.
+const STOP_PATIENCE: Duration = Duration::from_secs(15);
+
+/// How to get a broker.
+#[derive(Clone, Debug)]
+pub enum Recipe {
+    /// The harness's own minimal program.
+    Floor,
+    /// A binary of Tidemill, run as `PATH start FILE.properties`.
+    Tidemill(PathBuf),
+    /// Apache Kafka from the jars in a folder, with further settings.
+    Kafka {
+        /// The folder of the jars.
+        jars: PathBuf,
+        /// `key=value` lines that come last.
+        settings: Vec<String>,
+    },
+    /// Somebody else's broker.
+    Running {
+        /// Where it listens.
+        bootstrap: String,
+        /// Its process, if its CPU is to be read.
+        pid: Option<u32>,
+    },
+}
+
+impl Recipe {
+    /// The contender's name in tables.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Recipe::Floor => "floor",
+            Recipe::Tidemill(_) => "tidemill",
+            Recipe::Kafka { .. } => "kafka",
+            Recipe::Running { .. } => "broker",
+        }
+    }
+
+    /// Whether every run gets a new process: the floor cannot delete what a run wrote.
+    pub fn fresh_for_each_run(&self) -> bool {
+        matches!(self, Recipe::Floor)
+    }
+}
+
+/// A directory that goes when its owner goes.
+pub struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    /// Makes a new directory under `parent`.
+    pub fn new(parent: &Path, name: &str) -> Result<Scratch> {
+        for attempt in 0..1000 {
+            let path = parent.join(format!("bench-{name}-{}-{attempt}", std::process::id()));
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(Scratch { path }),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error).context(format!("creating {}", path.display())),
+            }
+        }
+        bail!("no free name for a directory under {}", parent.display())
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            eprintln!("could not remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// A broker that answers.
+pub struct Broker {
+    /// The contender's name.
+    pub name: &'static str,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its process, when known.
+    pub pid: Option<u32>,
+    /// From the start of the process to its first answer.
+    pub start_up: Option<Duration>,
+    /// Resident bytes when it first answered and had a second of rest.
+    pub resident_at_start_bytes: Option<u64>,
+    /// Whether topics can be created and deleted.
+    pub has_topics: bool,
+    child: Option<Running>,
+}
+
+/// The process is stopped before its directory goes: fields are dropped in order.
+struct Running {
+    process: Process,
+    _scratch: Scratch,
+}
+
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let pid = Pid::from_raw(self.0.id() as i32);
+        let _ = kill(pid, Signal::SIGTERM);
+        let deadline = Instant::now() + STOP_PATIENCE;
+        while Instant::now() < deadline {
+            if matches!(self.0.try_wait(), Ok(Some(_)) | Err(_)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Where brokers run and keep their data.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Which CPUs.
+    pub layout: Layout,
+    /// The CPUs that the harness may use.
+    pub cpus: Vec<usize>,
+    /// The folder in which scratch directories are made.
+    pub data: PathBuf,
+}
+
+impl Broker {
+    /// Follows a recipe until the broker answers.
+    pub fn start(recipe: &Recipe, place: &Place) -> Result<Broker> {
+        if let Recipe::Running { bootstrap, pid } = recipe {
+            return Broker::attach(bootstrap, *pid);
+        }
+        let scratch = Scratch::new(&place.data, recipe.name())?;
+        let port = free_port()?;
+        let mut command = command(recipe, place, scratch.path(), port)?;
+        let log = scratch.path().join("output.txt");
+        let output = File::create(&log)?;
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        // SAFETY: prctl is one system call, safe between fork and exec.
+        unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
+        place.layout.enter_broker(&place.cpus)?;
+        let started = Instant::now();
+        let spawned = command.spawn();
+        place.layout.enter_load(&place.cpus)?;
+        let child = spawned.with_context(|| format!("starting {:?}", command.get_program()))?;
+        let mut process = Process(child);
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let start_up = await_answer(&mut process, address, started, &log)?;
+        std::thread::sleep(Duration::from_secs(1));
+        let pid = process.0.id();
+        Ok(Broker {
+            name: recipe.name(),
+            address,
+            pid: Some(pid),
+            start_up: Some(start_up),
+            resident_at_start_bytes: Some(Usage::of(pid)?.resident_bytes),
+            has_topics: !matches!(recipe, Recipe::Floor),
+            child: Some(Running { process, _scratch: scratch }),
+        })
+    }
+
+    fn attach(bootstrap: &str, pid: Option<u32>) -> Result<Broker> {
+        let mut addresses = bootstrap.to_socket_addrs().with_context(|| format!("looking up {bootstrap}"))?;
+        let address = addresses.next().with_context(|| format!("{bootstrap} has no address"))?;
+        Admin::connect(address)?.answers()?;
+        Ok(Broker {
+            name: "broker",
+            address,
+            pid,
+            start_up: None,
+            resident_at_start_bytes: None,
+            has_topics: true,
+            child: None,
+        })
+    }
+
+    /// Fails when the process has ended by itself.
+    pub fn check_alive(&mut self) -> Result<()> {
+        if let Some(running) = &mut self.child
+            && let Some(status) = running.process.0.try_wait()?
+        {
+            bail!("{} ended by itself: {status}", self.name);
+        }
+        Ok(())
+    }
+}
+
+fn command(recipe: &Recipe, place: &Place, scratch: &Path, port: u16) -> Result<Command> {
+    let data = scratch.join("data");
+    match recipe {
+        Recipe::Floor => {
+            fs::create_dir(&data)?;
+            let mut command = Command::new(std::env::current_exe()?);
+            command.arg("serve-floor").arg("--port").arg(port.to_string()).arg("--data").arg(&data);
+            Ok(command)
+        }
+        Recipe::Tidemill(binary) => {
+            let file = scratch.join("server.properties");
+            let shards = place.layout.broker_cpus(&place.cpus);
+            let data = data.display();
+            let text =
+                format!("listeners=PLAINTEXT://127.0.0.1:{port}\nlog.dirs={data}\nshard.count={shards}\n");
+            fs::write(&file, text)?;
+            let mut command = Command::new(binary);
+            command.arg("start").arg(file).current_dir(scratch);
+            Ok(command)
+        }
+        Recipe::Kafka { jars, settings } => kafka::command(jars, settings, scratch, port, free_port()?),
+        Recipe::Running { .. } => bail!("a running broker is not started"),
+    }
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+fn await_answer(
+    process: &mut Process,
+    address: SocketAddr,
+    started: Instant,
+    log: &Path,
+) -> Result<Duration> {
+    loop {
+        if Admin::connect(address).and_then(|mut admin| admin.answers()).is_ok() {
+            return Ok(started.elapsed());
+        }
+        let ended = process.0.try_wait()?;
+        if ended.is_some() || started.elapsed() > START_PATIENCE || host::interrupted() {
+            let said = fs::read_to_string(log).unwrap_or_default();
+            let last: Vec<&str> = said.lines().rev().take(15).collect();
+            let last: Vec<&str> = last.into_iter().rev().collect();
+            let how = ended.map_or("did not answer".to_owned(), |status| format!("ended: {status}"));
+            bail!("the broker {how}; it said:\n{}", last.join("\n"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}

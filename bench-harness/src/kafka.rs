@@ -1,0 +1,106 @@
+//! Apache Kafka as a contender: fetched once from Maven into a cache folder, formatted and started as a single KRaft node
+//! with the heap and the collector that its own start script gives it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+/// The version that Tidemill is measured against.
+pub const VERSION: &str = "4.3.1";
+
+const POM: &str = r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>tidemill.bench</groupId>
+  <artifactId>kafka-jars</artifactId>
+  <version>1</version>
+  <packaging>pom</packaging>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka_2.13</artifactId>
+      <version>VERSION</version>
+    </dependency>
+  </dependencies>
+</project>
+"#;
+
+/// What `kafka-server-start.sh` passes to Java when nothing else is set.
+const JAVA_OPTIONS: [&str; 8] = [
+    "-Xms1G",
+    "-Xmx1G",
+    "-server",
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=20",
+    "-XX:InitiatingHeapOccupancyPercent=35",
+    "-XX:+ExplicitGCInvokesConcurrent",
+    "-Djava.awt.headless=true",
+];
+
+/// The folder of Kafka's jars under `cache`, fetched with Maven when it is not there.
+pub fn jars(cache: &Path) -> Result<PathBuf> {
+    let home = cache.join(format!("kafka-{VERSION}"));
+    let (jars, done) = (home.join("libs"), home.join("complete"));
+    if done.exists() {
+        return Ok(jars);
+    }
+    eprintln!("fetching Apache Kafka {VERSION} from Maven into {}", home.display());
+    fs::create_dir_all(&home)?;
+    fs::write(home.join("pom.xml"), POM.replace("VERSION", VERSION))?;
+    let mut maven = Command::new("mvn");
+    maven.current_dir(&home).args(["-q", "-B", "dependency:copy-dependencies"]);
+    maven.args(["-DoutputDirectory=libs", "-DincludeScope=runtime"]).stdin(Stdio::null());
+    let status = maven.status().context("running mvn: Maven and Java 17 are needed to compare with Kafka")?;
+    ensure!(status.success(), "mvn failed: {status}");
+    ensure!(jars.join(format!("kafka_2.13-{VERSION}.jar")).exists(), "Maven brought no Kafka");
+    fs::write(done, "")?;
+    Ok(jars)
+}
+
+/// Formats a log directory under `scratch` and returns the command that starts the node.
+pub fn command(jars: &Path, settings: &[String], scratch: &Path, port: u16, control: u16) -> Result<Command> {
+    let file = scratch.join("server.properties");
+    fs::write(&file, properties(&scratch.join("data"), settings, port, control))?;
+    let class_path = format!("{}/*", fs::canonicalize(jars)?.display());
+    let mut format = Command::new("java");
+    format.args(["-cp", &class_path, "kafka.tools.StorageTool", "format"]);
+    format.args(["-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c"]).arg(&file).current_dir(scratch);
+    let output = format.output().context("running java")?;
+    ensure!(output.status.success(), "kafka-storage format: {}", String::from_utf8_lossy(&output.stderr));
+    let mut start = Command::new("java");
+    start.args(JAVA_OPTIONS).args(["-cp", &class_path, "kafka.Kafka"]).arg(&file).current_dir(scratch);
+    Ok(start)
+}
+
+fn properties(data: &Path, settings: &[String], port: u16, control: u16) -> String {
+    let mut lines = vec![
+        "process.roles=broker,controller".to_owned(),
+        "node.id=1".to_owned(),
+        format!("controller.quorum.voters=1@127.0.0.1:{control}"),
+        format!("listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{control}"),
+        format!("advertised.listeners=PLAINTEXT://127.0.0.1:{port}"),
+        "controller.listener.names=CONTROLLER".to_owned(),
+        "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned(),
+        format!("log.dirs={}", data.display()),
+        // One node; and what a run wrote goes at once, so that the next run finds the page cache free.
+        "offsets.topic.replication.factor=1".to_owned(),
+        "transaction.state.log.replication.factor=1".to_owned(),
+        "transaction.state.log.min.isr=1".to_owned(),
+        "log.segment.delete.delay.ms=100".to_owned(),
+    ];
+    lines.extend(settings.iter().cloned());
+    lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_the_user_come_last_and_win() {
+        let text = properties(Path::new("/d"), &["num.io.threads=2".to_owned()], 1, 2);
+        assert!(text.ends_with("num.io.threads=2\n"));
+        assert!(text.contains("log.dirs=/d\n"));
+    }
+}

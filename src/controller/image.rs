@@ -1,0 +1,408 @@
+//! The Image: an immutable, versioned snapshot of the cluster metadata, and the builder that makes the next one.
+//!
+//! Maps are persistent (`imbl`), so a new version costs what changed. State changes only through
+//! [`ImageBuilder::apply`], which is the same function for a live entry, for replay and for a snapshot.
+//! The version is the raft index of the last entry applied.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+use uuid::Uuid;
+
+use super::record::{
+    BrokerRegistration, DirectoryIds, METADATA_VERSION_LATEST, NodeIds, PartitionRecord, Record, ResourceType,
+};
+
+/// One partition's assignment and leadership.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionImage {
+    /// Node ids, the preferred leader first.
+    pub replicas: NodeIds,
+    /// In-sync subset of the replicas.
+    pub isr: NodeIds,
+    /// Node id, -1 when there is no leader.
+    pub leader: i32,
+    /// Rises with every change of leader.
+    pub leader_epoch: i32,
+    /// Rises with every change of this partition.
+    pub partition_epoch: i32,
+    /// Log directory of each replica; the nil id is "not assigned yet".
+    pub directories: DirectoryIds,
+}
+
+/// One topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicImage {
+    /// Its id, never used again.
+    pub id: Uuid,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its partitions, by index.
+    pub partitions: Vec<PartitionImage>,
+}
+
+/// Keys and values that a resource overrides.
+type Overrides = OrdMap<Arc<str>, Arc<str>>;
+
+/// The cluster metadata at one version.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    version: u64,
+    metadata_version: u16,
+    cluster_id: Option<Arc<str>>,
+    features: OrdMap<Arc<str>, i16>,
+    brokers: OrdMap<i32, Arc<BrokerRegistration>>,
+    topics: OrdMap<Uuid, Arc<TopicImage>>,
+    topic_ids: OrdMap<Arc<str>, Uuid>,
+    /// Names that hold `.` or `_`, under the name with every `.` replaced: Kafka's metrics cannot tell them apart.
+    colliding: OrdMap<Arc<str>, OrdSet<Arc<str>>>,
+    configs: OrdMap<(ResourceType, Arc<str>), Overrides>,
+    producer_id_next: i64,
+}
+
+impl Image {
+    /// Raft index of the last entry in it; 0 before the first.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The finalized metadata version; 0 before the first record.
+    pub fn metadata_version(&self) -> u16 {
+        self.metadata_version
+    }
+
+    /// The cluster id, once the log has one.
+    pub fn cluster_id(&self) -> Option<&Arc<str>> {
+        self.cluster_id.as_ref()
+    }
+
+    /// Finalized features and their levels, by name.
+    pub fn features(&self) -> impl Iterator<Item = (&str, i16)> {
+        self.features.iter().map(|(name, level)| (&**name, *level))
+    }
+
+    /// All registered brokers, by node id.
+    pub fn brokers(&self) -> impl ExactSizeIterator<Item = &Arc<BrokerRegistration>> {
+        self.brokers.values()
+    }
+
+    /// The broker with that node id.
+    pub fn broker(&self, node_id: i32) -> Option<&Arc<BrokerRegistration>> {
+        self.brokers.get(&node_id)
+    }
+
+    /// All topics, by name.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<TopicImage>> {
+        self.topic_ids.values().filter_map(|id| self.topics.get(id))
+    }
+
+    /// How many topics there are.
+    pub fn topic_count(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// The topic of that name.
+    pub fn topic(&self, name: &str) -> Option<&Arc<TopicImage>> {
+        self.topics.get(self.topic_ids.get(name)?)
+    }
+
+    /// The topic with that id.
+    pub fn topic_by_id(&self, id: Uuid) -> Option<&Arc<TopicImage>> {
+        self.topics.get(&id)
+    }
+
+    /// One partition.
+    pub fn partition(&self, topic_id: Uuid, index: i32) -> Option<&PartitionImage> {
+        self.topics.get(&topic_id)?.partitions.get(usize::try_from(index).ok()?)
+    }
+
+    /// The configuration that a topic overrides, by key.
+    pub fn topic_config_overrides(&self, name: &str) -> impl Iterator<Item = (&str, &str)> {
+        self.config_overrides(ResourceType::Topic, name)
+    }
+
+    /// The configuration that a resource overrides, by key.
+    pub fn config_overrides(&self, of: ResourceType, name: &str) -> impl Iterator<Item = (&str, &str)> {
+        let overrides = self.configs.get(&(of, Arc::from(name)));
+        overrides.into_iter().flat_map(|overrides| overrides.iter()).map(|(key, value)| (&**key, &**value))
+    }
+
+    /// One overridden value.
+    pub fn config(&self, of: ResourceType, name: &str, key: &str) -> Option<&str> {
+        self.configs.get(&(of, Arc::from(name)))?.get(key).map(|value| &**value)
+    }
+
+    /// First producer id of the next block.
+    pub fn producer_id_next(&self) -> i64 {
+        self.producer_id_next
+    }
+
+    /// A topic whose name differs from `name` only in `.` and `_`, if there is one.
+    pub fn colliding_topic(&self, name: &str) -> Option<&Arc<str>> {
+        self.colliding.get(&*collision_key(name)?)?.iter().find(|other| &***other != name)
+    }
+
+    /// The records that make this Image from an empty one, in an order in which they apply.
+    pub fn to_records(&self) -> Vec<Record> {
+        let mut records = Vec::new();
+        if self.metadata_version > 0 {
+            records.push(Record::MetadataVersion { version: self.metadata_version });
+        }
+        records.extend(self.cluster_id.iter().map(|id| Record::ClusterId { cluster_id: id.clone() }));
+        for (name, level) in &self.features {
+            records.push(Record::Feature { name: name.clone(), level: *level });
+        }
+        records.extend(self.brokers.values().map(|broker| Record::RegisterBroker((**broker).clone())));
+        for topic in self.topics.values() {
+            records.push(Record::Topic { name: topic.name.clone(), topic_id: topic.id });
+            records.extend(
+                (0..)
+                    .zip(&topic.partitions)
+                    .map(|(index, partition)| Record::Partition(partition.to_record(topic.id, index))),
+            );
+        }
+        for ((resource_type, resource), overrides) in &self.configs {
+            records.extend(overrides.iter().map(|(key, value)| Record::Config {
+                resource_type: *resource_type,
+                resource: resource.clone(),
+                key: key.clone(),
+                value: Some(value.clone()),
+            }));
+        }
+        if self.producer_id_next > 0 {
+            records.push(Record::ProducerIdBlock { producer_id_next: self.producer_id_next });
+        }
+        records
+    }
+}
+
+impl PartitionImage {
+    fn to_record(&self, topic_id: Uuid, index: i32) -> PartitionRecord {
+        PartitionRecord {
+            topic_id,
+            index,
+            replicas: self.replicas.clone(),
+            isr: self.isr.clone(),
+            leader: self.leader,
+            leader_epoch: self.leader_epoch,
+            partition_epoch: self.partition_epoch,
+            directories: self.directories.clone(),
+        }
+    }
+}
+
+/// The name under which metrics would know a topic, where that differs between topics: only with `.` or `_` in it.
+pub(super) fn collision_key(name: &str) -> Option<String> {
+    name.contains(['.', '_']).then(|| name.replace('.', "_"))
+}
+
+/// What changed between two published versions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageDelta {
+    /// Topics that are new or whose partitions changed.
+    pub topics_changed: BTreeSet<Uuid>,
+    /// Topics that are gone, as they were last.
+    pub topics_removed: BTreeMap<Uuid, Arc<TopicImage>>,
+    /// Brokers that are new or changed.
+    pub brokers: BTreeSet<i32>,
+    /// Resources with another configuration; topics that are gone are not among them.
+    pub configs: BTreeSet<(ResourceType, Arc<str>)>,
+}
+
+impl ImageDelta {
+    /// Everything of an Image, for a receiver that has none yet.
+    pub fn whole(image: &Image) -> Self {
+        Self {
+            topics_changed: image.topics.keys().copied().collect(),
+            topics_removed: BTreeMap::new(),
+            brokers: image.brokers.keys().copied().collect(),
+            configs: image.configs.keys().cloned().collect(),
+        }
+    }
+
+    /// Whether nothing changed.
+    pub fn is_empty(&self) -> bool {
+        self.topics_changed.is_empty()
+            && self.topics_removed.is_empty()
+            && self.brokers.is_empty()
+            && self.configs.is_empty()
+    }
+}
+
+/// A record that does not fit the state it meets: the log is not one that this controller's rules can have written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("metadata record does not apply: {0}")]
+pub struct ApplyError(pub String);
+
+/// Builds the next version from the last one.
+#[derive(Clone, Debug, Default)]
+pub struct ImageBuilder {
+    image: Image,
+    delta: ImageDelta,
+}
+
+impl ImageBuilder {
+    /// Starts from a published version.
+    pub fn new(image: &Image) -> Self {
+        Self { image: image.clone(), delta: ImageDelta::default() }
+    }
+
+    /// The state with everything applied so far.
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// Ends a version: what is applied so far, as of raft index `version`, and what changed since the last call.
+    pub fn publish(&mut self, version: u64) -> (Arc<Image>, ImageDelta) {
+        assert!(version >= self.image.version, "image versions rise");
+        self.image.version = version;
+        (Arc::new(self.image.clone()), std::mem::take(&mut self.delta))
+    }
+
+    /// Applies one record.
+    pub fn apply(&mut self, record: &Record) -> Result<(), ApplyError> {
+        let image = &mut self.image;
+        if image.metadata_version == 0 && !matches!(record, Record::MetadataVersion { .. }) {
+            return refuse("the log does not begin with its metadata version".into());
+        }
+        match record {
+            Record::MetadataVersion { version } => {
+                if *version == 0 || *version < image.metadata_version || *version > METADATA_VERSION_LATEST {
+                    return refuse(format!(
+                        "metadata version {version}; this build knows 1 to {METADATA_VERSION_LATEST}"
+                    ));
+                }
+                image.metadata_version = *version;
+            }
+            Record::ClusterId { cluster_id } => match &image.cluster_id {
+                Some(known) if known != cluster_id => {
+                    return refuse(format!("cluster id {cluster_id} after {known}"));
+                }
+                _ => image.cluster_id = Some(cluster_id.clone()),
+            },
+            Record::Feature { name, level } => {
+                let _ = if *level == 0 {
+                    image.features.remove(name)
+                } else {
+                    image.features.insert(name.clone(), *level)
+                };
+            }
+            Record::RegisterBroker(broker) => {
+                image.brokers.insert(broker.node_id, Arc::new(broker.clone()));
+                self.delta.brokers.insert(broker.node_id);
+            }
+            Record::Topic { name, topic_id } => return self.add_topic(name, *topic_id),
+            Record::RemoveTopic { topic_id } => return self.remove_topic(*topic_id),
+            Record::Partition(record) => return self.add_partition(record),
+            Record::PartitionChange(change) => {
+                let Some(partition) = self.partition_mut(change.topic_id, change.index) else {
+                    return refuse(format!(
+                        "change of unknown partition {} of {}",
+                        change.index, change.topic_id
+                    ));
+                };
+                partition.leader = change.leader.unwrap_or(partition.leader);
+                partition.isr = change.isr.clone().unwrap_or_else(|| partition.isr.clone());
+                partition.leader_epoch = change.leader_epoch;
+                partition.partition_epoch = change.partition_epoch;
+                self.delta.topics_changed.insert(change.topic_id);
+            }
+            Record::Config { resource_type, resource, key, value } => {
+                self.set_config((*resource_type, resource.clone()), key, value.as_ref());
+            }
+            Record::ProducerIdBlock { producer_id_next } => {
+                if *producer_id_next < image.producer_id_next {
+                    return refuse(format!(
+                        "producer id {producer_id_next} after {}",
+                        image.producer_id_next
+                    ));
+                }
+                image.producer_id_next = *producer_id_next;
+            }
+        }
+        Ok(())
+    }
+
+    fn partition_mut(&mut self, topic_id: Uuid, index: i32) -> Option<&mut PartitionImage> {
+        let topic = Arc::make_mut(self.image.topics.get_mut(&topic_id)?);
+        topic.partitions.get_mut(usize::try_from(index).ok()?)
+    }
+
+    fn add_topic(&mut self, name: &Arc<str>, id: Uuid) -> Result<(), ApplyError> {
+        let image = &mut self.image;
+        if image.topic_ids.contains_key(name) || image.topics.contains_key(&id) {
+            return refuse(format!("topic {name} with id {id} is there already"));
+        }
+        image.topic_ids.insert(name.clone(), id);
+        image.topics.insert(id, Arc::new(TopicImage { id, name: name.clone(), partitions: Vec::new() }));
+        if let Some(key) = collision_key(name) {
+            image.colliding.entry(Arc::from(key)).or_default().insert(name.clone());
+        }
+        self.delta.topics_changed.insert(id);
+        Ok(())
+    }
+
+    fn remove_topic(&mut self, id: Uuid) -> Result<(), ApplyError> {
+        let image = &mut self.image;
+        let Some(topic) = image.topics.remove(&id) else {
+            return refuse(format!("removal of unknown topic {id}"));
+        };
+        image.topic_ids.remove(&topic.name);
+        let resource = (ResourceType::Topic, topic.name.clone());
+        image.configs.remove(&resource);
+        if let Some(key) = collision_key(&topic.name)
+            && let Some(names) = image.colliding.get_mut(&*key)
+        {
+            names.remove(&topic.name);
+            if names.is_empty() {
+                image.colliding.remove(&*key);
+            }
+        }
+        self.delta.configs.remove(&resource);
+        self.delta.topics_changed.remove(&id);
+        self.delta.topics_removed.insert(id, topic);
+        Ok(())
+    }
+
+    fn add_partition(&mut self, record: &PartitionRecord) -> Result<(), ApplyError> {
+        let Some(topic) = self.image.topics.get_mut(&record.topic_id) else {
+            return refuse(format!("partition of unknown topic {}", record.topic_id));
+        };
+        let topic = Arc::make_mut(topic);
+        if usize::try_from(record.index) != Ok(topic.partitions.len()) {
+            return refuse(format!("partition {} of {} out of order", record.index, topic.name));
+        }
+        if !record.isr.iter().all(|node| record.replicas.contains(node)) {
+            return refuse(format!("partition {} of {}: ISR beyond the replicas", record.index, topic.name));
+        }
+        topic.partitions.push(PartitionImage {
+            replicas: record.replicas.clone(),
+            isr: record.isr.clone(),
+            leader: record.leader,
+            leader_epoch: record.leader_epoch,
+            partition_epoch: record.partition_epoch,
+            directories: record.directories.clone(),
+        });
+        self.delta.topics_changed.insert(record.topic_id);
+        Ok(())
+    }
+
+    fn set_config(&mut self, resource: (ResourceType, Arc<str>), key: &Arc<str>, value: Option<&Arc<str>>) {
+        let mut overrides = self.image.configs.get(&resource).cloned().unwrap_or_default();
+        match value {
+            Some(value) => drop(overrides.insert(key.clone(), value.clone())),
+            None => drop(overrides.remove(key)),
+        }
+        if overrides.is_empty() {
+            self.image.configs.remove(&resource);
+        } else {
+            self.image.configs.insert(resource.clone(), overrides);
+        }
+        self.delta.configs.insert(resource);
+    }
+}
+
+fn refuse(why: String) -> Result<(), ApplyError> {
+    Err(ApplyError(why))
+}

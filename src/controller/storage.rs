@@ -1,0 +1,386 @@
+//! The raft log on disk, as effects in `__tidemill_metadata/`.
+//!
+//! ```text
+//! raft-log-%020d       frames: length u32 | CRC-32C u32 | body; the number is the first index that may be in it
+//! body                 term u64 | vote u64 | commit u64 | count u32 | count × (index u64 | term u64 | length u32 | data)
+//! raft-snapshot-%020d  the Image as of that index; written aside, synced, renamed, directory synced
+//! ```
+//!
+//! One frame is one write, and the next write begins only after the sync of the last: so only the last frame of the
+//! last file can be torn. Nothing is reported persisted before its sync. Files that a durable snapshot covers are
+//! deleted after it. [`recovery`](super::recovery) reads it all back.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::codec::{Malformed, Reader};
+use super::raft::{Entry, HardState};
+use crate::effect::{FileDone, FileError, FileName, FileOp, FileResult, OpQueue, Stem, Suffix, Ticket};
+
+/// Name of the directory that owns these files, inside a log directory.
+pub const METADATA_DIRECTORY: &str = "__tidemill_metadata";
+/// Largest body of a frame: what may wait for its commit, and some.
+pub(super) const FRAME_BODY_BYTES_MAX: usize = 64 << 20;
+/// Bytes before a frame's body.
+pub(super) const FRAME_HEAD_BYTES: usize = 8;
+/// Largest snapshot that is written or read.
+pub(super) const SNAPSHOT_BYTES_MAX: usize = 256 << 20;
+/// A snapshot is written in pieces of this size, so that appends do not wait behind all of it.
+const SNAPSHOT_PIECE_BYTES: usize = 1 << 20;
+/// `TMSN`, then the format's version.
+const SNAPSHOT_MAGIC: u32 = 0x544d_534e;
+const SNAPSHOT_FORMAT: u16 = 1;
+
+/// The log file whose first index is `first`.
+pub(super) fn log_file(first: u64) -> FileName {
+    Stem::Numbered("raft-log", first).into()
+}
+
+/// The snapshot as of `index`.
+pub(super) fn snapshot_file(index: u64) -> FileName {
+    Stem::Numbered("raft-snapshot", index).into()
+}
+
+/// A snapshot: all metadata as of an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Last index it covers.
+    pub index: u64,
+    /// That entry's term.
+    pub term: u64,
+    /// The hard state when it was taken.
+    pub hard_state: HardState,
+    /// Encoded metadata records.
+    pub records: Bytes,
+}
+
+impl Snapshot {
+    /// The file's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.records.len() + 64);
+        out.extend_from_slice(&SNAPSHOT_MAGIC.to_be_bytes());
+        out.extend_from_slice(&SNAPSHOT_FORMAT.to_be_bytes());
+        for number in
+            [self.index, self.term, self.hard_state.term, self.hard_state.vote, self.hard_state.commit]
+        {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+        out.extend_from_slice(&(self.records.len() as u32).to_be_bytes());
+        out.extend_from_slice(&self.records);
+        let crc = crc32c::crc32c(&out);
+        out.extend_from_slice(&crc.to_be_bytes());
+        out
+    }
+
+    /// Reads a file's bytes; what is not a whole snapshot of this format is an error in words.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let (body, crc) = bytes.split_last_chunk::<4>().ok_or("ends before its checksum")?;
+        if crc32c::crc32c(body) != u32::from_be_bytes(*crc) {
+            return Err("fails its CRC".into());
+        }
+        Self::decode_body(body).map_err(|Malformed(why)| why.to_string())
+    }
+
+    fn decode_body(body: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(body);
+        if reader.u32()? != SNAPSHOT_MAGIC || reader.u16()? != SNAPSHOT_FORMAT {
+            return Err(Malformed("is not in the format of this build"));
+        }
+        let (index, term) = (reader.u64()?, reader.u64()?);
+        let hard_state = HardState { term: reader.u64()?, vote: reader.u64()?, commit: reader.u64()? };
+        let length = reader.u32()? as usize;
+        let records = Bytes::copy_from_slice(reader.take(length)?);
+        if reader.is_empty() {
+            Ok(Self { index, term, hard_state, records })
+        } else {
+            Err(Malformed("goes on after its last record"))
+        }
+    }
+}
+
+/// Encodes one frame.
+pub(super) fn encode_frame(hard_state: HardState, entries: &[Entry]) -> Vec<u8> {
+    let mut out = vec![0; FRAME_HEAD_BYTES];
+    for number in [hard_state.term, hard_state.vote, hard_state.commit] {
+        out.extend_from_slice(&number.to_be_bytes());
+    }
+    out.extend_from_slice(&(entries.len() as u32).to_be_bytes());
+    for entry in entries {
+        out.extend_from_slice(&entry.index.to_be_bytes());
+        out.extend_from_slice(&entry.term.to_be_bytes());
+        out.extend_from_slice(&(entry.data.len() as u32).to_be_bytes());
+        out.extend_from_slice(&entry.data);
+    }
+    let body_length = out.len() - FRAME_HEAD_BYTES;
+    assert!(body_length <= FRAME_BODY_BYTES_MAX, "a frame of the raft log exceeds its limit");
+    let crc = crc32c::crc32c(out.get(FRAME_HEAD_BYTES..).unwrap_or_default());
+    let head = [(body_length as u32).to_be_bytes(), crc.to_be_bytes()].concat();
+    if let Some(place) = out.get_mut(..FRAME_HEAD_BYTES) {
+        place.copy_from_slice(&head);
+    }
+    out
+}
+
+/// The frame at the front of `bytes` and its length; `None` if there is no whole one.
+pub(super) fn decode_frame(bytes: &[u8]) -> Option<(HardState, Vec<Entry>, usize)> {
+    let mut reader = Reader::new(bytes);
+    let body_length = reader.u32().ok()? as usize;
+    let crc = reader.u32().ok()?;
+    if body_length > FRAME_BODY_BYTES_MAX {
+        return None;
+    }
+    let body = reader.take(body_length).ok()?;
+    // A length of 0 would make any run of zeros a frame.
+    if body.is_empty() || crc32c::crc32c(body) != crc {
+        return None;
+    }
+    let (hard_state, entries) = decode_frame_body(body).ok()?;
+    Some((hard_state, entries, FRAME_HEAD_BYTES + body_length))
+}
+
+fn decode_frame_body(body: &[u8]) -> Result<(HardState, Vec<Entry>), Malformed> {
+    let mut reader = Reader::new(body);
+    let hard_state = HardState { term: reader.u64()?, vote: reader.u64()?, commit: reader.u64()? };
+    let count = reader.u32()?;
+    let mut entries = Vec::new();
+    for _ in 0..count {
+        let (index, term, length) = (reader.u64()?, reader.u64()?, reader.u32()? as usize);
+        entries.push(Entry { index, term, data: Bytes::copy_from_slice(reader.take(length)?) });
+    }
+    if reader.is_empty() { Ok((hard_state, entries)) } else { Err(Malformed("goes on after its last entry")) }
+}
+
+/// What a planned operation is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// One of several; nothing follows from it alone.
+    Step,
+    /// The sync of a frame that carries work up to this number.
+    Persisted(u64),
+    /// A new log file is there: appends go to it.
+    Rolled(u64),
+    /// The snapshot as of this index is durable.
+    Snapshot(u64),
+}
+
+/// What a completion means to the controller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StorageEvent {
+    /// Nothing yet.
+    None,
+    /// Work up to this number is durable.
+    Persisted(u64),
+    /// A snapshot up to this index is durable.
+    SnapshotTaken(u64),
+    /// The log cannot go on; why, in words for the operator.
+    Failed(String),
+}
+
+/// The writing half.
+#[derive(Debug)]
+pub struct LogStorage {
+    ops: OpQueue<Purpose>,
+    /// Steps of a snapshot; one at a time, and only when no append waits.
+    snapshot_ops: VecDeque<(FileOp, Purpose)>,
+    /// First indexes of the log files, oldest first; the last one is written to.
+    log_files: Vec<u64>,
+    snapshots: Vec<u64>,
+    position: u64,
+    /// Last index that a frame carries.
+    index_last: u64,
+    hard_state: HardState,
+    waiting: Vec<Entry>,
+    waiting_number: Option<u64>,
+    entries_since_snapshot: u64,
+    bytes_since_snapshot: u64,
+}
+
+/// Where writing goes on after a recovery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WritePosition {
+    /// First indexes of the log files, oldest first; there is at least one.
+    pub log_files: Vec<u64>,
+    /// Indexes of the snapshots, oldest first.
+    pub snapshots: Vec<u64>,
+    /// Length of the last log file in bytes.
+    pub position: u64,
+    /// Last index in the log or snapshot.
+    pub index_last: u64,
+    /// The persisted hard state.
+    pub hard_state: HardState,
+    /// Entries after the snapshot.
+    pub entries_since_snapshot: u64,
+}
+
+impl LogStorage {
+    /// Goes on writing where a recovery ended.
+    pub fn new(at: WritePosition) -> Self {
+        assert!(!at.log_files.is_empty(), "recovery leaves a log file to write to");
+        Self {
+            ops: OpQueue::default(),
+            snapshot_ops: VecDeque::new(),
+            log_files: at.log_files,
+            snapshots: at.snapshots,
+            position: at.position,
+            index_last: at.index_last,
+            hard_state: at.hard_state,
+            waiting: Vec::new(),
+            waiting_number: None,
+            entries_since_snapshot: at.entries_since_snapshot,
+            bytes_since_snapshot: at.position,
+        }
+    }
+
+    /// Takes what raft wants durable. `must_sync` false means that it may wait for the next frame.
+    /// Gives `false` if nothing has to be written for it and nothing before it is unwritten.
+    pub fn append(
+        &mut self,
+        number: u64,
+        hard: Option<HardState>,
+        entries: Vec<Entry>,
+        must_sync: bool,
+    ) -> bool {
+        self.hard_state = hard.unwrap_or(self.hard_state);
+        if let Some(first) = entries.first() {
+            // A new leader replaces what the old one left; what still waits is replaced before it is written.
+            self.waiting.retain(|entry| entry.index < first.index);
+        }
+        self.waiting.extend(entries);
+        if must_sync || self.waiting_number.is_some() {
+            self.waiting_number = Some(number);
+            return true;
+        }
+        !self.ops.is_idle()
+    }
+
+    /// Entries and bytes that a restart would replay.
+    pub fn since_snapshot(&self) -> (u64, u64) {
+        (self.entries_since_snapshot, self.bytes_since_snapshot)
+    }
+
+    /// Whether a snapshot is being written.
+    pub fn is_taking_snapshot(&self) -> bool {
+        !self.snapshot_ops.is_empty()
+    }
+
+    /// The hard state as last given.
+    pub fn hard_state(&self) -> HardState {
+        self.hard_state
+    }
+
+    /// Plans a snapshot: a new log file, the snapshot itself, then the deletion of what it covers.
+    pub fn take_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), String> {
+        assert!(!self.is_taking_snapshot(), "one snapshot at a time");
+        let bytes = Bytes::from(snapshot.encode());
+        if bytes.len() > SNAPSHOT_BYTES_MAX {
+            return Err(format!("the metadata needs {} bytes, more than a snapshot may have", bytes.len()));
+        }
+        let file = snapshot_file(snapshot.index);
+        let aside = file.with(Suffix::Tmp);
+        let ops = &mut self.snapshot_ops;
+        ops.push_back((FileOp::Create { file: aside, preallocate_bytes: 0 }, Purpose::Step));
+        let mut position = 0;
+        while position < bytes.len() {
+            let end = bytes.len().min(position + SNAPSHOT_PIECE_BYTES);
+            let piece = bytes.slice(position..end);
+            ops.push_back((
+                FileOp::Write { file: aside, position: position as u64, bytes: piece },
+                Purpose::Step,
+            ));
+            position = end;
+        }
+        ops.push_back((FileOp::Sync { file: aside }, Purpose::Step));
+        ops.push_back((FileOp::Rename { from: aside, to: file }, Purpose::Step));
+        ops.push_back((FileOp::SyncDir, Purpose::Snapshot(snapshot.index)));
+        self.entries_since_snapshot = 0;
+        self.bytes_since_snapshot = 0;
+        Ok(())
+    }
+
+    /// The next operation, if none is in flight.
+    pub fn next_op(&mut self) -> Option<(Ticket, FileOp)> {
+        if self.ops.is_idle() {
+            if let Some(number) = self.waiting_number.take() {
+                self.plan_frame(number);
+            } else if let Some((op, purpose)) = self.snapshot_ops.pop_front() {
+                self.ops.plan(op, purpose);
+            }
+        }
+        self.ops.next()
+    }
+
+    fn plan_frame(&mut self, number: u64) {
+        let entries = std::mem::take(&mut self.waiting);
+        let frame = encode_frame(self.hard_state, &entries);
+        let file = log_file(self.active());
+        let length = frame.len() as u64;
+        self.ops.plan(FileOp::Write { file, position: self.position, bytes: frame.into() }, Purpose::Step);
+        self.ops.plan(FileOp::Sync { file }, Purpose::Persisted(number));
+        self.position += length;
+        self.bytes_since_snapshot += length;
+        self.entries_since_snapshot += entries.len() as u64;
+        self.index_last = entries.last().map_or(self.index_last, |entry| entry.index);
+    }
+
+    fn active(&self) -> u64 {
+        self.log_files.last().copied().expect("there is always a log file")
+    }
+
+    /// Takes a completion. A ticket that is not the one in flight changes nothing.
+    pub fn complete(&mut self, ticket: Ticket, result: FileResult) -> StorageEvent {
+        let Some(purpose) = self.ops.complete(ticket) else { return StorageEvent::None };
+        match result {
+            Ok(FileDone::Ok) => {}
+            Ok(_) => {
+                return StorageEvent::Failed("an operation on the metadata log gave a foreign result".into());
+            }
+            Err(error) => return StorageEvent::Failed(describe(error)),
+        }
+        match purpose {
+            Purpose::Step => StorageEvent::None,
+            Purpose::Persisted(number) => StorageEvent::Persisted(number),
+            Purpose::Rolled(first) => {
+                self.log_files.push(first);
+                self.position = 0;
+                StorageEvent::None
+            }
+            Purpose::Snapshot(index) => {
+                self.snapshots.push(index);
+                self.plan_cleaning(index);
+                StorageEvent::SnapshotTaken(index)
+            }
+        }
+    }
+
+    /// A new log file if the one in use holds anything, and deletions of what the snapshot covers.
+    fn plan_cleaning(&mut self, index: u64) {
+        // Log files before the active one hold only indexes below its first.
+        if self.active() <= index + 1 {
+            let covered = self.log_files.len() - 1;
+            for first in self.log_files.drain(..covered) {
+                self.snapshot_ops.push_back((FileOp::Delete { file: log_file(first) }, Purpose::Step));
+            }
+        }
+        let covered = self.snapshots.len() - 1;
+        for old in self.snapshots.drain(..covered) {
+            self.snapshot_ops.push_back((FileOp::Delete { file: snapshot_file(old) }, Purpose::Step));
+        }
+        let first = self.index_last + 1;
+        if first > self.active() {
+            // Both at once: no frame may come between the name and its first index.
+            self.ops.plan(FileOp::Create { file: log_file(first), preallocate_bytes: 0 }, Purpose::Step);
+            self.ops.plan(FileOp::SyncDir, Purpose::Rolled(first));
+        }
+    }
+}
+
+fn describe(error: FileError) -> String {
+    let why = match error {
+        FileError::NoSpace => "the device is full".to_string(),
+        FileError::NotFound => "a file is gone".to_string(),
+        FileError::Short { written } => format!("a write ended after {written} bytes"),
+        FileError::Io(errno) => format!("the device failed with errno {errno}"),
+    };
+    format!("the metadata log in {METADATA_DIRECTORY} cannot be written: {why}")
+}

@@ -1,0 +1,291 @@
+//! Everything that reaches the files behind the appends: syncs, index entries, the clean stop.
+//!
+//! One sync is in flight beside the queue of mutating operations. A sealed segment is synced file by
+//! file (log, indexes, the next segment's producer snapshot) before the durable end passes it; the
+//! active segment's log is synced when `flush.messages` or `flush.ms` ask for it, else after 64 MiB
+//! or 30 s, so that the recovery point advances without rolls.
+
+use std::collections::VecDeque;
+
+use super::head::{OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
+use super::index::PendingIndex;
+use super::jobs::Purpose;
+use super::{Log, LogEvent, LogPosition, State};
+use crate::effect::{FileError, FileName, FileOp, FileResult, Now, Stem, Ticket};
+
+/// Unsynced bytes after which the active segment is synced.
+const SYNC_BYTES: u64 = 64 << 20;
+
+/// Age of the oldest unsynced byte after which the active segment is synced.
+const SYNC_MS: u64 = 30_000;
+
+/// How long the tail of a log is remembered after the last append.
+const TAIL_IDLE_MS: u64 = 60_000;
+
+/// A segment that was rolled and is not synced.
+#[derive(Clone, Copy, Debug)]
+struct Sealed {
+    base_offset: i64,
+    next_base_offset: i64,
+    /// Files synced so far.
+    files: usize,
+}
+
+impl Sealed {
+    fn file(&self) -> Option<FileName> {
+        let stems = [
+            Stem::Log(self.base_offset),
+            Stem::OffsetIndex(self.base_offset),
+            Stem::TimeIndex(self.base_offset),
+            Stem::ProducerSnapshot(self.next_base_offset),
+        ];
+        stems.get(self.files).copied().map(FileName::from)
+    }
+}
+
+/// What a sync in flight makes durable.
+#[derive(Clone, Copy, Debug)]
+enum Target {
+    /// One file of the sealed segment with this base offset.
+    Sealed(i64),
+    /// The active segment up to here.
+    Active(LogPosition),
+}
+
+/// What is not synced yet.
+#[derive(Debug, Default)]
+pub(super) struct Syncs {
+    sealed: VecDeque<Sealed>,
+    in_flight: Option<(Ticket, Target)>,
+    unsynced_bytes: u64,
+    unsynced_since_ms: Option<u64>,
+}
+
+impl Syncs {
+    /// Forgets sealed segments below an offset: they are deleted.
+    pub(super) fn forget_below(&mut self, offset: i64) {
+        self.sealed.retain(|sealed| sealed.next_base_offset > offset);
+    }
+}
+
+impl Log {
+    pub(super) fn recovered_durable(&mut self, durable_end: i64, now: Now) {
+        if durable_end >= self.written.offset_end {
+            return;
+        }
+        // Where inside a segment the durable end lies is not known and not needed: the segments
+        // from there on are synced again.
+        let bases: Vec<_> = self.segments.iter().map(|segment| segment.base_offset).collect();
+        for (base, next) in bases.iter().zip(bases.iter().skip(1)) {
+            if *next > durable_end {
+                self.seal(*base, *next);
+            }
+        }
+        let base = bases.iter().copied().rfind(|base| *base <= durable_end).unwrap_or(durable_end);
+        self.durable = LogPosition { offset: durable_end, segment_base_offset: base, position: 0 };
+        self.note_unsynced(now, self.written.position);
+    }
+
+    /// A segment was rolled: it is to be synced.
+    pub(super) fn seal(&mut self, base_offset: i64, next_base_offset: i64) {
+        self.syncs.sealed.push_back(Sealed { base_offset, next_base_offset, files: 0 });
+        self.syncs.unsynced_bytes = 0;
+        self.syncs.unsynced_since_ms = None;
+    }
+
+    pub(super) fn note_unsynced(&mut self, now: Now, bytes: u64) {
+        self.syncs.unsynced_bytes += bytes;
+        self.syncs.unsynced_since_ms.get_or_insert(now.mono_ms);
+    }
+
+    /// Whether the active segment is due for a sync.
+    fn sync_due(&self, now: Now) -> bool {
+        let unsynced = self.written.offset_end - self.durable.offset;
+        unsynced > 0
+            && (unsynced >= self.config.flush_messages
+                || self.syncs.unsynced_bytes >= SYNC_BYTES
+                || self.sync_wake_ms().is_some_and(|due| due <= now.mono_ms))
+    }
+
+    fn sync_wake_ms(&self) -> Option<u64> {
+        let age_ms = u64::try_from(self.config.flush_ms).unwrap_or(0).min(SYNC_MS);
+        self.syncs.unsynced_since_ms.map(|since| since.saturating_add(age_ms))
+    }
+
+    pub(super) fn next_sync(&mut self, now: Now) -> Option<(Ticket, FileOp)> {
+        if self.syncs.in_flight.is_some() || self.state == State::LastJob {
+            return None;
+        }
+        let (file, target) = match self.syncs.sealed.front() {
+            Some(sealed) => {
+                (sealed.file().expect("a synced segment leaves"), Target::Sealed(sealed.base_offset))
+            }
+            None if self.sync_due(now) => {
+                self.syncs.unsynced_bytes = 0;
+                self.syncs.unsynced_since_ms = None;
+                let file = Stem::Log(self.written.base_offset).into();
+                (file, Target::Active(self.written.log_position()))
+            }
+            None => return None,
+        };
+        let ticket = self.jobs.ticket();
+        self.syncs.in_flight = Some((ticket, target));
+        Some((ticket, FileOp::Sync { file }))
+    }
+
+    /// Takes the completion of a sync; `None` if the ticket is not that of one.
+    pub(super) fn sync_completed(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        result: &FileResult,
+    ) -> Option<LogEvent> {
+        let (_, target) = self.syncs.in_flight.take_if(|(expected, _)| *expected == ticket)?;
+        let sealed = |base| self.syncs.sealed.front().is_some_and(|sealed| sealed.base_offset == base);
+        match (target, result) {
+            // The segment was deleted meanwhile, and perhaps renamed before the sync ran.
+            (Target::Sealed(base), Ok(_) | Err(FileError::NotFound)) if !sealed(base) => Some(LogEvent::None),
+            (_, Err(error)) => Some(self.go_offline(*error)),
+            (Target::Sealed(_), Ok(_)) => Some(self.sealed_file_synced(now)),
+            (Target::Active(position), Ok(_)) => Some(self.durable_to(position)),
+        }
+    }
+
+    fn sealed_file_synced(&mut self, now: Now) -> LogEvent {
+        let sealed = self.syncs.sealed.front_mut().expect("the caller saw it");
+        sealed.files += 1;
+        if sealed.file().is_some() {
+            return LogEvent::None;
+        }
+        let next = sealed.next_base_offset;
+        self.syncs.sealed.pop_front();
+        if self.written.offset_end > self.written.base_offset {
+            self.syncs.unsynced_since_ms.get_or_insert(now.mono_ms);
+        }
+        self.durable_to(LogPosition { offset: next, segment_base_offset: next, position: 0 })
+    }
+
+    fn durable_to(&mut self, position: LogPosition) -> LogEvent {
+        if position.offset < self.durable.offset {
+            return LogEvent::None;
+        }
+        assert!(position.offset <= self.written.offset_end, "what is synced was written");
+        self.durable = position;
+        LogEvent::Appended
+    }
+
+    /// The deleted segments need no sync any more.
+    pub(super) fn durable_at_least(&mut self, base_offset: i64) {
+        self.syncs.forget_below(base_offset);
+        if self.durable.offset < base_offset {
+            self.durable = LogPosition { offset: base_offset, segment_base_offset: base_offset, position: 0 };
+        }
+    }
+
+    /// Writes of all waiting index entries of the active segment.
+    pub(super) fn index_ops(&mut self) -> Vec<FileOp> {
+        self.pending_index.flush_started();
+        let (index, base): (&PendingIndex, i64) = (&self.pending_index, self.written.base_offset);
+        let active = self.segments.back().expect("a log has an active segment");
+        let mut ops = Vec::with_capacity(2);
+        if !index.offsets.is_empty() {
+            let file = Stem::OffsetIndex(base).into();
+            ops.push(FileOp::Write { file, position: active.index_bytes, bytes: index.offset_bytes(base) });
+        }
+        if !index.times.is_empty() {
+            let file = Stem::TimeIndex(base).into();
+            ops.push(FileOp::Write {
+                file,
+                position: active.time_index_bytes,
+                bytes: index.time_bytes(base),
+            });
+        }
+        ops
+    }
+
+    pub(super) fn flush_index_if_due(&mut self, now: Now) {
+        if self.gather.rolling || self.state == State::LastJob {
+            return;
+        }
+        if self.pending_index.flush_due(self.written.position, now.mono_ms) {
+            let offset_entries = self.pending_index.offsets.len();
+            let time_entries = self.pending_index.times.len();
+            let ops = self.index_ops();
+            self.jobs.plan(Purpose::IndexFlush { offset_entries, time_entries }, ops);
+        }
+    }
+
+    pub(super) fn index_flushed(&mut self, now: Now, offset_entries: usize, time_entries: usize) {
+        let active = self.active_mut();
+        active.index_bytes += offset_entries as u64 * OFFSET_ENTRY_BYTES;
+        active.time_index_bytes += time_entries as u64 * TIME_ENTRY_BYTES;
+        self.pending_index.flushed(offset_entries, time_entries, now.mono_ms);
+    }
+
+    /// When [`Self::wake`] should be called, on the monotonic clock.
+    pub fn next_wake_ms(&self) -> Option<u64> {
+        if self.state != State::Open {
+            return None;
+        }
+        let sync = if self.syncs.in_flight.is_none() { self.sync_wake_ms() } else { None };
+        let tail = if self.tail.is_empty() { None } else { Some(self.appended_ms + TAIL_IDLE_MS) };
+        let index = if self.gather.rolling { None } else { self.pending_index.wake_ms() };
+        [sync, tail, index, self.deletions.wake_ms(), self.create_again_ms].into_iter().flatten().min()
+    }
+
+    /// Does what is due by the clock: syncs, index entries, deletions, giving memory back.
+    pub fn wake(&mut self, now: Now) {
+        if self.state != State::Open {
+            return;
+        }
+        if self.create_again_ms.take_if(|due| *due <= now.mono_ms).is_some() {
+            self.plan_creation();
+        }
+        self.flush_index_if_due(now);
+        self.delete_due(now);
+        if self.gather.is_idle() && self.appended_ms + TAIL_IDLE_MS <= now.mono_ms {
+            self.tail.clear();
+            self.pending_index.shrink();
+            self.gather.shrink();
+        }
+    }
+
+    /// Begins the clean stop: no more appends; what is on its way is written, then indexes and a
+    /// producer snapshot at the log end, and everything is synced. Ends with [`LogEvent::Closed`].
+    pub fn begin_close(&mut self, now: Now) {
+        if self.state == State::Open {
+            self.state = State::Closing;
+            self.end_turn(now);
+            self.closing_at = now;
+            self.advance_close();
+        }
+    }
+
+    /// Plans the last job once nothing is on its way.
+    pub(super) fn advance_close(&mut self) {
+        let busy = !self.gather.is_idle() || !self.jobs.is_idle() || self.syncs.in_flight.is_some();
+        if self.state != State::Closing || busy {
+            return;
+        }
+        self.state = State::LastJob;
+        let mut ops = self.last_index_ops(self.closing_at);
+        if self.epochs_dirty {
+            ops.extend(self.epochs_ops());
+        }
+        let file = Stem::ProducerSnapshot(self.written.offset_end).into();
+        ops.push(FileOp::Create { file, preallocate_bytes: 0 });
+        ops.push(FileOp::Write { file, position: 0, bytes: self.producers.snapshot() });
+        ops.push(FileOp::Sync { file });
+        for mut sealed in self.syncs.sealed.drain(..) {
+            while let Some(file) = sealed.file() {
+                ops.push(FileOp::Sync { file });
+                sealed.files += 1;
+            }
+        }
+        let base = self.written.base_offset;
+        let files = [Stem::Log(base), Stem::OffsetIndex(base), Stem::TimeIndex(base)];
+        ops.extend(files.map(|stem| FileOp::Sync { file: stem.into() }));
+        ops.push(FileOp::SyncDir);
+        self.jobs.plan(Purpose::Close, ops);
+    }
+}

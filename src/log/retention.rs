@@ -1,0 +1,162 @@
+//! Deleting whole old segments: by age, by size, below the log start (Kafka's
+//! `UnifiedLog.deleteOldSegments` and `maybeIncrementLogStartOffset`).
+//!
+//! Files are renamed to `.deleted` at once and unlinked after `file.delete.delay.ms`, so that
+//! readers that are under way finish.
+
+use std::collections::VecDeque;
+
+use super::jobs::Purpose;
+use super::{Log, Segment};
+use crate::effect::{FileName, FileOp, Now, Stem, Suffix};
+
+/// Segments that are renamed and not unlinked, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Deletions {
+    /// When, on the monotonic clock, and the base offset.
+    due: VecDeque<(u64, i64)>,
+    /// The active segment is being rolled so that everything below this offset can go.
+    pub(super) after_roll: Option<i64>,
+}
+
+impl Deletions {
+    pub(super) fn wake_ms(&self) -> Option<u64> {
+        self.due.front().map(|(due_ms, _)| *due_ms)
+    }
+}
+
+/// The files of a segment; the last two need not exist.
+fn files(base_offset: i64) -> [FileName; 5] {
+    [
+        Stem::Log(base_offset),
+        Stem::OffsetIndex(base_offset),
+        Stem::TimeIndex(base_offset),
+        Stem::TxnIndex(base_offset),
+        Stem::ProducerSnapshot(base_offset),
+    ]
+    .map(FileName::from)
+}
+
+impl Log {
+    /// Deletes the segments that retention no longer keeps, none that reaches beyond the high
+    /// watermark. If the active one is among them, it is rolled first. Whether the log start moved.
+    pub fn apply_retention(&mut self, now: Now, high_watermark: i64) -> bool {
+        let expired = if self.config.cleanup_policy.delete { self.expired(now, high_watermark) } else { 0 };
+        let below_start = self.below(self.log_start_offset);
+        let doomed = expired.max(below_start);
+        if doomed == 0 {
+            return false;
+        }
+        match self.segments.get(doomed) {
+            Some(kept) => {
+                let base_offset = kept.base_offset;
+                self.delete_below(now, base_offset)
+            }
+            None if self.gather.is_idle() => {
+                self.deletions.after_roll = Some(self.written.offset_end);
+                self.reserve_roll(now);
+                self.end_turn(now);
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// How many of the oldest segments are past `retention.ms` or above `retention.bytes`.
+    fn expired(&self, now: Now, high_watermark: i64) -> usize {
+        let (retention_ms, retention_bytes) = (self.config.retention_ms, self.config.retention_bytes);
+        let old = |segment: &Segment| {
+            retention_ms >= 0
+                && segment.max_timestamp_ms >= 0
+                && now.wall_ms.saturating_sub(segment.max_timestamp_ms) > retention_ms
+        };
+        let by_age = self.deletable(high_watermark, old);
+        let Ok(keep_bytes) = u64::try_from(retention_bytes) else { return by_age };
+        let mut above = self.size_bytes().saturating_sub(keep_bytes);
+        let by_size = self.deletable(high_watermark, |segment| {
+            let goes = segment.length_bytes <= above;
+            above = above.saturating_sub(segment.length_bytes);
+            goes
+        });
+        by_age.max(by_size)
+    }
+
+    /// How many of the oldest segments satisfy the predicate and end at or below the watermark; an
+    /// empty active segment never does.
+    fn deletable(&self, high_watermark: i64, mut goes: impl FnMut(&Segment) -> bool) -> usize {
+        let ends = self.segments.iter().skip(1).map(|next| next.base_offset).chain([self.written.offset_end]);
+        let deletable = |(segment, end): &(&Segment, i64)| {
+            *end <= high_watermark && segment.base_offset < *end && segment.length_bytes > 0 && goes(segment)
+        };
+        self.segments.iter().zip(ends).take_while(deletable).count()
+    }
+
+    /// How many of the oldest segments lie wholly below an offset.
+    fn below(&self, offset: i64) -> usize {
+        self.segments.iter().skip(1).take_while(|next| next.base_offset <= offset).count()
+    }
+
+    /// DeleteRecords: no record below `new_log_start` is served any more; segments wholly below it
+    /// are deleted. Whether the log start moved; it never goes back and never beyond the written end.
+    pub fn delete_records(&mut self, now: Now, new_log_start: i64) -> bool {
+        let offset = new_log_start.min(self.written.offset_end);
+        if offset <= self.log_start_offset {
+            return false;
+        }
+        self.log_start_offset = offset;
+        self.epochs_dirty |= self.epochs.truncate_from_start(offset);
+        let below = self.below(offset);
+        if let Some(kept) = self.segments.get(below).filter(|_| below > 0) {
+            let base_offset = kept.base_offset;
+            self.delete_below(now, base_offset);
+        } else if self.epochs_dirty {
+            self.plan_epochs();
+        }
+        true
+    }
+
+    /// Deletes the segments below a segment's base offset.
+    fn delete_below(&mut self, now: Now, base_offset: i64) -> bool {
+        let delay_ms = u64::try_from(self.config.file_delete_delay_ms).unwrap_or(0);
+        let mut renames = Vec::new();
+        while let Some(old) = self.segments.pop_front_if(|segment| segment.base_offset < base_offset) {
+            assert!(old.base_offset < self.written.base_offset, "the active segment stays");
+            renames.extend(
+                files(old.base_offset)
+                    .map(|file| FileOp::Rename { from: file, to: file.with(Suffix::Deleted) }),
+            );
+            self.deletions.due.push_back((now.mono_ms + delay_ms, old.base_offset));
+        }
+        if !renames.is_empty() {
+            self.jobs.plan_tolerant(Purpose::Delete, renames);
+        }
+        self.durable_at_least(base_offset);
+        let moved = self.log_start_offset < base_offset;
+        self.log_start_offset = self.log_start_offset.max(base_offset);
+        self.epochs_dirty |= self.epochs.truncate_from_start(self.log_start_offset);
+        if self.epochs_dirty {
+            self.plan_epochs();
+        }
+        moved
+    }
+
+    /// The roll that retention asked for is done.
+    pub(super) fn delete_rolled(&mut self, now: Now) {
+        if let Some(base_offset) = self.deletions.after_roll.take() {
+            self.delete_below(now, base_offset);
+        }
+    }
+
+    /// Unlinks what has waited long enough.
+    pub(super) fn delete_due(&mut self, now: Now) {
+        let mut ops = Vec::new();
+        while let Some((_, base_offset)) =
+            self.deletions.due.pop_front_if(|(due_ms, _)| *due_ms <= now.mono_ms)
+        {
+            ops.extend(files(base_offset).map(|file| FileOp::Delete { file: file.with(Suffix::Deleted) }));
+        }
+        if !ops.is_empty() {
+            self.jobs.plan_tolerant(Purpose::Delete, ops);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Rolling: closing the active segment and going on in a new one (Kafka's `LogSegment.shouldRoll`
+//! and `UnifiedLog.roll`).
+//!
+//! Whether a batch rolls is decided when it gets its offsets, so the producer snapshot of the new
+//! segment shows the producers exactly as of its base offset. The files follow when everything
+//! before is written. The old segment is synced beside, later.
+
+use bytes::Bytes;
+
+use super::head::{Entries, Extent, Head, OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
+use super::jobs::Purpose;
+use super::{Log, LogEvent, Segment};
+use crate::effect::{FileError, FileOp, Now, Stem};
+
+/// A roll that waits until everything before it is written.
+#[derive(Debug)]
+pub(super) struct RollPlan {
+    /// Base offset of the new segment.
+    pub base_offset: i64,
+    /// `%020d.snapshot` at that offset.
+    pub snapshot: Bytes,
+}
+
+impl Log {
+    pub(super) fn roll_if_due(&mut self, now: Now, batch: &Extent) {
+        let jitter_ms = self.roll_jitter_ms(self.reserved.base_offset);
+        if self.reserved.roll_due(&self.config, jitter_ms, now.wall_ms, batch) {
+            self.reserve_roll(now);
+        }
+    }
+
+    /// Later batches go to a new segment.
+    pub(super) fn reserve_roll(&mut self, now: Now) {
+        let base_offset = self.reserved.offset_end;
+        assert!(base_offset > self.reserved.base_offset, "an empty segment does not roll");
+        let snapshot = self.producers.snapshot();
+        self.gather.rolls.push_back(RollPlan { base_offset, snapshot });
+        self.reserved = Head::empty(base_offset, now.wall_ms);
+    }
+
+    /// How much earlier than `segment.ms` the segment rolls: the same for one segment, different
+    /// between segments and logs.
+    fn roll_jitter_ms(&self, base_offset: i64) -> i64 {
+        let most = self.config.segment_jitter_ms.min(self.config.segment_ms);
+        if most <= 0 {
+            return 0;
+        }
+        // The finalizer of SplitMix64.
+        let mut bits =
+            self.jitter_seed.wrapping_add(base_offset.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((bits ^ (bits >> 31)) % most.cast_unsigned()).cast_signed()
+    }
+
+    /// Everything before the roll is written: its operations are planned.
+    pub(super) fn plan_roll(&mut self, now: Now) {
+        let plan = self.gather.rolls.front().expect("the caller saw a roll");
+        let (base_offset, snapshot) = (plan.base_offset, plan.snapshot.clone());
+        assert_eq!(base_offset, self.written.offset_end, "a roll waits for the batches before it");
+        self.gather.rolling = true;
+        let mut ops = self.last_index_ops(now);
+        let file = Stem::ProducerSnapshot(base_offset).into();
+        ops.push(FileOp::Create { file, preallocate_bytes: 0 });
+        ops.push(FileOp::Write { file, position: 0, bytes: snapshot });
+        ops.extend(self.segment_files(base_offset));
+        ops.push(FileOp::SyncDir);
+        self.jobs.plan(Purpose::Roll, ops);
+    }
+
+    /// Gives the segment its last time index entry and writes all waiting entries. A segment that
+    /// was preallocated gives back what it did not use.
+    pub(super) fn last_index_ops(&mut self, now: Now) -> Vec<FileOp> {
+        let time = self.written.time_entry();
+        self.pending_index.push(Entries { offset: None, time }, now.mono_ms);
+        let mut ops = self.index_ops();
+        if self.config.preallocate {
+            let file = Stem::Log(self.written.base_offset).into();
+            ops.push(FileOp::Truncate { file, length: self.written.position });
+        }
+        ops
+    }
+
+    pub(super) fn roll_done(&mut self, now: Now) {
+        let plan = self.gather.rolls.pop_front().expect("a roll that completes was planned");
+        self.gather.rolling = false;
+        let old = self.written;
+        let active = self.active_mut();
+        active.index_bytes = old.offset_entries * OFFSET_ENTRY_BYTES;
+        active.time_index_bytes = old.time_entries * TIME_ENTRY_BYTES;
+        self.pending_index.restart();
+        self.seal(old.base_offset, plan.base_offset);
+        self.segments.push_back(Segment::empty(plan.base_offset));
+        self.written = Head::empty(plan.base_offset, now.wall_ms);
+        self.tail.restart();
+        self.delete_rolled(now);
+    }
+
+    /// The old segment goes on; what the roll may have left is deleted, because a segment file in
+    /// the middle of another one's offsets would confuse recovery.
+    pub(super) fn roll_failed(&mut self, now: Now, error: FileError) -> LogEvent {
+        let base_offset = self.written.offset_end;
+        let event = self.drop_reserved(error);
+        self.pending_index.flush_failed(now.mono_ms);
+        self.deletions.after_roll = None;
+        let stems = [
+            Stem::Log(base_offset),
+            Stem::OffsetIndex(base_offset),
+            Stem::TimeIndex(base_offset),
+            Stem::ProducerSnapshot(base_offset),
+        ];
+        let ops = stems.map(|stem| FileOp::Delete { file: stem.into() });
+        self.jobs.plan_tolerant(Purpose::Delete, ops.into());
+        event
+    }
+}

@@ -1,0 +1,120 @@
+//! What a failing device does to a log.
+
+use super::super::batch::BatchBuilder;
+use super::super::memory_dir::Kind;
+use super::*;
+use crate::effect::FileError;
+
+#[test]
+fn a_short_write_takes_everything_reserved_back() {
+    let mut driver = Driver::new(small());
+    driver.append(&batch(&[1], 100));
+    let file = driver.dir.file(Stem::Log(0)).unwrap().to_vec();
+    let (epochs, producers) = (driver.log.epochs().clone(), driver.log.producers().snapshot());
+    let one = checked(BatchBuilder::new().producer(9, 0, 0).record(5, None, Some(b"a")));
+    driver.gather(&one);
+    driver.log.append(driver.now, &batch(&[2], 10), 4).unwrap();
+    driver.dir.fail_next(Kind::Append, FileError::Short { written: 70 });
+    driver.log.end_turn(driver.now);
+    while let Some((ticket, op)) = driver.log.next_op(driver.now) {
+        let is_append = matches!(op, FileOp::Append { .. });
+        if is_append {
+            // A batch that gathers meanwhile goes with them.
+            driver.gather(&batch(&[3], 10));
+        }
+        let mut events = Vec::new();
+        driver.complete(ticket, &op, &mut events);
+        if is_append {
+            let error = FileError::Short { written: 70 };
+            assert_eq!(events, [LogEvent::Dropped { from_offset: 1, error }]);
+            assert!(driver.dir.file(Stem::Log(0)).unwrap().len() > file.len());
+        }
+    }
+    assert_eq!(driver.dir.file(Stem::Log(0)).unwrap(), file);
+    assert_eq!((driver.log.reserved_end(), driver.log.generation()), (1, 1));
+    assert_eq!(driver.log.epochs(), &epochs);
+    assert_eq!(driver.log.producers().snapshot(), producers);
+    assert_eq!(driver.append(&one), (1, 2), "the log goes on");
+    assert_eq!(driver.first_batch(1).base_offset, 1);
+}
+
+#[test]
+fn a_full_device_is_retriable_also_while_rolling() {
+    for kind in [Kind::Create, Kind::Write] {
+        let mut driver = Driver::new(small());
+        for _ in 0..3 {
+            driver.append(&batch(&[5], 1000));
+        }
+        driver.gather(&batch(&[5], 1000));
+        driver.dir.fail_next(kind, FileError::NoSpace);
+        let events = driver.run();
+        assert_eq!(events, [LogEvent::Dropped { from_offset: 3, error: FileError::NoSpace }]);
+        assert!(driver.dir.file(Stem::Log(3)).is_none(), "nothing of the new segment is left");
+        assert_eq!(driver.append(&batch(&[5], 1000)), (3, 4));
+        assert_eq!(driver.log.segments().len(), 2);
+        for offset in 0..4 {
+            assert_eq!(driver.first_batch(offset).base_offset, offset);
+        }
+    }
+}
+
+#[test]
+fn index_entries_that_could_not_be_written_are_written_later() {
+    let mut driver = Driver::new(small());
+    for n in 0..10 {
+        driver.append(&batch(&[n], 100));
+    }
+    driver.dir.fail_next(Kind::Write, FileError::NoSpace);
+    assert_eq!(driver.pass(1000), []);
+    assert_eq!(driver.dir.file(Stem::OffsetIndex(0)).unwrap(), b"");
+    driver.pass(1000);
+    assert!(!driver.dir.file(Stem::OffsetIndex(0)).unwrap().is_empty());
+}
+
+#[test]
+fn a_device_error_takes_the_log_offline() {
+    for (kind, flush_messages) in [(Kind::Append, i64::MAX), (Kind::Sync, 1)] {
+        let mut driver = Driver::new(TopicConfig { flush_messages, ..small() });
+        driver.append(&batch(&[1], 100));
+        driver.gather(&batch(&[1], 100));
+        driver.dir.fail_next(kind, FileError::Io(5));
+        assert_eq!(driver.run().last(), Some(&LogEvent::Offline(FileError::Io(5))));
+        assert_eq!(driver.log.reserved_end(), driver.log.written_end());
+        assert!(driver.log.append(driver.now, &batch(&[1], 100), 3).is_err());
+        assert_eq!(driver.run(), []);
+    }
+}
+
+#[test]
+fn a_log_that_cannot_be_cut_back_goes_offline() {
+    let mut driver = Driver::new(small());
+    driver.append(&batch(&[1], 100));
+    driver.gather(&batch(&[1], 100));
+    driver.dir.fail_next(Kind::Append, FileError::NoSpace);
+    driver.dir.fail_next(Kind::Truncate, FileError::NoSpace);
+    let events = driver.run();
+    let dropped = LogEvent::Dropped { from_offset: 1, error: FileError::NoSpace };
+    assert_eq!(events, [dropped, LogEvent::Offline(FileError::NoSpace)]);
+}
+
+#[test]
+fn a_log_that_could_not_be_created_is_created_later() {
+    let now = Now { mono_ms: 10, wall_ms: START_MS };
+    let log = Log::create(Uuid::from_u128(7), Arc::new(small()), now, 1);
+    let mut dir = MemoryDir::default();
+    dir.fail_next(Kind::Create, FileError::NoSpace);
+    let mut driver = Driver { log, dir, now, hold_syncs: false, held: Vec::new() };
+    assert_eq!(driver.run(), [LogEvent::Dropped { from_offset: 0, error: FileError::NoSpace }]);
+    assert!(driver.log.append(now, &batch(&[1], 10), 3).is_err());
+    driver.pass(1000);
+    assert_eq!(driver.append(&batch(&[1], 10)), (0, 1));
+}
+
+#[test]
+fn a_completion_that_nobody_waits_for_changes_nothing() {
+    let mut driver = Driver::new(small());
+    driver.append(&batch(&[1], 100));
+    let event = driver.log.completed(driver.now, Ticket(9999), Err(FileError::Io(5)));
+    assert_eq!(event, LogEvent::None);
+    assert_eq!(driver.log.log_end(), 1);
+}

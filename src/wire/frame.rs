@@ -1,0 +1,113 @@
+//! Length-prefixed frames in a connection's receive buffer.
+//!
+//! A frame is known in three steps, so that a shell can refuse or delay it before its bytes take
+//! memory: after 4 bytes its length ([`length_at_front`]), after 8 its API ([`api_at_front`]),
+//! and when it is all there the frame itself, without a copy ([`split`]).
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::api::Api;
+use super::{WireError, api};
+
+/// Bytes of the length prefix.
+pub const PREFIX_BYTES: usize = 4;
+
+/// The shortest request: key, version, correlation id and a null client id.
+const FRAME_BYTES_MIN: u32 = 10;
+
+/// Bytes that the frame at the front takes with its prefix; `None` until the prefix is there.
+/// `limit_bytes` is `socket.request.max.bytes`; it does not count the prefix.
+pub fn length_at_front(buffer: &[u8], limit_bytes: u32) -> Result<Option<usize>, WireError> {
+    let Some(prefix) = buffer.first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
+    let signed = i32::from_be_bytes(*prefix);
+    let Ok(length) = u32::try_from(signed) else {
+        return Err(WireError::FrameNegative { length: signed });
+    };
+    if length < FRAME_BYTES_MIN {
+        return Err(WireError::FrameShort { length });
+    }
+    if length > limit_bytes {
+        return Err(WireError::FrameTooLarge { length, limit: limit_bytes });
+    }
+    Ok(Some(PREFIX_BYTES + length as usize))
+}
+
+/// The API and version that the frame at the front asks for; `None` until its first 8 bytes are
+/// there. Refuses an API that is not served and a frame over that API's own limit; the version is
+/// checked with the header.
+pub fn api_at_front(buffer: &[u8]) -> Result<Option<(&'static Api, i16)>, WireError> {
+    let Some(&[l0, l1, l2, l3, k0, k1, v0, v1]) = buffer.first_chunk::<8>() else { return Ok(None) };
+    let key = i16::from_be_bytes([k0, k1]);
+    let api = api::find(key).ok_or(WireError::ApiUnknown { key })?;
+    let length = u32::from_be_bytes([l0, l1, l2, l3]);
+    if length > api.frame_limit_bytes {
+        return Err(WireError::FrameTooLarge { length, limit: api.frame_limit_bytes });
+    }
+    Ok(Some((api, i16::from_be_bytes([v0, v1]))))
+}
+
+/// Takes the frame at the front off the buffer, without its prefix; `None` until it is all there.
+/// The frame shares the buffer's memory.
+pub fn split(buffer: &mut BytesMut, limit_bytes: u32) -> Result<Option<Bytes>, WireError> {
+    let Some(length) = length_at_front(buffer, limit_bytes)? else { return Ok(None) };
+    if api_at_front(buffer)?.is_none() || buffer.len() < length {
+        return Ok(None);
+    }
+    let mut frame = buffer.split_to(length);
+    frame.advance(PREFIX_BYTES);
+    Ok(Some(frame.freeze()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: u32 = 100 * 1024 * 1024;
+
+    fn frame(key: i16, version: i16, body_bytes: usize) -> Vec<u8> {
+        let mut bytes = (body_bytes as i32 + 10).to_be_bytes().to_vec();
+        bytes.extend(key.to_be_bytes());
+        bytes.extend(version.to_be_bytes());
+        bytes.extend([0, 0, 0, 7, 0xff, 0xff]);
+        bytes.resize(bytes.len() + body_bytes, 0xab);
+        bytes
+    }
+
+    #[test]
+    fn a_frame_is_known_step_by_step_and_taken_without_a_copy() {
+        let bytes = frame(3, 12, 5);
+        let mut buffer = BytesMut::with_capacity(64);
+        for (count, byte) in bytes.iter().enumerate() {
+            assert_eq!(length_at_front(&buffer, LIMIT).unwrap().is_some(), count >= 4);
+            assert_eq!(api_at_front(&buffer).unwrap().is_some(), count >= 8);
+            assert_eq!(split(&mut buffer, LIMIT).unwrap(), None);
+            buffer.extend_from_slice(&[*byte]);
+        }
+        assert_eq!(length_at_front(&buffer, LIMIT), Ok(Some(19)));
+        buffer.extend_from_slice(&bytes[..6]);
+        let address = buffer.as_ptr();
+        let taken = split(&mut buffer, LIMIT).unwrap().unwrap();
+        assert_eq!(taken.as_ptr(), address.wrapping_add(4));
+        assert_eq!(taken, bytes[4..]);
+        assert_eq!(buffer, bytes[..6]);
+    }
+
+    #[test]
+    fn lengths_outside_the_limits_are_refused_after_four_bytes() {
+        let refused = |length: i32| length_at_front(&length.to_be_bytes(), LIMIT).unwrap_err();
+        assert_eq!(refused(-1), WireError::FrameNegative { length: -1 });
+        assert_eq!(refused(9), WireError::FrameShort { length: 9 });
+        let length = i32::MAX as u32;
+        assert_eq!(refused(i32::MAX), WireError::FrameTooLarge { length, limit: LIMIT });
+    }
+
+    #[test]
+    fn an_api_has_its_own_limit_known_after_eight_bytes() {
+        let limit = api::find(18).unwrap().frame_limit_bytes;
+        let mut bytes = frame(18, 3, 0);
+        bytes[..4].copy_from_slice(&(limit + 1).to_be_bytes());
+        let expected = WireError::FrameTooLarge { length: limit + 1, limit };
+        assert_eq!(api_at_front(&bytes[..8]).unwrap_err(), expected);
+        assert_eq!(api_at_front(&frame(4, 0, 0)).unwrap_err(), WireError::ApiUnknown { key: 4 });
+    }
+}

@@ -1,0 +1,348 @@
+//! Decodes control requests with kafka-protocol, which on its own can be made to abort the process:
+//! it reserves memory for any array length it reads.
+//!
+//! Every request is decoded twice. The first pass reads from [`Checked`], in which a length that the
+//! bytes cannot hold leads to an error before it leads to memory:
+//!
+//! - an INT32 reads as at most the bytes left plus one, so an array with a false length runs out of
+//!   bytes while it is read (a plain integer reads wrong, which nothing depends on);
+//! - an UNSIGNED_VARINT is followed byte by byte and refused beyond the bytes left (a compact length
+//!   is one more than what it counts, and a tag number may be anything small) or beyond 32 bits.
+//!
+//! A first pass without an error has seen every length come true. The second pass then decodes from
+//! the plain bytes. The first pass also bounds what the decoded request takes in memory, so that the
+//! caller can admit it for its cost.
+
+use bytes::{Buf, Bytes, TryGetError};
+use kafka_protocol::protocol::Decodable;
+use kafka_protocol::protocol::buf::ByteBuf;
+
+use super::WireError;
+
+/// The memory that one decoded request may take, unless the caller says otherwise.
+pub const MEMORY_LIMIT_BYTES: usize = 64 * 1024 * 1024;
+
+/// A varint may exceed the bytes left by this much: tag numbers are small and count nothing.
+const VARINT_SLACK: u64 = 128;
+
+/// What one read is charged. A decoded field takes at most 32 bytes; the most expensive bytes on
+/// the wire are a struct's single tagged field, whose three reads (tag, length, bytes) and the count
+/// before it bring a B-tree node of about 450 bytes.
+const READ_COST_BYTES: usize = 128;
+
+/// How much a decoded request may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of memory.
+    pub memory_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory_bytes: MEMORY_LIMIT_BYTES }
+    }
+}
+
+/// Decodes a whole request body.
+pub fn decode<T: Decodable>(body: &Bytes, version: i16, limits: Limits) -> Result<T, WireError> {
+    decode_measured(body, version, limits).map(|(request, _)| request)
+}
+
+/// Decodes a whole request body, and gives an upper bound of the bytes of memory it takes.
+pub fn decode_measured<T: Decodable>(
+    body: &Bytes,
+    version: i16,
+    limits: Limits,
+) -> Result<(T, usize), WireError> {
+    let memory_bytes = measure::<T>(body, version, limits)?;
+    let mut bytes = body.clone();
+    let request = T::decode(&mut bytes, version).map_err(|_| WireError::Malformed)?;
+    match bytes.len() {
+        0 => Ok((request, memory_bytes)),
+        count => Err(WireError::Trailing { count }),
+    }
+}
+
+/// The first pass alone: checks every length of a request body, and gives an upper bound of the
+/// bytes of memory that decoding it takes.
+pub fn measure<T: Decodable>(body: &Bytes, version: i16, limits: Limits) -> Result<usize, WireError> {
+    let mut checked = Checked {
+        bytes: body.clone(),
+        varint: 0,
+        varint_shift: 0,
+        memory_bytes: 0,
+        limit_bytes: limits.memory_bytes,
+    };
+    let decoded = T::decode(&mut checked, version);
+    if checked.memory_bytes > limits.memory_bytes {
+        return Err(WireError::TooCostly { limit_bytes: limits.memory_bytes });
+    }
+    decoded.map_err(|_| WireError::Malformed)?;
+    match checked.bytes.len() {
+        0 => Ok(checked.memory_bytes),
+        count => Err(WireError::Trailing { count }),
+    }
+}
+
+/// The buffer of the first pass.
+struct Checked {
+    bytes: Bytes,
+    /// The varint read so far. A boolean with its high bit set starts one too, which makes the value
+    /// of a varint after it larger than it is: the check gets stricter, never looser.
+    varint: u64,
+    varint_shift: u32,
+    memory_bytes: usize,
+    limit_bytes: usize,
+}
+
+impl Checked {
+    fn charge(&mut self) -> Result<(), TryGetError> {
+        self.memory_bytes += READ_COST_BYTES;
+        if self.memory_bytes > self.limit_bytes { Err(self.refusal()) } else { Ok(()) }
+    }
+
+    fn refusal(&self) -> TryGetError {
+        TryGetError { requested: usize::MAX, available: self.bytes.len() }
+    }
+}
+
+impl Buf for Checked {
+    fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+
+    fn try_get_u8(&mut self) -> Result<u8, TryGetError> {
+        let byte = self.bytes.try_get_u8()?;
+        self.varint |= u64::from(byte & 0x7f) << self.varint_shift;
+        if byte >= 0x80 {
+            self.varint_shift += 7;
+            return if self.varint_shift > 28 { Err(self.refusal()) } else { Ok(byte) };
+        }
+        let value = std::mem::take(&mut self.varint);
+        self.varint_shift = 0;
+        if value > self.bytes.len() as u64 + VARINT_SLACK {
+            return Err(self.refusal());
+        }
+        self.charge()?;
+        Ok(byte)
+    }
+
+    fn try_get_i16(&mut self) -> Result<i16, TryGetError> {
+        self.charge()?;
+        self.bytes.try_get_i16()
+    }
+
+    fn try_get_i32(&mut self) -> Result<i32, TryGetError> {
+        self.charge()?;
+        let value = self.bytes.try_get_i32()?;
+        let possible = i32::try_from(self.bytes.len() + 1).unwrap_or(i32::MAX);
+        Ok(value.min(possible))
+    }
+
+    fn try_get_i64(&mut self) -> Result<i64, TryGetError> {
+        self.charge()?;
+        self.bytes.try_get_i64()
+    }
+}
+
+impl ByteBuf for Checked {
+    fn peek_bytes(&mut self, range: std::ops::Range<usize>) -> Bytes {
+        self.bytes.slice(range)
+    }
+
+    fn get_bytes(&mut self, size: usize) -> Bytes {
+        self.memory_bytes += READ_COST_BYTES;
+        self.bytes.split_to(size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use bytes::BytesMut;
+    use kafka_protocol::messages::create_topics_request::{
+        CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
+    };
+    use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+    use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+    use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+    use kafka_protocol::messages::{
+        ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest, FetchRequest,
+        InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest, TopicName,
+    };
+    use kafka_protocol::protocol::Encodable;
+
+    use super::super::StrBytes;
+    use super::super::api::{ApiKey, TABLE};
+    use super::*;
+
+    fn name(text: &'static str) -> TopicName {
+        TopicName(StrBytes::from_static_str(text))
+    }
+
+    fn encoded<T: Encodable>(request: &T, version: i16) -> Bytes {
+        let mut buffer = BytesMut::new();
+        request.encode(&mut buffer, version).unwrap();
+        buffer.freeze()
+    }
+
+    /// A populated body of a served request, or `None` where the wire views decode it.
+    fn sample(key: ApiKey, version: i16) -> Option<Bytes> {
+        let text = StrBytes::from_static_str;
+        Some(match key {
+            ApiKey::Produce | ApiKey::Fetch => return None,
+            ApiKey::ListOffsets => {
+                let partition = ListOffsetsPartition::default().with_partition_index(1).with_timestamp(-2);
+                let topic = ListOffsetsTopic::default()
+                    .with_name(name("orders"))
+                    .with_partitions(vec![partition.clone(), partition]);
+                encoded(&ListOffsetsRequest::default().with_topics(vec![topic]), version)
+            }
+            ApiKey::Metadata => {
+                let topic = |text| MetadataRequestTopic::default().with_name(Some(name(text)));
+                let topics = Some(vec![topic("orders"), topic("payments")]);
+                encoded(&MetadataRequest::default().with_topics(topics), version)
+            }
+            ApiKey::ApiVersions => {
+                let request = ApiVersionsRequest::default();
+                let named = request.clone().with_client_software_name(text("librdkafka"));
+                encoded(if version >= 3 { &named } else { &request }, version)
+            }
+            ApiKey::CreateTopics => {
+                let assignment =
+                    CreatableReplicaAssignment::default().with_broker_ids(vec![BrokerId(1), BrokerId(2)]);
+                let config = CreatableTopicConfig::default()
+                    .with_name(text("cleanup.policy"))
+                    .with_value(Some(text("compact")));
+                let topic = CreatableTopic::default()
+                    .with_name(name("orders"))
+                    .with_num_partitions(-1)
+                    .with_assignments(vec![assignment])
+                    .with_configs(vec![config]);
+                let request = CreateTopicsRequest::default().with_topics(vec![topic]);
+                encoded(&request.with_timeout_ms(30_000), version)
+            }
+            ApiKey::DeleteTopics => {
+                let request = DeleteTopicsRequest::default().with_timeout_ms(30_000);
+                let states = vec![DeleteTopicState::default().with_name(Some(name("orders")))];
+                let by_name = vec![name("orders"), name("payments")];
+                let request = if version >= 6 {
+                    request.with_topics(states)
+                } else {
+                    request.with_topic_names(by_name)
+                };
+                encoded(&request, version)
+            }
+            ApiKey::InitProducerId => {
+                let request = InitProducerIdRequest::default().with_transaction_timeout_ms(60_000);
+                encoded(&request.with_transactional_id(Some(text("txn").into())), version)
+            }
+        })
+    }
+
+    /// Decodes with the type of a key; says whether that worked.
+    fn accepts(key: ApiKey, body: &Bytes, version: i16) -> Result<usize, WireError> {
+        fn run<T: Decodable>(body: &Bytes, version: i16) -> Result<usize, WireError> {
+            decode_measured::<T>(body, version, Limits::default()).map(|(_, memory_bytes)| memory_bytes)
+        }
+        match key {
+            ApiKey::Produce => run::<ProduceRequest>(body, version),
+            ApiKey::Fetch => run::<FetchRequest>(body, version),
+            ApiKey::ListOffsets => run::<ListOffsetsRequest>(body, version),
+            ApiKey::Metadata => run::<MetadataRequest>(body, version),
+            ApiKey::ApiVersions => run::<ApiVersionsRequest>(body, version),
+            ApiKey::CreateTopics => run::<CreateTopicsRequest>(body, version),
+            ApiKey::DeleteTopics => run::<DeleteTopicsRequest>(body, version),
+            ApiKey::InitProducerId => run::<InitProducerIdRequest>(body, version),
+        }
+    }
+
+    fn samples() -> impl Iterator<Item = (ApiKey, i16, Bytes)> {
+        TABLE.iter().flat_map(|api| {
+            (api.version_first..=api.version_last)
+                .filter_map(|version| Some((api.key, version, sample(api.key, version)?)))
+        })
+    }
+
+    #[test]
+    fn both_frames_that_kill_the_library_end_in_an_error() {
+        let old = Bytes::from_static(&[0x7f, 0xff, 0xff, 0xff, 0, 0]);
+        assert!(decode::<MetadataRequest>(&old, 0, Limits::default()).is_err());
+        let compact = Bytes::from_static(&[0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0, 0]);
+        assert!(decode::<MetadataRequest>(&compact, 12, Limits::default()).is_err());
+    }
+
+    #[test]
+    fn honest_requests_of_every_version_are_decoded_and_a_byte_too_many_is_not() {
+        for (key, version, body) in samples() {
+            assert!(accepts(key, &body, version).is_ok(), "{key:?} v{version}");
+            let longer: Bytes = [&body[..], &[0]].concat().into();
+            let error = accepts(key, &longer, version).unwrap_err();
+            assert_eq!(error, WireError::Trailing { count: 1 }, "{key:?} v{version}");
+            for end in 0..body.len() {
+                assert!(
+                    accepts(key, &body.slice(..end), version).is_err(),
+                    "{key:?} v{version} cut at {end}"
+                );
+            }
+        }
+        let topics = MetadataRequest::default().with_topics(None);
+        let decoded: MetadataRequest = decode(&encoded(&topics, 12), 12, Limits::default()).unwrap();
+        assert_eq!(decoded, topics);
+    }
+
+    #[test]
+    fn the_largest_lengths_at_every_position_end_in_an_error_or_were_plain_integers() {
+        let started = Instant::now();
+        for (key, version, body) in samples() {
+            for at in 0..body.len() {
+                for lie in [&[0x7f, 0xff, 0xff, 0xff][..], &[0xff; 5], &[0xff, 0xff, 0xff, 0xff, 0x0f]] {
+                    let mut bytes = body.to_vec();
+                    let end = bytes.len().min(at + lie.len());
+                    bytes[at..end].copy_from_slice(&lie[..end - at]);
+                    let _ = accepts(key, &bytes.into(), version);
+                }
+            }
+        }
+        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn random_bodies_never_reserve_what_they_do_not_hold() {
+        let mut random = fastrand::Rng::with_seed(2026);
+        let started = Instant::now();
+        for _ in 0..100_000 {
+            let api = random.choice(&TABLE).unwrap();
+            let version = random.i16(api.version_first..=api.version_last);
+            let length = random.usize(..64);
+            let body: Bytes = std::iter::repeat_with(|| [random.u8(..), 0, 1, 0xff][random.usize(..4)])
+                .take(length)
+                .collect();
+            let _ = accepts(api.key, &body, version);
+        }
+        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn a_request_over_the_memory_limit_is_refused_and_the_charge_covers_its_structs() {
+        let topics = vec![MetadataRequestTopic::default().with_name(Some(name("t"))); 10_000];
+        let struct_bytes = topics.len() * size_of::<MetadataRequestTopic>();
+        let body = encoded(&MetadataRequest::default().with_topics(Some(topics)), 12);
+        let (_, charged) = decode_measured::<MetadataRequest>(&body, 12, Limits::default()).unwrap();
+        assert!(charged >= struct_bytes, "{charged} < {struct_bytes}");
+        let limits = Limits { memory_bytes: charged };
+        assert!(decode::<MetadataRequest>(&body, 12, limits).is_ok());
+        let limits = Limits { memory_bytes: charged - 1 };
+        let error = decode::<MetadataRequest>(&body, 12, limits).unwrap_err();
+        assert_eq!(error, WireError::TooCostly { limit_bytes: charged - 1 });
+    }
+}

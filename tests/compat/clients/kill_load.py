@@ -1,0 +1,169 @@
+"""The load of the kill test: idempotent acks=all producers that go on through every kill of the broker.
+
+It talks to the driver over its standard streams. Each line on standard input is a command; each gets one line of JSON back:
+
+    state   counts so far: sent, acked, in flight (requests that librdkafka has sent and that have no answer)
+    finish  stop sending, wait for every acknowledgement
+    verify  read the whole topic back and compare
+
+Several producers write to every partition, so that the broker must keep their sequences apart.
+"""
+
+import json
+import sys
+import threading
+import time
+from typing import Dict, List
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+VALUE = "{producer}:{sequence}:" + "x" * 100
+OUTSTANDING_MAX = 400
+FINISH_S = 120
+READ_S = 120
+
+
+class Load:
+    """One producer with a thread of its own; message n of a partition has sequence n."""
+
+    def __init__(self, number: int, bootstrap: str, topic: str, partitions: int, batch_records_max: int):
+        self.number = number
+        self.topic = topic
+        self.sent = [0] * partitions
+        self.acked: List[Dict[int, int]] = [{} for _ in range(partitions)]
+        self.sent_count = 0
+        self.acked_count = 0
+        self.in_flight = 0
+        self.in_flight_at = 0.0
+        self.errors: List[str] = []
+        self._stop = threading.Event()
+        self._producer = Producer({
+            "bootstrap.servers": bootstrap,
+            "enable.idempotence": True,
+            "acks": "all",
+            "linger.ms": 0,
+            "batch.num.messages": batch_records_max,
+            "message.timeout.ms": 300_000,
+            "request.timeout.ms": 10_000,
+            "reconnect.backoff.ms": 20,
+            "reconnect.backoff.max.ms": 200,
+            "statistics.interval.ms": 10,
+            "stats_cb": self._statistics,
+            "error_cb": self._error,
+            "log_level": 0,
+        })
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _statistics(self, text: str) -> None:
+        brokers = json.loads(text)["brokers"].values()
+        self.in_flight = sum(broker["waitresp_cnt"] for broker in brokers)
+        self.in_flight_at = time.monotonic()
+
+    def _error(self, error) -> None:
+        if error.fatal():
+            self.errors.append(str(error))
+
+    def _delivered(self, partition: int, sequence: int):
+        def delivered(error, message):
+            if error:
+                self.errors.append(f"producer {self.number}, partition {partition}, sequence {sequence}: {error}")
+            else:
+                self.acked[partition][sequence] = message.offset()
+            self.acked_count += 1
+        return delivered
+
+    def _run(self) -> None:
+        partition = 0
+        while not self._stop.is_set() and not self.errors:
+            if self.sent_count - self.acked_count >= OUTSTANDING_MAX:
+                self._producer.poll(0.005)
+                continue
+            sequence = self.sent[partition]
+            self._producer.produce(self.topic, VALUE.format(producer=self.number, sequence=sequence),
+                                   partition=partition, on_delivery=self._delivered(partition, sequence))
+            self.sent[partition] += 1
+            self.sent_count += 1
+            partition = (partition + 1) % len(self.sent)
+            self._producer.poll(0)
+
+    def finish(self) -> None:
+        """Stops sending and waits until everything sent has its answer."""
+        self._stop.set()
+        self.thread.join()
+        if left := self._producer.flush(FINISH_S):
+            self.errors.append(f"producer {self.number}: {left} records had no answer {FINISH_S} s after the last restart")
+
+    def state(self) -> dict:
+        """Counts for the driver; requests in flight count only when librdkafka told them a moment ago."""
+        fresh = time.monotonic() - self.in_flight_at < 0.1
+        return {"sent": self.sent_count, "acked": self.acked_count, "in_flight": self.in_flight if fresh else 0,
+                "errors": self.errors[:3]}
+
+
+def read_back(bootstrap: str, topic: str, partitions: int):
+    """Every (partition, offset, producer, sequence) of the topic, in the order of the log."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "unused", "enable.auto.commit": False,
+                         "auto.offset.reset": "error"})
+    left = {}
+    for partition in range(partitions):
+        _, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
+        if end:
+            left[partition] = end
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(partitions)])
+    deadline = time.monotonic() + READ_S
+    while left:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"reading back took more than {READ_S} s; left: {left}")
+        for message in consumer.consume(5_000, 0.5):
+            if message.error():
+                raise SystemExit(str(message.error()))
+            producer, sequence, _ = message.value().split(b":", 2)
+            yield message.partition(), message.offset(), int(producer), int(sequence)
+            if message.offset() + 1 >= left.get(message.partition(), 0):
+                left.pop(message.partition(), None)
+    consumer.close()
+
+
+def verify(loads: List[Load], bootstrap: str, topic: str) -> dict:
+    """Every record acknowledged is in the log once, at its offset, in its producer's order; and nothing else is there."""
+    problems: List[str] = []
+    due: Dict[tuple, int] = {}
+    count = 0
+    for partition, offset, producer, sequence in read_back(bootstrap, topic, len(loads[0].sent)):
+        count += 1
+        key = (producer, partition)
+        if sequence != due.get(key, 0):
+            problems.append(f"partition {partition}, offset {offset}: producer {producer}'s sequence {sequence} came "
+                            f"where {due.get(key, 0)} was due")
+        due[key] = sequence + 1
+        told = loads[producer].acked[partition].get(sequence)
+        # A request that was answered only after a retry may be told without an offset; its place then shows in the order.
+        if told is not None and told >= 0 and told != offset:
+            problems.append(f"partition {partition}: producer {producer}'s sequence {sequence} is at {offset}, "
+                            f"acknowledged at {told}")
+    for load in loads:
+        for partition, sent in enumerate(load.sent):
+            if due.get((load.number, partition), 0) != sent or len(load.acked[partition]) != sent:
+                problems.append(f"producer {load.number}, partition {partition}: {sent} sent, "
+                                f"{len(load.acked[partition])} acknowledged, {due.get((load.number, partition), 0)} read")
+    return {"read": count, "problems": problems[:5]}
+
+
+def main(bootstrap: str, topic: str, partitions: int, producers: int, batch_records_max: int) -> None:
+    """Answers the driver until its stream ends."""
+    loads = [Load(number, bootstrap, topic, partitions, batch_records_max) for number in range(producers)]
+    for line in sys.stdin:
+        if line.strip() == "verify":
+            answer = verify(loads, bootstrap, topic)
+        else:
+            if line.strip() == "finish":
+                for load in loads:
+                    load.finish()
+            states = [load.state() for load in loads]
+            answer = {key: sum((state[key] for state in states), [] if key == "errors" else 0) for key in states[0]}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], *(int(argument) for argument in sys.argv[3:6]))

@@ -1,0 +1,163 @@
+#!/usr/bin/env python3
+"""Foreign clients against a broker: the round trip's matrix and Apache Kafka's own tools.
+
+    tests/compat/run.py --covering                  what CI runs: every client, codec and shard count, 20,000 records
+    tests/compat/run.py                             the full product with 200,000 records; resumes where it stopped
+    tests/compat/run.py --reference kafka           the same against Apache Kafka 4.3.1, which validates the suite
+
+It installs what it needs into .cache/compat. Each case prints PASS or FAIL; the last line counts them.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Callable, List
+
+import broker
+import install
+import matrix
+import tools
+
+COVERING_RECORDS = 20_000
+FULL_RECORDS = 200_000
+
+
+class Results:
+    """Prints and counts cases; remembers the passed ones so that a full run resumes."""
+
+    def __init__(self, state: Path, fingerprint: str, resume: bool):
+        self._state = state
+        self._fingerprint = fingerprint
+        self.passed: List[str] = []
+        self.failed = 0
+        self._earlier = self._load() if resume else []
+        if not resume:
+            state.unlink(missing_ok=True)
+
+    def _load(self) -> List[str]:
+        try:
+            saved = json.loads(self._state.read_text())
+        except (OSError, ValueError):
+            return []
+        return saved["passed"] if saved["fingerprint"] == self._fingerprint else []
+
+    def done_before(self, name: str) -> bool:
+        """Whether an earlier run of the same build passed this case; it then counts as passed."""
+        if name in self._earlier and name not in self.passed:
+            self.passed.append(name)
+            print(f"PASS {name} (earlier)", flush=True)
+        return name in self.passed
+
+    def add(self, name: str, problems: List[str], seconds: float) -> None:
+        """Prints one result and saves the state."""
+        print(f"{'FAIL' if problems else 'PASS'} {name} ({seconds:.1f})", flush=True)
+        for problem in problems:
+            print("    " + problem.replace("\n", "\n    "), flush=True)
+        if problems:
+            self.failed += 1
+            return
+        self.passed.append(name)
+        state = {"fingerprint": self._fingerprint, "passed": sorted(set(self.passed + self._earlier))}
+        self._state.write_text(json.dumps(state, indent=1))
+
+
+def with_broker(folder: Path, shards: int, options, results: Results, work: Callable) -> None:
+    """Runs `work` against a started broker, then stops it; starting and stopping well is a case of its own."""
+    instance = broker.make(folder, shards, options)
+    start = time.monotonic()
+    problems = []
+    try:
+        instance.start()
+        work(instance)
+        instance.stop()
+    except broker.BrokerError as error:
+        problems.append(str(error))
+    finally:
+        instance.kill()
+    results.add(f"broker: {folder.name} starts, stays and stops on SIGTERM", problems, time.monotonic() - start)
+
+
+def run_matrix(options, results: Results, folder: Path) -> None:
+    """The round trip's cases, one broker per number of shards. Apache Kafka has no shards, so there it is one group."""
+    shard_counts = [1] if options.reference else options.shards
+    cases = (matrix.covering if options.covering else matrix.product)(options.codecs, shard_counts)
+    cases = [case for case in cases if options.only in case.name()]
+    round_trip = matrix.RoundTrip(folder, options.records)
+    for shards in shard_counts:
+        left = [case for case in cases if case.shards == shards and not results.done_before(case.name())]
+
+        def work(instance: broker.Broker) -> None:
+            for case in left:
+                results.add(case.name(), *matrix.timed(round_trip, instance.bootstrap, case))
+                if not instance.alive():
+                    raise broker.BrokerError(f"the broker died in this case\n{instance.tail()}")
+
+        if left:
+            with_broker(folder / f"matrix-of-{shards}-shards", shards, options, results, work)
+
+
+def run_tools(options, results: Results, folder: Path) -> None:
+    """Apache Kafka's tools against a broker of two shards, then its dump-log over the stopped broker's files."""
+    suite = tools.Tools(folder, COVERING_RECORDS)
+    path = folder / "tools"
+    if all([results.done_before(name) for name in suite.names()]):
+        return
+
+    def work(instance: broker.Broker) -> None:
+        for name, check in suite.live_cases(instance.bootstrap):
+            start = time.monotonic()
+            results.add(name, check(), time.monotonic() - start)
+
+    with_broker(path, 2, options, results, work)
+    for name, check in suite.file_cases(path / "data"):
+        start = time.monotonic()
+        results.add(name, check(), time.monotonic() - start)
+
+
+def fingerprint(options) -> str:
+    """Tells one broker build and data set from another; passed cases of one say nothing about the other."""
+    program = Path((options.broker_cmd or broker.default_command()).split()[0])
+    stat = program.stat() if not options.reference and program.exists() else None
+    what = [options.reference, options.records, options.broker_cmd, stat and (stat.st_size, stat.st_mtime_ns)]
+    return hashlib.sha1(repr(what).encode()).hexdigest()
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--covering", action="store_true", help="the covering subset, from the start")
+    parser.add_argument("--fresh", action="store_true", help="forget what passed before")
+    parser.add_argument("--records", type=int, help="size of the data set")
+    parser.add_argument("--codecs", type=lambda text: text.split(","), default=["none", "lz4"])
+    parser.add_argument("--shards", type=lambda text: [int(n) for n in text.split(",")], default=matrix.SHARDS)
+    parser.add_argument("--only", default="", help="only the round trips whose name contains this; no tools")
+    parser.add_argument("--reference", choices=["kafka"], help="run against Apache Kafka itself")
+    parser.add_argument("--broker-cmd", help="how to start the broker; {config} is its properties file")
+    options = parser.parse_args()
+    options.records = options.records or (COVERING_RECORDS if options.covering else FULL_RECORDS)
+    return options
+
+
+def main() -> int:
+    """Runs everything asked for; 0 when nothing failed."""
+    options = arguments()
+    install.ensure()
+    state = install.CACHE / f"state-{options.reference or 'tidemill'}-{options.records}.json"
+    results = Results(state, fingerprint(options), resume=not (options.covering or options.fresh))
+    base = install.ROOT / ".cache" / "compat" / "run"
+    base.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=os.environ.get("COMPAT_TMP") or base) as folder:
+        run_matrix(options, results, Path(folder))
+        if not options.only:
+            run_tools(options, results, Path(folder))
+    print(f"{len(results.passed)} passed, {results.failed} failed")
+    return 1 if results.failed or not results.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

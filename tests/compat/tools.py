@@ -1,0 +1,234 @@
+"""Apache Kafka 4.3.1's own command-line tools, run as the main classes behind its shell scripts.
+
+`live_cases` need a running broker; `file_cases` let dump-log read the stopped broker's files. Cases whose APIs a later issue
+brings stand in LATER and are not run.
+"""
+
+import re
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, Tuple
+
+import install
+import matrix
+from records import decode, frames
+
+PARTITIONS = 3
+TEXT_LINES = 5_000
+PERF_RECORDS = 20_000
+TOOL_S = 180
+COMPLAINTS = re.compile(r"^(Mismatches in|Found|Non-consecutive|Exception|Caused by|.*(corrupt|is broken|invalid|WARN|ERROR)\b)"
+                        r"|\w+Exception|isvalid: false|The following indexes")
+
+# (case, the issue that brings the APIs it needs).
+LATER = [
+    ("kafka-topics --describe", "4: DescribeTopicPartitions, DescribeConfigs"),
+    ("kafka-topics --alter --partitions", "4: CreatePartitions"),
+    ("kafka-broker-api-versions", "4: DescribeCluster"),
+    ("kafka-console-consumer --group", "5: consumer groups"),
+    ("kafka-e2e-latency", "5: consumer groups"),
+]
+
+Problems = List[str]
+Case = Tuple[str, Callable[[], Problems]]
+
+
+def tool(main_class: str, *arguments: str, stdin: str = "") -> Tuple[int, str, str]:
+    """Runs a tool: exit status, standard output, standard error."""
+    command = install.java("org.apache.kafka.tools." + main_class, *arguments)
+    try:
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, encoding="utf-8", errors="replace",
+                              timeout=TOOL_S, env=install.environment() | {"LC_ALL": "C.UTF-8"})
+    except subprocess.TimeoutExpired:
+        return 124, "", f"no end within {TOOL_S} s"
+    return done.returncode, done.stdout, done.stderr
+
+
+def clean(name: str, code: int, out: str, err: str) -> Problems:
+    """A tool's failure as a problem: a bad exit status, or an error or warning among what it says."""
+    told = [line for line in (out + err).splitlines() if re.search(r"\b(ERROR|WARN|Error|Exception)\b", line)]
+    if code == 0 and not told:
+        return []
+    return [f"{name} ended with {code}: " + "\n".join(told[:5] or [(err or out)[-1_000:]])]
+
+
+class Tools:
+    """The cases over one broker; the topics they fill stay for dump-log."""
+
+    def __init__(self, folder: Path, count: int):
+        self.folder = folder
+        self.round_trip = matrix.RoundTrip(folder, count)
+        self.lines = self._text_lines()
+        self._bootstrap = ""
+        self._ends: Dict[int, int] = {}
+
+    def names(self) -> List[str]:
+        """Every case's name, in order."""
+        return [name for name, _ in [*self.live_cases(""), *self.file_cases(self.folder)]]
+
+    def live_cases(self, bootstrap: str) -> List[Case]:
+        """Cases against a running broker; each builds on those before it."""
+        self._bootstrap = bootstrap
+        return [
+            ("tools: kafka-topics creates, lists and deletes", self.topics),
+            ("tools: kafka-console-producer sends keys, headers and text", self.console_producer),
+            ("tools: kafka-get-offsets agrees", self.get_offsets),
+            ("tools: kafka-console-consumer reads each partition from 0", lambda: self.console_consumer(False)),
+            ("tools: kafka-console-consumer reads from the middle", lambda: self.console_consumer(True)),
+            ("tools: kafka-producer-perf-test runs", self.perf_test),
+            ("tools: every client and codec fills a topic for dump-log", self.fill),
+        ]
+
+    def file_cases(self, data: Path) -> List[Case]:
+        """Cases over the files of the stopped broker."""
+        return [(f"tools: kafka-dump-log reads {suffix}", lambda suffix=suffix: self.dump(data, suffix))
+                for suffix in (".log", ".index", ".timeindex", ".snapshot")]
+
+    def _text_lines(self) -> List[str]:
+        """The data set's text values as "headers<tab>key<tab>value", each key once."""
+        lines = []
+        with self.round_trip.data.open("rb") as file:
+            for i, payload in enumerate(frames(file)):
+                value = decode(payload).value or b""
+                try:
+                    text = value.decode()
+                except UnicodeDecodeError:
+                    continue
+                if text.isprintable() and len(text) < 4_096:
+                    lines.append(f"line:{i},kind:text\tkey-{i}\t{text}")
+                if len(lines) == TEXT_LINES:
+                    break
+        return lines
+
+    def topics(self) -> Problems:
+        """Creates two topics, sees both, deletes one, sees the other."""
+        server = ("--bootstrap-server", self._bootstrap)
+        problems = []
+        for name in ("tool-text", "tool-gone"):
+            problems += clean("create", *tool("TopicCommand", *server, "--create", "--topic", name,
+                                              "--partitions", str(PARTITIONS), "--replication-factor", "1"))
+        code, _, _ = tool("TopicCommand", *server, "--create", "--topic", "tool-text", "--partitions", "1")
+        if code == 0:
+            problems.append("a topic that exists was created again")
+        code, out, err = tool("TopicCommand", *server, "--list")
+        problems += clean("list", code, out, err)
+        if not {"tool-text", "tool-gone"} <= set(out.split()):
+            problems.append(f"the list lacks a topic: {out.split()}")
+        problems += clean("delete", *tool("TopicCommand", *server, "--delete", "--topic", "tool-gone"))
+        code, out, err = tool("TopicCommand", *server, "--list")
+        if "tool-gone" in out.split() or "tool-text" not in out.split():
+            problems.append(f"after the deletion the list is {out.split()}")
+        return problems
+
+    def console_producer(self) -> Problems:
+        """Pipes the text lines in."""
+        return clean("kafka-console-producer", *tool(
+            "ConsoleProducer", "--bootstrap-server", self._bootstrap, "--topic", "tool-text",
+            "--reader-property", "parse.key=true", "--reader-property", "parse.headers=true",
+            "--compression-codec", "lz4", stdin="".join(line + "\n" for line in self.lines)))
+
+    def get_offsets(self) -> Problems:
+        """The partitions' ends, which add up to the lines sent; and their starts."""
+        code, out, err = tool("GetOffsetShell", "--bootstrap-server", self._bootstrap, "--topic", "tool-text")
+        problems = clean("kafka-get-offsets", code, out, err)
+        self._ends = {int(p): int(end) for p, end in re.findall(r"^tool-text:(\d+):(\d+)$", out, re.M)}
+        if len(self._ends) != PARTITIONS or sum(self._ends.values()) != len(self.lines):
+            problems.append(f"{len(self.lines)} lines were sent, the offsets are {self._ends}")
+        code, out, err = tool("GetOffsetShell", "--bootstrap-server", self._bootstrap, "--topic", "tool-text",
+                              "--time", "earliest")
+        problems += clean("kafka-get-offsets", code, out, err)
+        if re.findall(r"^tool-text:(\d+):0$", out, re.M) != [str(n) for n in range(PARTITIONS)]:
+            problems.append(f"the earliest offsets are {out.split()}")
+        return problems
+
+    def console_consumer(self, from_middle: bool) -> Problems:
+        """Reads partition by partition; the lines of a partition come in the order they were sent."""
+        if not self._ends:
+            return ["kafka-get-offsets told no ends to read to"]
+        problems = []
+        seen: Counter = Counter()
+        position = {line: i for i, line in enumerate(self.lines)}
+        for partition, end in sorted(self._ends.items()):
+            start = end // 2 if from_middle else 0
+            code, out, err = tool(
+                "consumer.ConsoleConsumer", "--bootstrap-server", self._bootstrap, "--topic", "tool-text", "--partition",
+                str(partition), "--offset", str(start), "--max-messages", str(end - start), "--timeout-ms", "30000",
+                "--formatter-property", "print.key=true", "--formatter-property", "print.headers=true",
+                "--formatter-property", "print.offset=true")
+            if code != 0:
+                problems.append(f"partition {partition}: exit {code}: {err[-1_000:]}")
+            rows = [row.split("\t", 1) for row in out.splitlines()]
+            if [row[0] for row in rows] != [f"Offset:{n}" for n in range(start, end)]:
+                problems.append(f"partition {partition}: the offsets are not {start} to {end - 1}, one after the other")
+            lines = [row[1] for row in rows if len(row) == 2]
+            if [position.get(line, -1) for line in lines] != sorted(position.get(line, -1) for line in lines):
+                problems.append(f"partition {partition}: not the order in which the lines were sent")
+            seen.update(lines)
+        strange = [line for line, times in seen.items() if line not in position or times > 1]
+        if strange:
+            problems.append(f"{len(strange)} lines that were not sent so, or came twice, as {strange[0][:200]!r}")
+        due = sum(end - (end // 2 if from_middle else 0) for end in self._ends.values())
+        if len(seen) != due:
+            problems.append(f"{len(seen)} different lines of {due}")
+        return problems
+
+    def perf_test(self) -> Problems:
+        """A short run; its closing line counts every record."""
+        code, out, err = tool("ProducerPerformance", "--bootstrap-server", self._bootstrap, "--topic", "tool-text",
+                              "--num-records", str(PERF_RECORDS), "--record-size", "200", "--throughput", "-1")
+        problems = clean("kafka-producer-perf-test", code, out, err)
+        if f"{PERF_RECORDS} records sent" not in out:
+            problems.append(f"no word of {PERF_RECORDS} records: {out[-500:]}")
+        return problems
+
+    def fill(self) -> Problems:
+        """One topic for each client and codec, left in place, with every shape of the data set."""
+        problems = []
+        for case in matrix.covering(["none", "lz4"], [2]):
+            name = "dump-" + case.topic()
+            error = (matrix.topic(self._bootstrap, name, case.partitions)
+                     or self.round_trip.write(self._bootstrap, name, case))
+            if error:
+                problems.append(f"{name}: {error}")
+        return problems
+
+    def records_written(self) -> int:
+        """How many records the topics hold that dump-log reads."""
+        topics = len(matrix.covering(["none", "lz4"], [2]))
+        return len(self.lines) + PERF_RECORDS + topics * len(self.round_trip.timestamps)
+
+    def dump(self, data: Path, suffix: str) -> Problems:
+        """Runs dump-log over all files of one kind and looks for any complaint."""
+        files = sorted(str(path) for path in data.glob(f"*-*/*{suffix}") if not path.parent.name.startswith("__"))
+        if not files:
+            return [f"the broker left no {suffix} file"]
+        command = install.java("org.apache.kafka.tools.DumpLogSegments", "--deep-iteration", "--print-data-log",
+                               "--files", ",".join(files))
+        out_path = self.folder / "dump"
+        with out_path.open("wb") as out:
+            code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                                  timeout=TOOL_S, env=install.environment()).returncode
+        with out_path.open(encoding="utf-8", errors="replace", newline="\n") as out:
+            told = [line.strip()[:300] for line in self._own_words(out) if COMPLAINTS.search(line)]
+        problems = told[:5] + ([f"exit {code}"] if code else [])
+        if suffix == ".log" and not problems:
+            problems = self._counted(out_path)
+        return problems
+
+    def _own_words(self, out) -> Iterator[str]:
+        """dump-log's own lines: record lines keep what stands before the payload, and text out of payloads is left out."""
+        inside_payload = False
+        for line in out:
+            if line.startswith(("| offset:", "baseOffset:", "Dumping ", "Log starting", "Starting offset")):
+                inside_payload = line.startswith("| offset:")
+                yield re.split(r" (?:headerKeys|key|payload): ", line, maxsplit=1)[0]
+            elif not inside_payload or line.startswith(("Mismatches in ", "Found ", "Non-consecutive offsets in")):
+                yield line
+
+    def _counted(self, out_path: Path) -> Problems:
+        """dump-log must have printed as many records as the topics were given."""
+        with out_path.open("rb") as out:
+            shown = sum(line.startswith(b"| offset:") for line in out)
+        due = self.records_written()
+        return [] if shown == due else [f"{shown} records shown, {due} written"]
