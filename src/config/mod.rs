@@ -1,11 +1,23 @@
 //! Every configuration key in one table, and the typed configuration made from it.
+//!
+//! Text goes in and values come out: reading the file is the caller's. The way is [`properties`] (text to entries),
+//! [`keys`] (what each key may be), then [`NodeConfig::load`] (the rules that join several keys).
 
+mod cpus;
+mod document;
+mod given;
 pub mod keys;
+mod listeners;
+mod load;
 mod node;
 pub mod properties;
 mod topic;
 
+pub use document::document;
+pub use given::{ConfigError, Problem, Warning};
 pub use node::{
     Endpoint, GroupConfig, Listener, NodeConfig, ProcessRoles, SecurityProtocol, ShardCpus, TransactionConfig,
 };
-pub use topic::{CleanupPolicy, CompressionType, TimestampType, TopicConfig};
+pub use topic::{
+    CleanupPolicy, CompressionLevels, CompressionType, TimestampType, TopicConfig, validate_topic_config,
+};

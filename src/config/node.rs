@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::TopicConfig;
+use super::{CompressionLevels, TopicConfig};
 
 /// `process.roles`: what this node does in its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +149,8 @@ pub struct NodeConfig {
     pub delete_topic_enable: bool,
     /// What a topic without configuration of its own is configured to do.
     pub topic_defaults: TopicConfig,
+    /// The levels that a topic's `compression.type` takes up when it names their codec.
+    pub compression_levels: CompressionLevels,
 
     /// `socket.request.max.bytes`: the largest frame.
     pub socket_request_max_bytes: u32,

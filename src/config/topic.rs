@@ -1,4 +1,10 @@
 //! What one topic is configured to do: the node's defaults with the topic's own values over them.
+//!
+//! Both go through the same function, key by key of the topic table: a broker key sets its topic key's default.
+
+use super::given::{Given, Problem, checked_double, checked_number};
+use super::keys::{TOPIC_KEYS, TopicKey, items, topic_key};
+use super::{ConfigError, NodeConfig};
 
 /// `cleanup.policy`, any subset; neither means keep for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +121,290 @@ impl Default for TopicConfig {
             min_cleanable_dirty_ratio: 0.5,
             min_compaction_lag_ms: 0,
             max_compaction_lag_ms: i64::MAX,
+        }
+    }
+}
+
+/// The levels that `compression.type` takes up when it names their codec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompressionLevels {
+    /// `compression.gzip.level`
+    pub gzip: i32,
+    /// `compression.lz4.level`
+    pub lz4: i32,
+    /// `compression.zstd.level`
+    pub zstd: i32,
+}
+
+impl Default for CompressionLevels {
+    /// Kafka's defaults.
+    fn default() -> Self {
+        Self { gzip: -1, lz4: 9, zstd: 3 }
+    }
+}
+
+/// Whether a topic may be configured so; the message is Kafka's, with key and value.
+pub fn validate_topic_config(key: &str, value: &str) -> Result<(), String> {
+    known(key, value).map(|_| ()).map_err(|problem| problem.to_string())
+}
+
+fn known(key: &str, value: &str) -> Result<&'static TopicKey, TopicProblem> {
+    let Some(row) = topic_key(key) else { return Err(TopicProblem::Unknown(key.to_owned())) };
+    row.verdict(value).map_err(|message| TopicProblem::Invalid(Problem::new(key, value, message)))?;
+    Ok(row)
+}
+
+enum TopicProblem {
+    Unknown(String),
+    Invalid(Problem),
+}
+
+impl std::fmt::Display for TopicProblem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unknown(key) => write!(f, "Unknown topic config name: {key}"),
+            Self::Invalid(problem) => problem.fmt(f),
+        }
+    }
+}
+
+impl TopicConfig {
+    /// The node's defaults with the topic's own values over them; every problem is reported.
+    pub fn effective<'a>(
+        node: &NodeConfig,
+        overrides: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, ConfigError> {
+        let mut config = node.topic_defaults.clone();
+        let mut levels = node.compression_levels;
+        let mut internal_segment_bytes = None;
+        let mut problems = Vec::new();
+        for (key, value) in overrides {
+            match known(key, value) {
+                Ok(row) if row.name == "internal.segment.bytes" => {
+                    internal_segment_bytes = Some(checked_number(value));
+                }
+                Ok(row) => set(&mut config, &mut levels, row.name, value),
+                Err(TopicProblem::Invalid(problem)) => problems.push(problem),
+                Err(TopicProblem::Unknown(key)) => {
+                    problems.push(Problem::new(&key, value, "Unknown topic config name"));
+                }
+            }
+        }
+        config.segment_bytes = internal_segment_bytes.unwrap_or(config.segment_bytes);
+        config.compression_type = with_level(config.compression_type, levels);
+        check_lags(&config, "min.compaction.lag.ms", "max.compaction.lag.ms", &mut problems);
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
+    }
+}
+
+/// What a node's own keys make the default of its topics.
+pub(super) fn node_defaults(given: &Given, problems: &mut Vec<Problem>) -> (TopicConfig, CompressionLevels) {
+    let mut config = TopicConfig::default();
+    let mut levels = CompressionLevels::default();
+    if let Some(either_way_ms) = given.text("log.message.timestamp.difference.max.ms") {
+        set(&mut config, &mut levels, "message.timestamp.before.max.ms", either_way_ms);
+        set(&mut config, &mut levels, "message.timestamp.after.max.ms", either_way_ms);
+    }
+    for row in TOPIC_KEYS {
+        let first = row.synonyms.iter().find_map(|&key| given.text(key).map(|value| (key, value)));
+        let Some((key, value)) = first else { continue };
+        match milliseconds_per_unit(key) {
+            None => set(&mut config, &mut levels, row.name, value),
+            Some(factor) => {
+                let count: i64 = checked_number(value);
+                let ms = if count < 0 { count } else { count.saturating_mul(factor) };
+                set(&mut config, &mut levels, row.name, &ms.to_string());
+            }
+        }
+    }
+    config.compression_type = with_level(config.compression_type, levels);
+    check_lags(&config, "log.cleaner.min.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms", problems);
+    (config, levels)
+}
+
+fn milliseconds_per_unit(key: &str) -> Option<i64> {
+    if key.ends_with(".minutes") {
+        Some(60_000)
+    } else if key.ends_with(".hours") {
+        Some(3_600_000)
+    } else {
+        None
+    }
+}
+
+fn check_lags(config: &TopicConfig, least: &str, most: &str, problems: &mut Vec<Problem>) {
+    if config.min_compaction_lag_ms > config.max_compaction_lag_ms {
+        let message = format!("it must be at most {most}, {}", config.max_compaction_lag_ms);
+        problems.push(Problem::new(least, config.min_compaction_lag_ms.to_string(), message));
+    }
+}
+
+fn with_level(compression: CompressionType, levels: CompressionLevels) -> CompressionType {
+    match compression {
+        CompressionType::Gzip(_) => CompressionType::Gzip(levels.gzip),
+        CompressionType::Lz4(_) => CompressionType::Lz4(levels.lz4),
+        CompressionType::Zstd(_) => CompressionType::Zstd(levels.zstd),
+        other => other,
+    }
+}
+
+/// Sets one topic key; the value has passed its check. Keys of features that are not built set nothing.
+fn set(config: &mut TopicConfig, levels: &mut CompressionLevels, key: &str, value: &str) {
+    let value = value.trim();
+    let switch = || value.eq_ignore_ascii_case("true");
+    match key {
+        "cleanup.policy" => {
+            config.cleanup_policy = CleanupPolicy {
+                delete: items(value).any(|item| item == "delete"),
+                compact: items(value).any(|item| item == "compact"),
+            };
+        }
+        "retention.ms" => config.retention_ms = checked_number(value),
+        "retention.bytes" => config.retention_bytes = checked_number(value),
+        "segment.bytes" => config.segment_bytes = checked_number(value),
+        "segment.ms" => config.segment_ms = checked_number(value),
+        "segment.jitter.ms" => config.segment_jitter_ms = checked_number(value),
+        "segment.index.bytes" => config.segment_index_bytes = checked_number(value),
+        "index.interval.bytes" => config.index_interval_bytes = checked_number(value),
+        "preallocate" => config.preallocate = switch(),
+        "file.delete.delay.ms" => config.file_delete_delay_ms = checked_number(value),
+        "flush.messages" => config.flush_messages = checked_number(value),
+        "flush.ms" => config.flush_ms = checked_number(value),
+        "max.message.bytes" => config.max_message_bytes = checked_number(value),
+        "compression.type" => config.compression_type = codec(value),
+        "compression.gzip.level" => levels.gzip = checked_number(value),
+        "compression.lz4.level" => levels.lz4 = checked_number(value),
+        "compression.zstd.level" => levels.zstd = checked_number(value),
+        "min.insync.replicas" => config.min_insync_replicas = checked_number(value),
+        "unclean.leader.election.enable" => config.unclean_leader_election = switch(),
+        "message.timestamp.type" => {
+            config.timestamp_type = match value {
+                "LogAppendTime" => TimestampType::LogAppendTime,
+                _ => TimestampType::CreateTime,
+            };
+        }
+        "message.timestamp.before.max.ms" => config.timestamp_before_max_ms = checked_number(value),
+        "message.timestamp.after.max.ms" => config.timestamp_after_max_ms = checked_number(value),
+        "delete.retention.ms" => config.delete_retention_ms = checked_number(value),
+        "min.cleanable.dirty.ratio" => config.min_cleanable_dirty_ratio = checked_double(value),
+        "min.compaction.lag.ms" => config.min_compaction_lag_ms = checked_number(value),
+        "max.compaction.lag.ms" => config.max_compaction_lag_ms = checked_number(value),
+        _ => {}
+    }
+}
+
+/// The codec; [`with_level`] gives it its level when all keys are known.
+fn codec(value: &str) -> CompressionType {
+    match value {
+        "uncompressed" => CompressionType::None,
+        "gzip" => CompressionType::Gzip(-1),
+        "snappy" => CompressionType::Snappy,
+        "lz4" => CompressionType::Lz4(9),
+        "zstd" => CompressionType::Zstd(3),
+        _ => CompressionType::Producer,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn node(pairs: &[(&str, &str)]) -> NodeConfig {
+        let pairs: Vec<(String, String)> =
+            pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
+        NodeConfig::load(None, &pairs).unwrap().0
+    }
+
+    fn effective(node: &NodeConfig, pairs: &[(&str, &str)]) -> TopicConfig {
+        TopicConfig::effective(node, pairs.iter().copied()).unwrap()
+    }
+
+    #[test]
+    fn the_table_and_the_struct_agree_on_the_defaults() {
+        let defaults: Vec<(&str, &str)> =
+            TOPIC_KEYS.iter().filter_map(|row| Some((row.name, row.default?))).collect();
+        assert_eq!(effective(&node(&[]), &defaults), TopicConfig::default());
+        assert_eq!(node(&[]).topic_defaults, TopicConfig::default());
+    }
+
+    #[test]
+    fn every_honoured_topic_key_changes_something() {
+        let node = node(&[]);
+        for row in TOPIC_KEYS.iter().filter(|row| row.tier == super::super::keys::Tier::Honoured) {
+            let probes = ["17", "compact", "lz4", "LogAppendTime", "0.25", "true", "1048577"];
+            let changes = |codec: &str| {
+                let base = effective(&node, &[("compression.type", codec)]);
+                let probed = |probe: &&str| {
+                    let pairs = [("compression.type", codec), (row.name, *probe)];
+                    TopicConfig::effective(&node, pairs.into_iter()).is_ok_and(|config| config != base)
+                };
+                probes.iter().any(probed)
+            };
+            // A level shows only under its own codec.
+            assert!(
+                ["producer", "gzip", "lz4", "zstd"].into_iter().any(changes)
+                    || row.name.ends_with("gzip.level"),
+                "{}",
+                row.name
+            );
+        }
+        let gzip = [("compression.type", "gzip"), ("compression.gzip.level", "5")];
+        assert_eq!(effective(&node, &gzip).compression_type, CompressionType::Gzip(5));
+    }
+
+    #[test]
+    fn milliseconds_win_over_minutes_and_minutes_over_hours() {
+        let of = |pairs: &[(&str, &str)]| node(pairs).topic_defaults.retention_ms;
+        assert_eq!(of(&[("log.retention.hours", "2")]), 7_200_000);
+        assert_eq!(of(&[("log.retention.hours", "2"), ("log.retention.minutes", "3")]), 180_000);
+        assert_eq!(of(&[("log.retention.minutes", "3"), ("log.retention.ms", "5")]), 5);
+        assert_eq!(of(&[("log.retention.hours", "-1")]), -1);
+        assert_eq!(node(&[("log.roll.hours", "1")]).topic_defaults.segment_ms, 3_600_000);
+        assert_eq!(node(&[("log.roll.jitter.hours", "1")]).topic_defaults.segment_jitter_ms, 3_600_000);
+        assert_eq!(node(&[("log.flush.scheduler.interval.ms", "9")]).topic_defaults.flush_ms, 9);
+        let differs =
+            [("log.message.timestamp.difference.max.ms", "7"), ("log.message.timestamp.after.max.ms", "8")];
+        let config = node(&differs).topic_defaults;
+        assert_eq!((config.timestamp_before_max_ms, config.timestamp_after_max_ms), (7, 8));
+    }
+
+    #[test]
+    fn a_level_of_the_node_counts_when_a_topic_names_the_codec() {
+        let node = node(&[("compression.zstd.level", "7")]);
+        assert_eq!(node.topic_defaults.compression_type, CompressionType::Producer);
+        let config = effective(&node, &[("compression.type", "zstd")]);
+        assert_eq!(config.compression_type, CompressionType::Zstd(7));
+    }
+
+    #[test]
+    fn segments_below_the_least_size_need_the_internal_key() {
+        assert!(validate_topic_config("segment.bytes", "4096").is_err());
+        let pairs = [("internal.segment.bytes", "4096"), ("segment.bytes", "2097152")];
+        assert_eq!(effective(&node(&[]), &pairs).segment_bytes, 4096);
+    }
+
+    #[test]
+    fn problems_are_in_kafkas_words() {
+        assert_eq!(validate_topic_config("retention.ms", "-1"), Ok(()));
+        assert_eq!(
+            validate_topic_config("retention.ms", "-2").unwrap_err(),
+            "Invalid value -2 for configuration retention.ms: Value must be at least -1"
+        );
+        assert_eq!(validate_topic_config("nope", "1").unwrap_err(), "Unknown topic config name: nope");
+        let pairs = [("min.compaction.lag.ms", "5"), ("max.compaction.lag.ms", "4"), ("flush.ms", "x")];
+        let error = TopicConfig::effective(&node(&[]), pairs.into_iter()).unwrap_err();
+        assert_eq!(error.problems.len(), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_of_any_key_is_taken_or_refused(row in prop::sample::select(TOPIC_KEYS), value in "\\PC{0,12}|-?[0-9]{1,20}") {
+            let node = NodeConfig::default();
+            let valid = validate_topic_config(row.name, &value).is_ok();
+            let effective = TopicConfig::effective(&node, [(row.name, value.as_str())].into_iter());
+            prop_assert!(valid || effective.is_err());
         }
     }
 }

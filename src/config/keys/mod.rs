@@ -114,8 +114,8 @@ pub enum Tier {
     Ignored(&'static str),
     /// A node with it does not start.
     Refused {
-        /// Values (of a list: items) that are accepted all the same, with a warning; where there are none, the
-        /// default is.
+        /// Values (of a list: items) that are accepted all the same, with a warning; where there are none,
+        /// the default is.
         unless: &'static [&'static str],
         /// Why, and what to do.
         why: &'static str,
@@ -219,15 +219,16 @@ pub fn broker_key(name: &str) -> Option<&'static Key> {
     broker_keys().find(|key| key.name == name)
 }
 
-/// Makes `KEYS` from rows of name, type, default, check, update mode, tier and sentence. A macro keeps a row on
-/// two lines where a formatted struct would take nine.
+/// Makes `KEYS` from rows of name, type, default, check, update mode, tier and sentence. A macro keeps a row
+/// on two lines where a formatted struct would take nine.
 macro_rules! key_table {
     ($($name:literal $kind:ident $default:expr, $check:expr, $mode:ident, $tier:expr, $doc:literal;)*) => {
         pub(super) const KEYS: &[Key] = {
             #[allow(unused_imports, reason = "not every group has every kind of row")]
             use super::{Check::*, Kind::*, Tier::*, UpdateMode::*, reason::*};
             &[$(Key {
-                name: $name, kind: $kind, default: $default, check: $check, mode: $mode, tier: $tier, doc: $doc,
+                name: $name, kind: $kind, default: $default, check: $check,
+                mode: $mode, tier: $tier, doc: $doc,
             }),*]
         };
     };

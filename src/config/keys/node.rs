@@ -29,7 +29,7 @@ key_table! {
         "The listener that brokers use among themselves.";
     "security.inter.broker.protocol" Text Some("PLAINTEXT"),
         OneOf(&["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]), ReadOnly, Honoured,
-        "Chooses the listener between brokers by its protocol; not together with `inter.broker.listener.name`.";
+        "Chooses the listener between brokers by its protocol, in place of its name.";
     "early.start.listeners" List None, Any, ReadOnly, Ignored(ORDER),
         "Listeners to open before the broker is ready.";
     "max.connections" Int Some("2147483647"), Min(0), Cluster, Honoured,

@@ -45,7 +45,7 @@ pub(super) const CLIENT_AUTH: Tier = Refused {
 };
 pub(super) const AUTHORIZER: Tier = Refused {
     unless: &[],
-    why: "authorization is not built yet, so everyone would be allowed everything; remove the key to accept that",
+    why: "authorization is not built yet and everyone would be allowed everything; remove the key",
 };
 pub(super) const CLEANER: Tier = Refused {
     unless: &["true"],

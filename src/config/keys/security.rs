@@ -1,4 +1,4 @@
-//! Authentication, encryption and authorization: refused where their absence would be a hole, announced otherwise.
+//! Authentication, encryption and authorization: refused where their absence would be a hole.
 
 use super::{Key, key_table};
 
@@ -67,7 +67,7 @@ key_table! {
         "Whether a reloaded key store may change its distinguished name.";
     "ssl.allow.san.changes" Boolean Some("false"), Any, ReadOnly, Planned,
         "Whether a reloaded key store may change its alternative names.";
-    "authorizer.class.name" Text Some(""), NonEmpty, ReadOnly, AUTHORIZER,
+    "authorizer.class.name" Text Some(""), Any, ReadOnly, AUTHORIZER,
         "The class that decides who may do what.";
     "super.users" Text Some(""), Any, ReadOnly, Planned,
         "Principals that are always allowed, separated by `;`.";

@@ -38,10 +38,12 @@ pub fn topic_key(name: &str) -> Option<&'static TopicKey> {
 }
 
 macro_rules! topic_table {
-    ($($name:literal $kind:ident $default:expr, $check:expr, $tier:expr, [$($synonym:literal),*], $doc:literal;)*) => {
+    ($($name:literal $kind:ident $default:expr, $check:expr, $tier:expr,
+       [$($synonym:literal),*], $doc:literal;)*) => {
         /// Every topic key, in alphabetical order, then those of older versions.
         pub const TOPIC_KEYS: &[TopicKey] = &[$(TopicKey {
-            name: $name, kind: $kind, default: $default, check: $check, tier: $tier, synonyms: &[$($synonym),*], doc: $doc,
+            name: $name, kind: $kind, default: $default, check: $check, tier: $tier,
+            synonyms: &[$($synonym),*], doc: $doc,
         }),*];
     };
 }
