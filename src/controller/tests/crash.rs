@@ -2,29 +2,25 @@
 
 use super::*;
 
-/// A life of the cluster: creations with snapshots in between, deletions, producer ids.
-fn story(node: &mut Node) {
-    node.ask(
-        1,
-        ControllerRequest::RegisterBroker {
-            node_id: 0,
-            incarnation: uuid::Uuid::from_u128(7),
-            listeners: Vec::new(),
-            rack: None,
-        },
-    );
+/// A life of the cluster, for so many operations: creations with snapshots in between, producer ids.
+fn story(node: &mut Node, mut operations: usize) {
+    let incarnation = uuid::Uuid::from_u128(7);
+    let listeners = Vec::new();
+    node.ask(1, ControllerRequest::RegisterBroker { node_id: 0, incarnation, listeners, rack: None });
     for token in 2..16 {
         node.ask(token, create(vec![new_topic(&format!("topic-{token}"), 3, 1)]));
-        node.run(3);
+        let now = operations.min(3);
+        node.run(now);
+        operations -= now;
     }
     node.ask(16, ControllerRequest::AllocateProducerIds);
+    node.run(operations);
 }
 
 #[test]
 fn acknowledged_topics_survive_a_crash_at_every_operation_and_no_topic_is_half_there() {
     let mut whole = Node::start(Disk::default(), 5);
-    story(&mut whole);
-    whole.run(10_000);
+    story(&mut whole, 10_000);
     assert_eq!(whole.answers.len(), 16, "{:?}", whole.answers);
     assert!(whole.disk.files.keys().any(|name| name.starts_with("raft-snapshot-")));
     let operations = whole.disk.operations;
@@ -51,29 +47,9 @@ fn acknowledged_topics_survive_a_crash_at_every_operation_and_no_topic_is_half_t
 fn live_until(disk: &mut Disk, stop: usize) -> Option<Vec<u64>> {
     let mut node = Node::start(std::mem::take(disk), 5);
     let left = stop.checked_sub(node.disk.operations)?;
-    story_up_to(&mut node, left);
+    story(&mut node, left);
     *disk = node.disk;
     Some(node.answers.iter().map(|(token, _)| *token).collect())
-}
-
-fn story_up_to(node: &mut Node, mut left: usize) {
-    node.ask(
-        1,
-        ControllerRequest::RegisterBroker {
-            node_id: 0,
-            incarnation: uuid::Uuid::from_u128(7),
-            listeners: Vec::new(),
-            rack: None,
-        },
-    );
-    for token in 2..16 {
-        node.ask(token, create(vec![new_topic(&format!("topic-{token}"), 3, 1)]));
-        let now = left.min(3);
-        node.run(now);
-        left -= now;
-    }
-    node.ask(16, ControllerRequest::AllocateProducerIds);
-    node.run(left);
 }
 
 #[test]
@@ -96,8 +72,7 @@ fn damage_before_the_end_of_the_log_is_refused_and_a_torn_end_is_cut() {
 fn the_same_seed_gives_the_same_trace() {
     let trace = |seed| {
         let mut node = Node::start(Disk::default(), seed);
-        story(&mut node);
-        node.run(10_000);
+        story(&mut node, 10_000);
         node.trace
     };
     assert_eq!(trace(5), trace(5));

@@ -1,6 +1,8 @@
 //! Scenarios of the whole controller on a simulated directory: requests and answers, crashes, repeated seeds.
 
 mod crash;
+mod placed;
+mod replay;
 mod scenarios;
 
 use std::collections::BTreeMap;
@@ -83,7 +85,9 @@ impl Disk {
             if let Some(written) = self.files.get(name)
                 && written.len() > bytes.len()
             {
-                bytes.extend_from_slice(&written[bytes.len()..written.len().min(bytes.len() + torn)]);
+                bytes.extend_from_slice(
+                    &written[bytes.len()..written.len().min(bytes.len().saturating_add(torn))],
+                );
             }
         }
         self.files.clone_from(&left);
