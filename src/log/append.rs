@@ -178,6 +178,12 @@ impl Log {
         !self.gather.gathered.is_empty() || !self.gather.rolls.is_empty()
     }
 
+    /// Whether [`Self::end_turn`] would do something now.
+    pub fn wants_end_turn(&self) -> bool {
+        let stopped = matches!(self.state, State::Closed | State::Offline | State::LastJob);
+        self.has_gathered() && self.gather.flight.is_empty() && !self.gather.rolling && !stopped
+    }
+
     /// The bytes of the append that is planned or in flight, batch by batch: header, then the rest.
     pub fn append_parts(&self) -> impl Iterator<Item = (&[u8; HEADER_BYTES], &[u8])> {
         self.gather.flight.iter().map(|batch| (&batch.header, &batch.body[..]))

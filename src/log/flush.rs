@@ -224,6 +224,9 @@ impl Log {
 
     /// When [`Self::wake`] should be called, on the monotonic clock.
     pub fn next_wake_ms(&self) -> Option<u64> {
+        if let State::Retired { delete_at_ms } = self.state {
+            return self.jobs.is_idle().then_some(delete_at_ms);
+        }
         if self.state != State::Open {
             return None;
         }
@@ -235,6 +238,7 @@ impl Log {
 
     /// Does what is due by the clock: syncs, index entries, deletions, giving memory back.
     pub fn wake(&mut self, now: Now) {
+        self.remove_if_due(now);
         if self.state != State::Open {
             return;
         }

@@ -34,6 +34,10 @@ pub(super) enum Purpose {
     Delete,
     /// The clean stop.
     Close,
+    /// Renaming the directory of a deleted topic.
+    Retire,
+    /// Deleting it.
+    Remove,
 }
 
 /// A job and the operations that it still has.

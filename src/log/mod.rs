@@ -9,8 +9,9 @@
 mod append;
 pub mod batch;
 pub mod check;
-mod checkpoint;
+pub mod checkpoint;
 pub mod codec;
+pub mod directory;
 mod epoch;
 mod flush;
 mod head;
@@ -21,6 +22,7 @@ pub mod memory_dir;
 pub mod producer;
 pub mod record;
 mod recovery;
+mod remove;
 mod retention;
 mod roll;
 mod search;
@@ -37,7 +39,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 pub use append::Appended;
-pub use checkpoint::{CheckpointError, PartitionMetadata};
+pub use checkpoint::{CheckpointError, PartitionMetadata, encode_uuid, parse_uuid};
 pub use epoch::{EpochCache, EpochEntry, EpochUndo, LEADER_EPOCH_CHECKPOINT};
 pub use lookup::{Found, Lookup, LookupStep, Query, Span};
 pub use recovery::{Quarantine, Recovered, Recovery, RecoveryError, RecoveryPlan, RecoveryStep};
@@ -83,6 +85,10 @@ pub enum LogEvent {
     Offline(FileError),
     /// The clean stop is complete.
     Closed,
+    /// The directory has the name of one that is on its way out.
+    Retired,
+    /// The directory is gone.
+    Deleted,
 }
 
 /// Where a log is in its life.
@@ -94,7 +100,11 @@ enum State {
     Closing,
     /// The clean stop's last job is planned.
     LastJob,
-    /// Closed in order.
+    /// Its topic is deleted: takes no appends; the directory is renamed when nothing is on its way.
+    Retiring,
+    /// The directory is renamed, and deleted at this monotonic time.
+    Retired { delete_at_ms: u64 },
+    /// Closed in order, or deleted.
     Closed,
     /// A device failed.
     Offline,
@@ -337,6 +347,11 @@ impl Log {
         self.next_sync(now).or_else(|| self.jobs.next())
     }
 
+    /// Base offset of the oldest segment.
+    pub fn first_segment_base_offset(&self) -> i64 {
+        self.segments.front().map_or(0, |segment| segment.base_offset)
+    }
+
     /// A ticket for a read that a lookup asked for.
     pub fn read_ticket(&mut self) -> Ticket {
         self.jobs.ticket()
@@ -357,6 +372,7 @@ impl Log {
             },
         };
         self.advance_close();
+        self.advance_retire();
         event
     }
 
@@ -376,6 +392,15 @@ impl Log {
                 self.durable = self.written.log_position();
                 self.state = State::Closed;
                 LogEvent::Closed
+            }
+            Purpose::Retire => {
+                let delay_ms = u64::try_from(self.config.file_delete_delay_ms).unwrap_or(0);
+                self.state = State::Retired { delete_at_ms: now.mono_ms.saturating_add(delay_ms) };
+                LogEvent::Retired
+            }
+            Purpose::Remove => {
+                self.state = State::Closed;
+                LogEvent::Deleted
             }
         }
     }

@@ -19,6 +19,7 @@ mod listing;
 mod machine;
 mod segment_work;
 mod walk;
+mod whole_read;
 
 #[cfg(test)]
 mod tests;
@@ -30,27 +31,11 @@ use uuid::Uuid;
 use super::Segment;
 use super::checkpoint::CheckpointError;
 use super::epoch::EpochCache;
+use super::producer::ProducerStates;
 use crate::config::TopicConfig;
 use crate::effect::{FileError, FileOp};
 
 pub use machine::Recovery;
-
-/// Stands for the producer states until they arrive.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ProducerStates {
-    pub(crate) from: i64,
-    pub(crate) batches: u64,
-}
-
-impl ProducerStates {
-    fn from_snapshot(bytes: &[u8], offset: i64) -> Option<Self> {
-        (bytes == b"snapshot").then_some(Self { from: offset, batches: 0 })
-    }
-
-    fn replay(&mut self, _header: &walk::BatchHeader, _bytes: &[u8]) {
-        self.batches += 1;
-    }
-}
 
 /// What the caller knows before it opens a log.
 #[derive(Clone, Debug)]

@@ -1,6 +1,7 @@
-"""A broker process for the tests: Tidemill by default, Apache Kafka 4.3.1 as the reference that the suite is checked against."""
+"""A broker process for the tests: Tidemill, or Apache Kafka 4.3.1 as the reference that validates the suite."""
 
 import os
+import random
 import shlex
 import signal
 import socket
@@ -13,6 +14,7 @@ import install
 
 READY_S = 60
 STOP_S = 60
+EPHEMERAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 CLUSTER_ID = "VGlkZW1pbGwtY29tcGF0LQ"
 
 
@@ -21,10 +23,19 @@ class BrokerError(Exception):
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody listens on now, below the range that outgoing connections take theirs from.
+
+    A client that keeps connecting while the broker is down could otherwise be given the broker's own port as its
+    source, and connect to itself.
+    """
+    while True:
+        port = random.randrange(10_000, min(32_000, int(EPHEMERAL_PORTS.read_text().split()[0])))
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 def default_command() -> str:
@@ -72,8 +83,11 @@ class Broker:
     def start(self) -> None:
         """Starts the broker and waits until it accepts a connection."""
         with self.log_path.open("ab") as out:
-            self._process = subprocess.Popen(self.argv(), stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                                             cwd=install.ROOT, env=install.environment())
+            try:
+                self._process = subprocess.Popen(self.argv(), stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                                                 cwd=install.ROOT, env=install.environment())
+            except OSError as error:
+                raise BrokerError(f"the broker cannot be run: {error}") from None
         deadline = time.monotonic() + READY_S
         while True:
             if self._process.poll() is not None:

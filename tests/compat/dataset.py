@@ -1,7 +1,8 @@
 """Makes the real data set: lines and files that every machine has, as records of every shape a client can send.
 
-The same machine always gives the same file. What differs between machines is the text; the shapes (keys, null keys, headers,
-null and empty values, timestamps out of order, values of up to 900 kB) depend only on the record's number.
+The same machine always gives the same file. What differs between machines is the text; the shapes (keys, null
+keys, headers, null and empty values, timestamps out of order, values of up to 900 kB) depend only on the
+record's number.
 """
 
 import argparse

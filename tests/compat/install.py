@@ -1,4 +1,5 @@
-"""Installs the foreign clients into the ignored cache: Kafka's jars, a Python environment, the compiled Java client.
+"""Installs the foreign clients into the ignored cache: Kafka's jars, a Python environment, the compiled Java
+client.
 
 Each part leaves a stamp of what it was made from, so a second run does nothing and needs no network.
 """

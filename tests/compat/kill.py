@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The kill test: kill -9 again and again under idempotent producers, and nothing acknowledged is lost, doubled or moved.
+"""The kill test: kill -9 again and again under idempotent producers; nothing acknowledged is lost, doubled or moved.
 
     tests/compat/kill.py --rounds 10 --seed 1            against the release build
     tests/compat/kill.py --rounds 10 --reference kafka   against Apache Kafka 4.3.1
@@ -49,7 +49,7 @@ class Load:
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"the producers' process ended with {self._process.wait()}")
+            raise broker.BrokerError(f"the producers' process ended with {self._process.wait()}")
         return json.loads(line)
 
     def close(self) -> None:
@@ -86,8 +86,8 @@ def kill_once(instance: broker.Broker, load: Load, rng: random.Random, acked_bef
 def after_kill(load: Load, before: dict) -> List[str]:
     """Proves the condition from the other side: answers that the broker had given before it died count as answers.
 
-    They lie in the sockets and are read now. What was sent before the kill and is still unacknowledged must be more than
-    four requests could hold.
+    They lie in the sockets and are read now. What was sent before the kill and is still unacknowledged must be more
+    than four requests could hold.
     """
     time.sleep(SETTLE_S)
     unacknowledged = before["sent"] - load.ask("state")["acked"]

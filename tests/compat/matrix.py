@@ -1,7 +1,8 @@
 """The round trip: every client reads, by assigned partitions, what every client wrote, and nothing differs.
 
-A case is one topic: a writer, a codec, a number of partitions, a number of shards. It passes when each reader got every record of
-the data set with the bytes, timestamp and offset that the writer sent and was told, each offset once and none missing.
+A case is one topic: a writer, a codec, a number of partitions, a number of shards. It passes when each reader
+got every record of the data set with the bytes, timestamp and offset that the writer sent and was told, each
+offset once and none missing.
 """
 
 import itertools

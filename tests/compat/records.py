@@ -1,8 +1,9 @@
 """The canonical form of a record, shared by the generator, the Python clients and the comparison.
 
-A data file is a sequence of records, each an i32 length and that many bytes: an i64 timestamp, then the body: key, value,
-and the headers with their count. Lengths are big-endian i32; -1 says null. The digest of a record is taken over its body,
-so a client that confuses null with empty, or reorders headers, is caught. `RoundTrip.java` writes and reads the same form.
+A data file is a sequence of records, each an i32 length and that many bytes: an i64 timestamp, then the body:
+key, value, and the headers with their count. Lengths are big-endian i32; -1 says null. The digest of a record
+is taken over its body, so a client that confuses null with empty, or reorders headers, is caught.
+`RoundTrip.java` writes and reads the same form.
 """
 
 import hashlib

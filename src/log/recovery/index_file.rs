@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 
-use super::walk::BatchHeader;
 use crate::effect::{FileName, FileOp};
+use crate::log::batch::BatchInfo;
 
 /// Bytes of an `.index` entry: relative offset, position.
 pub(super) const OFFSET_ENTRY_BYTES: u64 = 8;
@@ -100,14 +100,15 @@ impl IndexBuild {
         *self = Self { limit_bytes, ..Self::new(self.base_offset, self.interval_bytes, 0) };
     }
 
-    pub(super) fn add(&mut self, header: &BatchHeader, position: u64) {
+    pub(super) fn add(&mut self, header: &BatchInfo, position: u64) {
         if header.max_timestamp_ms > self.max_timestamp.0 {
-            self.max_timestamp = (header.max_timestamp_ms, header.last_offset);
+            self.max_timestamp = (header.max_timestamp_ms, header.last_offset());
         }
         if position - self.indexed_to <= self.interval_bytes {
             return;
         }
-        let (Some(relative), Ok(place)) = (self.relative(header.last_offset), u32::try_from(position)) else {
+        let (Some(relative), Ok(place)) = (self.relative(header.last_offset()), u32::try_from(position))
+        else {
             return;
         };
         if self.offsets.len() + OFFSET_ENTRY_BYTES as usize > self.limit_bytes {
@@ -115,7 +116,7 @@ impl IndexBuild {
         }
         self.offsets.extend_from_slice(&relative.to_be_bytes());
         self.offsets.extend_from_slice(&place.to_be_bytes());
-        self.last_offset_entry = Some((header.last_offset, position));
+        self.last_offset_entry = Some((header.last_offset(), position));
         self.indexed_to = position;
         self.add_time();
     }

@@ -9,14 +9,14 @@ use uuid::Uuid;
 use super::listing::{self, Files, PARTITION_METADATA, offset_of, segment_files};
 use super::segment_work::SegmentWork;
 use super::walk::{Walk, Walked};
-use super::{ProducerStates, Quarantine, Recovered, RecoveryError, RecoveryPlan, RecoveryStep};
+use super::whole_read::WholeRead;
+use super::{Quarantine, Recovered, RecoveryError, RecoveryPlan, RecoveryStep};
 use crate::effect::{FileDone, FileName, FileOp, FileResult, Stem, Suffix};
 use crate::log::Segment;
 use crate::log::checkpoint::{CheckpointError, PartitionMetadata};
 use crate::log::epoch::{EpochCache, LEADER_EPOCH_CHECKPOINT};
+use crate::log::producer::ProducerStates;
 
-/// Most bytes of one read of a small file.
-const READ_BYTES: u64 = 1 << 20;
 /// `partition.metadata` has two lines.
 const METADATA_LIMIT_BYTES: u64 = 4 << 10;
 /// Half a million leader epochs; a longer checkpoint is made again from the batches.
@@ -34,41 +34,10 @@ pub(super) enum Flow {
     Give(RecoveryStep),
 }
 
-/// Reads one whole file whose length is known and bounded.
-#[derive(Debug)]
-pub(super) struct WholeRead {
-    file: FileName,
-    length: u64,
-    bytes: Vec<u8>,
-}
-
-impl WholeRead {
-    pub(super) fn new(file: FileName, length: u64) -> Self {
-        Self { file, length, bytes: Vec::new() }
-    }
-
-    pub(super) fn next(&self) -> Option<FileOp> {
-        let position = self.bytes.len() as u64;
-        let length = self.length.saturating_sub(position).min(READ_BYTES);
-        (length > 0).then_some(FileOp::Read { file: self.file, position, length })
-    }
-
-    pub(super) fn feed(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-        if bytes.is_empty() {
-            self.length = self.bytes.len() as u64;
-        }
-    }
-
-    pub(super) fn into_bytes(self) -> Vec<u8> {
-        self.bytes
-    }
-}
-
 #[derive(Debug)]
 enum State {
     List,
-    Swaps { logs: Vec<i64>, walk: Option<Walk>, replaced: Option<(i64, i64)> },
+    Swaps { logs: Vec<i64>, walk: Option<Box<Walk>>, replaced: Option<(i64, i64)> },
     Metadata(WholeRead),
     Epochs(WholeRead),
     PickSnapshot,
@@ -256,7 +225,7 @@ impl Recovery {
     fn finish_swaps(
         &mut self,
         mut logs: Vec<i64>,
-        walk: Option<Walk>,
+        walk: Option<Box<Walk>>,
         mut replaced: Option<(i64, i64)>,
         done: Option<FileDone>,
     ) -> Flow {
@@ -270,7 +239,7 @@ impl Recovery {
                 let file = FileName::from(Stem::Log(base)).with(Suffix::Swap);
                 let length = self.files.get(&file).copied().unwrap_or(0);
                 replaced = Some((base, replaced.map_or(base, |(_, end)| end)));
-                walking = Some(Walk::new(file, base, length, 0, base, u64::MAX));
+                walking = Some(Box::new(Walk::new(file, base, length, 0, base, u64::MAX)));
                 continue;
             };
             match walk.next() {
@@ -437,13 +406,13 @@ impl Recovery {
             self.state = State::Snapshot(offset, read);
             return Flow::Op(op);
         }
-        match ProducerStates::from_snapshot(&read.into_bytes(), offset) {
-            Some(producers) => {
+        match ProducerStates::from_snapshot(&read.into_bytes()) {
+            Ok(producers) => {
                 self.producers = producers;
                 self.replay_from = offset;
                 self.state = State::Segments;
             }
-            None => {
+            Err(_) => {
                 let file = FileName::from(Stem::ProducerSnapshot(offset));
                 self.files.remove(&file);
                 self.change(FileOp::Delete { file });
@@ -592,7 +561,8 @@ impl Recovery {
             segments: std::mem::take(&mut self.segments),
             epochs: std::mem::take(&mut self.epochs),
             producers: std::mem::take(&mut self.producers),
-            log_start_offset: self.plan.log_start_offset.max(first),
+            // Damage can hide where the log starts.
+            log_start_offset: self.plan.log_start_offset.max(first).min(log_end),
             log_end,
             durable_end: if all_synced { log_end } else { self.plan.recovery_point.clamp(0, log_end.max(0)) },
             truncated_bytes: self.truncated_bytes,

@@ -5,10 +5,14 @@ use bytes::Bytes;
 
 use super::Quarantine;
 use super::index_file::{IndexBuild, LastEntry, OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
-use super::machine::{Flow, Recovery, WholeRead};
-use super::walk::{BatchHeader, Walk, Walked};
+use super::machine::{Flow, Recovery};
+use super::walk::{Walk, Walked};
+use super::whole_read::WholeRead;
 use crate::effect::{FileName, FileOp, Stem};
 use crate::log::Segment;
+use crate::log::batch::{BatchInfo, HEADER_BYTES};
+use crate::log::producer::ProducerStates;
+use crate::log::record::Record;
 
 /// Newest batch boundaries kept of the active segment.
 const TAIL_BATCHES: usize = 4096;
@@ -21,6 +25,22 @@ enum Stage {
     Walk(Walk),
     Offsets(WholeRead),
     Times(WholeRead),
+}
+
+/// Takes a batch into the producers; the marker of a transaction carries its coordinator's epoch.
+fn replay(producers: &mut ProducerStates, header: &BatchInfo, bytes: &[u8]) {
+    match header.is_control().then(|| coordinator_epoch(bytes)).flatten() {
+        Some(epoch) => producers.replay_marker(header, epoch),
+        None => producers.replay(header),
+    }
+}
+
+/// The coordinator epoch in the first record of a control batch: its value is a version and the epoch.
+fn coordinator_epoch(batch: &[u8]) -> Option<i32> {
+    let mut body = batch.get(HEADER_BYTES..)?;
+    let record = Record::read(&mut body).ok()?;
+    let epoch = record.value?.get(2..)?.first_chunk()?;
+    Some(i32::from_be_bytes(*epoch))
 }
 
 /// One segment being opened.
@@ -210,7 +230,7 @@ impl SegmentWork {
             let file = FileName::from(Stem::Log(self.base));
             return Some(Flow::Op(FileOp::Read { file, position: 0, length: 61 }));
         };
-        if let Ok(header) = BatchHeader::parse(&bytes) {
+        if let Ok(header) = BatchInfo::parse(&bytes) {
             self.first_timestamp_ms = header.max_timestamp_ms;
         }
         let (_, position) = self.last_offset_entry().unwrap_or((0, 0));
@@ -246,16 +266,18 @@ impl SegmentWork {
     fn take_batch(
         &mut self,
         recovery: &mut Recovery,
-        header: &BatchHeader,
+        header: &BatchInfo,
         position: u64,
         bytes: &[u8],
     ) -> bool {
-        if self.tail_only && Some(position) == self.last_offset_entry().map(|(_, position)| position) {
-            let expected = self.last_offset_entry().map(|(offset, _)| offset);
-            if expected != Some(header.last_offset) {
-                recovery.distrust_index();
-                return false;
-            }
+        if let Some((offset, at)) = self.last_offset_entry()
+            && !self.rebuild
+            && self.is_last(recovery)
+            && (position..position + u64::from(header.length_bytes)).contains(&at)
+            && (at, offset) != (position, header.last_offset())
+        {
+            recovery.distrust_index();
+            return false;
         }
         let newest = recovery.epochs.latest().map_or(-1, |entry| entry.epoch);
         if header.leader_epoch > newest {
@@ -271,8 +293,8 @@ impl SegmentWork {
         if position == 0 {
             self.first_timestamp_ms = header.max_timestamp_ms;
         }
-        if !self.tail_only && header.last_offset >= recovery.replay_from {
-            recovery.producers.replay(header, bytes);
+        if !self.tail_only && header.last_offset() >= recovery.replay_from {
+            replay(&mut recovery.producers, header, bytes);
         }
         if recovery.active.tail.len() == TAIL_BATCHES {
             recovery.active.tail.pop_front();
@@ -285,6 +307,11 @@ impl SegmentWork {
     fn meet_fault(&mut self, recovery: &mut Recovery, reason: &'static str) -> Option<Flow> {
         let Stage::Walk(walk) = &self.stage else { panic!("the segment is not being walked") };
         let (position, offset) = (walk.position(), walk.offset_next());
+        if position < walk.check_from() && self.checked {
+            // A fault where the page cache was believed: the batches before it are not believed either.
+            recovery.distrust_index();
+            return None;
+        }
         if !self.checked || offset < recovery.plan.recovery_point {
             recovery.quarantined = Some(Quarantine { base_offset: self.base, position, offset, reason });
             recovery.bases.retain(|base| *base <= self.base);

@@ -7,62 +7,22 @@
 use bytes::Bytes;
 
 use crate::effect::{FileName, FileOp};
+use crate::log::batch::{BatchError, BatchInfo, HEADER_BYTES};
 
 /// One read while CRCs are checked.
 const CHECK_CHUNK_BYTES: u64 = 1 << 20;
 /// One read while bodies are skipped: a few hundred small batches, or the header of a large one.
 const SKIP_CHUNK_BYTES: u64 = 64 << 10;
-/// Bytes of a batch header.
-const HEADER_BYTES: usize = 61;
-/// Bytes of a batch before the part that its length counts.
-const PREFIX_BYTES: u64 = 12;
-/// Where the bytes covered by the CRC begin.
+/// Where the bytes covered by the checksum begin.
 const CRC_FROM: usize = 21;
 
-/// What a header says about its batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct BatchHeader {
-    pub(crate) base_offset: i64,
-    pub(crate) last_offset: i64,
-    pub(crate) size_bytes: u64,
-    pub(crate) leader_epoch: i32,
-    pub(crate) crc: u32,
-    pub(crate) attributes: i16,
-    pub(crate) max_timestamp_ms: i64,
-}
-
-impl BatchHeader {
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
-        fn field<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], &'static str> {
-            bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().ok_or("a torn batch header")
-        }
-        let base_offset = i64::from_be_bytes(field(bytes, 0)?);
-        let length = i32::from_be_bytes(field(bytes, 8)?);
-        let size_bytes = u64::try_from(length).map_err(|_| "a negative batch length")? + PREFIX_BYTES;
-        if size_bytes < HEADER_BYTES as u64 {
-            return Err("a batch length smaller than its header");
-        }
-        let [magic] = field(bytes, 16)?;
-        if magic != 2 {
-            return Err("a batch of an unknown format");
-        }
-        let delta = i32::from_be_bytes(field(bytes, 23)?);
-        if delta < 0 || base_offset < 0 {
-            return Err("a negative offset");
-        }
-        Ok(Self {
-            base_offset,
-            last_offset: base_offset.checked_add(i64::from(delta)).ok_or("an offset beyond its range")?,
-            size_bytes,
-            leader_epoch: i32::from_be_bytes(field(bytes, 12)?),
-            crc: u32::from_be_bytes(field(bytes, 17)?),
-            attributes: i16::from_be_bytes(field(bytes, 21)?),
-            max_timestamp_ms: i64::from_be_bytes(field(bytes, 35)?),
-        })
-    }
-
-    fn is_control(&self) -> bool {
-        self.attributes & 0x20 != 0
+fn reason(error: BatchError) -> &'static str {
+    match error {
+        BatchError::Short(_) => "a torn batch header",
+        BatchError::Magic(_) => "a batch of an unknown format",
+        BatchError::Length(_) => "a batch length that no batch has",
+        BatchError::Offsets { .. } => "an offset that no batch has",
+        _ => "a batch with a malformed header",
     }
 }
 
@@ -72,7 +32,7 @@ pub(super) enum Walked {
     /// Carry this read out and [`Walk::feed`] what it gives.
     Read(FileOp),
     /// A batch; `bytes` has its header, and its body too when it is a control batch.
-    Batch { header: BatchHeader, position: u64, bytes: Bytes },
+    Batch { header: BatchInfo, position: u64, bytes: Bytes },
     /// The file ends after a whole batch.
     End,
     /// These bytes are no batch.
@@ -84,7 +44,7 @@ pub(super) enum Walked {
 /// A batch whose body is larger than a chunk.
 #[derive(Debug)]
 struct LargeBatch {
-    header: BatchHeader,
+    header: BatchInfo,
     head: Bytes,
     crc: u32,
     checked_to: u64,
@@ -133,6 +93,11 @@ impl Walk {
     /// Where the next batch begins: all bytes before it are whole batches.
     pub(super) fn position(&self) -> u64 {
         self.position
+    }
+
+    /// From where on checksums are compared.
+    pub(super) fn check_from(&self) -> u64 {
+        self.check_from
     }
 
     /// The lowest offset that the next batch can have.
@@ -186,44 +151,44 @@ impl Walk {
             Ok(header) => header,
             Err(reason) => return Walked::Fault(reason),
         };
-        let end = self.position + header.size_bytes;
+        let end = self.position + u64::from(header.length_bytes);
         if !checked && self.check_from < end {
             return Walked::Misaligned;
         }
         if !checked && !header.is_control() {
             return self.pass(header, held.slice(..HEADER_BYTES));
         }
-        if header.size_bytes > CHECK_CHUNK_BYTES {
+        if u64::from(header.length_bytes) > CHECK_CHUNK_BYTES {
             let crc = crc32c::crc32c(held.get(CRC_FROM..HEADER_BYTES).unwrap_or_default());
             let checked_to = self.position + HEADER_BYTES as u64;
             let head = held.slice(..HEADER_BYTES);
             return self.next_piece(LargeBatch { header, head, crc, checked_to });
         }
-        let Some(batch) = held.get(..header.size_bytes as usize) else {
+        let Some(batch) = held.get(..header.length_bytes as usize) else {
             return self.read(self.position, CHECK_CHUNK_BYTES);
         };
         if checked && crc32c::crc32c(batch.get(CRC_FROM..).unwrap_or_default()) != header.crc {
             return Walked::Fault("a batch with a wrong checksum");
         }
-        self.pass(header, held.slice(..header.size_bytes as usize))
+        self.pass(header, held.slice(..header.length_bytes as usize))
     }
 
-    fn header(&self, held: &[u8], left: u64) -> Result<BatchHeader, &'static str> {
-        let header = BatchHeader::parse(held)?;
-        if header.size_bytes > left {
+    fn header(&self, held: &[u8], left: u64) -> Result<BatchInfo, &'static str> {
+        let header = BatchInfo::parse(held).map_err(reason)?;
+        if u64::from(header.length_bytes) > left {
             return Err("a torn batch");
         }
         if header.base_offset < self.offset_next {
             return Err("an offset that was already given");
         }
-        if header.last_offset - self.base_offset > i64::from(i32::MAX) || header.last_offset == i64::MAX {
+        if header.last_offset() - self.base_offset > i64::from(i32::MAX) {
             return Err("an offset too far from the segment's base offset");
         }
         Ok(header)
     }
 
     fn next_piece(&mut self, mut large: LargeBatch) -> Walked {
-        let end = self.position + large.header.size_bytes;
+        let end = self.position + u64::from(large.header.length_bytes);
         let held = self.held(large.checked_to);
         let left = usize::try_from(end - large.checked_to).unwrap_or(usize::MAX);
         let piece = held.get(..left.min(held.len())).unwrap_or_default();
@@ -243,10 +208,10 @@ impl Walk {
         self.pass(large.header, large.head)
     }
 
-    fn pass(&mut self, header: BatchHeader, bytes: Bytes) -> Walked {
+    fn pass(&mut self, header: BatchInfo, bytes: Bytes) -> Walked {
         let position = self.position;
-        self.position += header.size_bytes;
-        self.offset_next = header.last_offset + 1;
+        self.position += u64::from(header.length_bytes);
+        self.offset_next = header.last_offset() + 1;
         Walked::Batch { header, position, bytes }
     }
 }

@@ -1,7 +1,8 @@
 """The command line and the files that both Python clients share.
 
-`write` sends record i to partition i % partitions and leaves one line "partition offset" per record, in the order of the
-data set. `read` leaves one line "partition offset timestamp digest" per record, in the order of arrival.
+`write` sends record i to partition i % partitions and leaves one line "partition offset" per record, in the
+order of the data set. `read` leaves one line "partition offset timestamp digest" per record, in the order of
+arrival.
 """
 
 import argparse
