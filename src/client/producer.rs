@@ -323,7 +323,8 @@ impl Producer {
     /// Closes the connection to a broker; the answers that were still to come on it never will.
     fn abandon(&mut self, node: i32, error: &ClientError) {
         self.cluster.close(node);
-        let (lost, kept) = std::mem::take(&mut self.in_flight).into_iter().partition(|sent| sent.node == node);
+        let (lost, kept) =
+            std::mem::take(&mut self.in_flight).into_iter().partition(|sent| sent.node == node);
         self.in_flight = kept;
         let lost: VecDeque<Sent> = lost;
         lost.into_iter().for_each(|sent| self.fail_or_retry(sent.batches, error));
