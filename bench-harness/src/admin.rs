@@ -55,7 +55,7 @@ impl Admin {
         Ok(())
     }
 
-    /// Creates a topic and waits until each partition has a leader.
+    /// Creates a topic and waits until each partition has a leader that serves.
     pub fn create_topic(&mut self, topic: &str, partitions: usize) -> Result<()> {
         let deadline = Instant::now() + TOPIC_PATIENCE;
         loop {
@@ -71,11 +71,19 @@ impl Admin {
             let answer = self.call(wire::metadata(topic))?;
             let led = wire::read_led_partitions(Cursor::new(&answer))?;
             if led == partitions {
-                return Ok(());
+                break;
             }
             ensure!(Instant::now() < deadline, "{led} of {partitions} partitions of {topic} have a leader");
             std::thread::sleep(Duration::from_millis(10));
         }
+        // Kafka announces a leader some time before that leader serves.
+        for partition in 0..partitions {
+            while let Err(error) = self.log_end(topic, partition) {
+                ensure!(Instant::now() < deadline, "{topic}-{partition} does not serve: {error:#}");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        Ok(())
     }
 
     /// Deletes a topic.

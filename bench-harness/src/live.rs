@@ -17,6 +17,7 @@ pub struct Live {
     terminal: bool,
     shown: Option<Shown>,
     plain_due: Duration,
+    first: Option<Usage>,
     /// The broker's use at the measured phase's ends.
     pub began: Option<Usage>,
     /// See `began`.
@@ -36,11 +37,18 @@ impl Live {
     /// A view named `label` of the broker with that process.
     pub fn new(label: String, pid: Option<u32>) -> Live {
         let terminal = std::io::stderr().is_terminal();
-        Live { label, pid, terminal, shown: None, plain_due: PLAIN_EVERY, began: None, ended: None }
+        let first = pid.and_then(|pid| Usage::of(pid).ok());
+        Live { label, pid, terminal, shown: None, plain_due: PLAIN_EVERY, first, began: None, ended: None }
     }
 
     fn usage(&self) -> Option<Usage> {
         self.pid.and_then(|pid| Usage::of(pid).ok())
+    }
+
+    /// The broker's CPU when a phase began; the warm-up begins with the view.
+    fn cpu_before(&self, phase: Phase) -> Duration {
+        let measuring = self.began.filter(|_| phase == Phase::Measure);
+        measuring.or(self.first).map_or(Duration::ZERO, |usage| usage.cpu())
     }
 
     fn line(&mut self, phase: Phase, so_far: &Tally, elapsed: Duration) -> String {
@@ -49,7 +57,7 @@ impl Live {
         let last = self.shown.take().filter(|shown| shown.phase == phase);
         let (requests, bytes, cpu, seconds) = match &last {
             Some(last) => (last.requests, last.bytes, last.cpu, (now - last.at).as_secs_f64()),
-            None => (0, 0, fresh.cpu, elapsed.as_secs_f64()),
+            None => (0, 0, self.cpu_before(phase), elapsed.as_secs_f64()),
         };
         self.shown = Some(Shown { requests: so_far.requests, bytes: so_far.bytes, ..fresh });
         let seconds = seconds.max(1e-3);

@@ -28,6 +28,7 @@ mod wire;
 mod workload;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -70,7 +71,7 @@ enum Task {
         #[arg(long, default_value_t = 3)]
         turns: usize,
         /// Turns before those, which warm up and do not count.
-        #[arg(long, default_value_t = 1)]
+        #[arg(long, default_value_t = 2)]
         warmup_turns: usize,
         /// A further line for Kafka's server.properties; may be given several times.
         #[arg(long, value_name = "KEY=VALUE")]
@@ -178,8 +179,18 @@ impl Options {
     }
 }
 
-fn main() -> Result<()> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    match perform(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The chain of causes in one line; a backtrace helps nobody here.
+            eprintln!("bench-harness: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(cli: &Cli) -> Result<()> {
     let options = &cli.options;
     match &cli.command {
         Some(Task::ServeFloor { port, data }) => floor::serve(*port, data.clone()),

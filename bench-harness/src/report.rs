@@ -69,9 +69,9 @@ fn short(value: f64) -> String {
 /// A count with k or M.
 fn scaled(value: f64) -> String {
     match value {
-        value if value >= 1e6 => format!("{} M", short(value / 1e6)),
-        value if value >= 1e4 => format!("{} k", short(value / 1e3)),
-        value => format!("{value:.0} "),
+        value if value >= 1e6 => format!("{}M", short(value / 1e6)),
+        value if value >= 1e4 => format!("{}k", short(value / 1e3)),
+        value => format!("{value:.0}"),
     }
 }
 
@@ -79,7 +79,7 @@ fn scaled(value: f64) -> String {
 pub fn run_lines(run: &Measurement) -> String {
     let latency = &run.latency_us;
     let mut text = format!(
-        "{:<22} {:<8} {:>9}requests/s  {:>9}records/s  {:>8} MB/s\n",
+        "{:<22} {:<8} {:>7} requests/s  {:>7} records/s  {:>8} MB/s\n",
         run.workload,
         run.contender,
         scaled(run.request_rate()),
@@ -181,9 +181,9 @@ impl Report {
             return "–".to_owned();
         };
         let by_volume = workload.figure == workload::Figure::CpuPerGb;
-        let unit = if by_volume { "MB/s" } else { "/s" };
-        let rate = if by_volume { short(rate.median) + " " } else { scaled(rate.median) };
-        format!("{} {}, {rate}{unit}", short(figure.median), workload.figure.unit())
+        let unit = if by_volume { "MB/s" } else { "requests/s" };
+        let rate = if by_volume { short(rate.median) } else { scaled(rate.median) };
+        format!("{} {}, {rate} {unit}", short(figure.median), workload.figure.unit())
     }
 
     fn memory_rows(&self, text: &mut String) {
@@ -238,6 +238,6 @@ mod tests {
     #[test]
     fn numbers_keep_three_digits() {
         assert_eq!([short(1234.5), short(12.34), short(1.234)], ["1234", "12.3", "1.23"]);
-        assert_eq!([scaled(999.0), scaled(26_040.0), scaled(2.5e6)], ["999 ", "26.0 k", "2.50 M"]);
+        assert_eq!([scaled(999.0), scaled(26_040.0), scaled(2.5e6)], ["999", "26.0k", "2.50M"]);
     }
 }

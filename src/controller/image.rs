@@ -11,7 +11,8 @@ use imbl::{OrdMap, OrdSet};
 use uuid::Uuid;
 
 use super::record::{
-    BrokerRegistration, DirectoryIds, METADATA_VERSION_LATEST, NodeIds, PartitionRecord, Record, ResourceType,
+    BrokerRegistration, DirectoryIds, METADATA_VERSION_LATEST, NodeIds, PartitionChange, PartitionRecord,
+    Record, ResourceType,
 };
 
 /// One partition's assignment and leadership.
@@ -178,6 +179,20 @@ impl Image {
 }
 
 impl PartitionImage {
+    /// ISR ⊆ replicas, leader ∈ ISR, a directory for each replica or for none.
+    fn check(&self, topic_id: Uuid, index: i32) -> Result<(), ApplyError> {
+        let why = if !self.isr.iter().all(|node| self.replicas.contains(node)) {
+            "the ISR goes beyond the replicas"
+        } else if self.leader != -1 && !self.isr.contains(&self.leader) {
+            "the leader is not in the ISR"
+        } else if !self.directories.is_empty() && self.directories.len() != self.replicas.len() {
+            "there are not as many directories as replicas"
+        } else {
+            return Ok(());
+        };
+        refuse(format!("partition {index} of {topic_id}: {why}"))
+    }
+
     fn to_record(&self, topic_id: Uuid, index: i32) -> PartitionRecord {
         PartitionRecord {
             topic_id,
@@ -295,19 +310,7 @@ impl ImageBuilder {
             Record::Topic { name, topic_id } => return self.add_topic(name, *topic_id),
             Record::RemoveTopic { topic_id } => return self.remove_topic(*topic_id),
             Record::Partition(record) => return self.add_partition(record),
-            Record::PartitionChange(change) => {
-                let Some(partition) = self.partition_mut(change.topic_id, change.index) else {
-                    return refuse(format!(
-                        "change of unknown partition {} of {}",
-                        change.index, change.topic_id
-                    ));
-                };
-                partition.leader = change.leader.unwrap_or(partition.leader);
-                partition.isr = change.isr.clone().unwrap_or_else(|| partition.isr.clone());
-                partition.leader_epoch = change.leader_epoch;
-                partition.partition_epoch = change.partition_epoch;
-                self.delta.topics_changed.insert(change.topic_id);
-            }
+            Record::PartitionChange(change) => return self.change_partition(change),
             Record::Config { resource_type, resource, key, value } => {
                 self.set_config((*resource_type, resource.clone()), key, value.as_ref());
             }
@@ -324,9 +327,25 @@ impl ImageBuilder {
         Ok(())
     }
 
-    fn partition_mut(&mut self, topic_id: Uuid, index: i32) -> Option<&mut PartitionImage> {
-        let topic = Arc::make_mut(self.image.topics.get_mut(&topic_id)?);
-        topic.partitions.get_mut(usize::try_from(index).ok()?)
+    fn change_partition(&mut self, change: &PartitionChange) -> Result<(), ApplyError> {
+        let PartitionChange { topic_id, index, .. } = *change;
+        let Some(known) = self.image.partition(topic_id, index) else {
+            return refuse(format!("change of unknown partition {index} of {topic_id}"));
+        };
+        if change.leader_epoch < known.leader_epoch || change.partition_epoch < known.partition_epoch {
+            return refuse(format!("partition {index} of {topic_id}: an epoch goes back"));
+        }
+        let mut changed = known.clone();
+        changed.leader = change.leader.unwrap_or(changed.leader);
+        changed.isr = change.isr.clone().unwrap_or(changed.isr);
+        changed.leader_epoch = change.leader_epoch;
+        changed.partition_epoch = change.partition_epoch;
+        changed.check(topic_id, index)?;
+        let topic = self.image.topics.get_mut(&topic_id).map(Arc::make_mut);
+        let place = topic.and_then(|topic| topic.partitions.get_mut(usize::try_from(index).ok()?));
+        *place.expect("the partition was found before") = changed;
+        self.delta.topics_changed.insert(topic_id);
+        Ok(())
     }
 
     fn add_topic(&mut self, name: &Arc<str>, id: Uuid) -> Result<(), ApplyError> {
@@ -373,17 +392,16 @@ impl ImageBuilder {
         if usize::try_from(record.index) != Ok(topic.partitions.len()) {
             return refuse(format!("partition {} of {} out of order", record.index, topic.name));
         }
-        if !record.isr.iter().all(|node| record.replicas.contains(node)) {
-            return refuse(format!("partition {} of {}: ISR beyond the replicas", record.index, topic.name));
-        }
-        topic.partitions.push(PartitionImage {
+        let partition = PartitionImage {
             replicas: record.replicas.clone(),
             isr: record.isr.clone(),
             leader: record.leader,
             leader_epoch: record.leader_epoch,
             partition_epoch: record.partition_epoch,
             directories: record.directories.clone(),
-        });
+        };
+        partition.check(record.topic_id, record.index)?;
+        topic.partitions.push(partition);
         self.delta.topics_changed.insert(record.topic_id);
         Ok(())
     }

@@ -227,12 +227,11 @@ impl MemoryLog {
         initial.hard_state.vote = stored.hard_state.vote;
         initial.hard_state.commit = stored.hard_state.commit;
         initial.conf_state.voters = voters.to_vec();
-        let entries = stored.entries.into_iter().map(|entry| {
-            let mut proto = eraftpb::Entry::default();
-            proto.index = entry.index;
-            proto.term = entry.term;
-            proto.data = entry.data;
-            proto
+        let entries = stored.entries.into_iter().map(|entry| eraftpb::Entry {
+            index: entry.index,
+            term: entry.term,
+            data: entry.data,
+            ..eraftpb::Entry::default()
         });
         Self {
             snapshot_index: stored.snapshot_index,
@@ -357,7 +356,7 @@ mod tests {
         let stored = Stored { hard_state: HardState { commit: 0, ..hard_state }, entries, ..empty() };
         let mut again = Raft::new(1, &[1], stored, 8).unwrap();
         let (_, committed, _) = settle(&mut again);
-        assert_eq!(committed.iter().filter(|entry| entry.data == &b"one"[..]).count(), 1);
+        assert_eq!(committed.iter().filter(|entry| entry.data == b"one"[..]).count(), 1);
         assert_eq!(again.status().term, 2);
     }
 

@@ -138,7 +138,7 @@ impl EpochCache {
         text
     }
 
-    /// Reads `leader-epoch-checkpoint`; an entry that contradicts an earlier one wins over it.
+    /// Reads `leader-epoch-checkpoint`; epochs and offsets have to rise.
     pub fn parse(bytes: &[u8]) -> Result<Self, CheckpointError> {
         let mut cache = Self::default();
         for line in entry_lines(LEADER_EPOCH_CHECKPOINT, bytes)? {
@@ -146,6 +146,9 @@ impl EpochCache {
             let (epoch, start) = (parse_field::<i32>(&line, epoch)?, parse_field::<i64>(&line, start)?);
             if epoch < 0 || start < 0 {
                 return Err(line.error("a negative epoch or offset"));
+            }
+            if cache.latest().is_some_and(|latest| epoch <= latest.epoch || start <= latest.start_offset) {
+                return Err(line.error("an epoch or offset that does not rise"));
             }
             cache.assign(epoch, start);
         }
@@ -266,5 +269,6 @@ mod tests {
         let error = EpochCache::parse(b"0\n2\n1 5\nx 7\n").unwrap_err();
         assert_eq!((error.file, error.line), (LEADER_EPOCH_CHECKPOINT, 4));
         assert!(EpochCache::parse(b"0\n1\n-1 5\n").is_err());
+        assert_eq!(EpochCache::parse(b"0\n2\n1 5\n2 5\n").unwrap_err().line, 4);
     }
 }

@@ -127,6 +127,8 @@ pub struct Log {
     written: Head,
     /// End of what is synced.
     durable: LogPosition,
+    /// The log end was here under another configuration; it never goes back.
+    log_end_floor: LogPosition,
     generation: u32,
     epochs: EpochCache,
     /// The epochs differ from their checkpoint.
@@ -217,6 +219,7 @@ impl Log {
             reserved: head,
             written: head,
             durable: head.log_position(),
+            log_end_floor: LogPosition { offset: first, segment_base_offset: first, position: 0 },
             generation: 0,
             epochs: EpochCache::default(),
             epochs_dirty: false,
@@ -265,6 +268,8 @@ impl Log {
 
     /// The configuration changed; it counts from the next batch on.
     pub fn set_config(&mut self, config: Arc<TopicConfig>) {
+        // Where `flush.messages` becomes 1, what already counted as the log end still does.
+        self.log_end_floor = self.log_end_position();
         self.config = config;
     }
 
@@ -302,7 +307,10 @@ impl Log {
 
     /// [`Self::log_end`] with its place in the files.
     pub fn log_end_position(&self) -> LogPosition {
-        if self.config.flush_messages == 1 { self.durable } else { self.written.log_position() }
+        if self.config.flush_messages != 1 {
+            return self.written.log_position();
+        }
+        if self.durable.offset >= self.log_end_floor.offset { self.durable } else { self.log_end_floor }
     }
 
     /// Recovery after a power cut starts here.
@@ -371,8 +379,11 @@ impl Log {
                 Progress::Failed(purpose, error) => self.job_failed(now, purpose, error),
             },
         };
-        self.advance_close();
-        self.advance_retire();
+        if matches!(self.state, State::Closing | State::Retiring) {
+            self.end_turn(now);
+            self.advance_close();
+            self.advance_retire();
+        }
         event
     }
 
@@ -440,6 +451,7 @@ impl Log {
     pub fn check_invariants(&self) {
         assert!(self.durable.offset <= self.written.offset_end, "what is durable was written");
         assert!(self.written.offset_end <= self.reserved.offset_end, "what is written was reserved");
+        assert!(self.log_end() <= self.written.offset_end, "the log end is written");
         assert!(self.log_start_offset <= self.written.offset_end, "a log starts before it ends");
         let first = self.segments.front().expect("a log has a segment");
         assert!(first.base_offset <= self.log_start_offset, "the log start lies in the first segment");

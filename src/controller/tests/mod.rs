@@ -1,1 +1,211 @@
-//! Scenarios of the whole controller, on a simulated directory.
+//! Scenarios of the whole controller on a simulated directory: requests and answers, crashes, repeated seeds.
+
+mod crash;
+mod placed;
+mod replay;
+mod scenarios;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::recovery::{Recovery, Step};
+use super::request::NewTopic;
+use super::*;
+use crate::effect::{FileDone, FileError};
+
+/// A directory that forgets on a crash what was not synced.
+#[derive(Clone, Default)]
+struct Disk {
+    files: BTreeMap<String, Vec<u8>>,
+    /// What a crash leaves: names as of the last directory sync, bytes as of each file's last sync.
+    durable: BTreeMap<String, Vec<u8>>,
+    synced: BTreeMap<String, Vec<u8>>,
+    operations: usize,
+}
+
+impl Disk {
+    fn run(&mut self, op: &FileOp) -> FileResult {
+        self.operations += 1;
+        match op {
+            FileOp::MakeDir | FileOp::SyncParent => {}
+            FileOp::SyncDir => {
+                let synced = &self.synced;
+                let keep = |name: &String| (name.clone(), synced.get(name).cloned().unwrap_or_default());
+                self.durable = self.files.keys().map(keep).collect();
+            }
+            FileOp::List => {
+                let listing = self.files.iter().map(|(name, bytes)| (name.clone(), bytes.len() as u64));
+                return Ok(FileDone::Listing(listing.collect()));
+            }
+            FileOp::Create { file, .. } => {
+                self.files.insert(file.to_string(), Vec::new());
+            }
+            FileOp::Write { file, position, bytes } => {
+                let content = self.files.get_mut(&file.to_string()).ok_or(FileError::NotFound)?;
+                content.resize((*position as usize).max(content.len()), 0);
+                let end = content.len().min(*position as usize + bytes.len());
+                content.splice(*position as usize..end, bytes.iter().copied());
+            }
+            FileOp::Read { file, position, length } => {
+                let content = self.files.get(&file.to_string()).ok_or(FileError::NotFound)?;
+                let end = content.len().min((position + length) as usize);
+                return Ok(FileDone::Bytes(Bytes::copy_from_slice(&content[*position as usize..end])));
+            }
+            FileOp::Sync { file } => {
+                let name = file.to_string();
+                let content = self.files.get(&name).ok_or(FileError::NotFound)?;
+                if let Some(durable) = self.durable.get_mut(&name) {
+                    durable.clone_from(content);
+                }
+                self.synced.insert(name, content.clone());
+            }
+            FileOp::Truncate { file, length } => {
+                self.files.get_mut(&file.to_string()).ok_or(FileError::NotFound)?.resize(*length as usize, 0);
+            }
+            FileOp::Rename { from, to } => {
+                let content = self.files.remove(&from.to_string()).ok_or(FileError::NotFound)?;
+                if let Some(synced) = self.synced.remove(&from.to_string()) {
+                    self.synced.insert(to.to_string(), synced);
+                }
+                self.files.insert(to.to_string(), content);
+            }
+            FileOp::Delete { file } => {
+                self.files.remove(&file.to_string());
+            }
+            other => panic!("the controller never asks for {other:?}"),
+        }
+        Ok(FileDone::Ok)
+    }
+
+    /// After a power cut: what was synced. `torn` bytes of what was written after it may have reached the device.
+    fn crash(&mut self, torn: usize) {
+        let mut left = self.durable.clone();
+        for (name, bytes) in &mut left {
+            if let Some(written) = self.files.get(name)
+                && written.len() > bytes.len()
+            {
+                bytes.extend_from_slice(
+                    &written[bytes.len()..written.len().min(bytes.len().saturating_add(torn))],
+                );
+            }
+        }
+        self.files.clone_from(&left);
+        self.synced.clone_from(&left);
+        self.durable = left;
+    }
+}
+
+fn config(seed: u64) -> ControllerConfig {
+    ControllerConfig {
+        raft_id: 1,
+        voters: vec![1],
+        cluster_id: "4L6g3nShT-eMCtK--X86sw".into(),
+        num_partitions: 2,
+        default_replication_factor: 1,
+        check_topic_config: |key, _| match key {
+            "retention.ms" | "segment.bytes" => Ok(()),
+            _ => Err(format!("Unknown topic config name: {key}")),
+        },
+        check_broker_config: |_, _| Ok(()),
+        snapshot_entries: 5,
+        snapshot_bytes: 1 << 20,
+        seed,
+    }
+}
+
+fn recover(disk: &mut Disk) -> Result<Recovered, String> {
+    let mut recovery = Recovery::new();
+    let mut step = recovery.step(None);
+    loop {
+        step = match step {
+            Step::Op(op) => recovery.step(Some(disk.run(&op))),
+            Step::Done(recovered) => return Ok(*recovered),
+            Step::Failed(why) => return Err(why),
+        }
+    }
+}
+
+const NOW: Now = Now { mono_ms: 0, wall_ms: 0 };
+
+/// A controller on a disk, and what it said.
+struct Node {
+    controller: Controller,
+    disk: Disk,
+    pending: VecDeque<(Ticket, FileOp)>,
+    image: Arc<Image>,
+    answers: Vec<(u64, ControllerAnswer)>,
+    trace: Vec<String>,
+}
+
+impl Node {
+    fn start(mut disk: Disk, seed: u64) -> Self {
+        let recovered = recover(&mut disk).unwrap();
+        let controller = Controller::new(config(seed), recovered).unwrap();
+        let mut node = Self {
+            controller,
+            disk,
+            pending: VecDeque::new(),
+            image: Arc::default(),
+            answers: Vec::new(),
+            trace: Vec::new(),
+        };
+        node.give(Input::Tick);
+        node
+    }
+
+    fn give(&mut self, input: Input) {
+        let mut out = Vec::new();
+        self.controller.step(NOW, input, &mut out);
+        for output in out {
+            self.trace.push(format!("{output:?}"));
+            match output {
+                Output::File(ticket, op) => self.pending.push_back((ticket, op)),
+                Output::Publish(image, _) => self.image = image,
+                Output::Answer { token, version, answer } => {
+                    assert!(version <= self.image.version(), "an answer never outruns the Image");
+                    self.answers.push((token, answer));
+                }
+                Output::WakeAt(_) => panic!("a single voter needs no clock"),
+                Output::Fatal(why) => panic!("{why}"),
+            }
+        }
+    }
+
+    fn ask(&mut self, token: u64, request: ControllerRequest) {
+        self.give(Input::Request { token, request });
+    }
+
+    /// Carries out at most so many operations.
+    fn run(&mut self, operations: usize) {
+        for _ in 0..operations {
+            let Some((ticket, op)) = self.pending.pop_front() else { return };
+            let result = self.disk.run(&op);
+            self.give(Input::Completed { ticket, result });
+        }
+    }
+
+    fn call(&mut self, request: ControllerRequest) -> ControllerAnswer {
+        self.ask(99, request);
+        self.run(1000);
+        let at = self.answers.iter().position(|(token, _)| *token == 99).unwrap();
+        self.answers.remove(at).1
+    }
+
+    fn register(&mut self, node_id: i32) {
+        self.call(ControllerRequest::RegisterBroker {
+            node_id,
+            incarnation: uuid::Uuid::from_u128(7),
+            listeners: Vec::new(),
+            rack: None,
+        });
+    }
+}
+
+fn new_topic(name: &str, partitions: i32, replication_factor: i16) -> NewTopic {
+    NewTopic { name: name.into(), partitions, replication_factor, ..NewTopic::default() }
+}
+
+fn create(topics: Vec<NewTopic>) -> ControllerRequest {
+    ControllerRequest::CreateTopics { topics, validate_only: false }
+}

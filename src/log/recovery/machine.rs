@@ -13,7 +13,7 @@ use super::whole_read::WholeRead;
 use super::{Quarantine, Recovered, RecoveryError, RecoveryPlan, RecoveryStep};
 use crate::effect::{FileDone, FileName, FileOp, FileResult, Stem, Suffix};
 use crate::log::Segment;
-use crate::log::checkpoint::{CheckpointError, PartitionMetadata};
+use crate::log::checkpoint::PartitionMetadata;
 use crate::log::epoch::{EpochCache, LEADER_EPOCH_CHECKPOINT};
 use crate::log::producer::ProducerStates;
 
@@ -351,8 +351,8 @@ impl Recovery {
     fn begin_segments(&mut self) {
         let parsed = self.epochs_on_disk.as_deref().map(EpochCache::parse);
         self.epochs = match parsed {
-            Some(Ok(epochs)) => epochs,
-            Some(Err(CheckpointError { .. })) | None => {
+            Some(Ok(epochs)) if !self.epochs_from_batches => epochs,
+            _ => {
                 self.epochs_from_batches = true;
                 EpochCache::default()
             }

@@ -279,14 +279,8 @@ impl SegmentWork {
             recovery.distrust_index();
             return false;
         }
-        let newest = recovery.epochs.latest().map_or(-1, |entry| entry.epoch);
-        if header.leader_epoch > newest {
-            if !self.unbroken {
-                // The epoch may have begun before.
-                recovery.distrust_epochs();
-                return false;
-            }
-            recovery.epochs.assign(header.leader_epoch, header.base_offset);
+        if !self.take_epoch(recovery, header) {
+            return false;
         }
         self.unbroken = true;
         self.build.add(header, position);
@@ -300,6 +294,24 @@ impl SegmentWork {
             recovery.active.tail.pop_front();
         }
         recovery.active.tail.push_back((header.base_offset, position));
+        true
+    }
+
+    /// Notes the epoch of a batch; false when the checkpoint contradicts it and the machine begins again.
+    fn take_epoch(&mut self, recovery: &mut Recovery, header: &BatchInfo) -> bool {
+        let (epoch, offset) = (header.leader_epoch, header.base_offset);
+        let known = recovery.epochs.epoch_at(offset);
+        let is_new = epoch > recovery.epochs.latest().map_or(-1, |entry| entry.epoch);
+        // A batch from before leader epochs says nothing, and one before the log start is not in the checkpoint.
+        let contradicts = !is_new && epoch >= 0 && known.is_some_and(|known| known != epoch);
+        if !recovery.epochs_from_batches && (contradicts || is_new && !self.unbroken) {
+            // A new epoch behind unread batches may have begun among them.
+            recovery.distrust_epochs();
+            return false;
+        }
+        if is_new {
+            recovery.epochs.assign(epoch, offset);
+        }
         true
     }
 

@@ -360,9 +360,7 @@ fn segments_after_the_first_bad_byte_go() {
 #[test]
 fn missing_or_damaged_indexes_are_made_again() {
     let (_, before) = three_segments();
-    let indexes: Vec<&String> = before.keys().filter(|name| name.ends_with("index")).collect();
-    assert_eq!(indexes.len(), 6);
-    for index in indexes {
+    for index in before.keys().filter(|name| name.ends_with("index")) {
         for plan in [plan(0), same_boot(i64::MAX), clean()] {
             let mut dir = before.clone();
             dir.remove(index);
@@ -412,7 +410,9 @@ fn epochs_that_the_checkpoint_lacks_come_from_the_batches() {
     let (_, before) = three_segments();
     let whole = &before["leader-epoch-checkpoint"];
     for plan in [plan(0), same_boot(0), clean()] {
-        for checkpoint in [None, Some("0\n3\nx"), Some("0\n2\n0 0\n1 7\n"), Some("0\n0\n"), Some("")] {
+        for checkpoint in
+            [None, Some("0\n3\nx"), Some("0\n2\n0 0\n1 7\n"), Some("0\n1\n9 0\n"), Some("0\n0\n"), Some("")]
+        {
             let mut dir = before.clone();
             dir.remove("leader-epoch-checkpoint");
             if let Some(text) = checkpoint {
@@ -498,7 +498,7 @@ fn a_log_that_ends_before_its_start_begins_anew_there() {
     let step = run(&mut dir, &plan, 1000).unwrap();
     let RecoveryStep::Empty { topic_id, base_offset } = step else { panic!("{step:?}") };
     assert_eq!((topic_id, base_offset), (Some(TOPIC_ID), plan.log_start_offset));
-    assert_eq!(dir.keys().collect::<Vec<_>>(), ["partition.metadata"]);
+    assert_eq!((dir.len(), dir.contains_key("partition.metadata")), (1, true));
 }
 
 #[test]
@@ -535,7 +535,6 @@ fn producers_are_replayed_from_the_newest_snapshot_that_the_log_reaches() {
         }
         states
     };
-    // Without a snapshot every batch counts; with one, only what is in it and the batches after it.
     let all = states(&batches);
     assert!(all.len() > 2);
     assert_eq!(recover(&mut before.clone(), &clean()).producers, all);

@@ -245,3 +245,32 @@ fn a_compacted_topic_keeps_its_old_segments() {
     assert_eq!(driver.fetch(3, 10), LookupStep::OutOfRange);
     assert_eq!(driver.first_batch(4).base_offset, 4);
 }
+
+#[test]
+fn the_log_end_does_not_go_back_when_flush_messages_becomes_1() {
+    let mut driver = Driver::new(TopicConfig::default());
+    driver.append(&batch(&[1], 10));
+    driver.hold_syncs = true;
+    driver.log.set_config(Arc::new(TopicConfig { flush_messages: 1, ..TopicConfig::default() }));
+    driver.append(&batch(&[1], 10));
+    assert_eq!((driver.log.log_end(), driver.log.durable_end()), (1, 0));
+    driver.release();
+    driver.run();
+    driver.release();
+    assert_eq!(driver.log.log_end(), 2);
+}
+
+#[test]
+fn a_clean_stop_in_the_middle_of_a_turn_writes_everything() {
+    let mut driver = Driver::new(small());
+    for n in 0..8 {
+        driver.gather(&batch(&[n], 1000));
+    }
+    driver.log.begin_close(driver.now);
+    let mut events = Vec::new();
+    while let Some((ticket, op)) = driver.log.next_op(driver.now) {
+        driver.complete(ticket, &op, &mut events);
+    }
+    assert_eq!(events.last(), Some(&LogEvent::Closed));
+    assert_eq!(driver.log.durable_end(), 8);
+}
