@@ -1,3 +1,10 @@
 //! The `tidemill` binary: arguments → config → shards → wait for a signal.
 
-fn main() {}
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    tidemill::cli::main()
+}

@@ -1,1 +1,112 @@
-//! The command line: arguments in, exit code out.
+//! The command line: arguments in, exit code out. Flags and output of the console tools are Kafka's own.
+//!
+//! Exit codes: 0 done, 1 failed (the reason is on standard error), 2 wrong arguments.
+
+mod console_consumer;
+mod console_producer;
+mod properties;
+pub mod start;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::client::ClientError;
+
+/// A Kafka-compatible broker: one io_uring executor per CPU core.
+///
+/// Without a command it starts a broker on 127.0.0.1:9092 with its data in ./tidemill-data.
+#[derive(Debug, Parser)]
+#[command(name = "tidemill", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const EXAMPLES: &str = "Examples:
+  tidemill start
+  tidemill start server.properties --override listeners=PLAINTEXT://0.0.0.0:9092 --override num.partitions=12
+  echo 'hello' | tidemill console-producer --bootstrap-server 127.0.0.1:9092 --topic greetings
+  tidemill console-consumer --bootstrap-server 127.0.0.1:9092 --topic greetings --from-beginning";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a broker.
+    Start(StartArguments),
+    /// Write lines of standard input to a topic.
+    ConsoleProducer(console_producer::Options),
+    /// Write the records of a topic to standard output.
+    ConsoleConsumer(console_consumer::Options),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  tidemill start
+  tidemill start config/server.properties --override log.dirs=/data/a,/data/b --override shard.count=4
+
+Keys are Kafka's; docs/CONFIG.md lists them.")]
+struct StartArguments {
+    /// A Kafka server.properties.
+    file: Option<PathBuf>,
+    /// Puts a value over the file's; the last one counts.
+    #[arg(long = "override", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+}
+
+/// Runs what the arguments of the process ask for.
+pub fn main() -> ExitCode {
+    // Wrong arguments and --help end the process here.
+    match Arguments::parse().command {
+        None => start::run(None, Vec::new()),
+        Some(Command::Start(StartArguments { file, overrides })) => start::run(file, overrides),
+        Some(Command::ConsoleProducer(options)) => exit(console_producer::run(&options)),
+        Some(Command::ConsoleConsumer(options)) => exit(console_consumer::run(&options)),
+    }
+}
+
+fn exit(result: Result<(), ClientError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tidemill: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn no_arguments_start_a_broker_and_overrides_may_repeat() {
+        assert!(Arguments::parse_from(["tidemill"]).command.is_none());
+        let parsed =
+            Arguments::parse_from(["tidemill", "start", "f", "--override", "a=1", "--override", "b=2"]);
+        let Some(Command::Start(start)) = parsed.command else { panic!("{parsed:?}") };
+        assert_eq!(
+            (start.file, start.overrides),
+            (Some("f".into()), vec!["a=1".to_owned(), "b=2".to_owned()])
+        );
+    }
+
+    #[test]
+    fn kafkas_flags_are_taken() {
+        let line = "tidemill console-producer --bootstrap-server h:1 --topic t --property parse.key=true \
+                    --reader-property key.separator=: --producer-property acks=all --compression-codec --sync";
+        assert!(Arguments::try_parse_from(line.split_whitespace()).is_ok());
+        let line = "tidemill console-consumer --bootstrap-server h:1 --topic t --partition 0 --offset earliest \
+                    --max-messages 3 --timeout-ms 100 --property print.key=true --formatter-property print.value=false";
+        assert!(Arguments::try_parse_from(line.split_whitespace()).is_ok());
+        let line = "tidemill console-consumer --bootstrap-server h:1 --topic t --offset 3";
+        assert!(Arguments::try_parse_from(line.split_whitespace()).is_err());
+    }
+}

@@ -1,1 +1,22 @@
 //! Our own thin producer, consumer and admin over blocking sockets, for the command line, the tests and the bench harness.
+//!
+//! Thin means: one thread, one request in hand at a time unless [`Connection`] is asked to pipeline, no group
+//! membership and no transactions. What a broker sends is bounded and checked before it is believed.
+
+mod admin;
+mod cluster;
+mod connection;
+mod consumer;
+mod error;
+mod partitioner;
+mod producer;
+mod records;
+
+pub use admin::{Admin, NewTopic, TopicSummary};
+pub use cluster::{Cluster, Partition, parse_bootstrap};
+pub use connection::{Connection, ConnectionConfig, Ticket};
+pub use consumer::{Consumer, ConsumerConfig, Start};
+pub use error::ClientError;
+pub use partitioner::{murmur2, partition_of_key};
+pub use producer::{Acks, Delivery, Producer, ProducerConfig, Record};
+pub use records::{ConsumedRecord, RecordTimestamp};

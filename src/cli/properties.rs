@@ -1,0 +1,79 @@
+//! `key=value` arguments of the console tools, and the properties files that they go over.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::client::ClientError;
+use crate::config::properties;
+
+/// The properties given to a tool, by key, each to be asked for once; what is left was not understood.
+#[derive(Debug, Default)]
+pub(super) struct Properties {
+    values: BTreeMap<String, String>,
+}
+
+impl Properties {
+    /// The file's properties with the arguments over them, later ones winning.
+    pub fn read(file: Option<&Path>, arguments: &[String]) -> Result<Self, ClientError> {
+        let mut values = BTreeMap::new();
+        if let Some(path) = file {
+            let wrong = |reason: String| ClientError::Usage(format!("{}: {reason}", path.display()));
+            let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+            let entries = properties::parse(&text)
+                .map_err(|error| wrong(format!("line {}: bad escape {}", error.line, error.escape)))?;
+            values.extend(entries.into_iter().map(|entry| (entry.key, entry.value)));
+        }
+        for argument in arguments {
+            let Some((key, value)) = argument.split_once('=') else {
+                return Err(ClientError::Usage(format!("'{argument}' is not of the form key=value")));
+            };
+            values.insert(key.to_owned(), value.to_owned());
+        }
+        Ok(Self { values })
+    }
+
+    /// The value of a key.
+    pub fn text(&mut self, key: &str) -> Option<String> {
+        self.values.remove(key)
+    }
+
+    /// Whether a key is `true`, in any case, as Kafka's tools read it.
+    pub fn switch(&mut self, key: &str, default: bool) -> bool {
+        self.text(key).map_or(default, |text| text.trim().eq_ignore_ascii_case("true"))
+    }
+
+    /// A number; the error says which key is wrong.
+    pub fn number<T: std::str::FromStr>(&mut self, key: &str) -> Result<Option<T>, ClientError> {
+        let Some(text) = self.text(key) else { return Ok(None) };
+        let parsed = text.trim().parse().ok();
+        let wrong = || {
+            ClientError::Usage(format!("Invalid value {text} for configuration {key}: not a number in range"))
+        };
+        parsed.map(Some).ok_or_else(wrong)
+    }
+
+    /// Says on standard error which keys were not understood.
+    pub fn warn_of_the_rest(&self) {
+        for key in self.values.keys() {
+            eprintln!("tidemill: the property {key} is not known here and has no effect");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_go_over_the_file() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, b"acks=1\nlinger.ms=3\n").unwrap();
+        let arguments = ["acks=all".to_owned(), "key.separator==".to_owned()];
+        let mut properties = Properties::read(Some(file.path()), &arguments).unwrap();
+        assert_eq!(properties.text("acks").as_deref(), Some("all"));
+        assert_eq!(properties.number::<u64>("linger.ms").unwrap(), Some(3));
+        assert_eq!(properties.text("key.separator").as_deref(), Some("="));
+        assert!(Properties::read(None, &["acks".to_owned()]).is_err());
+        assert!(Properties::read(None, &["n=x".to_owned()]).unwrap().number::<u64>("n").is_err());
+    }
+}
