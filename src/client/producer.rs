@@ -465,6 +465,7 @@ fn repeat(error: &ClientError) -> ClientError {
 
 fn producer_id(cluster: &mut Cluster, config: &ProducerConfig) -> Result<(i64, i16), ClientError> {
     let request = InitProducerIdRequest::default()
+        .with_transactional_id(None)
         .with_transaction_timeout_ms(i32::MAX)
         .with_producer_id(ProducerId(-1))
         .with_producer_epoch(-1);
