@@ -15,6 +15,8 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -215,6 +217,41 @@ pub enum FileError {
     },
     /// The device failed with this errno: the log directory goes offline.
     Io(i32),
+}
+
+/// A range of bytes on its way to a socket: the only thing about a log that crosses shards. The
+/// bytes stay readable for as long as the span lives, also when the file is deleted.
+#[derive(Clone, Debug)]
+pub enum ByteSpan {
+    /// A range of an open file, counted by everyone who still sends from it.
+    File {
+        /// The open file.
+        file: Arc<OwnedFd>,
+        /// First byte.
+        position: u64,
+        /// How many bytes.
+        length: u64,
+    },
+    /// Bytes already in memory.
+    Memory(Bytes),
+}
+
+impl ByteSpan {
+    /// How many bytes it covers.
+    pub fn length(&self) -> u64 {
+        match self {
+            Self::File { length, .. } => *length,
+            Self::Memory(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// Keeps only the first bytes.
+    pub fn truncate(&mut self, length_max: u64) {
+        match self {
+            Self::File { length, .. } => *length = length_max.min(*length),
+            Self::Memory(bytes) => bytes.truncate(usize::try_from(length_max).unwrap_or(usize::MAX)),
+        }
+    }
 }
 
 /// How a file operation ended.

@@ -1,1 +1,507 @@
 //! One shard's pure half: its partitions, its connections' requests and its copy of the Image.
+//!
+//! The shell (`src/shard/`, or `tests/sim/` in the simulator) feeds it frames, messages of other
+//! shards, completions and the time, and carries out the [`Output`]s it leaves. Nothing here
+//! waits: a step runs to its end, and what comes back later is another input.
+//!
+//! A *turn* is everything between two calls of [`Shard::end_turn`]. Batches gathered in a turn
+//! are written together at its end: group commit without timers.
+//!
+//! Invariant: a partition has exactly one owning shard; others see only the view and byte spans.
+
+mod checkpoint;
+mod control;
+mod message;
+mod replicas;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use slab::Slab;
+
+pub use checkpoint::Checkpoints;
+pub use control::{ControlHost, ControlStart};
+pub use message::{ConnectionKey, Delivery, Message, Output, Owner, Progress};
+pub use replicas::{DirectoryFacts, FoundReplica, Opened, Replicas};
+
+use crate::controller::{ControllerRequest, ShardId};
+use crate::effect::{ByteSpan, FileResult, Now, Ticket};
+use crate::log::RecoveryError;
+use crate::partition::{Answer, ReadFound, ReplyTo};
+use crate::request::{
+    Answered, Call, CloseReason, ClusterView, Connection, FetchSessions, Node, Outbox, ProducerIds,
+    RequestContext, Scene, Timer, Work,
+};
+
+/// One shard of the broker.
+#[derive(Debug)]
+pub struct Shard {
+    id: ShardId,
+    node: Arc<Node>,
+    view: Arc<ClusterView>,
+    connections: Slab<(u32, Connection)>,
+    generation_next: u32,
+    sessions: FetchSessions,
+    producer_ids: ProducerIds,
+    timers: BTreeSet<Timer>,
+    replicas: Replicas,
+    control: Option<Box<ControlHost>>,
+    /// What is to be carried on inside this step; empty between steps.
+    todo: VecDeque<Todo>,
+    /// Messages of a sender whose view is ahead of ours, in order.
+    held_back: VecDeque<(ShardId, Message)>,
+    outputs: Vec<Output>,
+    dirty: Vec<ConnectionKey>,
+    admitted_bytes: usize,
+    calls: Vec<Call>,
+    controls: Vec<(ReplyTo, ControllerRequest)>,
+    new_timers: Vec<Timer>,
+    /// The view whose application is not yet told.
+    applying: Option<u64>,
+    stopping: bool,
+}
+
+#[derive(Debug)]
+enum Todo {
+    Call(Call),
+    Control(ReplyTo, Box<ControllerRequest>),
+    Answer(ReplyTo, Answered),
+    Pump(ConnectionKey),
+    Local(Message),
+}
+
+impl Shard {
+    /// A shard that knows nobody yet; its partitions come with the first view.
+    pub fn new(
+        id: ShardId,
+        node: Arc<Node>,
+        view: Arc<ClusterView>,
+        directories: Arc<[DirectoryFacts]>,
+        control: Option<Box<ControlHost>>,
+    ) -> Self {
+        let session_slots = node.config.fetch_session_slots.div_ceil(u32::from(node.shard_count)) as usize;
+        let replicas = Replicas::new(id, node.config.node_id, directories);
+        Self {
+            id,
+            node,
+            view,
+            connections: Slab::new(),
+            generation_next: 1,
+            sessions: FetchSessions::new(id, session_slots),
+            producer_ids: ProducerIds::default(),
+            timers: BTreeSet::new(),
+            replicas,
+            control,
+            todo: VecDeque::new(),
+            held_back: VecDeque::new(),
+            outputs: Vec::new(),
+            dirty: Vec::new(),
+            admitted_bytes: 0,
+            calls: Vec::new(),
+            controls: Vec::new(),
+            new_timers: Vec::new(),
+            applying: None,
+            stopping: false,
+        }
+    }
+
+    /// Begins: the controller's shard starts its log; every shard asks for what it needs.
+    pub fn start(&mut self, now: Now) {
+        if let Some(control) = &mut self.control {
+            control.start(&self.node.config, &mut self.outputs);
+        }
+        self.run_control(now);
+        self.work(now);
+    }
+
+    /// This shard's number on its node.
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// The cluster as this shard sees it.
+    pub fn view(&self) -> &Arc<ClusterView> {
+        &self.view
+    }
+
+    /// The replicas of this shard.
+    pub fn replicas(&self) -> &Replicas {
+        &self.replicas
+    }
+
+    /// Bytes of all frames whose requests are not answered yet; the shell admits frames by it.
+    pub fn admitted_bytes(&self) -> usize {
+        self.admitted_bytes
+    }
+
+    /// Takes the outputs left since the last call. The vector given comes back in their place,
+    /// so that two of them serve for ever.
+    pub fn take_outputs(&mut self, into: &mut Vec<Output>) {
+        into.clear();
+        std::mem::swap(&mut self.outputs, into);
+    }
+
+    /// A connection was accepted.
+    pub fn connect(&mut self, context: RequestContext) -> ConnectionKey {
+        let generation = self.generation_next;
+        self.generation_next = self.generation_next.wrapping_add(1);
+        let slot = self.connections.insert((generation, Connection::new(context)));
+        ConnectionKey {
+            slot: u32::try_from(slot).expect("connections are bounded by descriptors"),
+            generation,
+        }
+    }
+
+    /// A connection is gone, whoever closed it.
+    pub fn disconnect(&mut self, now: Now, key: ConnectionKey) {
+        if self.connection(key).is_none() {
+            return;
+        }
+        let (_, connection) = self.connections.remove(key.slot as usize);
+        let listener = connection.context.listener;
+        let (works, frame_bytes) = connection.abandon();
+        self.admitted_bytes -= frame_bytes;
+        for (number, work) in works {
+            let to = self.address(key, number);
+            self.in_scene(now, listener, |scene| work.cancel(to, scene));
+        }
+        self.work(now);
+    }
+
+    fn connection(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
+        let (generation, connection) = self.connections.get_mut(key.slot as usize)?;
+        (*generation == key.generation).then_some(connection)
+    }
+
+    /// The unsent answers of a connection.
+    pub fn outbox(&mut self, key: ConnectionKey) -> Option<&mut Outbox> {
+        self.connection(key).map(|connection| &mut connection.outbox)
+    }
+
+    /// How many requests of a connection are not answered yet.
+    pub fn in_flight(&mut self, key: ConnectionKey) -> usize {
+        self.connection(key).map_or(0, |connection| connection.in_flight())
+    }
+
+    fn address(&self, key: ConnectionKey, request: u32) -> ReplyTo {
+        ReplyTo { shard: self.id.0, connection: key.slot, generation: key.generation, request, part: 0 }
+    }
+
+    /// A whole frame has arrived, without its length prefix.
+    pub fn frame(&mut self, now: Now, key: ConnectionKey, frame: Bytes) {
+        let frame_bytes = frame.len();
+        let Some(connection) = self.connection(key) else { return };
+        match connection.accept(frame) {
+            Ok(()) => {
+                self.admitted_bytes += frame_bytes;
+                self.todo.push_back(Todo::Pump(key));
+                self.work(now);
+            }
+            Err(reason) => self.outputs.push(Output::Close(key, reason)),
+        }
+    }
+
+    /// A message of another shard has arrived.
+    pub fn message(&mut self, now: Now, from: ShardId, message: Message) {
+        self.take_message(now, from, message);
+        self.work(now);
+    }
+
+    fn take_message(&mut self, now: Now, from: ShardId, message: Message) {
+        if self.must_hold_back(from, &message) {
+            return self.held_back.push_back((from, message));
+        }
+        match message {
+            Message::Call { call, .. } => self.todo.push_back(Todo::Call(call)),
+            Message::Delivery(Delivery { to, answer, span }) => {
+                self.todo.push_back(Todo::Answer(to, Answered::Partition(answer, span)));
+            }
+            Message::Control { to, request } => self.todo.push_back(Todo::Control(to, request)),
+            Message::Controlled { to, answer } => {
+                self.todo.push_back(Todo::Answer(to, Answered::Controller(answer)));
+            }
+            Message::Publish(view) => self.adopt(now, view),
+            Message::Applied(version) => self.applied(now, from, version),
+            Message::Survey => {
+                let (progress, opening) = (self.replicas.progress(), self.replicas.opening());
+                self.tell_control(Message::Surveyed(progress, opening));
+            }
+            Message::Surveyed(progress, opening) => self.surveyed(from, (progress, opening), false),
+            Message::Stop => self.stop(now),
+            Message::Stopped(progress) => self.surveyed(from, (progress, 0), true),
+        }
+    }
+
+    /// A call routed by a view that we have not adopted yet waits, and so does everything behind
+    /// it from the same sender: the order per connection and partition holds.
+    fn must_hold_back(&self, from: ShardId, message: &Message) -> bool {
+        let Message::Call { version, .. } = message else { return false };
+        *version > self.view.version || self.held_back.iter().any(|(sender, _)| *sender == from)
+    }
+
+    /// A new view: partitions are opened, changed and retired until they agree with it.
+    fn adopt(&mut self, now: Now, view: Arc<ClusterView>) {
+        let version = view.version;
+        self.view = Arc::clone(&view);
+        self.replicas.reconcile(now, &view);
+        self.drain_replicas();
+        self.applying = Some(version);
+        for (from, message) in std::mem::take(&mut self.held_back) {
+            self.take_message(now, from, message);
+        }
+    }
+
+    /// A message for the controller's shard, which may be this one.
+    fn tell_control(&mut self, message: Message) {
+        if self.control.is_some() {
+            self.todo.push_back(Todo::Local(message));
+        } else {
+            self.outputs.push(Output::Send(ShardId(0), message));
+        }
+    }
+
+    /// A file operation has ended.
+    pub fn completed(&mut self, now: Now, owner: Owner, ticket: Ticket, result: FileResult) {
+        match owner {
+            Owner::Replica(slot) => {
+                self.replicas.completed(now, slot, ticket, result);
+                self.drain_replicas();
+            }
+            Owner::Controller | Owner::Directory(_) => self.control_completed(now, owner, ticket, result),
+        }
+        self.work(now);
+    }
+
+    /// What a read found is open for sending, or could not be opened.
+    pub fn opened(&mut self, now: Now, slot: u32, to: ReplyTo, found: ReadFound, span: Option<ByteSpan>) {
+        self.replicas.operation_ended(slot);
+        let answer = if span.is_some() {
+            Answer::Read(found)
+        } else {
+            Answer::Failed {
+                error: crate::wire::ErrorCode::KafkaStorageError,
+                log_start_offset: found.log_start_offset,
+            }
+        };
+        self.deliver(Delivery { to, answer, span });
+        self.work(now);
+    }
+
+    /// The recovery of a replica has ended.
+    pub fn recovered(&mut self, now: Now, slot: u32, result: Result<Opened, RecoveryError>) {
+        self.replicas.recovered(now, slot, result, &self.view);
+        self.drain_replicas();
+        self.work(now);
+    }
+
+    /// The turn is over: what was gathered is written. To be called again while it leaves outputs.
+    pub fn end_turn(&mut self, now: Now) {
+        self.replicas.end_turn(now);
+        self.drain_replicas();
+        self.work(now);
+        for key in self.dirty.drain(..) {
+            self.outputs.push(Output::Flush(key));
+        }
+    }
+
+    /// When [`Shard::wake`] wants to be called next.
+    pub fn next_wake_ms(&self) -> Option<u64> {
+        let timers = [
+            self.timers.first().map(|timer| timer.at_ms),
+            self.replicas.next_wake_ms(),
+            self.control.as_ref().and_then(|control| control.next_wake_ms()),
+        ];
+        timers.into_iter().flatten().min()
+    }
+
+    /// Time has passed.
+    pub fn wake(&mut self, now: Now) {
+        while let Some(timer) = self.timers.pop_first() {
+            if timer.at_ms > now.mono_ms {
+                self.timers.insert(timer);
+                break;
+            }
+            self.with_work(now, timer.to, |work, _, to, scene| work.timeout(to, scene));
+        }
+        self.replicas.wake(now);
+        self.drain_replicas();
+        self.control_wake(now);
+        self.work(now);
+    }
+
+    /// A clean stop of this shard: its replicas are closed, then [`Output::Closed`].
+    fn stop(&mut self, now: Now) {
+        self.stopping = true;
+        let keys = self
+            .connections
+            .iter()
+            .map(|(slot, (generation, _))| ConnectionKey { slot: slot as u32, generation: *generation });
+        self.outputs.extend(keys.map(|key| Output::Close(key, CloseReason::Stopping)));
+        self.replicas.close(now);
+        self.drain_replicas();
+    }
+
+    /// Runs everything that this step made possible, to its end.
+    fn work(&mut self, now: Now) {
+        loop {
+            while let Some(todo) = self.todo.pop_front() {
+                match todo {
+                    Todo::Call(call) => {
+                        self.replicas.call(now, call);
+                        self.drain_replicas();
+                    }
+                    Todo::Answer(to, answered) => self.answer(now, to, answered),
+                    Todo::Pump(key) => self.pump(now, key),
+                    Todo::Control(to, request) => self.control(now, to, request),
+                    Todo::Local(message) => self.take_message(now, self.id, message),
+                }
+            }
+            if !self.replicas.is_retiring()
+                && let Some(version) = self.applying.take()
+            {
+                self.tell_control(Message::Applied(version));
+            }
+            if self.stopping && self.replicas.all_gone() {
+                self.stopping = false;
+                let progress = self.replicas.closed_progress();
+                self.tell_control(Message::Stopped(progress));
+                self.outputs.push(Output::Closed);
+            }
+            if self.todo.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Starts what may start and encodes what is next on the wire, until neither goes on.
+    fn pump(&mut self, now: Now, key: ConnectionKey) {
+        loop {
+            let Some(connection) = self.connection(key) else { return };
+            let listener = connection.context.listener;
+            if let Some((header, work, frame_bytes)) = connection.next_done() {
+                let mut outbox = std::mem::take(&mut connection.outbox);
+                self.admitted_bytes -= frame_bytes;
+                let encoded = self.in_scene(now, listener, |scene| work.encode(&header, &mut outbox, scene));
+                if let Some(connection) = self.connection(key) {
+                    connection.outbox = outbox;
+                }
+                match encoded {
+                    Ok(()) if !self.dirty.contains(&key) => self.dirty.push(key),
+                    Ok(()) => {}
+                    Err(reason) => return self.outputs.push(Output::Close(key, reason)),
+                }
+                continue;
+            }
+            let Some((number, header, body)) = connection.next_start() else { return };
+            let to = self.address(key, number);
+            match self.in_scene(now, listener, |scene| Work::start(&header, body, to, scene)) {
+                Ok(work) => {
+                    if let Some(connection) = self.connection(key) {
+                        connection.run(number, work);
+                    }
+                }
+                Err(reason) => return self.outputs.push(Output::Close(key, reason)),
+            }
+        }
+    }
+
+    /// Gives an answer to the request that waits for it.
+    fn answer(&mut self, now: Now, to: ReplyTo, answered: Answered) {
+        self.with_work(now, to, |work, header, to, scene| work.answer(header, to, answered, scene));
+    }
+
+    /// Steps one running request and pumps its connection when that finished it.
+    fn with_work(
+        &mut self,
+        now: Now,
+        to: ReplyTo,
+        step: impl FnOnce(&mut Work, &crate::wire::header::RequestHeader, ReplyTo, &mut Scene),
+    ) {
+        let key = ConnectionKey { slot: to.connection, generation: to.generation };
+        let Some((_, connection)) =
+            self.connections.get_mut(to.connection as usize).filter(|(g, _)| *g == to.generation)
+        else {
+            return;
+        };
+        let listener = connection.context.listener;
+        let Some((header, work)) = connection.running(to.request) else { return };
+        let mut scene = Scene {
+            now,
+            shard: self.id,
+            node: &self.node,
+            view: &self.view,
+            listener,
+            sessions: &mut self.sessions,
+            producer_ids: &mut self.producer_ids,
+            calls: &mut self.calls,
+            controls: &mut self.controls,
+            timers: &mut self.new_timers,
+        };
+        step(work, header, to, &mut scene);
+        let done = work.is_done();
+        self.route();
+        if done {
+            self.todo.push_back(Todo::Pump(key));
+        }
+    }
+
+    fn in_scene<T>(&mut self, now: Now, listener: usize, step: impl FnOnce(&mut Scene) -> T) -> T {
+        let mut scene = Scene {
+            now,
+            shard: self.id,
+            node: &self.node,
+            view: &self.view,
+            listener,
+            sessions: &mut self.sessions,
+            producer_ids: &mut self.producer_ids,
+            calls: &mut self.calls,
+            controls: &mut self.controls,
+            timers: &mut self.new_timers,
+        };
+        let result = step(&mut scene);
+        self.route();
+        result
+    }
+
+    /// Sends what requests left in their scene to where it belongs.
+    fn route(&mut self) {
+        self.timers.extend(self.new_timers.drain(..));
+        for call in self.calls.drain(..) {
+            match self.view.placement.shard_of(call.topic_id, call.partition) {
+                Some((owner, _)) if owner != self.id => {
+                    let version = self.view.version;
+                    self.outputs.push(Output::Send(owner, Message::Call { version, call }));
+                }
+                // Also where the partition is not on this node: the table of replicas refuses it.
+                _ => self.todo.push_back(Todo::Call(call)),
+            }
+        }
+        for (to, request) in self.controls.drain(..) {
+            let request = Box::new(request);
+            if self.control.is_some() {
+                self.todo.push_back(Todo::Control(to, request));
+            } else {
+                self.outputs.push(Output::Send(ShardId(0), Message::Control { to, request }));
+            }
+        }
+    }
+
+    /// Brings an answer to its connection's shard.
+    fn deliver(&mut self, delivery: Delivery) {
+        if delivery.to.shard == self.id.0 {
+            let answered = Answered::Partition(delivery.answer, delivery.span);
+            self.todo.push_back(Todo::Answer(delivery.to, answered));
+        } else {
+            self.outputs.push(Output::Send(ShardId(delivery.to.shard), Message::Delivery(delivery)));
+        }
+    }
+
+    /// Hands on the answers that partitions gave.
+    fn drain_replicas(&mut self) {
+        self.outputs.append(&mut self.replicas.outputs);
+        while let Some(delivery) = self.replicas.take_delivery() {
+            self.deliver(delivery);
+        }
+    }
+}

@@ -265,10 +265,14 @@ impl Log {
         }
     }
 
+    /// Whether anything is on its way.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.gather.is_idle() || !self.jobs.is_idle() || self.syncs.in_flight.is_some()
+    }
+
     /// Plans the last job once nothing is on its way.
     pub(super) fn advance_close(&mut self) {
-        let busy = !self.gather.is_idle() || !self.jobs.is_idle() || self.syncs.in_flight.is_some();
-        if self.state != State::Closing || busy {
+        if self.state != State::Closing || self.is_busy() {
             return;
         }
         self.state = State::LastJob;

@@ -18,8 +18,7 @@ impl Log {
     }
 
     pub(super) fn advance_retire(&mut self) {
-        let busy = !self.gather.is_idle() || !self.jobs.is_idle() || self.syncs.in_flight.is_some();
-        if self.state == State::Retiring && !busy {
+        if self.state == State::Retiring && !self.is_busy() {
             self.jobs.plan(Purpose::Retire, vec![FileOp::RetireDir, FileOp::SyncParent]);
         }
     }

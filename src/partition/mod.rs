@@ -1,1 +1,280 @@
 //! One replica as a pure state machine: inputs in, effects out.
+//!
+//! What it is: the role of this replica (leader or follower), leader and partition epochs, the
+//! ISR, the high watermark, the log, and who waits. What it is not: a file, a socket or a clock.
+//!
+//! Invariants, asserted after every step ([`Partition::check_invariants`]): the high watermark is
+//! not above the log end; it does not go back within a leader epoch; the ISR is a subset of the
+//! replicas and holds the leader; nobody waits on a replica that does not lead.
+
+mod effect;
+mod leader;
+mod read;
+mod wait;
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+pub use effect::{Acks, Answer, Effect, Isolation, OffsetQuery, Op, Read, ReadFound, ReplyTo};
+
+use crate::config::TopicConfig;
+use crate::effect::{FileResult, Now, Ticket};
+use crate::log::{Log, LogEvent, LogPosition};
+use crate::wire::ErrorCode;
+use read::Lookups;
+use wait::{ParkedProduces, Watches, fail};
+
+/// What the Image says of a partition, as far as one replica is concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// Broker that leads, -1 for none.
+    pub leader: i32,
+    /// Rises with every change of leader.
+    pub leader_epoch: i32,
+    /// Rises with every change of this assignment.
+    pub partition_epoch: i32,
+    /// Every replica, the preferred leader first.
+    pub replicas: SmallVec<[i32; 3]>,
+    /// The replicas that are in sync.
+    pub isr: SmallVec<[i32; 3]>,
+}
+
+/// Whether the replica can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// It serves what its role allows.
+    Online,
+    /// A clean stop is under way: nothing new is taken.
+    Closing,
+    /// Its topic is deleted: the directory goes away.
+    Retiring,
+    /// Its log directory failed.
+    Offline,
+}
+
+/// One replica of one partition.
+#[derive(Debug)]
+pub struct Partition {
+    node_id: i32,
+    state: State,
+    assignment: Assignment,
+    config: Arc<TopicConfig>,
+    log: Log,
+    high_watermark: LogPosition,
+    written: ParkedProduces,
+    committed: ParkedProduces,
+    watches: Watches,
+    lookups: Lookups,
+    end_turn_asked: bool,
+}
+
+impl Partition {
+    /// A replica over its log, before its first [`Partition::assign`]. `high_watermark` is what
+    /// the checkpoint remembers; it is cut to what the log holds.
+    pub fn new(node_id: i32, config: Arc<TopicConfig>, log: Log) -> Self {
+        let high_watermark = log.log_end_position();
+        Self {
+            node_id,
+            state: State::Online,
+            assignment: Assignment {
+                leader: -1,
+                leader_epoch: -1,
+                partition_epoch: -1,
+                replicas: SmallVec::new(),
+                isr: SmallVec::new(),
+            },
+            config,
+            log,
+            high_watermark,
+            written: ParkedProduces::default(),
+            committed: ParkedProduces::default(),
+            watches: Watches::default(),
+            lookups: Lookups::default(),
+            end_turn_asked: false,
+        }
+    }
+
+    /// The log, for checkpoints, metrics and the bytes of the append in flight.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// First offset that is not yet on every in-sync replica.
+    pub fn high_watermark(&self) -> i64 {
+        self.high_watermark.offset
+    }
+
+    /// First offset that a transaction still holds back. Transactions do not exist yet, so no
+    /// offset below the high watermark is ever held back; readers go through here all the same.
+    pub fn last_stable_offset(&self) -> i64 {
+        self.last_stable_position().offset
+    }
+
+    fn last_stable_position(&self) -> LogPosition {
+        self.high_watermark
+    }
+
+    fn is_leader(&self) -> bool {
+        self.assignment.leader == self.node_id
+    }
+
+    /// Takes over what a new Image says. A change of leader epoch answers everyone who waits;
+    /// they look up the leader and come again.
+    pub fn assign(&mut self, now: Now, assignment: Assignment, effects: &mut Vec<Effect>) {
+        assert!(assignment.leader_epoch >= self.assignment.leader_epoch, "leader epochs never go back");
+        let new_epoch = assignment.leader_epoch > self.assignment.leader_epoch;
+        self.assignment = assignment;
+        if new_epoch {
+            self.send_everyone_away(ErrorCode::NotLeaderOrFollower, effects);
+        }
+        if self.is_leader() {
+            self.advance(effects);
+        }
+        self.settle(now, effects);
+    }
+
+    /// Takes over a changed topic configuration.
+    pub fn configure(&mut self, now: Now, config: Arc<TopicConfig>, effects: &mut Vec<Effect>) {
+        self.log.set_config(Arc::clone(&config));
+        self.config = config;
+        self.settle(now, effects);
+    }
+
+    /// A request part from a connection.
+    pub fn call(&mut self, now: Now, to: ReplyTo, op: Op, effects: &mut Vec<Effect>) {
+        if let Op::Unwatch = op {
+            self.watches.remove(to);
+            return;
+        }
+        if let Some(error) = self.refusal() {
+            effects.push(fail(to, error));
+            return;
+        }
+        match op {
+            Op::Append { batch, acks, deadline_ms } => {
+                self.append(now, to, &batch, acks, deadline_ms, effects);
+            }
+            Op::Read(read) => self.read(to, read, effects),
+            Op::Offset { query, current_leader_epoch } => {
+                self.offset(to, query, current_leader_epoch, effects);
+            }
+            Op::Unwatch => {}
+        }
+        self.settle(now, effects);
+    }
+
+    fn refusal(&self) -> Option<ErrorCode> {
+        match self.state {
+            State::Offline => Some(ErrorCode::KafkaStorageError),
+            State::Retiring => Some(ErrorCode::UnknownTopicOrPartition),
+            State::Closing => Some(ErrorCode::NotLeaderOrFollower),
+            State::Online if !self.is_leader() => Some(ErrorCode::NotLeaderOrFollower),
+            State::Online => None,
+        }
+    }
+
+    /// A file operation has ended.
+    pub fn completed(&mut self, now: Now, ticket: Ticket, result: FileResult, effects: &mut Vec<Effect>) {
+        if let Some(waiting) = self.lookups.take(ticket) {
+            self.lookup_read(waiting, result, effects);
+            return self.settle(now, effects);
+        }
+        match self.log.completed(now, ticket, result) {
+            LogEvent::None => {}
+            LogEvent::Appended => self.advance(effects),
+            LogEvent::Dropped { from_offset, error: _ } => {
+                // Whether the device is full or the write came up short, the client may retry.
+                self.written.fail_above(from_offset, ErrorCode::KafkaStorageError, effects);
+                self.committed.fail_above(from_offset, ErrorCode::KafkaStorageError, effects);
+            }
+            LogEvent::Offline(_) => {
+                self.state = State::Offline;
+                self.send_everyone_away(ErrorCode::KafkaStorageError, effects);
+                effects.push(Effect::Offline);
+            }
+            LogEvent::Retired => effects.push(Effect::Retired),
+            LogEvent::Closed | LogEvent::Deleted => effects.push(Effect::Gone),
+        }
+        self.settle(now, effects);
+    }
+
+    /// The turn is over: what was gathered is written.
+    pub fn end_turn(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.end_turn_asked = false;
+        self.log.end_turn(now);
+        self.settle(now, effects);
+    }
+
+    /// When [`Partition::wake`] wants to be called, in monotonic milliseconds.
+    pub fn next_wake_ms(&self) -> Option<u64> {
+        let deadlines =
+            [self.log.next_wake_ms(), self.committed.next_deadline_ms(), self.written.next_deadline_ms()];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// Time has passed: deadlines, paced syncs, rolls by age, delayed deletion.
+    pub fn wake(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.written.expire(now.mono_ms, effects);
+        self.committed.expire(now.mono_ms, effects);
+        self.log.wake(now);
+        self.settle(now, effects);
+    }
+
+    /// A clean stop: nothing new is taken, the log is made durable, then [`Effect::Gone`].
+    pub fn close(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.state == State::Offline {
+            return effects.push(Effect::Gone);
+        }
+        self.state = State::Closing;
+        self.log.begin_close(now);
+        self.settle(now, effects);
+    }
+
+    /// The topic is deleted: everyone who waits learns it, the directory is renamed and after
+    /// `file.delete.delay.ms` deleted, then [`Effect::Gone`].
+    pub fn retire(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.state = State::Retiring;
+        self.send_everyone_away(ErrorCode::UnknownTopicOrPartition, effects);
+        self.log.begin_delete(now);
+        self.settle(now, effects);
+    }
+
+    fn send_everyone_away(&mut self, error: ErrorCode, effects: &mut Vec<Effect>) {
+        self.written.fail_above(-1, error, effects);
+        self.committed.fail_above(-1, error, effects);
+        self.watches.fire_all(effects);
+    }
+
+    /// Hands over the operations that became possible. Every step ends here.
+    fn settle(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        while let Some((ticket, op)) = self.log.next_op(now) {
+            effects.push(Effect::File(ticket, op));
+        }
+        if self.log.wants_end_turn() && !self.end_turn_asked {
+            self.end_turn_asked = true;
+            effects.push(Effect::EndTurn);
+        }
+        self.check_invariants();
+    }
+
+    /// What must hold between steps (DESIGN §6); a violation ends the process.
+    pub fn check_invariants(&self) {
+        assert!(self.high_watermark.offset <= self.log.log_end(), "high watermark above the log end");
+        assert!(self.log.log_end() <= self.log.written_end(), "log end above the written end");
+        assert!(self.log.written_end() <= self.log.reserved_end(), "written end above the reserved end");
+        let assignment = &self.assignment;
+        assert!(
+            assignment.isr.iter().all(|id| assignment.replicas.contains(id)),
+            "the ISR is a subset of the replicas"
+        );
+        assert!(
+            assignment.leader < 0 || assignment.isr.contains(&assignment.leader),
+            "the leader is in sync"
+        );
+        if self.state == State::Online && !self.is_leader() {
+            assert!(self.written.is_empty(), "a produce waits on a replica that does not lead");
+            assert!(self.watches.is_empty(), "a reader waits on a replica that does not lead");
+        }
+    }
+}

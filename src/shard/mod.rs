@@ -1,1 +1,39 @@
-//! The shell: the only place of the broker that names glommio, sockets, files, the clock and randomness.
+//! The shell: the only place of the broker that names glommio, sockets, files, the clock and
+//! randomness. It executes what the broker asks and decides nothing.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | [`node`] | the start and the end of a node |
+//! | `boot` | what a start reads and checks before any shard runs |
+//! | `runtime` | one shard at work: its turn |
+//! | `connection`, `transfer` | bytes off a socket and onto it |
+//! | `listener` | accepting, and spreading connections over shards |
+//! | `files`, `file_ops` | an owner's files: what runs on the shard, and how |
+//! | `helpers` | threads for whatever can wait for a device |
+//! | `mesh`, `bell` | lanes between shards, and waking them |
+//! | `counters`, `clock` | what is counted, what time it is |
+
+mod bell;
+mod boot;
+mod clock;
+mod connection;
+mod counters;
+mod file_ops;
+mod files;
+mod helpers;
+mod listener;
+mod mesh;
+pub mod node;
+mod runtime;
+mod transfer;
+
+/// One line for the operator.
+fn say(line: &str) {
+    eprintln!("tidemill: {line}");
+}
+
+/// The node cannot go on.
+fn die(why: &str) -> ! {
+    eprintln!("tidemill: fatal: {why}");
+    std::process::exit(1)
+}

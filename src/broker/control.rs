@@ -1,0 +1,291 @@
+//! The controller's shard: feeds the controller, publishes what it decides to every shard, holds
+//! its answers until every shard has applied them, and writes the node's checkpoints.
+//!
+//! Views are published one at a time: the next one leaves when every shard has applied the last.
+//! Applied means that new replicas exist and the directories of removed ones are renamed, so a
+//! topic created again under its old name never meets the old directory.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use super::checkpoint::Checkpoints;
+use super::message::{Message, Output, Owner, Progress};
+use super::{Shard, Todo};
+use crate::config::{NodeConfig, TopicConfig};
+use crate::controller::storage::METADATA_DIRECTORY;
+use crate::controller::{
+    self, Controller, ControllerAnswer, ControllerRequest, Endpoint, Image, ImageDelta, ShardId,
+    ShardPlacement,
+};
+use crate::effect::{FileResult, Now, Ticket};
+use crate::partition::ReplyTo;
+use crate::request::{Answered, ClusterView};
+
+/// The token of the node's own registration; requests get tokens above it.
+const REGISTRATION: u64 = 0;
+
+/// What the controller's shard is given at start.
+pub struct ControlStart {
+    /// The controller, recovered from its log.
+    pub controller: Controller,
+    /// Which replica is on which shard and in which log directory.
+    pub placement: ShardPlacement,
+    /// The log directory in which each replica was found at start.
+    pub found: BTreeMap<(String, i32), u16>,
+    /// New with every start of the process.
+    pub incarnation: uuid::Uuid,
+    /// Where clients reach this node.
+    pub listeners: Vec<Endpoint>,
+    /// Which log directory holds the controller's log.
+    pub metadata_directory: u16,
+    /// What the node's log directories remember.
+    pub checkpoints: Checkpoints,
+}
+
+/// The controller and what it takes to serve it.
+pub struct ControlHost {
+    start: ControlStart,
+    inputs: VecDeque<controller::Input>,
+    outputs: Vec<controller::Output>,
+    wake_at_ms: Option<u64>,
+    /// Decided and not yet published.
+    decided: VecDeque<(Arc<Image>, ImageDelta)>,
+    /// The view that is being applied, and who has still to.
+    applying: Option<Applying>,
+    /// Image version that every shard has applied.
+    applied_image: u64,
+    answers: VecDeque<(u64, u64, ControllerAnswer)>,
+    waiting: BTreeMap<u64, ReplyTo>,
+    token_next: u64,
+}
+
+#[derive(Debug)]
+struct Applying {
+    view_version: u64,
+    image_version: u64,
+    missing: Vec<u16>,
+}
+
+impl fmt::Debug for ControlHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ControlHost").field("applying", &self.applying).finish_non_exhaustive()
+    }
+}
+
+impl ControlHost {
+    /// A host that has not begun.
+    pub fn new(start: ControlStart) -> Self {
+        Self {
+            start,
+            inputs: VecDeque::new(),
+            outputs: Vec::new(),
+            wake_at_ms: None,
+            decided: VecDeque::new(),
+            applying: None,
+            applied_image: 0,
+            answers: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            token_next: REGISTRATION + 1,
+        }
+    }
+
+    pub(super) fn start(&mut self, node: &NodeConfig, outputs: &mut Vec<Output>) {
+        let directory = self.start.metadata_directory;
+        let name = METADATA_DIRECTORY.to_string();
+        outputs.push(Output::Own { owner: Owner::Controller, directory, name });
+        for directory in 0..self.start.checkpoints.directories() {
+            let owner = Owner::Directory(directory);
+            outputs.push(Output::Own { owner, directory, name: String::new() });
+        }
+        let request = ControllerRequest::RegisterBroker {
+            node_id: node.node_id,
+            incarnation: self.start.incarnation,
+            listeners: self.start.listeners.clone(),
+            rack: node.rack.as_deref().map(Arc::from),
+        };
+        self.inputs.push_back(controller::Input::Tick);
+        self.inputs.push_back(controller::Input::Request { token: REGISTRATION, request });
+    }
+
+    pub(super) fn next_wake_ms(&self) -> Option<u64> {
+        [self.wake_at_ms, self.start.checkpoints.next_wake_ms()].into_iter().flatten().min()
+    }
+}
+
+impl Shard {
+    /// A request for the controller, which is on this shard.
+    pub(super) fn control(&mut self, now: Now, to: ReplyTo, request: Box<ControllerRequest>) {
+        let Some(control) = &mut self.control else { return };
+        let token = control.token_next;
+        control.token_next += 1;
+        control.waiting.insert(token, to);
+        control.inputs.push_back(controller::Input::Request { token, request: *request });
+        self.run_control(now);
+    }
+
+    pub(super) fn control_completed(&mut self, now: Now, owner: Owner, ticket: Ticket, result: FileResult) {
+        let Some(control) = &mut self.control else { return };
+        match owner {
+            Owner::Controller => {
+                control.inputs.push_back(controller::Input::Completed { ticket, result });
+                self.run_control(now);
+            }
+            Owner::Directory(directory) => {
+                control.start.checkpoints.completed(directory, ticket, result, &mut self.outputs);
+            }
+            Owner::Replica(_) => {}
+        }
+    }
+
+    pub(super) fn control_wake(&mut self, now: Now) {
+        let Some(control) = &mut self.control else { return };
+        if control.wake_at_ms.is_some_and(|at_ms| at_ms <= now.mono_ms) {
+            control.wake_at_ms = None;
+            control.inputs.push_back(controller::Input::Tick);
+        }
+        if control.start.checkpoints.survey_is_due(now, self.node.shard_count) {
+            self.tell_everyone(|| Message::Survey);
+        }
+        self.run_control(now);
+    }
+
+    /// Lets the controller work through its inputs, then carries on what it decided.
+    pub(super) fn run_control(&mut self, now: Now) {
+        let Some(control) = &mut self.control else { return };
+        let mut outputs = std::mem::take(&mut control.outputs);
+        while let Some(input) = control.inputs.pop_front() {
+            control.start.controller.step(now, input, &mut outputs);
+        }
+        for output in outputs.drain(..) {
+            match output {
+                controller::Output::File(ticket, op) => {
+                    self.outputs.push(Output::File(Owner::Controller, ticket, op));
+                }
+                controller::Output::Publish(image, delta) => control.decided.push_back((image, delta)),
+                controller::Output::Answer { token, version, answer } => {
+                    control.answers.push_back((token, version, answer));
+                }
+                controller::Output::WakeAt(at_ms) => control.wake_at_ms = Some(at_ms),
+                controller::Output::Fatal(why) => self.outputs.push(Output::Fatal(why)),
+            }
+        }
+        control.outputs = outputs;
+        self.publish_next();
+        self.release_answers();
+    }
+
+    /// Publishes everything decided since the last view, once that is applied everywhere.
+    fn publish_next(&mut self) {
+        let (view, node) = (&self.view, &self.node);
+        let Some(control) = &mut self.control else { return };
+        if control.applying.is_some() {
+            return;
+        }
+        let Some((image, delta)) = control.decided.pop_front() else { return };
+        let found = &control.start.found;
+        let placement = control.start.placement.assign(&image, &delta, |id, partition| {
+            let name = image.topic_by_id(id)?.name.to_string();
+            found.get(&(name, partition)).copied()
+        });
+        let mut topic_configs = view.topic_configs.clone();
+        for id in delta.topics_removed.keys() {
+            topic_configs.remove(id);
+        }
+        let changed: Vec<uuid::Uuid> = changed_topics(&image, &delta);
+        for topic in changed.iter().filter_map(|id| image.topic_by_id(*id)) {
+            topic_configs.insert(topic.id, Arc::new(effective_config(&image, &topic.name, &node.config)));
+        }
+        let version = view.version + 1;
+        let view = Arc::new(ClusterView {
+            version,
+            placement,
+            topic_configs,
+            changed: changed.into(),
+            removed: delta.topics_removed.keys().copied().collect(),
+            image,
+        });
+        let missing = (0..node.shard_count).collect();
+        let image_version = view.image.version();
+        control.applying = Some(Applying { view_version: version, image_version, missing });
+        self.tell_everyone(|| Message::Publish(Arc::clone(&view)));
+    }
+
+    /// A shard's replicas agree with a view.
+    pub(super) fn applied(&mut self, now: Now, from: ShardId, version: u64) {
+        let Some(control) = &mut self.control else { return };
+        let Some(applying) = &mut control.applying else { return };
+        if applying.view_version != version {
+            return;
+        }
+        applying.missing.retain(|shard| *shard != from.0);
+        if applying.missing.is_empty() {
+            control.applied_image = applying.image_version;
+            control.applying = None;
+            self.run_control(now);
+        }
+    }
+
+    /// Hands out the answers that every shard agrees with.
+    fn release_answers(&mut self) {
+        let Some(control) = &mut self.control else { return };
+        while let Some((token, _, answer)) =
+            control.answers.pop_front_if(|(_, version, _)| *version <= control.applied_image)
+        {
+            if token == REGISTRATION {
+                self.outputs.push(Output::Ready);
+            }
+            let Some(to) = control.waiting.remove(&token) else { continue };
+            let answer = Box::new(answer);
+            if to.shard == self.id.0 {
+                self.todo.push_back(Todo::Answer(to, Answered::Controller(answer)));
+            } else {
+                self.outputs.push(Output::Send(ShardId(to.shard), Message::Controlled { to, answer }));
+            }
+        }
+    }
+
+    fn tell_everyone(&mut self, message: impl Fn() -> Message) {
+        for shard in 0..self.node.shard_count {
+            if shard == self.id.0 {
+                self.todo.push_back(Todo::Local(message()));
+            } else {
+                self.outputs.push(Output::Send(ShardId(shard), message()));
+            }
+        }
+    }
+
+    /// Begins a clean stop of the whole node; only the controller's shard does.
+    pub fn begin_stop(&mut self, now: Now) {
+        let Some(control) = &mut self.control else { return };
+        if control.start.checkpoints.begin_stop(self.node.shard_count) {
+            self.tell_everyone(|| Message::Stop);
+            self.work(now);
+        }
+    }
+
+    /// A shard has told how far its replicas have got; `last` if they are closed.
+    pub(super) fn surveyed(&mut self, from: ShardId, progress: (Vec<Progress>, usize), last: bool) {
+        let Some(control) = &mut self.control else { return };
+        control.start.checkpoints.surveyed(from, progress, last, &mut self.outputs);
+    }
+}
+
+/// Topics that a delta touches, also by their configuration or the node's.
+fn changed_topics(image: &Image, delta: &ImageDelta) -> Vec<uuid::Uuid> {
+    let mut changed = delta.topics_changed.clone();
+    for (resource, name) in &delta.configs {
+        match resource {
+            controller::ResourceType::Topic => changed.extend(image.topic(name).map(|topic| topic.id)),
+            _ => changed.extend(image.topics().map(|topic| topic.id)),
+        }
+    }
+    changed.into_iter().collect()
+}
+
+/// The node's defaults with the topic's overrides; an override that the node's table refuses
+/// (written by another version) leaves the default standing.
+fn effective_config(image: &Image, topic: &str, node: &NodeConfig) -> TopicConfig {
+    TopicConfig::effective(node, image.topic_config_overrides(topic))
+        .unwrap_or_else(|_| node.topic_defaults.clone())
+}

@@ -1,0 +1,149 @@
+//! What crosses a shard's border: towards other shards ([`Message`]) and towards the shell that
+//! carries out its wishes ([`Output`]).
+
+use std::sync::Arc;
+
+use crate::controller::{ControllerAnswer, ControllerRequest, ShardId};
+use crate::effect::{ByteSpan, FileOp, Ticket};
+use crate::log::Recovery;
+use crate::partition::{Answer, ReadFound, ReplyTo};
+use crate::request::{Call, CloseReason, ClusterView};
+
+/// A connection on this shard. The generation tells successive connections in one slot apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionKey {
+    /// Its slot.
+    pub slot: u32,
+    /// How many connections had the slot before, plus one.
+    pub generation: u32,
+}
+
+/// An answer on its way back to the connection's shard.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The request part.
+    pub to: ReplyTo,
+    /// The answer.
+    pub answer: Answer,
+    /// The bytes that a read found, open for sending.
+    pub span: Option<ByteSpan>,
+}
+
+/// How far one replica has got, for the checkpoint files of its log directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Which of the node's log directories.
+    pub directory: u16,
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// The partition's index.
+    pub partition: i32,
+    /// Everything below is synced.
+    pub recovery_point: i64,
+    /// First offset there is.
+    pub log_start_offset: i64,
+    /// First offset that is not committed.
+    pub high_watermark: i64,
+    /// Base offset of the first segment: a higher log start offset must be remembered.
+    pub segment_base_offset: i64,
+}
+
+/// What one shard says to another of its node.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// A request part for a partition there, routed by this version of the view. An owner that
+    /// is behind takes nothing more from this sender until it has caught up.
+    Call {
+        /// The view's version.
+        version: u64,
+        /// The request part.
+        call: Call,
+    },
+    /// The answer to a call.
+    Delivery(Delivery),
+    /// To the controller's shard: a request that changes metadata.
+    Control {
+        /// Where the answer goes.
+        to: ReplyTo,
+        /// The request.
+        request: Box<ControllerRequest>,
+    },
+    /// From the controller's shard: its answer, once every shard has applied it.
+    Controlled {
+        /// The request part.
+        to: ReplyTo,
+        /// The answer.
+        answer: Box<ControllerAnswer>,
+    },
+    /// From the controller's shard: the cluster as it is now.
+    Publish(Arc<ClusterView>),
+    /// To the controller's shard: the sender's partitions agree with this version.
+    Applied(u64),
+    /// From the controller's shard: tell how far your replicas have got.
+    Survey,
+    /// To the controller's shard: how far the sender's replicas have got, and how many are still
+    /// being recovered.
+    Surveyed(Vec<Progress>, usize),
+    /// From the controller's shard: stop cleanly.
+    Stop,
+    /// To the controller's shard: the sender's replicas are closed.
+    Stopped(Vec<Progress>),
+}
+
+/// Whose directory a file operation is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Owner {
+    /// The replica in this slot of the shard.
+    Replica(u32),
+    /// The controller's own log, on its shard.
+    Controller,
+    /// One of the node's log directories, on the controller's shard.
+    Directory(u16),
+}
+
+/// What a shard asks of its shell.
+#[derive(Debug)]
+pub enum Output {
+    /// From now on this owner's directory is `<log directory>/<name>`.
+    Own {
+        /// The owner.
+        owner: Owner,
+        /// Which of the node's log directories.
+        directory: u16,
+        /// Name of the owner's directory in it.
+        name: String,
+    },
+    /// This owner asks nothing more: forget its directory and close its files.
+    Disown(Owner),
+    /// Carry out an operation and complete it.
+    File(Owner, Ticket, FileOp),
+    /// Open what a read found for sending, then deliver it.
+    Open {
+        /// Slot of the replica.
+        slot: u32,
+        /// Where the answer goes.
+        to: ReplyTo,
+        /// What was found; the span is there.
+        found: ReadFound,
+    },
+    /// Run a recovery in this replica's directory and hand back how it ended.
+    Recover(u32, Box<Recovery>),
+    /// Hand a message to another shard.
+    Send(ShardId, Message),
+    /// The connection has something to send.
+    Flush(ConnectionKey),
+    /// Close the connection, now.
+    Close(ConnectionKey, CloseReason),
+    /// The node is registered and every shard knows: clients may come.
+    Ready,
+    /// Something that the operator should know.
+    Say(String),
+    /// This log directory failed: nothing in it is served any more.
+    DirectoryOffline(u16),
+    /// The shard is closed: its part of a clean stop is done.
+    Closed,
+    /// The node has stopped cleanly: checkpoints and the clean-shutdown marker are written.
+    Finished,
+    /// The node cannot go on.
+    Fatal(String),
+}

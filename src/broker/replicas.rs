@@ -1,0 +1,567 @@
+//! The replicas of one shard: opened, changed and retired as each view says, stepped by slot.
+//!
+//! A slot is given back only when its replica is gone and none of its operations is in flight,
+//! so a late completion never reaches a successor.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use slab::Slab;
+use uuid::Uuid;
+
+use super::message::{Delivery, Output, Owner, Progress};
+use crate::config::TopicConfig;
+use crate::controller::{PartitionImage, ShardId};
+use crate::effect::{FileResult, Now, Ticket};
+use crate::log::{Log, Recovered, Recovery, RecoveryError, RecoveryPlan};
+use crate::partition::{Answer, Assignment, Effect, Partition};
+use crate::request::{Call, ClusterView};
+use crate::wire::ErrorCode;
+
+/// What the recovery of a replica found.
+#[derive(Debug)]
+pub enum Opened {
+    /// A log.
+    Log(Box<Recovered>),
+    /// No segment: a crash inside its creation, or every record was deleted.
+    Empty {
+        /// Where the first segment begins.
+        base_offset: i64,
+    },
+}
+
+/// A replica's directory that was there when the node started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundReplica {
+    /// Everything below is synced, by the checkpoint.
+    pub recovery_point: i64,
+    /// First offset there is, by the checkpoint.
+    pub log_start_offset: i64,
+}
+
+/// What the start found in one log directory.
+#[derive(Clone, Debug, Default)]
+pub struct DirectoryFacts {
+    /// The last stop was clean.
+    pub clean: bool,
+    /// The machine has not booted since: what was written is still there, synced or not.
+    pub same_boot: bool,
+    /// Replicas by topic and partition, those of the cluster's topics only.
+    pub found: BTreeMap<(String, i32), FoundReplica>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    topic_id: Uuid,
+    topic: Arc<str>,
+    partition: i32,
+    directory: u16,
+    state: State,
+    /// Operations handed to the shell whose completion is still to come.
+    in_flight: u32,
+    wake_at_ms: Option<u64>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Its log is being recovered; what the Image says meanwhile is read again afterwards.
+    Opening { then: Then },
+    /// It serves.
+    Open(Box<Partition>),
+    /// It is closed or deleted, or never came up.
+    Gone,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    Serve,
+    Close,
+    Retire,
+}
+
+/// A new replica that waits for the directory of an earlier topic to be renamed.
+#[derive(Debug)]
+struct Successor {
+    slot: u32,
+    image: PartitionImage,
+    config: Arc<TopicConfig>,
+}
+
+/// The replicas of one shard.
+#[derive(Debug)]
+pub struct Replicas {
+    shard: ShardId,
+    node_id: i32,
+    directories: Arc<[DirectoryFacts]>,
+    slots: Slab<Slot>,
+    by_partition: BTreeMap<(Uuid, i32), u32>,
+    /// Slots that want the end of the turn.
+    dirty: Vec<u32>,
+    wakes: BTreeSet<(u64, u32)>,
+    effects: Vec<Effect>,
+    deliveries: VecDeque<Delivery>,
+    closed: Vec<Progress>,
+    /// Removed replicas whose directory still has its old name.
+    retiring: BTreeSet<u32>,
+    successors: BTreeMap<u32, Successor>,
+    just_retired: Vec<u32>,
+    pub(super) outputs: Vec<Output>,
+}
+
+impl Replicas {
+    pub(super) fn new(shard: ShardId, node_id: i32, directories: Arc<[DirectoryFacts]>) -> Self {
+        Self {
+            shard,
+            node_id,
+            directories,
+            slots: Slab::new(),
+            by_partition: BTreeMap::new(),
+            dirty: Vec::new(),
+            wakes: BTreeSet::new(),
+            effects: Vec::new(),
+            deliveries: VecDeque::new(),
+            closed: Vec::new(),
+            retiring: BTreeSet::new(),
+            successors: BTreeMap::new(),
+            just_retired: Vec::new(),
+            outputs: Vec::new(),
+        }
+    }
+
+    /// The replica in a slot, if it serves.
+    pub fn partition(&self, slot: u32) -> Option<&Partition> {
+        match &self.slots.get(slot as usize)?.state {
+            State::Open(partition) => Some(partition),
+            State::Opening { .. } | State::Gone => None,
+        }
+    }
+
+    /// How many replicas are being recovered.
+    pub fn opening(&self) -> usize {
+        self.slots.iter().filter(|(_, slot)| matches!(slot.state, State::Opening { .. })).count()
+    }
+
+    /// Brings the replicas to what a view says of the topics it changed.
+    pub(super) fn reconcile(&mut self, now: Now, view: &ClusterView) {
+        for topic_id in view.removed.iter() {
+            let slots: Vec<u32> = self
+                .by_partition
+                .range((*topic_id, i32::MIN)..=(*topic_id, i32::MAX))
+                .map(|(_, s)| *s)
+                .collect();
+            for slot in slots {
+                self.retire(now, slot);
+            }
+        }
+        for topic_id in view.changed.iter() {
+            let Some(topic) = view.image.topic_by_id(*topic_id) else { continue };
+            let Some(config) = view.topic_configs.get(topic_id) else { continue };
+            for (index, image) in (0..).zip(&topic.partitions) {
+                let Some((shard, directory)) = view.placement.shard_of(*topic_id, index) else { continue };
+                if shard != self.shard || !image.replicas.contains(&self.node_id) {
+                    continue;
+                }
+                match self.by_partition.get(&(*topic_id, index)).copied() {
+                    Some(slot) => self.change(now, slot, image, config),
+                    None => {
+                        self.open(now, (*topic_id, Arc::clone(&topic.name), index), directory, image, config)
+                    }
+                }
+            }
+        }
+    }
+
+    fn open(
+        &mut self,
+        now: Now,
+        (topic_id, topic, partition): (Uuid, Arc<str>, i32),
+        directory: u16,
+        image: &PartitionImage,
+        config: &Arc<TopicConfig>,
+    ) {
+        let name = format!("{topic}-{partition}");
+        let facts = self.directories.get(usize::from(directory));
+        let found = facts.and_then(|facts| facts.found.get(&(topic.to_string(), partition)).copied());
+        let plan = facts.zip(found).map(|(facts, found)| RecoveryPlan {
+            clean: facts.clean,
+            same_boot: facts.same_boot,
+            recovery_point: found.recovery_point,
+            log_start_offset: found.log_start_offset,
+            config: Arc::clone(config),
+            wall_ms: now.wall_ms,
+        });
+        let slot = self.slots.insert(Slot {
+            topic_id,
+            topic,
+            partition,
+            directory,
+            state: State::Opening { then: Then::Serve },
+            in_flight: 0,
+            wake_at_ms: None,
+        }) as u32;
+        self.by_partition.insert((topic_id, partition), slot);
+        self.outputs.push(Output::Own { owner: Owner::Replica(slot), directory, name });
+        match plan {
+            Some(plan) => {
+                self.count_operation(slot);
+                self.outputs.push(Output::Recover(slot, Box::new(Recovery::new(plan))));
+            }
+            None => self.serve_new(now, slot, image, config),
+        }
+    }
+
+    fn serve_new(&mut self, now: Now, slot: u32, image: &PartitionImage, config: &Arc<TopicConfig>) {
+        let Some(entry) = self.slots.get(slot as usize) else { return };
+        let log = Log::create(entry.topic_id, Arc::clone(config), now, jitter_seed(entry));
+        self.serve(now, slot, log, image, config);
+    }
+
+    fn serve(&mut self, now: Now, slot: u32, log: Log, image: &PartitionImage, config: &Arc<TopicConfig>) {
+        let partition = Partition::new(self.node_id, Arc::clone(config), log);
+        if let Some(entry) = self.slots.get_mut(slot as usize) {
+            entry.state = State::Open(Box::new(partition));
+        }
+        self.step(slot, |partition, effects| partition.assign(now, assignment(image), effects));
+    }
+
+    fn change(&mut self, now: Now, slot: u32, image: &PartitionImage, config: &Arc<TopicConfig>) {
+        self.step(slot, |partition, effects| {
+            partition.configure(now, Arc::clone(config), effects);
+            partition.assign(now, assignment(image), effects);
+        });
+    }
+
+    fn retire(&mut self, now: Now, slot: u32) {
+        let Some(entry) = self.slots.get_mut(slot as usize) else { return };
+        self.by_partition.remove(&(entry.topic_id, entry.partition));
+        self.retiring.insert(slot);
+        match &mut entry.state {
+            State::Opening { then } => *then = Then::Retire,
+            State::Open(_) => self.step(slot, |partition, effects| partition.retire(now, effects)),
+            State::Gone => drop(self.retiring.remove(&slot)),
+        }
+    }
+
+    /// Whether a removed replica's directory still has its old name.
+    pub(super) fn is_retiring(&self) -> bool {
+        !self.retiring.is_empty()
+    }
+
+    /// A recovery has ended. What the view says by now decides what becomes of the replica.
+    pub(super) fn recovered(
+        &mut self,
+        now: Now,
+        slot: u32,
+        result: Result<Opened, RecoveryError>,
+        view: &ClusterView,
+    ) {
+        let Some(entry) = self.slots.get(slot as usize) else { return };
+        let (topic_id, index, directory) = (entry.topic_id, entry.partition, entry.directory);
+        let seed = jitter_seed(entry);
+        let name = format!("{}-{index}", entry.topic);
+        let then = match entry.state {
+            State::Opening { then } => then,
+            State::Open(_) | State::Gone => return,
+        };
+        let topic = view.image.topic_by_id(topic_id);
+        let image = topic.and_then(|topic| topic.partitions.get(usize::try_from(index).ok()?));
+        let config = view.topic_configs.get(&topic_id);
+        let (Some(image), Some(config)) = (image, config) else {
+            // Removed while it was being recovered; what is on disk is retired below.
+            return self.recovered_in_vain(now, slot, result, seed);
+        };
+        match result {
+            Ok(Opened::Log(recovered)) => {
+                self.take_over(now, slot, *recovered, image, config);
+            }
+            Ok(Opened::Empty { base_offset }) => {
+                let log = Log::create_at(topic_id, base_offset, Arc::clone(config), now, seed);
+                self.serve(now, slot, log, image, config);
+            }
+            Err(error) => {
+                self.outputs.push(Output::Say(format!("{name} cannot be opened: {error:?}")));
+                self.set_gone(slot);
+                self.outputs.push(Output::DirectoryOffline(directory));
+            }
+        }
+        if then == Then::Close {
+            self.step(slot, |partition, effects| partition.close(now, effects));
+        }
+        self.operation_ended(slot);
+    }
+
+    /// A recovered log goes into service, unless it is damaged where it was durable (nothing of
+    /// it is touched then) or belongs to an earlier topic of the same name, whose deletion the
+    /// last stop cut short.
+    fn take_over(
+        &mut self,
+        now: Now,
+        slot: u32,
+        recovered: Recovered,
+        image: &PartitionImage,
+        config: &Arc<TopicConfig>,
+    ) {
+        let Some(entry) = self.slots.get(slot as usize) else { return };
+        let (topic_id, seed) = (entry.topic_id, jitter_seed(entry));
+        let name = format!("{}-{}", entry.topic, entry.partition);
+        if let Some(quarantine) = &recovered.quarantined {
+            self.outputs.push(Output::Say(format!(
+                "{name} is damaged below its recovery point and stays offline, untouched: {quarantine:?}"
+            )));
+            return self.set_gone(slot);
+        }
+        let is_other = recovered.topic_id.is_some_and(|found| found != topic_id);
+        let log = Log::recovered(recovered, Arc::clone(config), now, seed);
+        if !is_other {
+            return self.serve(now, slot, log, image, config);
+        }
+        let successor = Successor { slot, image: image.clone(), config: Arc::clone(config) };
+        self.retire_stranger(now, slot, log, successor);
+    }
+
+    /// Retires the log of an earlier topic; its successor is created when the name is free.
+    fn retire_stranger(&mut self, now: Now, slot: u32, log: Log, successor: Successor) {
+        let Some(entry) = self.slots.get(slot as usize) else { return };
+        let (directory, name) = (entry.directory, format!("{}-{}", entry.topic, entry.partition));
+        let config = Arc::clone(&successor.config);
+        let stranger = self.slots.insert(Slot {
+            topic_id: log.topic_id(),
+            topic: Arc::clone(&entry.topic),
+            partition: entry.partition,
+            directory,
+            state: State::Open(Box::new(Partition::new(self.node_id, config, log))),
+            in_flight: 0,
+            wake_at_ms: None,
+        }) as u32;
+        self.outputs.push(Output::Say(format!("{name} belongs to a deleted topic and is removed")));
+        self.outputs.push(Output::Own { owner: Owner::Replica(stranger), directory, name });
+        self.retiring.insert(stranger);
+        self.successors.insert(stranger, successor);
+        self.step(stranger, |partition, effects| partition.retire(now, effects));
+    }
+
+    /// The name of a retired directory is free.
+    fn retired(&mut self, now: Now, slot: u32) {
+        self.retiring.remove(&slot);
+        if let Some(Successor { slot, image, config }) = self.successors.remove(&slot) {
+            self.serve_new(now, slot, &image, &config);
+        }
+    }
+
+    /// The topic was removed while its replica was being recovered: what was found is retired.
+    fn recovered_in_vain(&mut self, now: Now, slot: u32, result: Result<Opened, RecoveryError>, seed: u64) {
+        match result {
+            Ok(Opened::Log(recovered)) => {
+                let config = Arc::new(TopicConfig::default());
+                let log = Log::recovered(*recovered, Arc::clone(&config), now, seed);
+                if let Some(entry) = self.slots.get_mut(slot as usize) {
+                    entry.state = State::Open(Box::new(Partition::new(self.node_id, config, log)));
+                }
+                self.step(slot, |partition, effects| partition.retire(now, effects));
+            }
+            Ok(Opened::Empty { .. }) | Err(_) => self.set_gone(slot),
+        }
+        self.operation_ended(slot);
+    }
+
+    fn set_gone(&mut self, slot: u32) {
+        self.retiring.remove(&slot);
+        if let Some(entry) = self.slots.get_mut(slot as usize) {
+            entry.state = State::Gone;
+        }
+    }
+
+    /// A request part for a partition that should be here.
+    pub(super) fn call(&mut self, now: Now, call: Call) {
+        let slot = self.by_partition.get(&(call.topic_id, call.partition)).copied();
+        let open = slot.filter(|slot| self.partition(*slot).is_some());
+        match open {
+            Some(slot) => {
+                self.step(slot, |partition, effects| partition.call(now, call.to, call.op, effects));
+            }
+            None if matches!(call.op, crate::partition::Op::Unwatch) => {}
+            None => {
+                // Known to the Image and not served here (yet): the client asks again.
+                let answer = Answer::Failed { error: ErrorCode::NotLeaderOrFollower, log_start_offset: -1 };
+                self.deliveries.push_back(Delivery { to: call.to, answer, span: None });
+            }
+        }
+    }
+
+    pub(super) fn completed(&mut self, now: Now, slot: u32, ticket: Ticket, result: FileResult) {
+        self.step(slot, |partition, effects| partition.completed(now, ticket, result, effects));
+        while let Some(retired) = self.just_retired.pop() {
+            self.retired(now, retired);
+        }
+        self.operation_ended(slot);
+    }
+
+    /// An operation of this slot has ended; the last one of a gone replica frees the slot.
+    pub(super) fn operation_ended(&mut self, slot: u32) {
+        let Some(entry) = self.slots.get_mut(slot as usize) else { return };
+        assert!(entry.in_flight > 0, "an operation completes once");
+        entry.in_flight -= 1;
+        self.free_if_gone(slot);
+    }
+
+    fn free_if_gone(&mut self, slot: u32) {
+        let Some(entry) = self.slots.get(slot as usize) else { return };
+        if entry.in_flight > 0 || !matches!(entry.state, State::Gone) {
+            return;
+        }
+        let entry = self.slots.remove(slot as usize);
+        if self.by_partition.get(&(entry.topic_id, entry.partition)) == Some(&slot) {
+            self.by_partition.remove(&(entry.topic_id, entry.partition));
+        }
+        if let Some(at_ms) = entry.wake_at_ms {
+            self.wakes.remove(&(at_ms, slot));
+        }
+        self.outputs.push(Output::Disown(Owner::Replica(slot)));
+    }
+
+    pub(super) fn end_turn(&mut self, now: Now) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for slot in dirty.drain(..) {
+            self.step(slot, |partition, effects| partition.end_turn(now, effects));
+        }
+        // Nothing asks for an end of turn while it ends; keep the buffer.
+        if self.dirty.is_empty() {
+            self.dirty = dirty;
+        }
+    }
+
+    pub(super) fn next_wake_ms(&self) -> Option<u64> {
+        self.wakes.first().map(|(at_ms, _)| *at_ms)
+    }
+
+    pub(super) fn wake(&mut self, now: Now) {
+        while let Some((at_ms, slot)) = self.wakes.pop_first() {
+            if at_ms > now.mono_ms {
+                self.wakes.insert((at_ms, slot));
+                return;
+            }
+            if let Some(entry) = self.slots.get_mut(slot as usize) {
+                entry.wake_at_ms = None;
+            }
+            self.step(slot, |partition, effects| partition.wake(now, effects));
+        }
+    }
+
+    /// Begins the clean stop of every replica.
+    pub(super) fn close(&mut self, now: Now) {
+        let slots: Vec<u32> = self.slots.iter().map(|(slot, _)| slot as u32).collect();
+        for slot in slots {
+            if let Some(Slot { state: State::Opening { then: then @ Then::Serve }, .. }) =
+                self.slots.get_mut(slot as usize)
+            {
+                *then = Then::Close;
+            }
+            self.step(slot, |partition, effects| partition.close(now, effects));
+        }
+    }
+
+    pub(super) fn all_gone(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    pub(super) fn closed_progress(&mut self) -> Vec<Progress> {
+        std::mem::take(&mut self.closed)
+    }
+
+    /// How far each serving replica has got.
+    pub(super) fn progress(&self) -> Vec<Progress> {
+        self.slots.iter().filter_map(|(_, slot)| progress(slot)).collect()
+    }
+
+    pub(super) fn take_delivery(&mut self) -> Option<Delivery> {
+        self.deliveries.pop_front()
+    }
+
+    fn count_operation(&mut self, slot: u32) {
+        if let Some(entry) = self.slots.get_mut(slot as usize) {
+            entry.in_flight += 1;
+        }
+    }
+
+    /// Steps one replica and carries its effects on.
+    fn step(&mut self, slot: u32, step: impl FnOnce(&mut Partition, &mut Vec<Effect>)) {
+        let Some(entry) = self.slots.get_mut(slot as usize) else { return };
+        let State::Open(partition) = &mut entry.state else { return };
+        let mut effects = std::mem::take(&mut self.effects);
+        step(partition, &mut effects);
+        let wake_at_ms = partition.next_wake_ms();
+        if wake_at_ms.is_some_and(|at| entry.wake_at_ms.is_none_or(|registered| at < registered)) {
+            if let Some(registered) = entry.wake_at_ms {
+                self.wakes.remove(&(registered, slot));
+            }
+            entry.wake_at_ms = wake_at_ms;
+            self.wakes.extend(wake_at_ms.map(|at| (at, slot)));
+        }
+        for effect in effects.drain(..) {
+            self.carry(slot, effect);
+        }
+        self.effects = effects;
+    }
+
+    fn carry(&mut self, slot: u32, effect: Effect) {
+        match effect {
+            Effect::File(ticket, op) => {
+                self.count_operation(slot);
+                self.outputs.push(Output::File(Owner::Replica(slot), ticket, op));
+            }
+            Effect::Reply(to, Answer::Read(found)) if found.span.is_some() => {
+                self.count_operation(slot);
+                self.outputs.push(Output::Open { slot, to, found });
+            }
+            Effect::Reply(to, answer) => self.deliveries.push_back(Delivery { to, answer, span: None }),
+            Effect::EndTurn => self.dirty.push(slot),
+            Effect::Retired => self.just_retired.push(slot),
+            Effect::Gone => self.gone(slot),
+            Effect::Offline => {
+                self.retiring.remove(&slot);
+                if let Some(entry) = self.slots.get(slot as usize) {
+                    self.outputs.push(Output::DirectoryOffline(entry.directory));
+                }
+            }
+        }
+    }
+
+    fn gone(&mut self, slot: u32) {
+        self.retiring.remove(&slot);
+        let Some(entry) = self.slots.get_mut(slot as usize) else { return };
+        let known = self.by_partition.contains_key(&(entry.topic_id, entry.partition));
+        self.closed.extend(progress(entry).filter(|_| known));
+        entry.state = State::Gone;
+        self.free_if_gone(slot);
+    }
+}
+
+fn progress(slot: &Slot) -> Option<Progress> {
+    let State::Open(partition) = &slot.state else { return None };
+    let log = partition.log();
+    Some(Progress {
+        directory: slot.directory,
+        topic: Arc::clone(&slot.topic),
+        partition: slot.partition,
+        recovery_point: log.recovery_point(),
+        log_start_offset: log.log_start_offset(),
+        high_watermark: partition.high_watermark(),
+        segment_base_offset: log.first_segment_base_offset(),
+    })
+}
+
+fn assignment(image: &PartitionImage) -> Assignment {
+    Assignment {
+        leader: image.leader,
+        leader_epoch: image.leader_epoch,
+        partition_epoch: image.partition_epoch,
+        replicas: image.replicas.clone(),
+        isr: image.isr.clone(),
+    }
+}
+
+/// Spreads rolls by age: the same replica gets the same jitter at each start.
+fn jitter_seed(slot: &Slot) -> u64 {
+    let (high, low) = slot.topic_id.as_u64_pair();
+    high ^ low ^ (slot.partition as u64)
+}

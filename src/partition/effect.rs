@@ -1,0 +1,160 @@
+//! What goes into a partition and what comes out: the whole contract between one replica and the
+//! shard that owns it, field by field. File operations are those of [`crate::effect`].
+
+use crate::effect::{FileOp, Ticket};
+use crate::log::Span;
+use crate::log::check::CheckedBatch;
+use crate::wire::ErrorCode;
+
+/// Where an answer goes: one part of one request of one connection, on the shard that owns the
+/// connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReplyTo {
+    /// The connection's shard.
+    pub shard: u16,
+    /// The connection's slot there.
+    pub connection: u32,
+    /// Tells successive connections in one slot apart.
+    pub generation: u32,
+    /// The request's number on its connection.
+    pub request: u32,
+    /// Which part of the request this answers: its index among the request's partitions.
+    pub part: u32,
+}
+
+/// When a produced batch is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acks {
+    /// `acks=0` and `acks=1`: the leader's log end has passed the batch.
+    Leader,
+    /// `acks=-1`: the high watermark has passed the batch.
+    All,
+}
+
+/// How far a reader may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Up to the high watermark.
+    Uncommitted,
+    /// Up to the last stable offset.
+    Committed,
+}
+
+/// A read at one offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// First offset wanted.
+    pub offset: i64,
+    /// At most this many bytes, but always one whole batch.
+    pub max_bytes: u64,
+    /// The leader epoch the reader knows, -1 for none (KIP-320).
+    pub current_leader_epoch: i32,
+    /// How far the reader may see.
+    pub isolation: Isolation,
+    /// Leave a one-shot watch behind if fewer than this many bytes are found; 0 for never.
+    pub watch_below_bytes: u64,
+}
+
+/// Which offset a ListOffsets request asks for (its special timestamps).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffsetQuery {
+    /// -1: the end a reader of this isolation may see.
+    Latest(Isolation),
+    /// -2 and -4: the log start (the local one is the same without tiering).
+    Earliest,
+    /// -3: the record with the largest timestamp.
+    MaxTimestamp,
+    /// The first record at or after this time.
+    Timestamp(i64),
+    /// -5 and -6: the end of what is tiered; nothing is.
+    Tiered,
+}
+
+/// What a request asks of one partition.
+#[derive(Clone, Debug)]
+pub enum Op {
+    /// Append a batch that passed the stateless check.
+    Append {
+        /// The batch.
+        batch: CheckedBatch,
+        /// When to acknowledge.
+        acks: Acks,
+        /// Monotonic time after which an unreached promise is answered REQUEST_TIMED_OUT.
+        deadline_ms: u64,
+    },
+    /// Read a span.
+    Read(Read),
+    /// Look an offset up.
+    Offset {
+        /// Which one.
+        query: OffsetQuery,
+        /// The leader epoch the client knows, -1 for none.
+        current_leader_epoch: i32,
+    },
+    /// Forget the watches of this request part; there is no answer.
+    Unwatch,
+}
+
+/// What a read found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadFound {
+    /// The bytes, or nothing at or after that offset that the reader may see.
+    pub span: Option<Span>,
+    /// First offset that is not yet committed.
+    pub high_watermark: i64,
+    /// First offset that a transaction still holds back.
+    pub last_stable_offset: i64,
+    /// First offset there is.
+    pub log_start_offset: i64,
+}
+
+/// What one partition answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The batch is as safe as its acks ask.
+    Appended {
+        /// Offset of its first record.
+        base_offset: i64,
+        /// Broker time under LogAppendTime, else -1.
+        log_append_time_ms: i64,
+        /// First offset there is.
+        log_start_offset: i64,
+    },
+    /// What a read found.
+    Read(ReadFound),
+    /// What an offset look-up found; offset -1 for nothing.
+    Offset {
+        /// The offset.
+        offset: i64,
+        /// The record's timestamp, -1 for the special offsets.
+        timestamp_ms: i64,
+        /// Leader epoch of that offset, -1 if not known.
+        leader_epoch: i32,
+    },
+    /// The request could not be served.
+    Failed {
+        /// Why.
+        error: ErrorCode,
+        /// First offset there is, -1 where there is no log.
+        log_start_offset: i64,
+    },
+    /// A watch fired: there is more to read.
+    Fired,
+}
+
+/// What a partition asks of its shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Carry out a file operation in the partition's directory and complete it.
+    File(Ticket, FileOp),
+    /// Answer a request part.
+    Reply(ReplyTo, Answer),
+    /// Step this partition with the end of the turn.
+    EndTurn,
+    /// The directory has its new name: the old one may be used again.
+    Retired,
+    /// The directory is deleted or closed: nothing more will be asked.
+    Gone,
+    /// The device failed: the partition's log directory goes offline.
+    Offline,
+}

@@ -1,0 +1,192 @@
+//! Who waits on a partition: produces for their promise, readers for more to read.
+//!
+//! Both lists are bounded by the requests that the connections' shards have admitted.
+
+use std::collections::VecDeque;
+
+use super::effect::{Answer, Effect, Isolation, ReplyTo};
+use crate::wire::ErrorCode;
+
+/// A produce that is not yet as safe as its acks ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Parked {
+    pub to: ReplyTo,
+    pub base_offset: i64,
+    /// Answered once the tail it waits for has reached this offset.
+    pub offset_end: i64,
+    pub log_append_time_ms: i64,
+    pub deadline_ms: u64,
+}
+
+/// Produces waiting for one tail of the log, ordered by the offset they wait for.
+#[derive(Debug, Default)]
+pub(super) struct ParkedProduces {
+    queue: VecDeque<Parked>,
+}
+
+impl ParkedProduces {
+    /// Parks behind every produce with the same or a lower end. Nearly always the very end; a
+    /// duplicate of an earlier batch goes beside its original.
+    pub fn park(&mut self, parked: Parked) {
+        let after = self.queue.iter().rev().take_while(|p| p.offset_end > parked.offset_end).count();
+        self.queue.insert(self.queue.len() - after, parked);
+    }
+
+    /// Answers everything whose end the tail has reached.
+    pub fn release(&mut self, tail: i64, log_start_offset: i64, effects: &mut Vec<Effect>) {
+        while let Some(parked) = self.queue.pop_front_if(|p| p.offset_end <= tail) {
+            effects.push(Effect::Reply(
+                parked.to,
+                Answer::Appended {
+                    base_offset: parked.base_offset,
+                    log_append_time_ms: parked.log_append_time_ms,
+                    log_start_offset,
+                },
+            ));
+        }
+    }
+
+    /// Answers everything that waits for an offset above `offset` with an error.
+    pub fn fail_above(&mut self, offset: i64, error: ErrorCode, effects: &mut Vec<Effect>) {
+        while let Some(parked) = self.queue.pop_back_if(|p| p.offset_end > offset) {
+            effects.push(fail(parked.to, error));
+        }
+    }
+
+    /// Answers everything past its deadline with REQUEST_TIMED_OUT.
+    pub fn expire(&mut self, mono_ms: u64, effects: &mut Vec<Effect>) {
+        self.queue.retain(|parked| {
+            let expired = parked.deadline_ms <= mono_ms;
+            if expired {
+                effects.push(fail(parked.to, ErrorCode::RequestTimedOut));
+            }
+            !expired
+        });
+    }
+
+    /// When the first deadline passes.
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        self.queue.iter().map(|p| p.deadline_ms).min()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}
+
+pub(super) fn fail(to: ReplyTo, error: ErrorCode) -> Effect {
+    Effect::Reply(to, Answer::Failed { error, log_start_offset: -1 })
+}
+
+/// One-shot watches of readers that found nothing.
+#[derive(Debug, Default)]
+pub(super) struct Watches {
+    list: Vec<Watch>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Watch {
+    to: ReplyTo,
+    isolation: Isolation,
+    /// Fires when the end that the reader may see is above this offset.
+    above: i64,
+}
+
+impl Watches {
+    pub fn add(&mut self, to: ReplyTo, isolation: Isolation, above: i64) {
+        self.list.push(Watch { to, isolation, above });
+    }
+
+    pub fn remove(&mut self, to: ReplyTo) {
+        self.list.retain(|w| w.to != to);
+    }
+
+    /// Fires every watch whose end has moved past what it waits for.
+    pub fn fire(&mut self, high_watermark: i64, last_stable_offset: i64, effects: &mut Vec<Effect>) {
+        self.list.retain(|watch| {
+            let end = match watch.isolation {
+                Isolation::Uncommitted => high_watermark,
+                Isolation::Committed => last_stable_offset,
+            };
+            if end > watch.above {
+                effects.push(Effect::Reply(watch.to, Answer::Fired));
+            }
+            end <= watch.above
+        });
+    }
+
+    /// Fires every watch: the partition changes hands and the readers must look again.
+    pub fn fire_all(&mut self, effects: &mut Vec<Effect>) {
+        effects.extend(self.list.drain(..).map(|w| Effect::Reply(w.to, Answer::Fired)));
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn to(part: u32) -> ReplyTo {
+        ReplyTo { shard: 0, connection: 1, generation: 1, request: 1, part }
+    }
+
+    fn parked(part: u32, offset_end: i64) -> Parked {
+        Parked {
+            to: to(part),
+            base_offset: offset_end - 1,
+            offset_end,
+            log_append_time_ms: -1,
+            deadline_ms: 100,
+        }
+    }
+
+    fn parts(effects: &[Effect]) -> Vec<u32> {
+        let part = |e: &Effect| if let Effect::Reply(to, _) = e { to.part } else { u32::MAX };
+        effects.iter().map(part).collect()
+    }
+
+    #[test]
+    fn produces_are_released_in_offset_order_up_to_the_tail() {
+        let mut waiting = ParkedProduces::default();
+        for (part, end) in [(0, 10), (1, 20), (2, 10), (3, 30)] {
+            waiting.park(parked(part, end));
+        }
+        let mut effects = Vec::new();
+        waiting.release(20, 0, &mut effects);
+        assert_eq!(parts(&effects), [0, 2, 1]);
+        effects.clear();
+        waiting.fail_above(20, ErrorCode::KafkaStorageError, &mut effects);
+        assert_eq!(parts(&effects), [3]);
+        assert!(waiting.is_empty());
+    }
+
+    #[test]
+    fn a_deadline_answers_and_forgets() {
+        let mut waiting = ParkedProduces::default();
+        waiting.park(parked(0, 10));
+        let mut effects = Vec::new();
+        waiting.expire(99, &mut effects);
+        assert!(effects.is_empty());
+        assert_eq!(waiting.next_deadline_ms(), Some(100));
+        waiting.expire(100, &mut effects);
+        assert_eq!(effects, [fail(to(0), ErrorCode::RequestTimedOut)]);
+        waiting.release(10, 0, &mut effects);
+        assert_eq!(effects.len(), 1);
+    }
+
+    #[test]
+    fn a_watch_fires_once_and_by_its_isolation() {
+        let mut watches = Watches::default();
+        watches.add(to(0), Isolation::Uncommitted, 5);
+        watches.add(to(1), Isolation::Committed, 5);
+        let mut effects = Vec::new();
+        watches.fire(6, 5, &mut effects);
+        assert_eq!(parts(&effects), [0]);
+        watches.fire(7, 6, &mut effects);
+        assert_eq!(parts(&effects), [0, 1]);
+        assert!(watches.is_empty());
+    }
+}

@@ -1,0 +1,375 @@
+//! Fetch: reads of every partition, the wait for `min_bytes`, and the byte budget in request order.
+//!
+//! A request for one partition leaves a watch behind with its first read. A request for several
+//! reads them first without watches: under load it is answered at once and has nothing to take
+//! back. Only when too little is there it reads again, now leaving watches.
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::outbox::Outbox;
+use super::session::{SessionUse, Told, TopicKey, Wanted};
+use super::{Call, CloseReason, Scene, Timer, Work};
+use crate::effect::ByteSpan;
+use crate::partition::{Answer, Isolation, Op, Read, ReadFound, ReplyTo};
+use crate::wire::fetch::FetchRequest;
+use crate::wire::fetch_response::{FetchPartitionResponse, FetchResponseHead, FetchResponseWriter};
+use crate::wire::header::RequestHeader;
+use crate::wire::{ErrorCode, TopicRef};
+
+/// A fetch request between its start and its response.
+#[derive(Debug)]
+pub struct Fetch {
+    parts: SmallVec<[Part; 1]>,
+    session: SessionUse,
+    refusal: Option<ErrorCode>,
+    isolation: Isolation,
+    min_bytes: u64,
+    max_bytes: u64,
+    outstanding: usize,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Reading without watches.
+    First,
+    /// Reading or waiting with watches left behind.
+    Watching,
+    /// Nothing more is read.
+    Done,
+}
+
+#[derive(Debug)]
+struct Part {
+    topic: TopicKey,
+    index: i32,
+    wanted: Wanted,
+    found: Result<ReadFound, (ErrorCode, i64)>,
+    span: Option<ByteSpan>,
+    /// A watch may lie on the partition's shard.
+    watched: bool,
+    reading: bool,
+}
+
+impl Part {
+    fn new((topic, index, wanted): (TopicKey, i32, Wanted)) -> Self {
+        let nothing = (ErrorCode::UnknownServerError, -1);
+        Self { topic, index, wanted, found: Err(nothing), span: None, watched: false, reading: false }
+    }
+
+    fn records_bytes(&self) -> u64 {
+        self.span.as_ref().map_or(0, ByteSpan::length)
+    }
+}
+
+impl Fetch {
+    pub(super) fn start(
+        header: &RequestHeader,
+        body: Bytes,
+        to: ReplyTo,
+        scene: &mut Scene,
+    ) -> Result<Work, CloseReason> {
+        let request = FetchRequest::parse(body, header.version)?;
+        let (session, refusal) =
+            match scene.sessions.enter(request.session_id, request.session_epoch, header.version >= 13) {
+                // A replica fetches with epochs that only a cluster gives out; nobody may pose as one.
+                Ok(_) if request.replica_id >= 0 => {
+                    (SessionUse::None, Some(ErrorCode::ClusterAuthorizationFailed))
+                }
+                Ok(session) => (session, None),
+                Err(error) => (SessionUse::None, Some(error)),
+            };
+        let parts = match session {
+            _ if refusal.is_some() => SmallVec::new(),
+            SessionUse::Continue(id) => {
+                let forgotten = request.forgotten().flat_map(|topic| {
+                    let key = topic_key(topic.topic, scene.view);
+                    topic.partitions.map(move |index| (key.clone(), index))
+                });
+                let changed = wanted(&request, scene.view);
+                let all = scene.sessions.update(id, scene.now.mono_ms, changed, forgotten);
+                all.into_iter().map(Part::new).collect()
+            }
+            SessionUse::None | SessionUse::Make => wanted(&request, scene.view).map(Part::new).collect(),
+        };
+        let at_least = |value: i32| u64::try_from(value).unwrap_or(0);
+        let mut fetch = Self {
+            parts,
+            session,
+            refusal,
+            isolation: if request.isolation_level == 1 {
+                Isolation::Committed
+            } else {
+                Isolation::Uncommitted
+            },
+            min_bytes: at_least(request.min_bytes),
+            max_bytes: at_least(request.max_bytes).min(u64::from(scene.node.config.fetch_max_bytes)),
+            outstanding: 0,
+            stage: Stage::First,
+        };
+        let may_wait = request.max_wait_ms > 0 && fetch.min_bytes > 0 && !fetch.parts.is_empty();
+        if may_wait {
+            let at_ms = scene.now.mono_ms + at_least(request.max_wait_ms);
+            scene.timers.push(Timer { at_ms, to });
+        } else {
+            fetch.min_bytes = 0;
+        }
+        if fetch.parts.len() == 1 && may_wait {
+            fetch.stage = Stage::Watching;
+        }
+        for part in 0..fetch.parts.len() {
+            fetch.read(part, to, scene);
+        }
+        fetch.evaluate(to, scene);
+        Ok(Work::Fetch(Box::new(fetch)))
+    }
+
+    /// Asks a partition, wherever it is.
+    fn read(&mut self, at: usize, to: ReplyTo, scene: &mut Scene) {
+        let watching = self.stage == Stage::Watching;
+        let Some(part) = self.parts.get_mut(at) else { return };
+        let topic = match &part.topic {
+            TopicKey::Name(name) => scene.view.image.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition),
+            TopicKey::Id(id) => scene.view.image.topic_by_id(*id).ok_or(ErrorCode::UnknownTopicId),
+        };
+        let topic = topic.and_then(|topic| {
+            let known = usize::try_from(part.index).is_ok_and(|index| index < topic.partitions.len());
+            if known { Ok(topic) } else { Err(ErrorCode::UnknownTopicOrPartition) }
+        });
+        match topic {
+            Ok(topic) => {
+                part.watched |= watching;
+                part.reading = true;
+                self.outstanding += 1;
+                let read = Read {
+                    offset: part.wanted.fetch_offset,
+                    max_bytes: u64::try_from(part.wanted.max_bytes).unwrap_or(0).min(self.max_bytes),
+                    current_leader_epoch: part.wanted.current_leader_epoch,
+                    isolation: self.isolation,
+                    watch_below_bytes: if watching { self.min_bytes } else { 0 },
+                };
+                let to = ReplyTo { part: at as u32, ..to };
+                scene.calls.push(Call { topic_id: topic.id, partition: part.index, to, op: Op::Read(read) });
+            }
+            Err(error) => {
+                part.found = Err((error, -1));
+                part.span = None;
+            }
+        }
+    }
+
+    pub(super) fn answer(&mut self, to: ReplyTo, answer: Answer, span: Option<ByteSpan>, scene: &mut Scene) {
+        let at = to.part as usize;
+        let Some(part) = self.parts.get_mut(at) else { return };
+        match answer {
+            Answer::Fired => {
+                // A watch that fires while a read is under way is answered by that read's watch.
+                if self.stage == Stage::Watching && !part.reading {
+                    part.watched = false;
+                    self.read(at, to, scene);
+                }
+                return self.evaluate(to, scene);
+            }
+            Answer::Read(found) => {
+                part.found = Ok(found);
+                part.span = span;
+            }
+            Answer::Failed { error, log_start_offset } => {
+                part.found = Err((error, log_start_offset));
+                part.span = None;
+            }
+            Answer::Appended { .. } | Answer::Offset { .. } => return,
+        }
+        if std::mem::take(&mut part.reading) {
+            self.outstanding -= 1;
+        }
+        self.evaluate(to, scene);
+    }
+
+    /// When nothing is outstanding: enough, or an error, is answered; otherwise watches wait.
+    fn evaluate(&mut self, to: ReplyTo, scene: &mut Scene) {
+        if self.outstanding > 0 || self.stage == Stage::Done {
+            return;
+        }
+        let bytes: u64 = self.parts.iter().map(Part::records_bytes).sum();
+        if bytes >= self.min_bytes || self.parts.iter().any(|part| part.found.is_err()) {
+            return self.finish(to, scene);
+        }
+        if self.stage == Stage::First {
+            self.stage = Stage::Watching;
+            for at in 0..self.parts.len() {
+                self.read(at, to, scene);
+            }
+        }
+    }
+
+    fn finish(&mut self, to: ReplyTo, scene: &mut Scene) {
+        self.stage = Stage::Done;
+        let enough = if self.parts.len() == 1 { self.min_bytes } else { 0 };
+        for (at, part) in (0..).zip(&mut self.parts) {
+            // A lone partition that found enough left no watch.
+            let left_none = enough > 0 && part.records_bytes() >= enough;
+            if std::mem::take(&mut part.watched) && !left_none {
+                unwatch(part, ReplyTo { part: at, ..to }, scene);
+            }
+        }
+    }
+
+    /// `max_wait_ms` has passed: what is there is answered.
+    pub(super) fn timeout(&mut self, to: ReplyTo, scene: &mut Scene) {
+        self.min_bytes = 0;
+        self.evaluate(to, scene);
+    }
+
+    /// The connection is gone.
+    pub(super) fn cancel(mut self, to: ReplyTo, scene: &mut Scene) {
+        self.finish(to, scene);
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.stage == Stage::Done
+    }
+
+    pub(super) fn encode(mut self, header: &RequestHeader, outbox: &mut Outbox, scene: &mut Scene) {
+        self.share_budget();
+        let session_id = match self.session {
+            SessionUse::Make => {
+                let list = self.parts.iter().map(|part| (part.topic.clone(), part.index, part.wanted));
+                scene.sessions.make(scene.now.mono_ms, list)
+            }
+            SessionUse::Continue(id) => id,
+            SessionUse::None => 0,
+        };
+        let incremental = matches!(self.session, SessionUse::Continue(_));
+        self.parts.retain(|part| {
+            let must_tell = session_id == 0
+                || scene.sessions.must_tell(session_id, &part.topic, part.index, &part.told());
+            must_tell || !incremental
+        });
+        let groups = || self.parts.chunk_by(|a, b| a.topic == b.topic);
+        let head = FetchResponseHead { throttle_time_ms: 0, error: self.refusal, session_id };
+        let (version, correlation_id, buffer) = (header.version, header.correlation_id, outbox.buffer());
+        let topics_count = groups().count() as u32;
+        let mut writer = FetchResponseWriter::new(buffer, version, correlation_id, head, topics_count);
+        let mut cuts: SmallVec<[usize; 4]> = SmallVec::new();
+        for group in groups() {
+            let Some(first) = group.first() else { continue };
+            let topic = match &first.topic {
+                TopicKey::Name(name) => TopicRef::Name(name),
+                TopicKey::Id(id) => TopicRef::Id(*id),
+            };
+            writer.topic(topic, group.len() as u32);
+            for part in group {
+                let cut = writer.partition(&part.response(self.isolation), part.records_bytes() as u32);
+                if part.span.is_some() {
+                    cuts.push(cut);
+                }
+            }
+        }
+        writer.finish(&[]);
+        outbox.lay_spans(cuts.into_iter().zip(self.parts.into_iter().filter_map(|part| part.span)));
+    }
+
+    /// Spends `max_bytes` in request order. The first non-empty partition may exceed it by the
+    /// rest of one batch; a later one that would not get a whole batch gets nothing (KIP-74).
+    fn share_budget(&mut self) {
+        let mut left = self.max_bytes;
+        let mut first = true;
+        for part in &mut self.parts {
+            let Ok(ReadFound { span: Some(found), .. }) = &part.found else { continue };
+            let Some(span) = &mut part.span else { continue };
+            let whole_batch = found.first_batch_bytes.min(span.length());
+            if first {
+                span.truncate(left.max(whole_batch));
+            } else if left >= whole_batch {
+                span.truncate(left);
+            } else {
+                part.span = None;
+                continue;
+            }
+            first = false;
+            left = left.saturating_sub(span.length());
+        }
+    }
+}
+
+impl Part {
+    fn told(&self) -> Told {
+        let records_bytes = self.records_bytes();
+        match &self.found {
+            Ok(found) => Told {
+                high_watermark: found.high_watermark,
+                log_start_offset: found.log_start_offset,
+                records_bytes,
+                is_error: false,
+            },
+            Err((_, log_start_offset)) => Told {
+                high_watermark: -1,
+                log_start_offset: *log_start_offset,
+                records_bytes,
+                is_error: true,
+            },
+        }
+    }
+
+    fn response(&self, isolation: Isolation) -> FetchPartitionResponse<'static> {
+        match &self.found {
+            Ok(found) => FetchPartitionResponse {
+                index: self.index,
+                error: None,
+                high_watermark: found.high_watermark,
+                last_stable_offset: found.last_stable_offset,
+                log_start_offset: found.log_start_offset,
+                aborted_transactions: (isolation == Isolation::Committed).then_some(&[]),
+                preferred_read_replica: -1,
+                diverging_epoch: None,
+                current_leader: None,
+                snapshot_id: None,
+            },
+            Err((error, log_start_offset)) => FetchPartitionResponse {
+                log_start_offset: *log_start_offset,
+                ..FetchPartitionResponse::error(self.index, *error)
+            },
+        }
+    }
+}
+
+fn unwatch(part: &Part, to: ReplyTo, scene: &mut Scene) {
+    let image = &scene.view.image;
+    let topic = match &part.topic {
+        TopicKey::Name(name) => image.topic(name),
+        TopicKey::Id(id) => image.topic_by_id(*id),
+    };
+    // A topic that is gone has fired its watches when it went.
+    if let Some(topic) = topic {
+        scene.calls.push(Call { topic_id: topic.id, partition: part.index, to, op: Op::Unwatch });
+    }
+}
+
+/// The key under which a topic is remembered; a known name shares the Image's string.
+fn topic_key(topic: TopicRef, view: &super::ClusterView) -> TopicKey {
+    match topic {
+        TopicRef::Name(name) => {
+            TopicKey::Name(view.image.topic(name).map_or_else(|| name.into(), |topic| topic.name.clone()))
+        }
+        TopicRef::Id(id) => TopicKey::Id(id),
+    }
+}
+
+fn wanted<'a>(
+    request: &'a FetchRequest,
+    view: &'a super::ClusterView,
+) -> impl Iterator<Item = (TopicKey, i32, Wanted)> + 'a {
+    request.topics().flat_map(|topic| {
+        let key = topic_key(topic.topic, view);
+        topic.partitions.map(move |partition| {
+            let wanted = Wanted {
+                fetch_offset: partition.fetch_offset,
+                max_bytes: partition.max_bytes,
+                current_leader_epoch: partition.current_leader_epoch,
+            };
+            (key.clone(), partition.index, wanted)
+        })
+    })
+}

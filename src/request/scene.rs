@@ -1,0 +1,87 @@
+//! What a request sees of the shard it runs on, and where it leaves what it wants done.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::producer_id::ProducerIds;
+use super::session::FetchSessions;
+use crate::config::{NodeConfig, TopicConfig};
+use crate::controller::{ControllerRequest, Image, ShardId, ShardMap};
+use crate::effect::Now;
+use crate::partition::{Op, ReplyTo};
+
+/// One request part on its way to the partition that serves it.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The partition's topic.
+    pub topic_id: Uuid,
+    /// The partition's index in the topic.
+    pub partition: i32,
+    /// Where the answer goes.
+    pub to: ReplyTo,
+    /// What is asked.
+    pub op: Op,
+}
+
+/// A request that wants [`Work::timeout`](super::Work::timeout) at a monotonic time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timer {
+    /// When, in monotonic milliseconds.
+    pub at_ms: u64,
+    /// Which request.
+    pub to: ReplyTo,
+}
+
+/// The cluster as one version of the Image and this node's placement of partitions say.
+#[derive(Clone, Debug)]
+pub struct ClusterView {
+    /// Rises with every publication on this node.
+    pub version: u64,
+    /// The cluster's metadata.
+    pub image: Arc<Image>,
+    /// Which shard and log directory of this node holds which replica.
+    pub placement: Arc<ShardMap>,
+    /// The effective configuration of every topic.
+    pub topic_configs: imbl::OrdMap<Uuid, Arc<TopicConfig>>,
+    /// Topics that were made or changed by this version.
+    pub changed: Arc<[Uuid]>,
+    /// Topics that are gone with this version.
+    pub removed: Arc<[Uuid]>,
+}
+
+/// What does not change while the node runs.
+#[derive(Debug)]
+pub struct Node {
+    /// The configuration.
+    pub config: NodeConfig,
+    /// The cluster's id, 22 characters of base64.
+    pub cluster_id: String,
+    /// How many shards there are.
+    pub shard_count: u16,
+}
+
+/// What a request sees and where it leaves its wishes.
+#[derive(Debug)]
+pub struct Scene<'a> {
+    /// The clocks.
+    pub now: Now,
+    /// The shard it runs on.
+    pub shard: ShardId,
+    /// The node it runs on.
+    pub node: &'a Node,
+    /// The cluster.
+    pub view: &'a ClusterView,
+    /// Listener of the connection.
+    pub listener: usize,
+    /// The shard's fetch sessions.
+    pub sessions: &'a mut FetchSessions,
+    /// The shard's block of producer ids.
+    pub producer_ids: &'a mut ProducerIds,
+    /// Parts for partitions.
+    pub calls: &'a mut Vec<Call>,
+    /// Requests for the controller.
+    pub controls: &'a mut Vec<(ReplyTo, ControllerRequest)>,
+    /// Deadlines.
+    pub timers: &'a mut Vec<Timer>,
+}

@@ -1,0 +1,193 @@
+//! Carries out one file operation, blocking: what helper threads run, and the start before any
+//! shard exists. It executes and decides nothing; the order is the owner's.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use nix::fcntl::{FallocateFlags, fallocate};
+
+use crate::effect::{FileDone, FileError, FileName, FileOp, FileResult};
+
+/// The directory that an owner's operations act on.
+#[derive(Clone, Debug)]
+pub(super) struct OwnerDir {
+    pub path: PathBuf,
+}
+
+impl OwnerDir {
+    pub fn file(&self, name: FileName) -> PathBuf {
+        self.path.join(name.to_string())
+    }
+
+    /// Opens a file of the directory for reading and writing.
+    pub fn open(&self, name: FileName) -> io::Result<OwnedFd> {
+        OpenOptions::new().read(true).write(true).open(self.file(name)).map(OwnedFd::from)
+    }
+}
+
+/// What the caller of an operation learns besides its result.
+#[derive(Debug, Default)]
+pub(super) struct Aftermath {
+    /// The file that was opened for it, worth keeping.
+    pub opened: Option<(FileName, OwnedFd)>,
+    /// The directory's new path.
+    pub moved: Option<PathBuf>,
+}
+
+/// Why an operation failed, in the owner's words.
+pub(super) fn file_error(error: &io::Error) -> FileError {
+    match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => FileError::NoSpace,
+        Some(libc::ENOENT) => FileError::NotFound,
+        Some(errno) => FileError::Io(errno),
+        None => FileError::Io(libc::EIO),
+    }
+}
+
+/// Carries out any operation but [`FileOp::Append`], whose bytes the caller holds.
+pub(super) fn run(dir: &OwnerDir, op: &FileOp) -> (FileResult, Aftermath) {
+    let mut aftermath = Aftermath::default();
+    let result = attempt(dir, op, &mut aftermath).map_err(|error| file_error(&error));
+    (result, aftermath)
+}
+
+fn attempt(dir: &OwnerDir, op: &FileOp, aftermath: &mut Aftermath) -> io::Result<FileDone> {
+    match op {
+        FileOp::MakeDir => fs::create_dir_all(&dir.path)?,
+        FileOp::SyncParent => sync_dir(dir.path.parent().unwrap_or(Path::new("/")))?,
+        FileOp::SyncDir => sync_dir(&dir.path)?,
+        FileOp::List => return list(&dir.path),
+        FileOp::RetireDir => aftermath.moved = Some(retire(&dir.path)?),
+        FileOp::DeleteDir => missing_is_fine(fs::remove_dir_all(&dir.path))?,
+        FileOp::Create { file, preallocate_bytes } => {
+            let created = create(&dir.file(*file), *preallocate_bytes)?;
+            aftermath.opened = Some((*file, created));
+        }
+        FileOp::Append { .. } => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
+        FileOp::Write { file, position, bytes } => {
+            let opened = File::from(dir.open(*file)?);
+            opened.write_all_at(bytes, *position)?;
+            aftermath.opened = Some((*file, opened.into()));
+        }
+        FileOp::Read { file, position, length } => {
+            let opened = File::from(dir.open(*file)?);
+            let bytes = read_at(&opened, *position, *length)?;
+            aftermath.opened = Some((*file, opened.into()));
+            return Ok(FileDone::Bytes(bytes));
+        }
+        FileOp::Sync { file } => File::from(dir.open(*file)?).sync_data()?,
+        FileOp::Truncate { file, length } => {
+            let opened = File::from(dir.open(*file)?);
+            opened.set_len(*length)?;
+        }
+        FileOp::Rename { from, to } => fs::rename(dir.file(*from), dir.file(*to))?,
+        FileOp::Delete { file } => missing_is_fine(fs::remove_file(dir.file(*file)))?,
+    }
+    Ok(FileDone::Ok)
+}
+
+fn missing_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn list(path: &Path) -> io::Result<FileDone> {
+    let mut listing = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        if metadata.is_file() {
+            listing.push((entry.file_name().to_string_lossy().into_owned(), metadata.len()));
+        }
+    }
+    listing.sort();
+    Ok(FileDone::Listing(listing))
+}
+
+/// Kafka's name of a directory on its way out: `<name>.<32 hex digits>-delete`, cut so that it
+/// stays a valid file name.
+fn retire(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let suffix = format!(".{}-delete", uuid::Uuid::new_v4().simple());
+    let kept: String = name.chars().take(255 - suffix.len()).collect();
+    let target = path.with_file_name(OsString::from(kept + &suffix));
+    fs::rename(path, &target)?;
+    Ok(target)
+}
+
+fn create(path: &Path, preallocate_bytes: u64) -> io::Result<OwnedFd> {
+    let file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o644).open(path)?;
+    if preallocate_bytes > 0 {
+        let length = i64::try_from(preallocate_bytes).unwrap_or(i64::MAX);
+        fallocate(file.as_fd(), FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, length)?;
+    }
+    Ok(file.into())
+}
+
+/// Reads up to `length` bytes; fewer only at the end of the file. Memory grows with what is
+/// there, not with what was asked for.
+fn read_at(file: &File, position: u64, length: u64) -> io::Result<Bytes> {
+    let left = file.metadata()?.len().saturating_sub(position);
+    let mut bytes = vec![0; usize::try_from(length.min(left)).unwrap_or(usize::MAX)];
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, position + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(Bytes::from(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::effect::Stem;
+
+    #[test]
+    fn operations_do_what_they_say_on_a_real_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = OwnerDir { path: root.path().join("t-0") };
+        let file = FileName::from(Stem::Log(0));
+        let done = |op: FileOp| run(&dir, &op).0.unwrap();
+        done(FileOp::MakeDir);
+        done(FileOp::Create { file, preallocate_bytes: 4096 });
+        done(FileOp::Write { file, position: 2, bytes: Bytes::from_static(b"abc") });
+        assert_eq!(
+            done(FileOp::Read { file, position: 1, length: 100 }),
+            FileDone::Bytes(Bytes::from_static(b"\0abc"))
+        );
+        done(FileOp::Truncate { file, length: 3 });
+        assert_eq!(done(FileOp::List), FileDone::Listing(vec![(file.to_string(), 3)]));
+        done(FileOp::Sync { file });
+        done(FileOp::SyncDir);
+        done(FileOp::SyncParent);
+        let missing = FileName::from(Stem::Log(9));
+        assert_eq!(
+            run(&dir, &FileOp::Read { file: missing, position: 0, length: 1 }).0,
+            Err(FileError::NotFound)
+        );
+        done(FileOp::Delete { file: missing });
+        let (result, aftermath) = run(&dir, &FileOp::RetireDir);
+        assert_eq!(result, Ok(FileDone::Ok));
+        let moved = OwnerDir { path: aftermath.moved.unwrap() };
+        assert!(moved.path.to_string_lossy().ends_with("-delete"));
+        assert_eq!(run(&moved, &FileOp::DeleteDir).0, Ok(FileDone::Ok));
+        assert!(!moved.path.exists());
+    }
+}

@@ -1,0 +1,267 @@
+//! The files of one shard's owners: which directory is whose, which files are open, and which
+//! operations run here and which go to helper threads.
+//!
+//! Here: appends and writes to the page cache, and reads that the page cache answers. Everything
+//! else can wait for a device and goes to a helper. Open files are a bounded cache: the least
+//! recently used one is closed; a span that is being sent keeps its own count.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use rustc_hash::FxHashMap;
+
+use super::file_ops::{Aftermath, OwnerDir, file_error};
+use super::helpers::{Helpers, Job, Returns};
+use crate::broker::Owner;
+use crate::effect::{FileDone, FileError, FileName, FileOp, FileResult, Stem, Suffix, Ticket};
+use crate::log::batch::HEADER_BYTES;
+
+/// Kernel limit of one vectored write (`UIO_MAXIOV`).
+const IOVECS_MAX: usize = 1024;
+
+#[derive(Debug)]
+struct OpenFile {
+    file: Arc<OwnedFd>,
+    used: bool,
+}
+
+/// The files of one shard.
+#[derive(Debug)]
+pub(super) struct Files {
+    dirs: FxHashMap<Owner, (u16, OwnerDir)>,
+    open: FxHashMap<(Owner, FileName), OpenFile>,
+    /// Order of eviction, second chance: a file used since it was looked at goes round again.
+    round: VecDeque<(Owner, FileName)>,
+    open_max: usize,
+    helpers: Vec<Helpers>,
+    returns: Arc<Returns>,
+    log_dirs: Vec<std::path::PathBuf>,
+}
+
+impl Files {
+    pub fn new(
+        log_dirs: Vec<std::path::PathBuf>,
+        helpers: Vec<Helpers>,
+        returns: Arc<Returns>,
+        open_max: usize,
+    ) -> Self {
+        Self {
+            dirs: FxHashMap::default(),
+            open: FxHashMap::default(),
+            round: VecDeque::new(),
+            open_max,
+            helpers,
+            returns,
+            log_dirs,
+        }
+    }
+
+    /// From now on this owner's directory is `<log directory>/<name>`; an empty name is the log
+    /// directory itself.
+    pub fn own(&mut self, owner: Owner, directory: u16, name: &str) {
+        let Some(root) = self.log_dirs.get(usize::from(directory)) else { return };
+        let path = if name.is_empty() { root.clone() } else { root.join(name) };
+        self.dirs.insert(owner, (directory, OwnerDir { path }));
+    }
+
+    pub fn disown(&mut self, owner: Owner) {
+        self.dirs.remove(&owner);
+        self.open.retain(|(of, _), _| *of != owner);
+    }
+
+    /// An open file, if it is one.
+    pub fn cached(&mut self, owner: Owner, file: FileName) -> Option<&Arc<OwnedFd>> {
+        let open = self.open.get_mut(&(owner, file))?;
+        open.used = true;
+        Some(&open.file)
+    }
+
+    /// Keeps an opened file, and closes others when there are too many.
+    pub fn keep(&mut self, owner: Owner, file: FileName, opened: OwnedFd) -> Arc<OwnedFd> {
+        let opened = Arc::new(opened);
+        let entry = OpenFile { file: Arc::clone(&opened), used: true };
+        if self.open.insert((owner, file), entry).is_none() {
+            self.round.push_back((owner, file));
+        }
+        while self.open.len() > self.open_max {
+            let Some(key) = self.round.pop_front() else { break };
+            let used = self.open.get_mut(&key).map(|open| std::mem::take(&mut open.used));
+            match used {
+                Some(true) => self.round.push_back(key),
+                Some(false) => drop(self.open.remove(&key)),
+                None => {}
+            }
+        }
+        // Names of closed files leave the round when it is long enough to notice.
+        if self.round.len() > 2 * self.open_max + 16 {
+            self.round.retain(|key| self.open.contains_key(key));
+        }
+        opened
+    }
+
+    /// Carries out an operation here if it cannot wait for a device, else orders it from a helper
+    /// and gives `None`.
+    pub fn execute(&mut self, owner: Owner, ticket: Ticket, op: FileOp) -> Option<FileResult> {
+        match &op {
+            FileOp::Write { file, position, bytes } => {
+                if let Some(open) = self.cached(owner, *file) {
+                    return Some(write_all(open, *position, bytes));
+                }
+            }
+            FileOp::Read { file, position, length } => {
+                if let Some(open) = self.cached(owner, *file)
+                    && let Some(bytes) = read_cached(open, *position, *length)
+                {
+                    return Some(Ok(FileDone::Bytes(bytes)));
+                }
+            }
+            // The open descriptor stays good for what was handed out; the name is not ours any more.
+            FileOp::Delete { file } | FileOp::Create { file, .. } => self.forget(owner, *file),
+            FileOp::Rename { from, to } => {
+                self.forget(owner, *from);
+                self.forget(owner, *to);
+            }
+            _ => {}
+        }
+        self.order(owner, Job::File(ticket, op));
+        None
+    }
+
+    fn forget(&mut self, owner: Owner, file: FileName) {
+        self.open.remove(&(owner, file));
+    }
+
+    /// Orders a job from the helpers of the owner's log directory.
+    pub fn order(&self, owner: Owner, job: Job) {
+        let Some((directory, dir)) = self.dirs.get(&owner) else { return };
+        if let Some(helpers) = self.helpers.get(usize::from(*directory)) {
+            helpers.order(owner, dir.clone(), job, &self.returns);
+        }
+    }
+
+    /// Orders the warming of a range that a connection waits to send.
+    pub fn warm(&self, job: Job) {
+        if let Some(helpers) = self.helpers.first() {
+            helpers.order(
+                Owner::Directory(0),
+                OwnerDir { path: std::path::PathBuf::new() },
+                job,
+                &self.returns,
+            );
+        }
+    }
+
+    /// Takes note of what a helper's operation left behind.
+    pub fn note(&mut self, owner: Owner, aftermath: Aftermath) {
+        if let Some((file, opened)) = aftermath.opened
+            && file.suffix == Suffix::None
+            && !matches!(file.stem, Stem::Named(_))
+        {
+            self.keep(owner, file, opened);
+        }
+        if let Some(moved) = aftermath.moved
+            && let Some((_, dir)) = self.dirs.get_mut(&owner)
+        {
+            dir.path = moved;
+        }
+    }
+
+    /// Writes an owner's gathered batches behind each other, as few vectored writes as the kernel
+    /// allows. The segment's file must be open; otherwise it is opened here, which the directory
+    /// entry cache answers for an active segment.
+    pub fn append<'a>(
+        &mut self,
+        owner: Owner,
+        base_offset: i64,
+        position: u64,
+        parts: impl Iterator<Item = (&'a [u8; HEADER_BYTES], &'a [u8])>,
+    ) -> FileResult {
+        let name = FileName::from(Stem::Log(base_offset));
+        let file = match self.cached(owner, name) {
+            Some(file) => Arc::clone(file),
+            None => {
+                let dir = self.dirs.get(&owner).ok_or(FileError::NotFound)?;
+                let opened = dir.1.open(name).map_err(|error| file_error(&error))?;
+                self.keep(owner, name, opened)
+            }
+        };
+        write_parts(&file, position, parts)
+    }
+}
+
+fn write_all(file: &OwnedFd, position: u64, bytes: &[u8]) -> FileResult {
+    let mut written = 0;
+    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+        let at = i64::try_from(position + written as u64).map_err(|_| FileError::Io(libc::EFBIG))?;
+        match nix::sys::uio::pwrite(file, rest, at) {
+            Ok(0) => return Err(FileError::Io(libc::EIO)),
+            Ok(count) => written += count,
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(file_error(&errno.into())),
+        }
+    }
+    Ok(FileDone::Ok)
+}
+
+/// Reads what the page cache holds without waiting for the device; `None` if it would wait.
+fn read_cached(file: &OwnedFd, position: u64, length: u64) -> Option<Bytes> {
+    let mut bytes = BytesMut::zeroed(usize::try_from(length).ok()?);
+    let count = read_no_wait(file, position, &mut bytes)?;
+    // A short read is the end of the file or the edge of what is cached: a helper tells them apart.
+    (count == bytes.len()).then(|| bytes.freeze())
+}
+
+/// One read that the page cache answers; `None` if it cannot.
+pub(super) fn read_no_wait(file: &OwnedFd, position: u64, into: &mut [u8]) -> Option<usize> {
+    let iovec = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+    let position = i64::try_from(position).ok()?;
+    // SAFETY: the iovec covers exactly `into`, which outlives the call.
+    let count = unsafe { libc::preadv2(file.as_raw_fd(), &iovec, 1, position, libc::RWF_NOWAIT) };
+    usize::try_from(count).ok()
+}
+
+fn write_parts<'a>(
+    file: &OwnedFd,
+    mut position: u64,
+    parts: impl Iterator<Item = (&'a [u8; HEADER_BYTES], &'a [u8])>,
+) -> FileResult {
+    let start = position;
+    let mut slices: smallvec::SmallVec<[IoSlice; 64]> = smallvec::SmallVec::new();
+    for (header, body) in parts {
+        slices.push(IoSlice::new(header));
+        slices.push(IoSlice::new(body));
+        if slices.len() == IOVECS_MAX {
+            position = write_slices(file, position, &mut slices, start)?;
+            slices.clear();
+        }
+    }
+    write_slices(file, position, &mut slices, start)?;
+    Ok(FileDone::Ok)
+}
+
+/// Writes all slices; the error says how many bytes since `start` reached the file.
+fn write_slices(
+    file: &OwnedFd,
+    mut position: u64,
+    slices: &mut [IoSlice],
+    start: u64,
+) -> Result<u64, FileError> {
+    let mut rest = slices;
+    while !rest.is_empty() {
+        let at = i64::try_from(position).map_err(|_| FileError::Io(libc::EFBIG))?;
+        match nix::sys::uio::pwritev(file, rest, at) {
+            Ok(0) => return Err(FileError::Short { written: position - start }),
+            Ok(count) => {
+                position += count as u64;
+                IoSlice::advance_slices(&mut rest, count);
+            }
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(_) if position > start => return Err(FileError::Short { written: position - start }),
+            Err(errno) => return Err(file_error(&errno.into())),
+        }
+    }
+    Ok(position)
+}

@@ -1,0 +1,171 @@
+//! Helper threads: one bounded pool per log directory for everything that can wait for a device
+//! (syncs, creations, renames, deletions, cold reads, recoveries). They are not pinned and run at
+//! lower priority than the shards; what they find comes back to the asking shard as an input.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use super::bell::Bell;
+use super::file_ops::{self, Aftermath, OwnerDir};
+use crate::broker::{ConnectionKey, Opened, Owner};
+use crate::effect::{FileName, FileOp, FileResult, Ticket};
+use crate::log::{Recovery, RecoveryError, RecoveryStep};
+use crate::partition::{ReadFound, ReplyTo};
+
+/// Threads per log directory. Two let a long sync and a short creation pass each other.
+const THREADS_PER_DIRECTORY: usize = 2;
+/// How much nicer than the shards they are.
+const NICENESS: i32 = 5;
+
+/// What a helper is asked to do in an owner's directory.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// A file operation.
+    File(Ticket, FileOp),
+    /// Open the file of a span.
+    Open { to: ReplyTo, found: ReadFound, file: FileName },
+    /// A whole recovery.
+    Recover(Box<Recovery>),
+    /// Bring a range of a file into the page cache, for a connection that waits to send it.
+    Warm { connection: ConnectionKey, file: Arc<OwnedFd>, position: u64, length: u64 },
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    File(Ticket, FileResult, Aftermath),
+    Open { to: ReplyTo, found: ReadFound, file: FileName, opened: Option<OwnedFd> },
+    Recover(Result<Opened, RecoveryError>),
+    Warm(ConnectionKey),
+}
+
+/// Where outcomes wait for their shard.
+#[derive(Debug)]
+pub(super) struct Returns {
+    queue: Mutex<VecDeque<(Owner, Outcome)>>,
+    bell: Arc<Bell>,
+}
+
+impl Returns {
+    pub fn new(bell: Arc<Bell>) -> Arc<Self> {
+        Arc::new(Self { queue: Mutex::default(), bell })
+    }
+
+    fn put(&self, owner: Owner, outcome: Outcome) {
+        lock(&self.queue).push_back((owner, outcome));
+        self.bell.ring();
+    }
+
+    /// Takes everything that has come back.
+    pub fn take(&self, into: &mut VecDeque<(Owner, Outcome)>) {
+        into.append(&mut lock(&self.queue));
+    }
+}
+
+/// A panic ends the process, so no lock is ever found poisoned.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Debug)]
+struct Order {
+    owner: Owner,
+    dir: OwnerDir,
+    job: Job,
+    returns: Arc<Returns>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    orders: Mutex<VecDeque<Order>>,
+    arrived: Condvar,
+}
+
+/// The helper threads of one log directory. An owner has at most one mutating operation in
+/// flight, and reads are bounded by admitted requests, so the queue is bounded by those.
+#[derive(Clone, Debug)]
+pub(super) struct Helpers {
+    queue: Arc<Queue>,
+}
+
+impl Helpers {
+    /// Starts the threads; they end with the process.
+    pub fn start(directory: usize) -> std::io::Result<Self> {
+        let queue = Arc::new(Queue::default());
+        for number in 0..THREADS_PER_DIRECTORY {
+            let queue = Arc::clone(&queue);
+            thread::Builder::new()
+                .name(format!("helper-{directory}-{number}"))
+                .spawn(move || serve(&queue))?;
+        }
+        Ok(Self { queue })
+    }
+
+    /// Hands a job over; its outcome comes back through `returns`.
+    pub fn order(&self, owner: Owner, dir: OwnerDir, job: Job, returns: &Arc<Returns>) {
+        lock(&self.queue.orders).push_back(Order { owner, dir, job, returns: Arc::clone(returns) });
+        self.queue.arrived.notify_one();
+    }
+}
+
+fn serve(queue: &Queue) {
+    // SAFETY: no memory is touched; who = 0 is the calling thread, as Linux counts niceness.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
+    loop {
+        let mut orders = lock(&queue.orders);
+        let order = loop {
+            match orders.pop_front() {
+                Some(order) => break order,
+                None => orders = queue.arrived.wait(orders).unwrap_or_else(PoisonError::into_inner),
+            }
+        };
+        drop(orders);
+        let outcome = carry_out(&order.dir, order.job);
+        order.returns.put(order.owner, outcome);
+    }
+}
+
+fn carry_out(dir: &OwnerDir, job: Job) -> Outcome {
+    match job {
+        Job::File(ticket, op) => {
+            let (result, aftermath) = file_ops::run(dir, &op);
+            Outcome::File(ticket, result, aftermath)
+        }
+        Job::Open { to, found, file } => Outcome::Open { to, found, file, opened: dir.open(file).ok() },
+        Job::Recover(recovery) => Outcome::Recover(recover(dir, *recovery)),
+        Job::Warm { connection, file, position, length } => {
+            warm(&file, position, length);
+            Outcome::Warm(connection)
+        }
+    }
+}
+
+/// Runs a recovery to its end, one operation after the other.
+fn recover(dir: &OwnerDir, mut recovery: Recovery) -> Result<Opened, RecoveryError> {
+    let mut last = None;
+    loop {
+        match recovery.step(last.take()) {
+            RecoveryStep::Op(op) => last = Some(file_ops::run(dir, &op).0),
+            RecoveryStep::Done(recovered) => return Ok(Opened::Log(recovered)),
+            RecoveryStep::Empty { base_offset, .. } => return Ok(Opened::Empty { base_offset }),
+            RecoveryStep::Failed(error) => return Err(error),
+        }
+    }
+}
+
+/// Reads the range once, so that sending it does not wait for the device.
+fn warm(file: &OwnedFd, position: u64, length: u64) {
+    let mut buffer = vec![0; 256 * 1024];
+    let end = position + length;
+    let mut at = position;
+    while at < end {
+        let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
+        let Some(into) = buffer.get_mut(..want) else { return };
+        match nix::sys::uio::pread(file, into, i64::try_from(at).unwrap_or(i64::MAX)) {
+            Ok(0) | Err(_) => return,
+            Ok(count) => at += count as u64,
+        }
+    }
+}

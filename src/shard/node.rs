@@ -1,0 +1,302 @@
+//! The start and the end of a node: boot, one executor per shard, signals, a clean stop.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use glommio::{LocalExecutorBuilder, Placement};
+use nix::sys::signal::{SigSet, Signal};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::bell::Bell;
+use super::boot::{self, Boot};
+use super::clock::Clock;
+use super::files::Files;
+use super::helpers::{Helpers, Returns};
+use super::listener::{self, Terms};
+use super::mesh::Mesh;
+use super::runtime::{Common, Runtime};
+use crate::broker::{Checkpoints, ControlHost, ControlStart, Shard};
+use crate::config::{NodeConfig, ShardCpus, validate_topic_config};
+use crate::controller::{Controller, ControllerConfig, Endpoint, Image, ShardId, ShardMap, ShardPlacement};
+use crate::request::{ClusterView, Node};
+
+/// A snapshot of the metadata is taken after so many entries or bytes of its log.
+const SNAPSHOT_ENTRIES: u64 = 10_000;
+const SNAPSHOT_BYTES: u64 = 16 << 20;
+
+/// Runs a node until it is told to stop. The error is for the operator.
+pub fn run(config: NodeConfig) -> Result<(), String> {
+    let started = Instant::now();
+    boot::check_kernel()?;
+    let cpus = shard_cpus(&config)?;
+    boot::check_memlock(cpus.len())?;
+    raise_descriptor_limit();
+    // Before any thread exists, so that every thread leaves the signals to this one.
+    let mut signals = SigSet::empty();
+    signals.extend([Signal::SIGTERM, Signal::SIGINT]);
+    signals.thread_block().map_err(|errno| format!("cannot block signals: {errno}"))?;
+    let boot = boot::boot(&config)?;
+    let sockets = bind(&config)?;
+    let bells: Vec<Arc<Bell>> = cpus.iter().map(|_| Arc::new(Bell::default())).collect();
+    let common = Arc::new(common(&config, cpus.len()));
+    let shards = plan_shards(config, boot, sockets, &bells, &common, started)?;
+    let handles = cpus.iter().zip(shards).map(|(cpu, shard)| {
+        LocalExecutorBuilder::new(Placement::Fixed(*cpu))
+            .name(&format!("shard-{}", shard.id.0))
+            .io_memory(64 << 10)
+            .spawn(move || shard.run())
+            .map_err(|error| format!("cannot start a shard on CPU {cpu}: {error}"))
+    });
+    let handles = handles.collect::<Result<Vec<_>, _>>()?;
+    let (stop, bell) = (Arc::clone(&common), bells.first().cloned());
+    let waiter = std::thread::Builder::new().name("signals".to_string());
+    waiter
+        .spawn(move || {
+            while let Ok(signal) = signals.wait() {
+                if stop.stop.swap(true, Ordering::Relaxed) {
+                    super::die("a second signal: stopping without waiting");
+                }
+                super::say(&format!("{signal}: stopping"));
+                bell.iter().for_each(|bell| bell.ring());
+            }
+        })
+        .map_err(|error| format!("cannot start the signal thread: {error}"))?;
+    for handle in handles {
+        handle.join().map_err(|error| format!("a shard failed: {error}"))?;
+    }
+    super::say("stopped");
+    Ok(())
+}
+
+/// The CPU of each shard.
+fn shard_cpus(config: &NodeConfig) -> Result<Vec<usize>, String> {
+    let allowed: Vec<usize> =
+        core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
+    let cpus: Vec<usize> = match &config.shard_cpus {
+        ShardCpus::All => allowed.clone(),
+        ShardCpus::List(list) => list.iter().map(|cpu| *cpu as usize).collect(),
+    };
+    if let Some(missing) = cpus.iter().find(|cpu| !allowed.contains(cpu)) {
+        return Err(format!(
+            "shard.cpus names CPU {missing}, which this process may not use (it may use {allowed:?})"
+        ));
+    }
+    if cpus.is_empty() {
+        return Err("no CPU to run on".to_string());
+    }
+    let count = if config.shard_count == 0 { cpus.len() } else { config.shard_count as usize };
+    Ok(cpus.iter().copied().cycle().take(count).collect())
+}
+
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Best effort: with fewer descriptors fewer files stay open.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+/// The shards' share of the machine's memory, in bytes for each.
+fn budget_bytes(config: &NodeConfig, shards: usize) -> usize {
+    let info = nix::sys::sysinfo::sysinfo().map(|info| info.ram_total()).unwrap_or(1 << 30);
+    let share = info / 100 * u64::from(config.shard_memory_percent) / shards as u64;
+    let share = config.queued_max_request_bytes.map_or(share, |max| share.min(max / shards as u64));
+    usize::try_from(share).unwrap_or(usize::MAX).max(1 << 20)
+}
+
+fn common(config: &NodeConfig, shards: usize) -> Common {
+    Common {
+        connections: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+        stop: AtomicBool::new(false),
+        frame_limit_bytes: config.socket_request_max_bytes,
+        budget_bytes: budget_bytes(config, shards),
+        idle_ms: config.connections_max_idle_ms,
+    }
+}
+
+/// Binds every listener, so that a port in use is known before anything starts.
+fn bind(config: &NodeConfig) -> Result<Vec<(OwnedFd, SocketAddr)>, String> {
+    let bound = config.listeners.iter().map(|listener| {
+        let host = if listener.bind.host.is_empty() { "0.0.0.0" } else { listener.bind.host.as_str() };
+        let shown = format!("{}://{host}:{}", listener.name, listener.bind.port);
+        let failed = |what: &str, error: std::io::Error| format!("listener {shown}: {what}: {error}");
+        let mut addresses =
+            (host, listener.bind.port).to_socket_addrs().map_err(|error| failed("cannot resolve", error))?;
+        let address = addresses.next().ok_or_else(|| format!("listener {shown}: no address"))?;
+        let bind = || -> std::io::Result<(Socket, SocketAddr)> {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+            socket.set_reuse_address(true)?;
+            socket.set_nonblocking(true)?;
+            socket.bind(&address.into())?;
+            socket.listen(i32::try_from(config.socket_listen_backlog.max(1024)).unwrap_or(1024))?;
+            let local = socket.local_addr()?.as_socket().unwrap_or(address);
+            Ok((socket, local))
+        };
+        let (socket, local) = bind().map_err(|error| failed("cannot listen", error))?;
+        Ok((OwnedFd::from(socket), local))
+    });
+    bound.collect()
+}
+
+/// The endpoint of each listener as clients reach it.
+fn endpoints(config: &NodeConfig, sockets: &[(OwnedFd, SocketAddr)]) -> Vec<Endpoint> {
+    let own_name = || nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    let listeners = config.listeners.iter().zip(sockets);
+    listeners
+        .map(|(listener, (_, bound))| {
+            let told = listener.advertised.as_ref().unwrap_or(&listener.bind);
+            let host = match told.host.as_str() {
+                "" | "0.0.0.0" | "::" => own_name().unwrap_or_else(|| "localhost".to_string()),
+                host => host.to_string(),
+            };
+            let port = if told.port == 0 { bound.port() } else { told.port };
+            Endpoint { name: listener.name.as_str().into(), host: host.into(), port, security_protocol: 0 }
+        })
+        .collect()
+}
+
+/// Everything one executor is given.
+struct PlannedShard {
+    id: ShardId,
+    core: Shard,
+    files: Files,
+    mesh: Mesh,
+    returns: Arc<Returns>,
+    bell: Arc<Bell>,
+    clock: Clock,
+    common: Arc<Common>,
+    /// On the controller's shard: the bound listeners, with what is said when they open.
+    listeners: Vec<(OwnedFd, Terms)>,
+    greeting: Greeting,
+    /// Held while the node runs.
+    _locks: Vec<OwnedFd>,
+}
+
+/// The line that says that the node is ready.
+struct Greeting {
+    line: String,
+    started: Instant,
+}
+
+impl PlannedShard {
+    async fn run(self) {
+        let runtime =
+            Runtime::new(self.core, self.files, self.mesh, self.returns, self.bell, self.clock, self.common);
+        let (listeners, greeting) = (self.listeners, self.greeting);
+        if !listeners.is_empty() {
+            let opened = std::rc::Rc::clone(&runtime);
+            glommio::spawn_local(async move {
+                opened.ready().await;
+                for (number, (socket, terms)) in listeners.into_iter().enumerate() {
+                    let runtime = std::rc::Rc::clone(&opened);
+                    glommio::spawn_local(listener::listen(runtime, socket, number, terms)).detach();
+                }
+                super::say(&format!("{} ({} ms)", greeting.line, greeting.started.elapsed().as_millis()));
+            })
+            .detach();
+        }
+        runtime.run().await;
+    }
+}
+
+fn plan_shards(
+    config: NodeConfig,
+    boot: Boot,
+    sockets: Vec<(OwnedFd, SocketAddr)>,
+    bells: &[Arc<Bell>],
+    common: &Arc<Common>,
+    started: Instant,
+) -> Result<Vec<PlannedShard>, String> {
+    let shard_count = u16::try_from(bells.len()).map_err(|_| "too many shards".to_string())?;
+    let line = greeting(&config, &sockets, shard_count);
+    let listeners = endpoints(&config, &sockets);
+    let terms = Terms::of(&config);
+    let helpers = (0..boot.directories.len()).map(Helpers::start).collect::<Result<Vec<_>, _>>();
+    let helpers = helpers.map_err(|error| format!("cannot start helper threads: {error}"))?;
+    let open_files_max = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
+        .map_or(256, |(soft, _)| usize::try_from(soft / 2).unwrap_or(256) / bells.len());
+    let control = control_start(&config, &boot, shard_count, listeners)?;
+    let node = Arc::new(Node { cluster_id: boot.cluster_id, shard_count, config });
+    let view = Arc::new(ClusterView {
+        version: 0,
+        image: Arc::new(Image::default()),
+        placement: Arc::new(ShardMap::default()),
+        topic_configs: imbl::OrdMap::new(),
+        changed: Arc::from([]),
+        removed: Arc::from([]),
+    });
+    let facts = Arc::from(boot.facts);
+    let mut control = Some(Box::new(ControlHost::new(control)));
+    let mut sockets: Vec<_> = sockets.into_iter().map(|(socket, _)| (socket, terms.clone())).collect();
+    let mut locks = boot.locks;
+    let clock = Clock::start();
+    let shards = (0..shard_count).zip(Mesh::weave(bells)).zip(bells);
+    let planned = shards.map(|((id, mesh), bell)| {
+        let returns = Returns::new(Arc::clone(bell));
+        let files =
+            Files::new(boot.directories.clone(), helpers.clone(), Arc::clone(&returns), open_files_max);
+        PlannedShard {
+            id: ShardId(id),
+            core: Shard::new(
+                ShardId(id),
+                Arc::clone(&node),
+                Arc::clone(&view),
+                Arc::clone(&facts),
+                control.take(),
+            ),
+            files,
+            mesh,
+            returns,
+            bell: Arc::clone(bell),
+            clock,
+            common: Arc::clone(common),
+            listeners: std::mem::take(&mut sockets),
+            greeting: Greeting { line: line.clone(), started },
+            _locks: std::mem::take(&mut locks),
+        }
+    });
+    Ok(planned.collect())
+}
+
+fn control_start(
+    config: &NodeConfig,
+    boot: &Boot,
+    shard_count: u16,
+    listeners: Vec<Endpoint>,
+) -> Result<ControlStart, String> {
+    let controller = ControllerConfig {
+        raft_id: boot.raft_id,
+        voters: vec![boot.raft_id],
+        cluster_id: boot.cluster_id.as_str().into(),
+        num_partitions: config.num_partitions,
+        default_replication_factor: config.default_replication_factor,
+        check_topic_config: validate_topic_config,
+        check_broker_config: |key, _| Err(format!("dynamic broker configuration is not there yet: {key}")),
+        snapshot_entries: SNAPSHOT_ENTRIES,
+        snapshot_bytes: SNAPSHOT_BYTES,
+        seed: uuid::Uuid::new_v4().as_u64_pair().0,
+    };
+    Ok(ControlStart {
+        controller: Controller::new(controller, boot.controller.clone())?,
+        placement: ShardPlacement::new(config.node_id, shard_count, boot.log_directories),
+        found: boot.found.clone(),
+        incarnation: uuid::Uuid::new_v4(),
+        listeners,
+        metadata_directory: boot.metadata_directory,
+        checkpoints: Checkpoints::new(boot.log_directories, boot.boot_id.clone(), config),
+    })
+}
+
+fn greeting(config: &NodeConfig, sockets: &[(OwnedFd, SocketAddr)], shard_count: u16) -> String {
+    let addresses: Vec<String> = sockets.iter().map(|(_, bound)| bound.to_string()).collect();
+    let directories: Vec<String> = config.log_dirs.iter().map(|dir| dir.display().to_string()).collect();
+    let plural = if shard_count == 1 { "shard" } else { "shards" };
+    format!(
+        "ready on {} with {shard_count} {plural}, data in {}",
+        addresses.join(", "),
+        directories.join(", ")
+    )
+}
