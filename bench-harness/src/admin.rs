@@ -1,5 +1,5 @@
-//! One request at a time, outside the measured phase: topics come and go, and what was written is read back and compared
-//! with what was sent.
+//! One request at a time, outside the measured phase: topics come and go, and what was written is read back
+//! and compared with what was sent.
 
 use std::collections::HashSet;
 use std::io::{Read, Write};

@@ -1,5 +1,6 @@
-//! Brokers under test: how each is started, found, and stopped. A broker that the harness starts gets a directory of its
-//! own and free ports on the loopback, and both go with it; nothing outlives the harness, killed or not.
+//! Brokers under test: how each is started, found, and stopped. A broker that the harness starts gets a
+//! directory of its own and free ports on the loopback, and both go with it; nothing outlives the harness,
+//! killed or not.
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};

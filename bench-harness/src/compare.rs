@@ -1,4 +1,5 @@
-//! Several brokers on the same workloads, in turns: A B C, A B C, … so that a machine whose speed drifts drifts for all.
+//! Several brokers on the same workloads, in turns: A B C, A B C, … so that a machine whose speed drifts
+//! drifts for all.
 //! Ratios are taken within a turn; medians and spreads over the turns.
 
 use anyhow::{Result, ensure};

@@ -1,5 +1,5 @@
-//! Apache Kafka as a contender: fetched once from Maven into a cache folder, formatted and started as a single KRaft node
-//! with the heap and the collector that its own start script gives it.
+//! Apache Kafka as a contender: fetched once from Maven into a cache folder, formatted and started as a
+//! single KRaft node with the heap and the collector that its own start script gives it.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
-//! What is shown while a run goes on: one line that is refreshed on a terminal, a plain line a second elsewhere. It goes
-//! to standard error, results go to standard output. It also reads the broker's CPU where the measured phase begins and ends.
+//! What is shown while a run goes on: one line that is refreshed on a terminal, a plain line a second
+//! elsewhere. It goes to standard error, results go to standard output. It also reads the broker's CPU where
+//! the measured phase begins and ends.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};

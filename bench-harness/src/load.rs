@@ -1,8 +1,8 @@
 //! The load: one thread, one epoll, many connections. A request is timed from the moment it was *meant* to be sent, so
 //! that under a given rate a stalled broker is charged for the requests that had to wait (no coordinated omission).
 //!
-//! The closed loop keeps every slot of every lane busy; the open loop sends at a rate whatever the answers do. Latencies
-//! go into one HDR histogram for each thread of load; histograms are added, never averaged.
+//! The closed loop keeps every slot of every lane busy; the open loop sends at a rate whatever the answers
+//! do. Latencies go into one HDR histogram for each thread of load; histograms are added, never averaged.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};

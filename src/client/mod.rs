@@ -1,4 +1,5 @@
-//! Our own thin producer, consumer and admin over blocking sockets, for the command line, the tests and the bench harness.
+//! Our own thin producer, consumer and admin over blocking sockets, for the command line, the tests and the
+//! bench harness.
 //!
 //! Thin means: one thread, one request in hand at a time unless [`Connection`] is asked to pipeline, no group
 //! membership and no transactions. What a broker sends is bounded and checked before it is believed.

@@ -197,7 +197,8 @@ impl Recovery {
     }
 
     fn next_snapshot(&mut self) -> Result<Step, String> {
-        // `snapshots` keeps what is not read yet; the ones that are not whole are forgotten, the next one replaces them.
+        // `snapshots` keeps what is not read yet; the ones that are not whole are forgotten, the next one
+        // replaces them.
         while self.snapshot.is_none()
             && let Some((index, length)) = self.snapshots.pop()
         {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! raft-log-%020d       frames: length u32 | CRC-32C u32 | body; the number is the first index that may be in it
-//! body                 term u64 | vote u64 | commit u64 | count u32 | count × (index u64 | term u64 | length u32 | data)
+//! body                 term u64 | vote u64 | commit u64 | count u32 | count × entry
+//! entry                index u64 | term u64 | length u32 | data
 //! raft-snapshot-%020d  the Image as of that index; written aside, synced, renamed, directory synced
 //! ```
 //!

@@ -1,3 +1,5 @@
+//! The stateless check of what producers send: every rule, and that nothing else passes.
+
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;

@@ -102,14 +102,14 @@ fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// Files with their lengths, and directories with 0: those of a log directory are its replicas.
 fn list(path: &Path) -> io::Result<FileDone> {
     let mut listing = Vec::new();
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         let metadata = entry.metadata()?;
-        if metadata.is_file() {
-            listing.push((entry.file_name().to_string_lossy().into_owned(), metadata.len()));
-        }
+        let length = if metadata.is_file() { metadata.len() } else { 0 };
+        listing.push((entry.file_name().to_string_lossy().into_owned(), length));
     }
     listing.sort();
     Ok(FileDone::Listing(listing))
@@ -173,7 +173,9 @@ mod tests {
             FileDone::Bytes(Bytes::from_static(b"\0abc"))
         );
         done(FileOp::Truncate { file, length: 3 });
-        assert_eq!(done(FileOp::List), FileDone::Listing(vec![(file.to_string(), 3)]));
+        fs::create_dir(dir.path.join("inner-0")).unwrap();
+        let (name, inner) = (file.to_string(), "inner-0".to_string());
+        assert_eq!(done(FileOp::List), FileDone::Listing(vec![(name, 3), (inner, 0)]));
         done(FileOp::Sync { file });
         done(FileOp::SyncDir);
         done(FileOp::SyncParent);

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use proptest::collection::vec as many;
 use proptest::prelude::*;
+use proptest::sample::Index;
 use uuid::Uuid;
 
 use super::*;
-use crate::effect::{FileDone, FileResult};
-use crate::effect::{FileName, Stem};
+use crate::effect::{FileDone, FileName, FileResult, Stem};
 use crate::log::batch::BatchInfo;
 use crate::log::checkpoint::PartitionMetadata;
 
@@ -562,8 +563,8 @@ proptest! {
 
     #[test]
     fn no_directory_makes_a_recovery_panic(
-        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 0..12),
-        garbage in proptest::collection::vec((any::<prop::sample::Index>(), proptest::collection::vec(any::<u8>(), 0..200)), 0..4),
+        damage in many((any::<Index>(), any::<Index>(), any::<u8>()), 0..12),
+        garbage in many((any::<Index>(), many(any::<u8>(), 0..200)), 0..4),
         clean in any::<bool>(),
         same_boot in any::<bool>(),
         recovery_point in -1..60_i64,

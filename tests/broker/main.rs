@@ -1,0 +1,21 @@
+//! A real broker process on a free port, driven over its sockets: one file per story.
+//!
+//! How: [`process::Broker`] starts the binary in a directory of its own and waits for its ready line; it is
+//! killed when the test ends. [`wire`] speaks to it: requests through `tidemill::client`, bytes through a raw
+//! socket. Tests wait for a condition until a deadline and never for a time.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+
+mod configuration;
+mod connections;
+mod crash;
+mod hostile_frames;
+mod long_poll;
+mod pipelining;
+mod process;
+mod refused_batches;
+mod sessions;
+mod slow_reader;
+mod start_and_stop;
+mod topics;
+mod wire;

@@ -1,0 +1,124 @@
+//! Topics made, deleted and made again; what their configuration changes.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tidemill::log::batch::BatchInfo;
+
+use crate::process::{Home, until};
+use crate::wire::{append, batch, connect, create, delete, describe, fetch, produce, read_all, try_create};
+
+#[test]
+fn a_name_can_be_used_again_at_once_and_holds_nothing_of_before() {
+    let home = Home::new(&["file.delete.delay.ms=1", "log.segment.delete.delay.ms=1"]);
+    let broker = home.start();
+    let mut connection = connect(&broker);
+    let mut ids = Vec::new();
+    for round in 0..5_u8 {
+        let partitions = 2 + i32::from(round % 2);
+        create(&mut connection, "again", partitions, &[]);
+        let described = describe(&mut connection, &["again"]).topics[0].clone();
+        assert_eq!(described.partitions.len(), partitions as usize);
+        ids.push(described.topic_id);
+        for partition in 0..partitions {
+            assert_eq!(append(&mut connection, "again", partition, &[&[round]]), 0, "round {round}");
+            assert_eq!(read_all(&mut connection, "again", partition), [(0, vec![round])]);
+        }
+        assert_eq!(delete(&mut connection, "again"), 0);
+        assert_eq!(describe(&mut connection, &["again"]).topics[0].error_code, 3);
+        assert_eq!(produce(&mut connection, "again", 0, -1, batch(&[b"x"])).error_code, 3);
+        assert_eq!(delete(&mut connection, "again"), 3);
+    }
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 5, "each has an id of its own");
+    until("the directories are deleted", || {
+        let listed = std::fs::read_dir(home.data()).unwrap();
+        let names = listed.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let left: Vec<String> = names.filter(|name| name.starts_with("again")).collect();
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    });
+    create(&mut connection, "again", 1, &[]);
+    append(&mut connection, "again", 0, &[b"last"]);
+    broker.kill();
+    let broker = home.start();
+    let mut connection = connect(&broker);
+    assert_eq!(read_all(&mut connection, "again", 0), [(0, b"last".to_vec())]);
+}
+
+#[test]
+fn a_deleted_topic_stays_deleted_after_a_kill() {
+    let home = Home::new(&[]);
+    let broker = home.start();
+    let mut connection = connect(&broker);
+    create(&mut connection, "gone", 3, &[]);
+    append(&mut connection, "gone", 1, &[b"x"]);
+    assert_eq!(delete(&mut connection, "gone"), 0);
+    broker.kill();
+    let broker = home.start();
+    let mut connection = connect(&broker);
+    assert_eq!(describe(&mut connection, &["gone"]).topics[0].error_code, 3);
+    create(&mut connection, "gone", 3, &[]);
+    assert_eq!(read_all(&mut connection, "gone", 1), []);
+}
+
+#[test]
+fn what_cannot_be_created_is_said_by_kafkas_codes() {
+    let home = Home::new(&[]);
+    let broker = home.start();
+    let mut connection = connect(&broker);
+    create(&mut connection, "there", 1, &[]);
+    assert_eq!(try_create(&mut connection, "there", 1, &[]), 36, "TOPIC_ALREADY_EXISTS");
+    for bad in ["", ".", "..", "a/b", "with space", &"x".repeat(250)] {
+        assert_eq!(try_create(&mut connection, bad, 1, &[]), 17, "INVALID_TOPIC_EXCEPTION for {bad:?}");
+    }
+    assert_eq!(try_create(&mut connection, "zero", 0, &[]), 37, "INVALID_PARTITIONS");
+    assert_eq!(try_create(&mut connection, "unset", 1, &[("no.such.config", "1")]), 40, "INVALID_CONFIG");
+    assert_eq!(try_create(&mut connection, "bad", 1, &[("segment.bytes", "x")]), 40, "INVALID_CONFIG");
+    let described = describe(&mut connection, &["zero", "unset", "bad"]);
+    assert!(described.topics.iter().all(|topic| topic.error_code == 3), "none of them was created");
+}
+
+#[test]
+fn log_append_time_is_the_brokers_and_reaches_producer_and_consumer() {
+    let home = Home::new(&[]);
+    let broker = home.start();
+    let mut connection = connect(&broker);
+    create(&mut connection, "stamped", 1, &[("message.timestamp.type", "LogAppendTime")]);
+    let wall_ms = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+    let before = wall_ms();
+    let answer = produce(&mut connection, "stamped", 0, -1, batch(&[b"a", b"b"]));
+    assert_eq!(answer.error_code, 0);
+    assert!((before..=wall_ms()).contains(&answer.log_append_time_ms), "{}", answer.log_append_time_ms);
+    let records = fetch(&mut connection, "stamped", 0, 0).records.unwrap();
+    let info = BatchInfo::parse(&records).unwrap();
+    assert!(info.is_log_append_time());
+    assert_eq!(info.max_timestamp_ms, answer.log_append_time_ms);
+    // The checksum, which `read_all` checks, is that of the rewritten header.
+    assert_eq!(read_all(&mut connection, "stamped", 0).len(), 2);
+}
+
+#[test]
+fn small_segments_roll_and_every_offset_can_be_read() {
+    let home = Home::new(&[]);
+    let broker = home.start();
+    let mut connection = connect(&broker);
+    create(&mut connection, "rolled", 1, &[("segment.bytes", "1048576")]);
+    let value = vec![b'v'; 100_000];
+    for offset in 0..40 {
+        assert_eq!(append(&mut connection, "rolled", 0, &[&value]), offset);
+    }
+    let segments = || {
+        let listed = std::fs::read_dir(home.data().join("rolled-0")).unwrap();
+        listed
+            .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|kind| kind == "log"))
+            .count()
+    };
+    assert!(segments() >= 4, "{} segments", segments());
+    for offset in [0, 9, 10, 11, 25, 39] {
+        let found = fetch(&mut connection, "rolled", 0, offset).records.unwrap();
+        assert_eq!(BatchInfo::parse(&found).unwrap().base_offset, offset);
+    }
+    broker.kill();
+    let broker = home.start();
+    assert_eq!(read_all(&mut connect(&broker), "rolled", 0).len(), 40);
+}
