@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::messages::{
     ApiVersionsRequest, ApiVersionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
-    DeleteTopicsResponse, FetchRequest as LibraryFetch, FetchResponse, InitProducerIdRequest,
-    InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse,
-    ProduceRequest as LibraryProduce, ProduceResponse,
+    DeleteTopicsResponse, FetchRequest as LibraryFetch, FetchResponse, FindCoordinatorRequest,
+    FindCoordinatorResponse, InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest,
+    ListOffsetsResponse, MetadataRequest, MetadataResponse, ProduceRequest as LibraryProduce,
+    ProduceResponse,
 };
 use kafka_protocol::protocol::{Decodable, Encodable};
 use tidemill::wire::api::ApiKey;
@@ -76,6 +77,7 @@ fn control_requests_pass_the_guard_and_encode_to_the_same_bytes() {
             ApiKey::Produce | ApiKey::Fetch => {}
             ApiKey::ListOffsets => request_comes_back::<ListOffsetsRequest>(&name, &body, version),
             ApiKey::Metadata => request_comes_back::<MetadataRequest>(&name, &body, version),
+            ApiKey::FindCoordinator => request_comes_back::<FindCoordinatorRequest>(&name, &body, version),
             ApiKey::ApiVersions => request_comes_back::<ApiVersionsRequest>(&name, &body, version),
             ApiKey::CreateTopics => request_comes_back::<CreateTopicsRequest>(&name, &body, version),
             ApiKey::DeleteTopics => request_comes_back::<DeleteTopicsRequest>(&name, &body, version),
@@ -110,6 +112,9 @@ fn control_responses_encode_to_the_bytes_that_kafka_sent() {
             ApiKey::Produce | ApiKey::Fetch => {}
             ApiKey::ListOffsets => response_comes_back::<ListOffsetsResponse>(&name, &header, &recorded),
             ApiKey::Metadata => response_comes_back::<MetadataResponse>(&name, &header, &recorded),
+            ApiKey::FindCoordinator => {
+                response_comes_back::<FindCoordinatorResponse>(&name, &header, &recorded)
+            }
             ApiKey::ApiVersions => response_comes_back::<ApiVersionsResponse>(&name, &header, &recorded),
             ApiKey::CreateTopics => response_comes_back::<CreateTopicsResponse>(&name, &header, &recorded),
             ApiKey::DeleteTopics => response_comes_back::<DeleteTopicsResponse>(&name, &header, &recorded),

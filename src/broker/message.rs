@@ -84,6 +84,8 @@ pub enum Message {
     /// To the controller's shard: how far the sender's replicas have got, and how many are still
     /// being recovered.
     Surveyed(Vec<Progress>, usize),
+    /// This log directory failed: its replicas go offline.
+    DirectoryOffline(u16),
     /// From the controller's shard: stop cleanly.
     Stop,
     /// To the controller's shard: the sender's replicas are closed.

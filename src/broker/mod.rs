@@ -228,6 +228,10 @@ impl Shard {
                 self.tell_control(Message::Surveyed(progress, opening));
             }
             Message::Surveyed(progress, opening) => self.surveyed(from, (progress, opening), false),
+            Message::DirectoryOffline(directory) => {
+                self.replicas.fail_directory(now, directory);
+                self.drain_replicas();
+            }
             Message::Stop => self.stop(now),
             Message::Stopped(progress) => self.surveyed(from, (progress, 0), true),
         }
@@ -300,9 +304,14 @@ impl Shard {
         self.replicas.end_turn(now);
         self.drain_replicas();
         self.work(now);
-        for key in self.dirty.drain(..) {
-            self.outputs.push(Output::Flush(key));
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for key in dirty.drain(..) {
+            if let Some(connection) = self.connection(key) {
+                connection.flush_asked = false;
+                self.outputs.push(Output::Flush(key));
+            }
         }
+        self.dirty = dirty;
     }
 
     /// When [`Shard::wake`] wants to be called next.
@@ -385,11 +394,12 @@ impl Shard {
                 let encoded = self.in_scene(now, listener, |scene| work.encode(&header, &mut outbox, scene));
                 if let Some(connection) = self.connection(key) {
                     connection.outbox = outbox;
+                    if !std::mem::replace(&mut connection.flush_asked, true) {
+                        self.dirty.push(key);
+                    }
                 }
-                match encoded {
-                    Ok(()) if !self.dirty.contains(&key) => self.dirty.push(key),
-                    Ok(()) => {}
-                    Err(reason) => return self.outputs.push(Output::Close(key, reason)),
+                if let Err(reason) = encoded {
+                    return self.outputs.push(Output::Close(key, reason));
                 }
                 continue;
             }
@@ -497,8 +507,21 @@ impl Shard {
         }
     }
 
+    /// A log directory failed: every shard takes its replicas there offline. With the last
+    /// directory the node has nothing left to serve.
+    fn directory_failed(&mut self, directory: u16) {
+        self.outputs.push(Output::DirectoryOffline(directory));
+        for shard in (0..self.node.shard_count).filter(|shard| *shard != self.id.0) {
+            self.outputs.push(Output::Send(ShardId(shard), Message::DirectoryOffline(directory)));
+        }
+        self.todo.push_back(Todo::Local(Message::DirectoryOffline(directory)));
+    }
+
     /// Hands on the answers that partitions gave.
     fn drain_replicas(&mut self) {
+        while let Some(directory) = self.replicas.take_failed_directory() {
+            self.directory_failed(directory);
+        }
         self.outputs.append(&mut self.replicas.outputs);
         while let Some(delivery) = self.replicas.take_delivery() {
             self.deliver(delivery);

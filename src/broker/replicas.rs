@@ -105,6 +105,9 @@ pub struct Replicas {
     retiring: BTreeSet<u32>,
     successors: BTreeMap<u32, Successor>,
     just_retired: Vec<u32>,
+    /// Log directories known to have failed.
+    failed: BTreeSet<u16>,
+    failed_untold: Vec<u16>,
     pub(super) outputs: Vec<Output>,
 }
 
@@ -124,6 +127,8 @@ impl Replicas {
             retiring: BTreeSet::new(),
             successors: BTreeMap::new(),
             just_retired: Vec::new(),
+            failed: BTreeSet::new(),
+            failed_untold: Vec::new(),
             outputs: Vec::new(),
         }
     }
@@ -281,7 +286,7 @@ impl Replicas {
             Err(error) => {
                 self.outputs.push(Output::Say(format!("{name} cannot be opened: {error:?}")));
                 self.set_gone(slot);
-                self.outputs.push(Output::DirectoryOffline(directory));
+                self.fail(directory);
             }
         }
         if then == Then::Close {
@@ -460,6 +465,27 @@ impl Replicas {
         }
     }
 
+    fn fail(&mut self, directory: u16) {
+        if self.failed.insert(directory) {
+            self.failed_untold.push(directory);
+        }
+    }
+
+    /// A log directory whose failure is news.
+    pub(super) fn take_failed_directory(&mut self) -> Option<u16> {
+        self.failed_untold.pop()
+    }
+
+    /// Takes every replica in a failed log directory offline.
+    pub(super) fn fail_directory(&mut self, now: Now, directory: u16) {
+        self.failed.insert(directory);
+        let there = self.slots.iter().filter(|(_, slot)| slot.directory == directory);
+        let slots: Vec<u32> = there.map(|(slot, _)| slot as u32).collect();
+        for slot in slots {
+            self.step(slot, |partition, effects| partition.fail(now, effects));
+        }
+    }
+
     pub(super) fn all_gone(&self) -> bool {
         self.slots.is_empty()
     }
@@ -519,9 +545,8 @@ impl Replicas {
             Effect::Gone => self.gone(slot),
             Effect::Offline => {
                 self.retiring.remove(&slot);
-                if let Some(entry) = self.slots.get(slot as usize) {
-                    self.outputs.push(Output::DirectoryOffline(entry.directory));
-                }
+                let directory = self.slots.get(slot as usize).map(|entry| entry.directory);
+                directory.into_iter().for_each(|directory| self.fail(directory));
             }
         }
     }

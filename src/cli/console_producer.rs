@@ -11,6 +11,7 @@ use crate::client::{
     Acks, ClientError, Cluster, ConnectionConfig, Producer, ProducerConfig, Record, parse_bootstrap,
 };
 use crate::log::codec::Codec;
+use crate::log::record::Header;
 
 /// Lines read ahead of what is sent.
 const LINES_AHEAD: usize = 1024;
@@ -76,7 +77,7 @@ pub(super) fn run(options: &Options) -> Result<(), ClientError> {
     read?;
     match failed {
         0 => Ok(()),
-        count => Err(ClientError::Unavailable(format!("{count} records were not written"))),
+        count => Err(ClientError::Unavailable(format!("{count} records are not acknowledged"))),
     }
 }
 
@@ -154,7 +155,7 @@ fn report(producer: &mut Producer) -> usize {
         if let Err(error) = delivery.result {
             let records = usize::try_from(delivery.records).unwrap_or_default();
             eprintln!(
-                "tidemill: {records} records for {}-{} were not written: {error}",
+                "tidemill: {records} records for {}-{} are not acknowledged: {error}",
                 delivery.topic, delivery.partition
             );
             failed += records;
@@ -165,9 +166,9 @@ fn report(producer: &mut Producer) -> usize {
 
 fn producer_config(options: &Options) -> Result<(ProducerConfig, ConnectionConfig, Duration), ClientError> {
     let mut given = Properties::read(options.producer_config.as_deref(), &options.producer_property)?;
-    let mut config = ProducerConfig::default();
     // Kafka's console producer waits longer than its client does.
-    config.linger = Duration::from_millis(given.number("linger.ms")?.or(options.timeout).unwrap_or(1000));
+    let linger = Duration::from_millis(given.number("linger.ms")?.or(options.timeout).unwrap_or(1000));
+    let mut config = ProducerConfig { linger, ..ProducerConfig::default() };
     if let Some(text) = given.text("acks").or(options.request_required_acks.clone()) {
         config.acks = Acks::parse(&text).ok_or_else(|| invalid("acks", &text, "0, 1, -1 or all"))?;
     }
@@ -220,7 +221,7 @@ struct LineFormat {
 struct Line<'a> {
     key: Option<&'a [u8]>,
     value: Option<&'a [u8]>,
-    headers: Vec<(&'a [u8], Option<&'a [u8]>)>,
+    headers: Vec<Header<'a>>,
 }
 
 impl LineFormat {
@@ -300,11 +301,7 @@ impl LineFormat {
         }
     }
 
-    fn parse_headers<'a>(
-        &self,
-        mut rest: &'a [u8],
-        number: u64,
-    ) -> Result<Vec<(&'a [u8], Option<&'a [u8]>)>, ClientError> {
+    fn parse_headers<'a>(&self, mut rest: &'a [u8], number: u64) -> Result<Vec<Header<'a>>, ClientError> {
         let mut headers = Vec::new();
         loop {
             let (pair, after) = split_once(rest, &self.headers_separator).unwrap_or((rest, &[]));
@@ -319,11 +316,7 @@ impl LineFormat {
         }
     }
 
-    fn parse_header<'a>(
-        &self,
-        pair: &'a [u8],
-        number: u64,
-    ) -> Result<(&'a [u8], Option<&'a [u8]>), ClientError> {
+    fn parse_header<'a>(&self, pair: &'a [u8], number: u64) -> Result<Header<'a>, ClientError> {
         let shown = || String::from_utf8_lossy(pair).into_owned();
         match split_once(pair, &self.headers_key_separator) {
             Some((name, _)) if self.unless_null(name).is_none() => Err(ClientError::Usage(format!(

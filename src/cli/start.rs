@@ -22,18 +22,20 @@ fn load(file: Option<&Path>, overrides: &[String]) -> Result<NodeConfig, String>
     let text = match file {
         // Properties files are Latin-1, in which every byte is a character.
         Some(path) => {
-            let bytes = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+            let bytes =
+                std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
             Some(bytes.iter().map(|byte| char::from(*byte)).collect::<String>())
         }
         None => None,
     };
     let pairs = overrides.iter().map(|text| {
-        let (key, value) = text.split_once('=').ok_or_else(|| format!("--override {text}: expected key=value"))?;
+        let (key, value) =
+            text.split_once('=').ok_or_else(|| format!("--override {text}: expected key=value"))?;
         Ok((key.trim().to_string(), value.trim().to_string()))
     });
     let pairs = pairs.collect::<Result<Vec<_>, String>>()?;
-    let (config, warnings) =
-        NodeConfig::load(text.as_deref(), &pairs).map_err(|error| format!("the configuration cannot be used:\n{error}"))?;
+    let (config, warnings) = NodeConfig::load(text.as_deref(), &pairs)
+        .map_err(|error| format!("the configuration cannot be used:\n{error}"))?;
     for warning in warnings {
         eprintln!("tidemill: warning: {warning}");
     }

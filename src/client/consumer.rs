@@ -122,8 +122,8 @@ impl Consumer {
         let (_, connection) = self.cluster.leader(&self.topic, partition)?;
         let response = connection.call(&request, LIST_OFFSETS_CEILING)?;
         let subject = format!("{}-{partition}", self.topic);
-        let answers = response.topics.iter().flat_map(|topic| &topic.partitions);
-        let found = answers.filter(|answer| answer.partition_index == partition).next_back();
+        let mut answers = response.topics.iter().flat_map(|topic| &topic.partitions);
+        let found = answers.find(|answer| answer.partition_index == partition);
         let Some(found) = found else {
             return Err(ClientError::Unavailable(format!("no offset was given for {subject}")));
         };

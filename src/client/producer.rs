@@ -346,6 +346,7 @@ impl Producer {
             }
         }
         ProduceRequest::default()
+            .with_transactional_id(None)
             .with_acks(self.config.acks.number())
             .with_timeout_ms(i32::try_from(self.config.request_timeout.as_millis()).unwrap_or(i32::MAX))
             .with_topic_data(topics)
@@ -465,6 +466,8 @@ fn repeat(error: &ClientError) -> ClientError {
 
 fn producer_id(cluster: &mut Cluster, config: &ProducerConfig) -> Result<(i64, i16), ClientError> {
     let request = InitProducerIdRequest::default()
+        // The library's own default is an empty id.
+        .with_transactional_id(None)
         .with_transaction_timeout_ms(i32::MAX)
         .with_producer_id(ProducerId(-1))
         .with_producer_epoch(-1);

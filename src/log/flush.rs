@@ -145,7 +145,7 @@ impl Log {
         match (target, result) {
             // The segment was deleted meanwhile, and perhaps renamed before the sync ran.
             (Target::Sealed(base), Ok(_) | Err(FileError::NotFound)) if !sealed(base) => Some(LogEvent::None),
-            (_, Err(error)) => Some(self.go_offline(*error)),
+            (_, Err(error)) => Some(self.device_failed(*error)),
             (Target::Sealed(_), Ok(_)) => Some(self.sealed_file_synced(now)),
             (Target::Active(position), Ok(_)) => Some(self.durable_to(position)),
         }

@@ -433,15 +433,19 @@ impl Log {
                 self.pending_index.flush_failed(now.mono_ms);
                 LogEvent::None
             }
-            _ => self.go_offline(error),
+            _ => self.device_failed(error),
         }
     }
 
-    /// Takes everything reserved back and stops.
-    fn go_offline(&mut self, error: FileError) -> LogEvent {
-        let _ = self.drop_reserved(error);
-        self.state = State::Offline;
+    fn device_failed(&mut self, error: FileError) -> LogEvent {
+        self.go_offline();
         LogEvent::Offline(error)
+    }
+
+    /// The log directory failed: takes everything reserved back and stops.
+    pub fn go_offline(&mut self) {
+        let _ = self.drop_reserved(FileError::Io(0));
+        self.state = State::Offline;
     }
 
     /// What DESIGN §6 promises of a log.

@@ -221,6 +221,17 @@ impl Partition {
         self.settle(now, effects);
     }
 
+    /// The log directory failed: everyone who waits learns it, and nothing is served any more.
+    pub fn fail(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.state == State::Offline {
+            return;
+        }
+        self.state = State::Offline;
+        self.send_everyone_away(ErrorCode::KafkaStorageError, effects);
+        self.log.go_offline();
+        self.settle(now, effects);
+    }
+
     /// A clean stop: nothing new is taken, the log is made durable, then [`Effect::Gone`].
     pub fn close(&mut self, now: Now, effects: &mut Vec<Effect>) {
         if self.state == State::Offline {
@@ -234,6 +245,9 @@ impl Partition {
     /// The topic is deleted: everyone who waits learns it, the directory is renamed and after
     /// `file.delete.delay.ms` deleted, then [`Effect::Gone`].
     pub fn retire(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.state == State::Offline {
+            return effects.push(Effect::Gone);
+        }
         self.state = State::Retiring;
         self.send_everyone_away(ErrorCode::UnknownTopicOrPartition, effects);
         self.log.begin_delete(now);

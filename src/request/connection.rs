@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::outbox::Outbox;
 use super::{CloseReason, Work};
 use crate::security::Principal;
+use crate::wire::StrBytes;
 use crate::wire::header::{self, RequestHeader};
 
 /// What a handler knows of who asks and through which door.
@@ -45,6 +46,10 @@ pub struct Connection {
     pub context: RequestContext,
     /// What is encoded and not yet sent.
     pub outbox: Outbox,
+    /// The shell has been told to send it.
+    pub flush_asked: bool,
+    /// The client's name, kept apart from the frames so that a parked request holds none.
+    client_id: Option<StrBytes>,
     exchanges: VecDeque<Exchange>,
     /// Number of the first exchange in the queue; numbers rise by one per frame.
     number_first: u32,
@@ -54,14 +59,26 @@ pub struct Connection {
 impl Connection {
     /// A connection without requests.
     pub fn new(context: RequestContext) -> Self {
-        Self { context, outbox: Outbox::default(), exchanges: VecDeque::new(), number_first: 0, started: 0 }
+        Self {
+            context,
+            outbox: Outbox::default(),
+            flush_asked: false,
+            client_id: None,
+            exchanges: VecDeque::new(),
+            number_first: 0,
+            started: 0,
+        }
     }
 
     /// Takes a frame in. Its header is checked against the API table; a version that is not
     /// served closes the connection, except for ApiVersions, which answers any.
     pub fn accept(&mut self, frame: Bytes) -> Result<(), CloseReason> {
         let frame_bytes = frame.len();
-        let (header, body) = header::parse(&frame)?;
+        let (mut header, body) = header::parse(&frame)?;
+        if header.client_id != self.client_id {
+            self.client_id = header.client_id.as_ref().map(|id| StrBytes::from_string(id.to_string()));
+        }
+        header.client_id = self.client_id.clone();
         self.exchanges.push_back(Exchange { header, frame_bytes, stage: Stage::Queued(body) });
         Ok(())
     }

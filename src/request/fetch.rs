@@ -27,6 +27,9 @@ pub struct Fetch {
     min_bytes: u64,
     max_bytes: u64,
     outstanding: usize,
+    /// When what is there is answered, in monotonic milliseconds.
+    deadline_ms: u64,
+    timer_set: bool,
     stage: Stage,
 }
 
@@ -106,13 +109,12 @@ impl Fetch {
             min_bytes: at_least(request.min_bytes),
             max_bytes: at_least(request.max_bytes).min(u64::from(scene.node.config.fetch_max_bytes)),
             outstanding: 0,
+            deadline_ms: scene.now.mono_ms + at_least(request.max_wait_ms),
+            timer_set: false,
             stage: Stage::First,
         };
         let may_wait = request.max_wait_ms > 0 && fetch.min_bytes > 0 && !fetch.parts.is_empty();
-        if may_wait {
-            let at_ms = scene.now.mono_ms + at_least(request.max_wait_ms);
-            scene.timers.push(Timer { at_ms, to });
-        } else {
+        if !may_wait {
             fetch.min_bytes = 0;
         }
         if fetch.parts.len() == 1 && may_wait {
@@ -195,6 +197,9 @@ impl Fetch {
         let bytes: u64 = self.parts.iter().map(Part::records_bytes).sum();
         if bytes >= self.min_bytes || self.parts.iter().any(|part| part.found.is_err()) {
             return self.finish(to, scene);
+        }
+        if !std::mem::replace(&mut self.timer_set, true) {
+            scene.timers.push(Timer { at_ms: self.deadline_ms, to: ReplyTo { part: 0, ..to } });
         }
         if self.stage == Stage::First {
             self.stage = Stage::Watching;

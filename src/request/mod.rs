@@ -7,6 +7,7 @@
 
 mod api_versions;
 mod connection;
+mod coordinator;
 mod fetch;
 mod metadata;
 mod offsets;
@@ -110,6 +111,7 @@ impl Work {
             ApiKey::Fetch => fetch::Fetch::start(header, body, to, scene),
             ApiKey::ListOffsets => offsets::Offsets::start(header, &body, to, scene),
             ApiKey::Metadata => metadata::start(header, &body, to, scene),
+            ApiKey::FindCoordinator => coordinator::find(header, &body),
             ApiKey::ApiVersions => Ok(api_versions::answer(header, &body)),
             ApiKey::CreateTopics => topics::create(header, &body, to, scene),
             ApiKey::DeleteTopics => topics::delete(header, &body, to, scene),

@@ -38,9 +38,10 @@ pub(super) fn start(
     scene: &mut Scene,
 ) -> Result<Work, CloseReason> {
     let request: InitProducerIdRequest = guard::decode(body, header.version, guard::Limits::default())?;
-    if request.transactional_id.is_some() {
+    if let Some(id) = request.transactional_id {
         // Transactions do not exist yet; the error is one that clients treat as fatal.
-        return Ok(Work::Encoded(encode(header, Err(ErrorCode::UnsupportedVersion))));
+        let error = if id.is_empty() { ErrorCode::InvalidRequest } else { ErrorCode::UnsupportedVersion };
+        return Ok(Work::Encoded(encode(header, Err(error))));
     }
     if let Some(id) = scene.producer_ids.take() {
         return Ok(Work::Encoded(encode(header, Ok(id))));

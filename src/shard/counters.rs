@@ -25,9 +25,15 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    /// Counts a closed connection.
+    /// Counts a closed connection. Reasons that are a client's fault are said, ever more rarely:
+    /// the first ten, then at each doubling.
     pub fn closed(&mut self, reason: CloseReason) {
-        *self.closes.entry(reason).or_default() += 1;
+        let count = self.closes.entry(reason).or_default();
+        *count += 1;
+        let ordinary = matches!(reason, CloseReason::Peer | CloseReason::Stopping | CloseReason::Idle);
+        if !ordinary && (*count <= 10 || count.is_power_of_two()) {
+            super::say(&format!("a connection was closed: {reason:?} ({count} of this kind on this shard)"));
+        }
     }
 
     /// Looks at how long a turn took. Time in which the thread was ready but the core ran

@@ -17,6 +17,8 @@ pub enum ApiKey {
     ListOffsets = 2,
     /// Describes brokers, topics and partitions.
     Metadata = 3,
+    /// Finds the coordinator of a group or a transactional id.
+    FindCoordinator = 10,
     /// Tells which APIs and versions are served.
     ApiVersions = 18,
     /// Creates topics.
@@ -130,7 +132,7 @@ const FRAME_LIST: u32 = 4 * 1024 * 1024;
 const FRAME_SMALL: u32 = 64 * 1024;
 
 /// The table, by key.
-pub static TABLE: [Api; 8] = [
+pub static TABLE: [Api; 9] = [
     Api {
         key: ApiKey::Produce,
         name: "Produce",
@@ -180,6 +182,21 @@ pub static TABLE: [Api; 8] = [
         flexible_first: 9,
         listeners: BROKER_LISTENERS,
         acl: AclOperation::TopicDescribe,
+        route: Route::Local,
+        barrier: true,
+        frame_limit_bytes: FRAME_LIST,
+    },
+    Api {
+        // Every answer is an error until there are coordinators; librdkafka compresses with LZ4 only
+        // where this API is there.
+        key: ApiKey::FindCoordinator,
+        name: "FindCoordinator",
+        version_first: 0,
+        version_last: 6,
+        advertised_first: 0,
+        flexible_first: 3,
+        listeners: BROKER_LISTENERS,
+        acl: AclOperation::None,
         route: Route::Local,
         barrier: true,
         frame_limit_bytes: FRAME_LIST,

@@ -44,12 +44,6 @@ pub enum WireError {
     /// The bytes end inside a field.
     #[error("the request ends inside a field")]
     Truncated,
-    /// Bytes are left after the last field.
-    #[error("{count} bytes after the end of the request")]
-    Trailing {
-        /// How many there are.
-        count: usize,
-    },
     /// A length is negative where it cannot be.
     #[error("a length is negative")]
     LengthNegative,

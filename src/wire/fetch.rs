@@ -141,7 +141,6 @@ impl FetchRequest {
         }
         let mut tail = TailTags { replica_id, replica_epoch: -1, cluster_id_at: None };
         read_tail(&mut reader, version, &body, &mut tail)?;
-        reader.finish()?;
         let TailTags { replica_id, replica_epoch, cluster_id_at } = tail;
         Ok(Self {
             replica_id,

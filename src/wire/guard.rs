@@ -43,7 +43,8 @@ impl Default for Limits {
     }
 }
 
-/// Decodes a whole request body.
+/// Decodes a request body. Bytes behind its last field are ignored, as in Kafka: librdkafka sends
+/// three behind a Metadata request for all topics.
 pub fn decode<T: Decodable>(body: &Bytes, version: i16, limits: Limits) -> Result<T, WireError> {
     decode_measured(body, version, limits).map(|(request, _)| request)
 }
@@ -57,10 +58,7 @@ pub fn decode_measured<T: Decodable>(
     let memory_bytes = measure::<T>(body, version, limits)?;
     let mut bytes = body.clone();
     let request = T::decode(&mut bytes, version).map_err(|_| WireError::Malformed)?;
-    match bytes.len() {
-        0 => Ok((request, memory_bytes)),
-        count => Err(WireError::Trailing { count }),
-    }
+    Ok((request, memory_bytes))
 }
 
 /// The first pass alone: checks every length of a request body, and gives an upper bound of the
@@ -78,10 +76,7 @@ pub fn measure<T: Decodable>(body: &Bytes, version: i16, limits: Limits) -> Resu
         return Err(WireError::TooCostly { limit_bytes: limits.memory_bytes });
     }
     decoded.map_err(|_| WireError::Malformed)?;
-    match checked.bytes.len() {
-        0 => Ok(checked.memory_bytes),
-        count => Err(WireError::Trailing { count }),
-    }
+    Ok(checked.memory_bytes)
 }
 
 /// The buffer of the first pass.
@@ -175,7 +170,8 @@ mod tests {
     use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
     use kafka_protocol::messages::{
         ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest, FetchRequest,
-        InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest, TopicName,
+        FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest,
+        TopicName,
     };
     use kafka_protocol::protocol::Encodable;
 
@@ -209,6 +205,16 @@ mod tests {
                 let topic = |text| MetadataRequestTopic::default().with_name(Some(name(text)));
                 let topics = Some(vec![topic("orders"), topic("payments")]);
                 encoded(&MetadataRequest::default().with_topics(topics), version)
+            }
+            ApiKey::FindCoordinator => {
+                let request = FindCoordinatorRequest::default();
+                let keys = vec![text("group"), text("other")];
+                let request = if version >= 4 {
+                    request.with_coordinator_keys(keys)
+                } else {
+                    request.with_key(text("group"))
+                };
+                encoded(&request, version)
             }
             ApiKey::ApiVersions => {
                 let request = ApiVersionsRequest::default();
@@ -257,6 +263,7 @@ mod tests {
             ApiKey::Fetch => run::<FetchRequest>(body, version),
             ApiKey::ListOffsets => run::<ListOffsetsRequest>(body, version),
             ApiKey::Metadata => run::<MetadataRequest>(body, version),
+            ApiKey::FindCoordinator => run::<FindCoordinatorRequest>(body, version),
             ApiKey::ApiVersions => run::<ApiVersionsRequest>(body, version),
             ApiKey::CreateTopics => run::<CreateTopicsRequest>(body, version),
             ApiKey::DeleteTopics => run::<DeleteTopicsRequest>(body, version),
@@ -280,12 +287,11 @@ mod tests {
     }
 
     #[test]
-    fn honest_requests_of_every_version_are_decoded_and_a_byte_too_many_is_not() {
+    fn honest_requests_of_every_version_are_decoded_also_with_bytes_behind_them() {
         for (key, version, body) in samples() {
             assert!(accepts(key, &body, version).is_ok(), "{key:?} v{version}");
             let longer: Bytes = [&body[..], &[0]].concat().into();
-            let error = accepts(key, &longer, version).unwrap_err();
-            assert_eq!(error, WireError::Trailing { count: 1 }, "{key:?} v{version}");
+            assert!(accepts(key, &longer, version).is_ok(), "{key:?} v{version}");
             for end in 0..body.len() {
                 assert!(
                     accepts(key, &body.slice(..end), version).is_err(),

@@ -176,15 +176,6 @@ impl<'a> Reader<'a> {
         }
         Ok(())
     }
-
-    /// Refuses bytes that are left.
-    #[inline]
-    pub fn finish(&self) -> Result<(), WireError> {
-        match self.rest.len() {
-            0 => Ok(()),
-            count => Err(WireError::Trailing { count }),
-        }
-    }
 }
 
 /// Appends fields to a buffer.
