@@ -122,7 +122,8 @@ pub enum FileOp {
     SyncParent,
     /// Makes the entries of the owner's directory durable.
     SyncDir,
-    /// Lists the owner's directory: every file name as text, with its length in bytes.
+    /// Lists the owner's directory: every name as text, with the length of a file in bytes and 0 for
+    /// a directory.
     List,
     /// Renames the owner's directory to `<name>.<32 hex digits>-delete`; later operations of
     /// the owner act on it under its new name.

@@ -107,9 +107,8 @@ fn list(path: &Path) -> io::Result<FileDone> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         let metadata = entry.metadata()?;
-        if metadata.is_file() {
-            listing.push((entry.file_name().to_string_lossy().into_owned(), metadata.len()));
-        }
+        let length = if metadata.is_file() { metadata.len() } else { 0 };
+        listing.push((entry.file_name().to_string_lossy().into_owned(), length));
     }
     listing.sort();
     Ok(FileDone::Listing(listing))
@@ -158,6 +157,16 @@ fn read_at(file: &File, position: u64, length: u64) -> io::Result<Bytes> {
 mod tests {
     use super::*;
     use crate::effect::Stem;
+
+    #[test]
+    fn a_log_directory_lists_the_logs_in_it() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("t-0")).unwrap();
+        fs::write(root.path().join("meta.properties"), "version=1").unwrap();
+        let (result, _) = run(&OwnerDir { path: root.path().to_path_buf() }, &FileOp::List);
+        let expected = vec![("meta.properties".to_string(), 9), ("t-0".to_string(), 0)];
+        assert_eq!(result, Ok(FileDone::Listing(expected)));
+    }
 
     #[test]
     fn operations_do_what_they_say_on_a_real_directory() {

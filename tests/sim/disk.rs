@@ -244,11 +244,11 @@ impl Disk {
 
     fn list(&self, dir: &str) -> FileResult {
         let dir = self.dir_of(dir)?;
-        let files = self.dirs[&dir].entries.iter().filter_map(|(name, entry)| match entry {
-            Entry::File(id) => Some((name.clone(), self.inodes[id].data.len() as u64)),
-            Entry::Dir(_) => None,
+        let names = self.dirs[&dir].entries.iter().map(|(name, entry)| match entry {
+            Entry::File(id) => (name.clone(), self.inodes[id].data.len() as u64),
+            Entry::Dir(_) => (name.clone(), 0),
         });
-        Ok(FileDone::Listing(files.collect()))
+        Ok(FileDone::Listing(names.collect()))
     }
 
     fn sync_dir(&mut self, id: u64, mark: u64) {
