@@ -79,6 +79,7 @@ fn report(seed: u64, violated: &str) -> String {
 
 #[test]
 fn seeds_run_clean() {
+    quiet();
     let mut failed = Vec::new();
     for seed in seeds() {
         match run(seed, false) {

@@ -74,19 +74,21 @@ impl Producer {
             sequence: 0,
             queue: VecDeque::new(),
         };
-        let codecs = [Codec::None, Codec::None, Codec::Lz4, Codec::Zstd, Codec::Snappy, Codec::Gzip];
+        let codecs = [Codec::None, Codec::Lz4, Codec::Gzip, Codec::Snappy, Codec::Zstd];
+        let version = if stage.random.bool() { 13 } else { stage.random.i16(3..=12) };
         Self {
             kind,
             number,
             link: Link::new(format!("producer {number} ({kind:?})")),
             targets: targets.into_iter().map(target).collect(),
-            version: if stage.random.bool() { 13 } else { stage.random.i16(3..=12) },
+            version,
             producer_id: None,
             metadata_due: true,
             batches: 0,
             records_left: records,
             not_before_us: 0,
-            codec: *stage.random.choice(&codecs).expect("some"),
+            // Zstandard came with version 7.
+            codec: *stage.random.choice(if version < 7 { &codecs[..3] } else { &codecs }).expect("some"),
         }
     }
 
