@@ -26,7 +26,7 @@ use world::World;
 /// Seeds of a run of the test command.
 const SEEDS: u64 = 200;
 /// Lines of the trace that a failure prints.
-const TAIL_LINES: usize = 200;
+const TAIL_LINES: usize = 400;
 
 fn number(variable: &str) -> Option<u64> {
     let value = std::env::var(variable).ok()?;
