@@ -17,6 +17,11 @@ impl Log {
         }
     }
 
+    /// Whether the directory is renamed and waits for its deletion.
+    pub fn is_retired(&self) -> bool {
+        matches!(self.state, State::Retired { .. })
+    }
+
     pub(super) fn advance_retire(&mut self) {
         if self.state == State::Retiring && !self.is_busy() {
             self.jobs.plan(Purpose::Retire, vec![FileOp::RetireDir, FileOp::SyncParent]);

@@ -67,6 +67,8 @@ pub struct Partition {
     watches: Watches,
     lookups: Lookups,
     end_turn_asked: bool,
+    /// The node stops while the directory is being renamed.
+    gone_when_retired: bool,
 }
 
 impl Partition {
@@ -92,6 +94,7 @@ impl Partition {
             watches: Watches::default(),
             lookups: Lookups::default(),
             end_turn_asked: false,
+            gone_when_retired: false,
         }
     }
 
@@ -193,7 +196,10 @@ impl Partition {
                 self.send_everyone_away(ErrorCode::KafkaStorageError, effects);
                 effects.push(Effect::Offline);
             }
-            LogEvent::Retired => effects.push(Effect::Retired),
+            LogEvent::Retired => {
+                effects.push(Effect::Retired);
+                effects.extend(self.gone_when_retired.then_some(Effect::Gone));
+            }
             LogEvent::Closed | LogEvent::Deleted => effects.push(Effect::Gone),
         }
         self.settle(now, effects);
@@ -234,8 +240,13 @@ impl Partition {
 
     /// A clean stop: nothing new is taken, the log is made durable, then [`Effect::Gone`].
     pub fn close(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        if self.state == State::Offline {
+        if self.state == State::Offline || self.log.is_retired() {
+            // Nothing to write; what waits for its deletion is deleted at the next start.
             return effects.push(Effect::Gone);
+        }
+        if self.state == State::Retiring {
+            self.gone_when_retired = true;
+            return;
         }
         self.state = State::Closing;
         self.log.begin_close(now);

@@ -1,5 +1,7 @@
 //! FindCoordinator: there are no group or transaction coordinators yet, and every key is answered
-//! so. The error is one that clients report at once instead of asking again for ever.
+//! so. For a group that is COORDINATOR_NOT_AVAILABLE: librdkafka asks also for consumers that only
+//! read assigned partitions, and reports any other error to them. For a transactional id it is an
+//! error that producers treat as fatal.
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
@@ -11,11 +13,15 @@ use crate::wire::api::ApiKey;
 use crate::wire::header::RequestHeader;
 use crate::wire::{ErrorCode, guard, response};
 
+/// Kafka's number of the key type for groups.
+const KEY_TYPE_GROUP: i8 = 0;
 const MESSAGE: &str = "consumer groups and transactions are not there yet";
 
 pub(super) fn find(header: &RequestHeader, body: &Bytes) -> Result<Work, CloseReason> {
     let request: FindCoordinatorRequest = guard::decode(body, header.version, guard::Limits::default())?;
-    let error = ErrorCode::UnsupportedVersion.code();
+    let is_group = request.key_type == KEY_TYPE_GROUP;
+    let error = if is_group { ErrorCode::CoordinatorNotAvailable } else { ErrorCode::UnsupportedVersion };
+    let error = error.code();
     let message = Some(StrBytes::from_static_str(MESSAGE));
     let mut answer = FindCoordinatorResponse::default();
     if header.version >= 4 {

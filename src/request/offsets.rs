@@ -84,7 +84,11 @@ impl Offsets {
         self.outstanding == 0
     }
 
-    pub(super) fn encode(self, header: &RequestHeader, buffer: &mut BytesMut) {
+    pub(super) fn encode(mut self, header: &RequestHeader, buffer: &mut BytesMut) {
+        if header.version < 4 {
+            let partitions = self.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+            partitions.for_each(|place| place.leader_epoch = -1);
+        }
         let answer = ListOffsetsResponse::default().with_topics(self.topics);
         response::encode(buffer, ApiKey::ListOffsets, header.version, header.correlation_id, &answer)
             .expect("every field set exists in every version served");
@@ -108,6 +112,22 @@ fn query(timestamp: i64, isolation: Isolation, version: i16) -> Option<OffsetQue
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::api;
+
+    #[test]
+    fn a_leader_epoch_is_left_out_where_the_version_has_none() {
+        let topic = ListOffsetsTopicResponse::default()
+            .with_partitions(vec![ListOffsetsPartitionResponse::default()]);
+        let api = api::find(ApiKey::ListOffsets as i16).unwrap();
+        for version in api.version_first..=api.version_last {
+            let topics = vec![topic.clone()];
+            let mut offsets = Offsets { topics, places: vec![(0, 0)], outstanding: 1 };
+            offsets.answer(0, Answer::Offset { offset: 7, timestamp_ms: -1, leader_epoch: 3 });
+            assert!(offsets.is_done());
+            let header = RequestHeader { api, version, correlation_id: 1, client_id: None };
+            offsets.encode(&header, &mut BytesMut::new());
+        }
+    }
 
     #[test]
     fn special_timestamps_exist_from_their_version_on() {

@@ -160,6 +160,16 @@ mod tests {
     use crate::effect::Stem;
 
     #[test]
+    fn a_log_directory_lists_the_logs_in_it() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("t-0")).unwrap();
+        fs::write(root.path().join("meta.properties"), "version=1").unwrap();
+        let (result, _) = run(&OwnerDir { path: root.path().to_path_buf() }, &FileOp::List);
+        let expected = vec![("meta.properties".to_string(), 9), ("t-0".to_string(), 0)];
+        assert_eq!(result, Ok(FileDone::Listing(expected)));
+    }
+
+    #[test]
     fn operations_do_what_they_say_on_a_real_directory() {
         let root = tempfile::tempdir().unwrap();
         let dir = OwnerDir { path: root.path().join("t-0") };

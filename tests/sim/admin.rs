@@ -1,0 +1,228 @@
+//! The one client that creates and deletes topics, and sees that they are whole or absent.
+
+use bytes::Bytes;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+use kafka_protocol::messages::{CreateTopicsRequest, DeleteTopicsRequest, MetadataRequest};
+use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
+
+use crate::client::{Action, Client, Link, Response, Stage, metadata_request, topic_in, topic_name};
+
+const EXISTS: i16 = 36;
+const UNKNOWN: [i16; 2] = [3, 100];
+const RETRIABLE: [i16; 4] = [7, 41, 15, 56];
+
+/// A topic in its care.
+#[derive(Debug)]
+struct Topic {
+    partitions: i32,
+    flushed: bool,
+    churns: bool,
+    state: Topical,
+    id: Option<Uuid>,
+}
+
+/// What is known of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Topical {
+    Absent,
+    Present,
+    /// A request about it was not answered.
+    Unknown,
+}
+
+#[derive(Debug)]
+enum Ask {
+    Metadata(Vec<Topical>),
+    Create(usize),
+    Delete(usize),
+}
+
+/// The admin.
+#[derive(Debug)]
+pub struct Admin {
+    link: Link<Ask>,
+    topics: Vec<Topic>,
+    not_before_us: u64,
+    look: bool,
+    calm: bool,
+}
+
+impl Admin {
+    /// An admin of topics: partitions, whether they are flushed, whether they are deleted now and then.
+    pub fn new(topics: &[(i32, bool, bool)]) -> Self {
+        let topic = |&(partitions, flushed, churns): &(i32, bool, bool)| Topic {
+            partitions,
+            flushed,
+            churns,
+            state: Topical::Unknown,
+            id: None,
+        };
+        Self {
+            link: Link::new("admin".into()),
+            topics: topics.iter().map(topic).collect(),
+            not_before_us: 0,
+            look: true,
+            calm: false,
+        }
+    }
+
+    fn step(&mut self, stage: &mut Stage) {
+        if !self.link.is_up(stage) || self.link.in_flight() > 0 || stage.now_us < self.not_before_us {
+            return;
+        }
+        if self.look || self.topics.iter().any(|topic| topic.state == Topical::Unknown) {
+            let before = self.topics.iter().map(|topic| topic.state).collect();
+            let version = stage.random.i16(10..=12);
+            let request = metadata_request(stage.names, version);
+            return self.link.send(&request, version, Some(Ask::Metadata(before)), stage);
+        }
+        let missing = self.topics.iter().position(|t| t.state == Topical::Absent && (!t.churns || stage.calm));
+        if let Some(at) = missing {
+            return self.create(at, stage);
+        }
+        let churning: Vec<usize> = (0..self.topics.len()).filter(|at| self.topics[*at].churns).collect();
+        if churning.is_empty() || stage.calm {
+            return;
+        }
+        let at = *stage.random.choice(&churning).expect("some");
+        match self.topics[at].state {
+            Topical::Absent => self.create(at, stage),
+            _ => self.delete(at, stage),
+        }
+    }
+
+    fn create(&mut self, at: usize, stage: &mut Stage) {
+        let topic = &mut self.topics[at];
+        topic.state = Topical::Unknown;
+        let config = |name: &'static str, value: &str| {
+            CreatableTopicConfig::default()
+                .with_name(StrBytes::from_static_str(name))
+                .with_value(Some(StrBytes::from_string(value.to_string())))
+        };
+        let mut configs = vec![config("file.delete.delay.ms", if stage.random.bool() { "0" } else { "700" })];
+        if topic.flushed {
+            configs.push(config("flush.messages", "1"));
+        }
+        let creatable = CreatableTopic::default()
+            .with_name(topic_name(&stage.names[at]))
+            .with_num_partitions(topic.partitions)
+            .with_replication_factor(1)
+            .with_configs(configs);
+        let request = CreateTopicsRequest::default().with_topics(vec![creatable]).with_timeout_ms(10_000);
+        let version = stage.random.i16(2..=7);
+        self.link.send(&request, version, Some(Ask::Create(at)), stage);
+    }
+
+    fn delete(&mut self, at: usize, stage: &mut Stage) {
+        self.topics[at].state = Topical::Unknown;
+        let name = topic_name(&stage.names[at]);
+        let version = stage.random.i16(1..=6);
+        let request = DeleteTopicsRequest::default().with_timeout_ms(10_000);
+        let request = if version < 6 {
+            request.with_topic_names(vec![name])
+        } else {
+            request.with_topics(vec![DeleteTopicState::default().with_name(Some(name))])
+        };
+        self.link.send(&request, version, Some(Ask::Delete(at)), stage);
+    }
+
+    fn answered(&mut self, response: Response<Ask>, stage: &mut Stage) {
+        match &response.ask {
+            Ask::Metadata(before) => {
+                let metadata = response.decode::<MetadataRequest>();
+                self.look = false;
+                for (at, before) in before.iter().enumerate() {
+                    let found = topic_in(&metadata, &stage.names[at]);
+                    self.found(at, *before, found, stage);
+                }
+            }
+            Ask::Create(at) => {
+                let answer = response.decode::<CreateTopicsRequest>();
+                let topic = &mut self.topics[*at];
+                match answer.topics.first().expect("the topic asked for").error_code {
+                    0 => topic.state = Topical::Present,
+                    error => assert!(error == EXISTS || RETRIABLE.contains(&error), "create: error {error}"),
+                }
+                self.look_soon(stage);
+            }
+            Ask::Delete(at) => {
+                let answer = response.decode::<DeleteTopicsRequest>();
+                let topic = &mut self.topics[*at];
+                match answer.responses.first().expect("the topic asked for").error_code {
+                    0 => topic.state = Topical::Absent,
+                    error => {
+                        let known = UNKNOWN.contains(&error) || RETRIABLE.contains(&error);
+                        assert!(known, "delete: error {error}");
+                    }
+                }
+                self.look_soon(stage);
+            }
+        }
+    }
+
+    /// Mostly looks whether it is so, sometimes from another connection (perhaps another shard).
+    fn look_soon(&mut self, stage: &mut Stage) {
+        self.look = stage.random.u8(0..3) > 0;
+        if self.look && stage.random.bool() {
+            drop(self.link.close(stage));
+        }
+        let rest_us = if stage.calm { 10_000 } else { stage.random.u64(1_000..400_000) };
+        self.not_before_us = stage.now_us + rest_us;
+    }
+
+    fn found(&mut self, at: usize, before: Topical, found: Option<(Uuid, usize)>, stage: &mut Stage) {
+        let topic = &mut self.topics[at];
+        let name = &stage.names[at];
+        match (before, found) {
+            (Topical::Present, None) => panic!("topic {name} was created and is not there"),
+            (Topical::Absent, Some(_)) => panic!("topic {name} was deleted and is there"),
+            _ => {}
+        }
+        topic.state = if found.is_some() { Topical::Present } else { Topical::Absent };
+        if let Some((id, partitions)) = found {
+            assert_eq!(partitions as i32, topic.partitions, "topic {name} is not whole");
+            stage.history.flushed.insert(id, topic.flushed);
+            if !topic.churns {
+                assert!(topic.id.is_none_or(|known| known == id), "topic {name} changed its id");
+            }
+            topic.id = Some(id);
+        } else {
+            assert!(topic.churns || topic.id.is_none(), "topic {name} is gone");
+        }
+    }
+}
+
+impl Client for Admin {
+    fn opened(&mut self, stage: &mut Stage) {
+        self.link.opened();
+        self.step(stage);
+    }
+
+    fn received(&mut self, bytes: Bytes, stage: &mut Stage) {
+        for response in self.link.received(&bytes) {
+            self.answered(response, stage);
+        }
+        self.step(stage);
+    }
+
+    fn closed(&mut self, stage: &mut Stage) {
+        drop(self.link.closed(stage));
+        self.look = true;
+    }
+
+    fn wake(&mut self, stage: &mut Stage) {
+        self.calm = stage.calm;
+        self.step(stage);
+        stage.actions.push(Action::WakeAt(stage.now_us + stage.random.u64(5_000..80_000)));
+    }
+
+    fn is_done(&self) -> bool {
+        self.calm && !self.look && self.topics.iter().all(|topic| topic.state == Topical::Present)
+    }
+
+    fn state(&self) -> String {
+        format!("{self:?}")
+    }
+}

@@ -1,0 +1,182 @@
+//! A start of the broker on the simulated disk, through the same pure machines as the real shell's `boot.rs`. It may be
+//! cut short by a crash after any operation.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidemill::broker::{Checkpoints, ControlHost, ControlStart, DirectoryFacts, FoundReplica, Shard};
+use tidemill::config::{NodeConfig, TimestampType, validate_topic_config};
+use tidemill::controller::recovery::{Recovery, Step};
+use tidemill::controller::storage::METADATA_DIRECTORY;
+use tidemill::controller::{Controller, ControllerConfig, Endpoint, Image, ShardId, ShardMap, ShardPlacement};
+use tidemill::effect::FileOp;
+use tidemill::log::directory::{DirectoryPlan, DirectoryStart, DirectoryState, DirectoryStep, LogDirEntry};
+use tidemill::request::{ClusterView, Node};
+use uuid::Uuid;
+
+use crate::disk::Disk;
+use crate::plan::Plan;
+
+/// Why a start did not come through.
+#[derive(Debug)]
+pub enum Failed {
+    /// It crashed on the way.
+    Crashed,
+    /// It refused to start.
+    Refused(String),
+}
+
+/// The node's configuration in a run.
+pub fn config(plan: &Plan) -> NodeConfig {
+    let mut config = NodeConfig::default();
+    config.num_partitions = 1;
+    config.log_flush_offset_checkpoint_interval_ms = 700;
+    config.high_watermark_checkpoint_interval_ms = 700;
+    let topics = &mut config.topic_defaults;
+    topics.segment_bytes = plan.segment_bytes;
+    topics.index_interval_bytes = plan.index_interval_bytes;
+    topics.preallocate = plan.preallocate;
+    topics.flush_ms = plan.flush_ms;
+    if plan.log_append_time {
+        topics.timestamp_type = TimestampType::LogAppendTime;
+    }
+    config
+}
+
+/// Runs operations until the crash that was planned.
+struct Hands<'a> {
+    disk: &'a mut Disk,
+    random: &'a mut fastrand::Rng,
+    /// Operations until the crash.
+    left: Option<u64>,
+}
+
+impl Hands<'_> {
+    fn run(&mut self, dir: &str, op: &FileOp) -> Result<tidemill::effect::FileResult, Failed> {
+        if let Some(left) = &mut self.left {
+            *left = left.checked_sub(1).ok_or(Failed::Crashed)?;
+        }
+        let mark = self.disk.mark();
+        Ok(self.disk.execute(&mut dir.to_string(), op, &Bytes::new(), mark, self.random))
+    }
+}
+
+/// Starts the broker: its shards, ready to be started. `crash_after` operations it dies.
+pub fn boot(
+    plan: &Plan,
+    disk: &mut Disk,
+    boot_id: &str,
+    crash_after: Option<u64>,
+    random: &mut fastrand::Rng,
+) -> Result<Vec<Shard>, Failed> {
+    let config = config(plan);
+    let mut hands = Hands { disk, random, left: crash_after };
+    let state = open_directory(&mut hands, &config, boot_id)?;
+    let retired: Vec<&str> = state
+        .entries
+        .iter()
+        .filter(|(_, entry)| matches!(entry, LogDirEntry::Deleted))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    for name in retired {
+        // The real shell does so beside the start, and may not come to its end.
+        if hands.random.bool() {
+            drop(hands.run(name, &FileOp::DeleteDir)?);
+        }
+    }
+    let mut found = BTreeMap::new();
+    let facts = facts_of(&state, &mut found);
+    let stored = recover_controller(&mut hands)?;
+    let raft_id = state.directory_id.as_u64_pair().1 | 1;
+    let controller = ControllerConfig {
+        raft_id,
+        voters: vec![raft_id],
+        cluster_id: "simulated".into(),
+        num_partitions: config.num_partitions,
+        default_replication_factor: 1,
+        check_topic_config: validate_topic_config,
+        check_broker_config: |_, _| Ok(()),
+        snapshot_entries: 20,
+        snapshot_bytes: 4096,
+        seed: hands.random.u64(..),
+    };
+    let start = ControlStart {
+        controller: Controller::new(controller, stored).map_err(Failed::Refused)?,
+        placement: ShardPlacement::new(config.node_id, plan.shards, 1),
+        found,
+        incarnation: Uuid::from_u128(hands.random.u128(..)),
+        listeners: vec![Endpoint {
+            name: "PLAINTEXT".into(),
+            host: "localhost".into(),
+            port: 9092,
+            security_protocol: 0,
+        }],
+        metadata_directory: 0,
+        checkpoints: Checkpoints::new(1, boot_id.to_string(), &config),
+    };
+    let node = Arc::new(Node { cluster_id: "simulated".into(), shard_count: plan.shards, config });
+    let view = Arc::new(ClusterView {
+        version: 0,
+        image: Arc::new(Image::default()),
+        placement: Arc::new(ShardMap::default()),
+        topic_configs: imbl::OrdMap::new(),
+        changed: Arc::from([]),
+        removed: Arc::from([]),
+    });
+    let facts: Arc<[DirectoryFacts]> = Arc::from([facts]);
+    let mut control = Some(Box::new(ControlHost::new(start)));
+    let shard = |id| {
+        Shard::new(ShardId(id), Arc::clone(&node), Arc::clone(&view), Arc::clone(&facts), control.take())
+    };
+    Ok((0..plan.shards).map(shard).collect())
+}
+
+fn open_directory(hands: &mut Hands, config: &NodeConfig, boot_id: &str) -> Result<DirectoryState, Failed> {
+    let mut start = DirectoryStart::new(DirectoryPlan {
+        cluster_id: "simulated".into(),
+        node_id: config.node_id,
+        directory_id: Uuid::from_u128(hands.random.u128(..)),
+        boot_id: boot_id.to_string(),
+        format: true,
+    });
+    let mut last = None;
+    loop {
+        match start.step(last.take()) {
+            DirectoryStep::Op(op) => last = Some(hands.run("", &op)?),
+            DirectoryStep::Done(state) => return Ok(*state),
+            DirectoryStep::Failed(error) => return Err(Failed::Refused(error.to_string())),
+        }
+    }
+}
+
+fn facts_of(state: &DirectoryState, found: &mut BTreeMap<(String, i32), u16>) -> DirectoryFacts {
+    let mut facts = DirectoryFacts {
+        clean: state.clean_shutdown.is_some(),
+        same_boot: state.same_boot,
+        found: BTreeMap::new(),
+    };
+    for (_, entry) in &state.entries {
+        let LogDirEntry::Log { topic, partition } = entry else { continue };
+        let key = (topic.clone(), *partition);
+        let replica = FoundReplica {
+            recovery_point: state.recovery_points.get(&key).copied().unwrap_or(0),
+            log_start_offset: state.log_starts.get(&key).copied().unwrap_or(0),
+        };
+        found.insert(key.clone(), 0);
+        facts.found.insert(key, replica);
+    }
+    facts
+}
+
+fn recover_controller(hands: &mut Hands) -> Result<tidemill::controller::recovery::Recovered, Failed> {
+    let mut recovery = Recovery::new();
+    let mut last = None;
+    loop {
+        match recovery.step(last.take()) {
+            Step::Op(op) => last = Some(hands.run(METADATA_DIRECTORY, &op)?),
+            Step::Done(recovered) => return Ok(*recovered),
+            Step::Failed(why) => return Err(Failed::Refused(why)),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What one seed is made of: a random subset of shards, faults, sizes and clients (swarm testing), so that seeds differ
+//! in kind and not only in order.
+
+use crate::disk::Cut;
+
+/// The parameters of one run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The seed that everything follows from.
+    pub seed: u64,
+    /// Shards of the broker.
+    pub shards: u16,
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+    /// Bytes between index entries.
+    pub index_interval_bytes: u64,
+    /// Topics that are never deleted: their partitions, and whether `flush.messages` is 1.
+    pub topics: Vec<(i32, bool)>,
+    /// Topics that are deleted and created again.
+    pub churn_topics: usize,
+    /// Idempotent producers with acks=all.
+    pub idempotent: usize,
+    /// Producers with acks=1.
+    pub leader_acks: usize,
+    /// Producers with acks=0.
+    pub no_acks: usize,
+    /// Consumers.
+    pub consumers: usize,
+    /// Records that each producer sends.
+    pub records: u64,
+    /// Virtual milliseconds with faults.
+    pub faulty_ms: u64,
+    /// Mean time between crashes, 0 for none.
+    pub crash_every_ms: u64,
+    /// Share of crashes that cut the power.
+    pub power_cuts: f64,
+    /// What a power cut takes.
+    pub cut: Cut,
+    /// Share of crashes that come as a clean stop first.
+    pub clean_stops: f64,
+    /// Chance that an append is written only in part.
+    pub short_appends: f64,
+    /// Chance of a file operation to fail with EIO.
+    pub io_errors: f64,
+    /// Mean time between moments in which the device is full, 0 for none.
+    pub full_every_ms: u64,
+    /// Appends and cached writes complete inside the turn that asks for them, as in the real shell.
+    pub inline: bool,
+    /// Mean microseconds of a file operation.
+    pub disk_us: u64,
+    /// Mean microseconds between an input and the turn that takes it.
+    pub turn_us: u64,
+    /// Mean microseconds of a frame on its way.
+    pub network_us: u64,
+    /// Mean time between connections that a client drops, 0 for none.
+    pub drop_every_ms: u64,
+    /// The wall clock jumps.
+    pub clock_jumps: bool,
+    /// `log.message.timestamp.type` is LogAppendTime.
+    pub log_append_time: bool,
+    /// `log.flush.interval.ms`.
+    pub flush_ms: i64,
+    /// Segments are preallocated.
+    pub preallocate: bool,
+}
+
+impl Plan {
+    /// The parameters of a seed.
+    pub fn of(seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed ^ 0x7001_5eed);
+        let r = &mut random;
+        let often = |r: &mut fastrand::Rng, chance: f64, value: u64| if r.f64() < chance { value } else { 0 };
+        let topics = r.usize(1..=3);
+        Self {
+            seed,
+            shards: r.u16(1..=4),
+            segment_bytes: 1 << r.u32(12..=16),
+            index_interval_bytes: *r.choice(&[0, 100, 1000, 4096]).expect("some"),
+            topics: (0..topics).map(|_| (r.i32(1..=4), r.bool())).collect(),
+            churn_topics: if r.f64() < 0.5 { r.usize(1..=2) } else { 0 },
+            idempotent: r.usize(1..=3),
+            leader_acks: r.usize(0..=2),
+            no_acks: r.usize(0..=1),
+            consumers: r.usize(1..=4),
+            records: r.u64(30..=250),
+            faulty_ms: r.u64(3_000..=12_000),
+            crash_every_ms: { let value = r.u64(300..=4_000); often(r, 0.8, value) },
+            power_cuts: *r.choice(&[0.0, 0.5, 1.0]).expect("some"),
+            cut: Cut {
+                sector_bytes: if r.bool() { 512 } else { 4096 },
+                kept: *r.choice(&[0.0, 0.5, 0.9, 1.0]).expect("some"),
+                metadata_kept: *r.choice(&[0.0, 0.5, 1.0]).expect("some"),
+            },
+            clean_stops: *r.choice(&[0.0, 0.3]).expect("some"),
+            short_appends: if r.f64() < 0.4 { 0.03 } else { 0.0 },
+            io_errors: if r.f64() < 0.3 { 0.001 } else { 0.0 },
+            full_every_ms: { let value = r.u64(300..=3_000); often(r, 0.3, value) },
+            inline: r.bool(),
+            disk_us: *r.choice(&[50, 500, 5_000]).expect("some"),
+            turn_us: *r.choice(&[20, 200]).expect("some"),
+            network_us: *r.choice(&[50, 1_000, 10_000]).expect("some"),
+            drop_every_ms: { let value = r.u64(300..=3_000); often(r, 0.5, value) },
+            clock_jumps: r.f64() < 0.3,
+            log_append_time: r.f64() < 0.2,
+            flush_ms: *r.choice(&[i64::MAX, i64::MAX, 400]).expect("some"),
+            preallocate: r.f64() < 0.1,
+        }
+    }
+}
