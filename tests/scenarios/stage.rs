@@ -10,11 +10,13 @@
 //! | `offset NAME latest\|earliest\|max-timestamp\|MILLISECONDS` | a ListOffsets |
 //! | `unwatch NAME` | the reader has gone |
 //! | `end-turn` | what was gathered is written |
-//! | `complete [KIND] [enospc\|eio\|short=BYTES]` | ends the oldest operation in flight; with a kind, ends operations well until one of that kind is in flight, and that one as it says |
+//! | `complete [KIND] [enospc\|eio\|short=BYTES]` | ends the oldest operation in flight |
 //! | `settle` | ends turns and operations until there are none; shows everything but the operations |
 //! | `tick MS` | time passes |
 //! | `close`, `retire` | a clean stop; the topic is deleted |
 //! | `state`, `files`, `pending` | shows the offsets, the files, the operations in flight |
+//!
+//! `complete` with a kind ends operations well until one of that kind is in flight, and that one as it says.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
