@@ -95,9 +95,7 @@ enum Task {
     },
     /// Tidemill itself, out of this very program: the broker that is measured unless --broker names another.
     #[command(hide = true)]
-    Start {
-        file: PathBuf,
-    },
+    Start { file: PathBuf },
 }
 
 #[derive(Args)]

@@ -494,6 +494,15 @@ impl Replicas {
         std::mem::take(&mut self.closed)
     }
 
+    /// Forgets producers that have been silent for too long (`producer.id.expiration.ms`).
+    pub(super) fn expire_producers(&mut self, now: Now, expiration_ms: i64) {
+        for (_, slot) in &mut self.slots {
+            if let State::Open(partition) = &mut slot.state {
+                partition.expire_producers(now, expiration_ms);
+            }
+        }
+    }
+
     /// How far each serving replica has got.
     pub(super) fn progress(&self) -> Vec<Progress> {
         self.slots.iter().filter_map(|(_, slot)| progress(slot)).collect()

@@ -78,7 +78,8 @@ impl Admin {
             let request = metadata_request(stage.names, version);
             return self.link.send(&request, version, Some(Ask::Metadata(before)), stage);
         }
-        let missing = self.topics.iter().position(|t| t.state == Topical::Absent && (!t.churns || stage.calm));
+        let missing =
+            self.topics.iter().position(|t| t.state == Topical::Absent && (!t.churns || stage.calm));
         if let Some(at) = missing {
             return self.create(at, stage);
         }

@@ -127,7 +127,8 @@ impl Client for Auditor {
                 Ask::Metadata => {
                     let metadata = response.decode::<MetadataRequest>();
                     for (topic, name) in stage.names.iter().enumerate() {
-                        let (id, partitions) = topic_in(&metadata, name).expect("every topic is there in the end");
+                        let (id, partitions) =
+                            topic_in(&metadata, name).expect("every topic is there in the end");
                         let places = (0..partitions as i32).map(|partition| (id, partition));
                         self.targets.extend(places.map(|place| Target { topic, place }));
                     }
@@ -142,7 +143,10 @@ impl Client for Auditor {
                     let records = part.records.clone().unwrap_or_default();
                     let (topic, from) = (target.topic, self.position);
                     self.position = stage.history.fetched(target.place, topic, from, end, &records);
-                    assert!(self.position > from || from == end, "{target:?} gives nothing at {from} of {end}");
+                    assert!(
+                        self.position > from || from == end,
+                        "{target:?} gives nothing at {from} of {end}"
+                    );
                     if self.position == end {
                         self.found_end(target, stage);
                     }

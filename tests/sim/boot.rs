@@ -9,7 +9,9 @@ use tidemill::broker::{Checkpoints, ControlHost, ControlStart, DirectoryFacts, F
 use tidemill::config::{NodeConfig, TimestampType, validate_topic_config};
 use tidemill::controller::recovery::{Recovery, Step};
 use tidemill::controller::storage::METADATA_DIRECTORY;
-use tidemill::controller::{Controller, ControllerConfig, Endpoint, Image, ShardId, ShardMap, ShardPlacement};
+use tidemill::controller::{
+    Controller, ControllerConfig, Endpoint, Image, ShardId, ShardMap, ShardPlacement,
+};
 use tidemill::effect::FileOp;
 use tidemill::log::directory::{DirectoryPlan, DirectoryStart, DirectoryState, DirectoryStep, LogDirEntry};
 use tidemill::request::{ClusterView, Node};

@@ -238,7 +238,8 @@ pub fn metadata_request(names: &[String], version: i16) -> MetadataRequest {
 
 /// Id and number of partitions of a topic in a response; none where it is not there.
 pub fn topic_in(response: &MetadataResponse, name: &str) -> Option<(Uuid, usize)> {
-    let topic = response.topics.iter().find(|topic| topic.name.as_ref().is_some_and(|n| n.as_str() == name))?;
+    let topic =
+        response.topics.iter().find(|topic| topic.name.as_ref().is_some_and(|n| n.as_str() == name))?;
     if topic.error_code != 0 {
         assert!(matches!(topic.error_code, 3 | 5), "topic {name} has error {}", topic.error_code);
         return None;

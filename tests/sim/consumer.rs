@@ -158,7 +158,8 @@ impl Consumer {
         let mut wanted = Vec::new();
         for (at, target) in self.targets.iter().enumerate() {
             // By name: only where the name always means the same topic.
-            let Some(topic_id) = target.topic_id.filter(|_| !stage.names[target.topic].starts_with("churn")) else {
+            let Some(topic_id) = target.topic_id.filter(|_| !stage.names[target.topic].starts_with("churn"))
+            else {
                 continue;
             };
             let end_known = stage.history.end_known((topic_id, target.partition));
@@ -237,7 +238,8 @@ impl Consumer {
             if incremental {
                 assert_eq!(answer.session_id, self.session.0, "a session keeps its id");
             }
-            self.session = if answer.session_id == 0 { (0, 0) } else { (answer.session_id, self.session.1 + 1) };
+            self.session =
+                if answer.session_id == 0 { (0, 0) } else { (answer.session_id, self.session.1 + 1) };
         }
         let mut answered = 0;
         for topic in &answer.responses {

@@ -235,7 +235,13 @@ impl Disk {
     }
 
     /// Up to `length` bytes, fewer only at the end of the file.
-    pub fn read(&mut self, dir: &str, file: FileName, position: u64, length: u64) -> Result<Bytes, FileError> {
+    pub fn read(
+        &mut self,
+        dir: &str,
+        file: FileName,
+        position: u64,
+        length: u64,
+    ) -> Result<Bytes, FileError> {
         let data = &self.inode(dir, file)?.data;
         let from = (position as usize).min(data.len());
         let to = (position.saturating_add(length) as usize).min(data.len());

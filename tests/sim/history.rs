@@ -113,7 +113,13 @@ impl History {
     }
 
     /// The batch of these records. `stream` orders them against the producer's other batches of the partition.
-    pub fn batch(&mut self, ids: &[u64], stream: u64, codec: Codec, sequence: Option<(i64, i16, i32)>) -> Bytes {
+    pub fn batch(
+        &mut self,
+        ids: &[u64],
+        stream: u64,
+        codec: Codec,
+        sequence: Option<(i64, i16, i32)>,
+    ) -> Bytes {
         let mut builder = BatchBuilder::new().codec(codec);
         if let Some((producer_id, epoch, first)) = sequence {
             builder = builder.producer(producer_id, epoch, first);
@@ -123,12 +129,7 @@ impl History {
             sent.stream = stream;
             let (key, header) = (key_of(*id), header_of(*id));
             let headers: Vec<_> = header.iter().map(|value| (&b"h"[..], Some(&value[..]))).collect();
-            builder.push(
-                sent.timestamp_ms,
-                key.as_ref().map(|key| &key[..]),
-                Some(&value_of(*id)),
-                &headers,
-            );
+            builder.push(sent.timestamp_ms, key.as_ref().map(|key| &key[..]), Some(&value_of(*id)), &headers);
         }
         builder.build()
     }
@@ -170,7 +171,10 @@ impl History {
         }
         let sent = self.sent_mut(id);
         if let Some(seen) = sent.seen {
-            assert!(seen == (place.0, offset), "duplicate: record {id:x} is at {seen:?} and at {place:?} {offset}");
+            assert!(
+                seen == (place.0, offset),
+                "duplicate: record {id:x} is at {seen:?} and at {place:?} {offset}"
+            );
         }
         if let Some(acked) = sent.acked {
             assert!(
@@ -204,7 +208,11 @@ impl History {
                 break;
             }
             let batch = rest.split_to(length);
-            assert!(crc_holds(&batch, &info), "corrupt: {place:?} batch at {} fails its CRC", info.base_offset);
+            assert!(
+                crc_holds(&batch, &info),
+                "corrupt: {place:?} batch at {} fails its CRC",
+                info.base_offset
+            );
             let (base, last) = (info.base_offset, info.last_offset());
             assert!(
                 if batches == 0 { base <= next } else { base == next } && last >= next,
@@ -240,13 +248,18 @@ impl History {
             let same = value == value_of(id)
                 && record.key.map(<[u8]>::to_vec) == key_of(id).map(|key| key.to_vec())
                 && header == header_of(id).map(|header| header.to_vec())
-                && (self.log_append_time || info.base_timestamp_ms + record.timestamp_delta_ms == sent.timestamp_ms);
+                && (self.log_append_time
+                    || info.base_timestamp_ms + record.timestamp_delta_ms == sent.timestamp_ms);
             assert!(same, "phantom: the bytes of {place:?} offset {offset} are not those of record {id:x}");
             self.place(id, place, offset);
             self.read_records += 1;
             count += 1;
         }
-        assert!(count == info.record_count, "a batch of {place:?} counts {} and holds {count}", info.record_count);
+        assert!(
+            count == info.record_count,
+            "a batch of {place:?} counts {} and holds {count}",
+            info.record_count
+        );
         self.decompressor = decompressor;
     }
 
@@ -280,7 +293,11 @@ impl History {
         if let Some((offset, id)) = known.records.range(end..).next() {
             panic!("unseen: {place:?} ends at {end}, and record {id:x} was at {offset}");
         }
-        assert!(known.durable_floor <= end, "{place:?} was durable up to {} and ends at {end}", known.durable_floor);
+        assert!(
+            known.durable_floor <= end,
+            "{place:?} was durable up to {} and ends at {end}",
+            known.durable_floor
+        );
         let mut last: BTreeMap<(u64, u64), u64> = BTreeMap::new();
         for (offset, id) in known.records.range(start..) {
             let sent = self.find(*id).expect("known records were sent");
@@ -305,9 +322,10 @@ impl History {
     /// Offset of the first record at or after a timestamp, of what is known of a partition.
     pub fn first_at(&self, place: Place, timestamp_ms: i64) -> Option<(i64, i64)> {
         let known = self.known.get(&place)?;
-        let mut records = known.records.iter().map(|(offset, id)| {
-            (*offset, self.find(*id).expect("known records were sent").timestamp_ms)
-        });
+        let mut records = known
+            .records
+            .iter()
+            .map(|(offset, id)| (*offset, self.find(*id).expect("known records were sent").timestamp_ms));
         records.find(|(_, timestamp)| *timestamp >= timestamp_ms)
     }
 

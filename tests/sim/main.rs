@@ -92,7 +92,11 @@ fn seeds_run_clean() {
     }
     if let Some((seed, violated)) = failed.first() {
         println!("{}", report(*seed, violated));
-        panic!("{} seeds failed: {:?}", failed.len(), failed.iter().map(|(seed, _)| *seed).collect::<Vec<_>>());
+        panic!(
+            "{} seeds failed: {:?}",
+            failed.len(),
+            failed.iter().map(|(seed, _)| *seed).collect::<Vec<_>>()
+        );
     }
 }
 

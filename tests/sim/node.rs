@@ -372,7 +372,8 @@ impl World {
             assert_eq!(bytes.len() as u64, *length, "an append has the bytes it says");
             appended = bytes.freeze();
         }
-        let here = self.plan.inline && matches!(op, FileOp::Append { .. } | FileOp::Write { .. } | FileOp::Read { .. });
+        let here = self.plan.inline
+            && matches!(op, FileOp::Append { .. } | FileOp::Write { .. } | FileOp::Read { .. });
         let mark = self.disk.mark();
         if here {
             let result = self.execute(node, shard, owner, &op, &appended, mark);
@@ -476,7 +477,11 @@ impl World {
         };
         let failed = u64::from(result.is_err());
         self.trace.note(self.now_us, 8, [shard as u64, failed], || {
-            format!("shard {shard} {dir}: {} {}", shown_op(op), if failed == 1 { format!("{result:?}") } else { String::new() })
+            format!(
+                "shard {shard} {dir}: {} {}",
+                shown_op(op),
+                if failed == 1 { format!("{result:?}") } else { String::new() }
+            )
         });
         result
     }
@@ -516,7 +521,12 @@ impl World {
             let (dir, _) = node.hosts[shard].owners.get_mut(&owner).expect("an owner has a directory");
             let result = self.disk.execute(dir, &op, &appended, mark, &mut self.random.disk);
             self.trace.note(self.now_us, 9, [shard as u64, 0], || {
-                format!("on its way when the process died, {dir}: {} ({} B) {}", shown_op(&op), appended.len(), result.is_ok())
+                format!(
+                    "on its way when the process died, {dir}: {} ({} B) {}",
+                    shown_op(&op),
+                    appended.len(),
+                    result.is_ok()
+                )
             });
         }
     }

@@ -84,7 +84,10 @@ impl Plan {
             consumers: r.usize(1..=4),
             records: r.u64(30..=250),
             faulty_ms: r.u64(3_000..=12_000),
-            crash_every_ms: { let value = r.u64(300..=4_000); often(r, 0.8, value) },
+            crash_every_ms: {
+                let value = r.u64(300..=4_000);
+                often(r, 0.8, value)
+            },
             power_cuts: *r.choice(&[0.0, 0.5, 1.0]).expect("some"),
             cut: Cut {
                 sector_bytes: if r.bool() { 512 } else { 4096 },
@@ -94,12 +97,18 @@ impl Plan {
             clean_stops: *r.choice(&[0.0, 0.3]).expect("some"),
             short_appends: if r.f64() < 0.4 { 0.03 } else { 0.0 },
             io_errors: if r.f64() < 0.3 { 0.001 } else { 0.0 },
-            full_every_ms: { let value = r.u64(300..=3_000); often(r, 0.3, value) },
+            full_every_ms: {
+                let value = r.u64(300..=3_000);
+                often(r, 0.3, value)
+            },
             inline: r.bool(),
             disk_us: *r.choice(&[50, 500, 5_000]).expect("some"),
             turn_us: *r.choice(&[20, 200]).expect("some"),
             network_us: *r.choice(&[50, 1_000, 10_000]).expect("some"),
-            drop_every_ms: { let value = r.u64(300..=3_000); often(r, 0.5, value) },
+            drop_every_ms: {
+                let value = r.u64(300..=3_000);
+                often(r, 0.5, value)
+            },
             clock_jumps: r.f64() < 0.3,
             log_append_time: r.f64() < 0.2,
             flush_ms: *r.choice(&[i64::MAX, i64::MAX, 400]).expect("some"),

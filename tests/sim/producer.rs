@@ -60,12 +60,7 @@ pub struct Producer {
 
 impl Producer {
     /// A producer of so many records for these partitions (topic, partition).
-    pub fn new(
-        kind: Kind,
-        targets: Vec<(usize, i32)>,
-        records: u64,
-        stage: &mut Stage,
-    ) -> Self {
+    pub fn new(kind: Kind, targets: Vec<(usize, i32)>, records: u64, stage: &mut Stage) -> Self {
         let number = stage.history.add_producer();
         let target = |(topic, partition)| Target {
             topic,
@@ -233,7 +228,10 @@ impl Producer {
                     .collect();
                 assert_eq!(parts.len(), numbers.len(), "a produce response answers every partition");
                 for ((at, number), (index, error, base_offset)) in numbers.iter().zip(parts) {
-                    assert_eq!(self.targets[*at].partition, index, "partitions are answered in request order");
+                    assert_eq!(
+                        self.targets[*at].partition, index,
+                        "partitions are answered in request order"
+                    );
                     self.settle(*at, *number, error, base_offset, stage);
                 }
             }

@@ -125,7 +125,8 @@ pub struct World {
 impl World {
     /// A world at its beginning.
     pub fn new(plan: Plan, with_words: bool) -> Self {
-        let stream = |number: u64| fastrand::Rng::with_seed(plan.seed.wrapping_mul(0x9e37_79b9) ^ number << 56);
+        let stream =
+            |number: u64| fastrand::Rng::with_seed(plan.seed.wrapping_mul(0x9e37_79b9) ^ number << 56);
         let stable = plan.topics.iter().map(|(partitions, flushed)| (*partitions, *flushed, false));
         let churning = (0..plan.churn_topics).map(|number| (2, number == 0, true));
         let topics: Vec<(i32, bool, bool)> = stable.chain(churning).collect();
@@ -286,7 +287,8 @@ impl World {
             Event::FullDue if !self.is_calm() => {
                 self.full_until_us = self.now_us + self.random.faults.u64(1_000..1_500_000);
                 let until = self.full_until_us;
-                self.trace.note(self.now_us, 20, [until, 0], || format!("the device is full until {until} us"));
+                self.trace
+                    .note(self.now_us, 20, [until, 0], || format!("the device is full until {until} us"));
                 self.fault_later(self.plan.full_every_ms, Event::FullDue);
             }
             Event::JumpDue if !self.is_calm() => {
@@ -332,15 +334,19 @@ impl World {
         }
         if self.now_us > self.calm_since_us + CALM_US && self.phase != Phase::Over {
             let waiting = self.seats.iter().find(|seat| !seat.client.is_done());
-            panic!("stuck in phase {:?}: {}", self.phase, waiting.map_or("-".into(), |seat| seat.client.state()));
+            panic!(
+                "stuck in phase {:?}: {}",
+                self.phase,
+                waiting.map_or("-".into(), |seat| seat.client.state())
+            );
         }
         self.after(20_000, Event::Look);
     }
 
     fn boot(&mut self) {
         assert!(self.node.is_none(), "one process at a time");
-        let crash_after = (!self.is_calm() && self.random.faults.u8(0..6) == 0)
-            .then(|| self.random.faults.u64(0..60));
+        let crash_after =
+            (!self.is_calm() && self.random.faults.u8(0..6) == 0).then(|| self.random.faults.u64(0..60));
         let boot_id = format!("boot-{}", self.boot_number);
         self.incarnation += 1;
         let shards = boot::boot(&self.plan, &mut self.disk, &boot_id, crash_after, &mut self.random.disk);
