@@ -271,7 +271,7 @@ fn names(line: &str, words: &str) -> bool {
     line.match_indices(words).any(|(at, _)| {
         let before = line[..at].chars().next_back().is_some_and(part);
         let after = line[at + words.len()..].chars().next().is_some_and(part);
-        !before && !(after && words.ends_with(part))
+        !(before || after && words.ends_with(part))
     })
 }
 

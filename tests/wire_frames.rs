@@ -1,6 +1,8 @@
 //! Recorded frames of real clients and of Apache Kafka 4.3.1 (`tests/fixtures/wire/README.md`) go
 //! through the wire module and come out the same, byte for byte.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -46,11 +46,10 @@ impl ParkedProduces {
         }
     }
 
-    /// Answers everything that waits for an offset above `offset` with an error.
+    /// Answers everything that waits for an offset above `offset` with an error, in their order.
     pub fn fail_above(&mut self, offset: i64, error: ErrorCode, effects: &mut Vec<Effect>) {
-        while let Some(parked) = self.queue.pop_back_if(|p| p.offset_end > offset) {
-            effects.push(fail(parked.to, error));
-        }
+        let kept = self.queue.partition_point(|p| p.offset_end <= offset);
+        effects.extend(self.queue.drain(kept..).map(|parked| fail(parked.to, error)));
     }
 
     /// Answers everything past its deadline with REQUEST_TIMED_OUT.
@@ -151,7 +150,7 @@ mod tests {
     #[test]
     fn produces_are_released_in_offset_order_up_to_the_tail() {
         let mut waiting = ParkedProduces::default();
-        for (part, end) in [(0, 10), (1, 20), (2, 10), (3, 30)] {
+        for (part, end) in [(0, 10), (1, 20), (2, 10), (3, 30), (4, 40)] {
             waiting.park(parked(part, end));
         }
         let mut effects = Vec::new();
@@ -159,7 +158,7 @@ mod tests {
         assert_eq!(parts(&effects), [0, 2, 1]);
         effects.clear();
         waiting.fail_above(20, ErrorCode::KafkaStorageError, &mut effects);
-        assert_eq!(parts(&effects), [3]);
+        assert_eq!(parts(&effects), [3, 4]);
         assert!(waiting.is_empty());
     }
 

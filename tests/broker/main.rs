@@ -9,6 +9,7 @@
 mod configuration;
 mod connections;
 mod crash;
+mod full_connection;
 mod hostile_frames;
 mod long_poll;
 mod pipelining;

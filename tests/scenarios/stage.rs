@@ -1,0 +1,277 @@
+//! One partition over a directory in memory, and the commands of a story.
+//!
+//! | command | what it does |
+//! |---|---|
+//! | `create [KEY=VALUE…]` | a new replica on broker 1 under this topic configuration |
+//! | `configure [KEY=VALUE…]` | a changed topic configuration |
+//! | `assign epoch=N [leader=1] [replicas=1] [isr=1]` | what the Image says of the partition |
+//! | `produce NAME [acks=all\|1] [records=1] [size=10] [pid=P seq=S pe=E] [timeout=30000] [time=T]` | one batch |
+//! | `read NAME offset=N [max=1000000] [watch=BYTES] [epoch=-1]` | a fetch |
+//! | `offset NAME latest\|earliest\|max-timestamp\|MILLISECONDS` | a ListOffsets |
+//! | `unwatch NAME` | the reader has gone |
+//! | `end-turn` | what was gathered is written |
+//! | `complete [KIND] [enospc\|eio\|short=BYTES]` | ends the oldest operation in flight |
+//! | `settle` | ends turns and operations until there are none; shows everything but the operations |
+//! | `tick MS` | time passes |
+//! | `close`, `retire` | a clean stop; the topic is deleted |
+//! | `state`, `files`, `pending` | shows the offsets, the files, the operations in flight |
+//!
+//! `complete` with a kind ends operations well until one of that kind is in flight, and that one as it says.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tidemill::config::{NodeConfig, TopicConfig};
+use tidemill::effect::{FileDone, FileError, FileOp, FileResult, Now, Ticket};
+use tidemill::log::Log;
+use tidemill::log::batch::{BatchBuilder, BatchInfo};
+use tidemill::log::check::CheckedBatch;
+use tidemill::log::memory_dir::{Kind, MemoryDir};
+use tidemill::partition::{Acks, Assignment, Effect, Isolation, OffsetQuery, Op, Partition, Read, ReplyTo};
+
+use crate::shown;
+
+/// The broker that the replica is on.
+const NODE_ID: i32 = 1;
+/// The wall clock at monotonic time 0.
+const WALL_MS: i64 = 1_000_000;
+
+/// A partition, its directory and what is in flight.
+#[derive(Default)]
+pub struct Stage {
+    partition: Option<Partition>,
+    directory: MemoryDir,
+    in_flight: Vec<(Ticket, FileOp)>,
+    mono_ms: u64,
+    names: BTreeMap<u32, String>,
+}
+
+/// `KEY=VALUE` words of a command, and words without a value.
+struct Words<'a> {
+    command: &'a str,
+    words: Vec<&'a str>,
+}
+
+impl<'a> Words<'a> {
+    fn word(&self, at: usize) -> &'a str {
+        self.words.get(at).unwrap_or_else(|| panic!("a word is missing: {}", self.command))
+    }
+
+    fn value(&self, key: &str) -> Option<&'a str> {
+        self.words.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+    }
+
+    fn number<T: std::str::FromStr>(&self, key: &str, default: T) -> T {
+        let parsed = self.value(key).map(|value| value.parse().ok());
+        parsed.map_or(default, |number| number.unwrap_or_else(|| panic!("{key}: {}", self.command)))
+    }
+
+    fn list(&self, key: &str) -> impl Iterator<Item = i32> {
+        self.value(key).unwrap_or("1").split(',').map(|id| id.parse().unwrap())
+    }
+}
+
+impl Stage {
+    /// Carries out a command and shows what came of it.
+    pub fn command(&mut self, command: &str) -> Vec<String> {
+        let mut all = command.split_whitespace();
+        let verb = all.next().unwrap_or_default();
+        let words = Words { command, words: all.collect() };
+        let mut effects = Vec::new();
+        match verb {
+            "create" => return self.create(&words),
+            "settle" => return self.settle(),
+            "complete" => return self.complete(&words),
+            "state" => return self.state(),
+            "files" => return self.files(),
+            "pending" => return self.in_flight.iter().map(|(_, op)| shown::op(op)).collect(),
+            "tick" => self.mono_ms += words.word(0).parse::<u64>().unwrap(),
+            _ => {}
+        }
+        let now = self.now();
+        let to = self.reply_to(words.words.first().unwrap_or(&""));
+        let partition = self.partition.as_mut().expect("a story begins with create");
+        match verb {
+            "tick" => partition.wake(now, &mut effects),
+            "configure" => partition.configure(now, config(&words), &mut effects),
+            "assign" => partition.assign(now, assignment(&words), &mut effects),
+            "produce" => partition.call(now, to, append(&words, now), &mut effects),
+            "read" => partition.call(now, to, read(&words), &mut effects),
+            "offset" => partition.call(now, to, offset(&words), &mut effects),
+            "unwatch" => partition.call(now, to, Op::Unwatch, &mut effects),
+            "end-turn" => partition.end_turn(now, &mut effects),
+            "close" => partition.close(now, &mut effects),
+            "retire" => partition.retire(now, &mut effects),
+            _ => panic!("no such command: {command}"),
+        }
+        self.take(effects)
+    }
+
+    fn now(&self) -> Now {
+        Now { mono_ms: self.mono_ms, wall_ms: WALL_MS + self.mono_ms.cast_signed() }
+    }
+
+    /// The part of a request that a story calls by this name; a name is one request for ever.
+    fn reply_to(&mut self, name: &str) -> ReplyTo {
+        let known = self.names.iter().find(|(_, known)| *known == name).map(|(number, _)| *number);
+        let request = known.unwrap_or(self.names.len() as u32);
+        self.names.insert(request, name.to_owned());
+        ReplyTo { shard: 0, connection: 0, generation: 0, request, part: 0 }
+    }
+
+    fn create(&mut self, words: &Words) -> Vec<String> {
+        let config = config(words);
+        let log = Log::create(uuid::Uuid::from_u128(7), Arc::clone(&config), self.now(), 1);
+        *self = Self { mono_ms: self.mono_ms, ..Self::default() };
+        self.partition = Some(Partition::new(NODE_ID, config, log));
+        Vec::new()
+    }
+
+    /// Shows effects and keeps the operations among them.
+    fn take(&mut self, effects: Vec<Effect>) -> Vec<String> {
+        let shown = effects.iter().map(|effect| shown::effect(effect, &self.names)).collect();
+        for effect in effects {
+            if let Effect::File(ticket, op) = effect {
+                self.in_flight.push((ticket, op));
+            }
+        }
+        shown
+    }
+
+    fn complete(&mut self, words: &Words) -> Vec<String> {
+        let results = ["enospc", "eio"];
+        let wanted = words.words.first().filter(|word| !word.contains('=') && !results.contains(word));
+        let mut lines = Vec::new();
+        while let Some(kind) = wanted {
+            if let Some(at) = self.in_flight.iter().position(|(_, op)| shown::kind(op) == *kind) {
+                let found = self.in_flight.remove(at);
+                self.in_flight.insert(0, found);
+                break;
+            }
+            lines.extend(self.complete(&Words { command: words.command, words: Vec::new() }).drain(1..));
+        }
+        assert!(!self.in_flight.is_empty(), "nothing is in flight: {}", words.command);
+        let (ticket, op) = self.in_flight.remove(0);
+        if let Some(written) = words.value("short") {
+            let written = written.parse().unwrap();
+            self.directory.fail_next(Kind::Append, FileError::Short { written });
+        }
+        let result = match words.words.last() {
+            Some(&"enospc") => Err(FileError::NoSpace),
+            Some(&"eio") => Err(FileError::Io(5)),
+            _ => self.execute(&op),
+        };
+        let effects = self.completed(ticket, result);
+        lines.retain(|line| line.contains(": "));
+        lines.insert(0, format!("({})", shown::op(&op)));
+        lines.extend(self.take(effects));
+        lines
+    }
+
+    fn execute(&mut self, op: &FileOp) -> FileResult {
+        let partition = self.partition.as_ref().unwrap();
+        self.directory.execute(op, partition.log().append_parts())
+    }
+
+    fn completed(&mut self, ticket: Ticket, result: Result<FileDone, FileError>) -> Vec<Effect> {
+        let (mut effects, now) = (Vec::new(), self.now());
+        self.partition.as_mut().unwrap().completed(now, ticket, result, &mut effects);
+        effects
+    }
+
+    /// Everything runs until nothing more comes; only answers and ends are worth a line.
+    fn settle(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for _ in 0..1000 {
+            let (mut effects, now) = (Vec::new(), self.now());
+            self.partition.as_mut().unwrap().end_turn(now, &mut effects);
+            if !self.in_flight.is_empty() {
+                let (ticket, op) = self.in_flight.remove(0);
+                let result = self.execute(&op);
+                effects.extend(self.completed(ticket, result));
+            }
+            let worth = |effect: &&Effect| !matches!(effect, Effect::File(..) | Effect::EndTurn);
+            lines.extend(effects.iter().filter(worth).map(|effect| shown::effect(effect, &self.names)));
+            let quiet = effects.is_empty();
+            self.take(effects);
+            if quiet && self.in_flight.is_empty() {
+                return lines;
+            }
+        }
+        panic!("it never settles");
+    }
+
+    fn state(&self) -> Vec<String> {
+        let partition = self.partition.as_ref().unwrap();
+        let log = partition.log();
+        let (start, end) = (log.log_start_offset(), log.log_end());
+        let (durable, written, reserved) = (log.durable_end(), log.written_end(), log.reserved_end());
+        let wake = partition.next_wake_ms().map_or("never".to_owned(), |ms| format!("at {ms}"));
+        vec![
+            format!("high watermark {}, log start {start}, log end {end}", partition.high_watermark()),
+            format!("durable {durable}, written {written}, reserved {reserved}; wakes {wake}"),
+        ]
+    }
+
+    fn files(&self) -> Vec<String> {
+        let length = |name| self.directory.file(name).unwrap_or_default().len();
+        self.directory.names().map(|name| format!("{name} {} bytes", length(name))).collect()
+    }
+}
+
+/// Kafka's defaults with the keys of the command over them.
+fn config(words: &Words) -> Arc<TopicConfig> {
+    let pairs = words.words.iter().filter_map(|word| word.split_once('='));
+    Arc::new(TopicConfig::effective(&NodeConfig::default(), pairs).unwrap())
+}
+
+fn assignment(words: &Words) -> Assignment {
+    Assignment {
+        leader: words.number("leader", NODE_ID),
+        leader_epoch: words.number("epoch", 0),
+        partition_epoch: words.number("epoch", 0),
+        replicas: words.list("replicas").collect(),
+        isr: words.list("isr").collect(),
+    }
+}
+
+fn append(words: &Words, now: Now) -> Op {
+    let value = vec![b'v'; words.number("size", 10)];
+    let mut builder = BatchBuilder::new();
+    if let Some(producer) = words.value("pid") {
+        let (epoch, sequence) = (words.number("pe", 0), words.number("seq", 0));
+        builder = builder.producer(producer.parse().unwrap(), epoch, sequence);
+    }
+    let time: i64 = words.number("time", 5_000);
+    for _ in 0..words.number("records", 1) {
+        builder.push(time, None, Some(&value), &[]);
+    }
+    let bytes = builder.build();
+    let info = BatchInfo::parse(&bytes).unwrap();
+    let acks = match words.value("acks") {
+        Some("1") => Acks::Leader,
+        _ => Acks::All,
+    };
+    let deadline_ms = now.mono_ms + words.number("timeout", 30_000_u64);
+    Op::Append { batch: CheckedBatch { bytes, info }, acks, deadline_ms }
+}
+
+fn read(words: &Words) -> Op {
+    Op::Read(Read {
+        offset: words.number("offset", 0),
+        max_bytes: words.number("max", 1_000_000),
+        current_leader_epoch: words.number("epoch", -1),
+        isolation: Isolation::Uncommitted,
+        watch_below_bytes: words.number("watch", 0),
+    })
+}
+
+fn offset(words: &Words) -> Op {
+    let query = match words.word(1) {
+        "latest" => OffsetQuery::Latest(Isolation::Uncommitted),
+        "earliest" => OffsetQuery::Earliest,
+        "max-timestamp" => OffsetQuery::MaxTimestamp,
+        time => OffsetQuery::Timestamp(time.parse().unwrap()),
+    };
+    Op::Offset { query, current_leader_epoch: words.number("epoch", -1) }
+}
