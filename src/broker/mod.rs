@@ -351,7 +351,9 @@ impl Shard {
             while let Some(todo) = self.todo.pop_front() {
                 match todo {
                     Todo::Call(call) => {
-                        self.replicas.call(now, call);
+                        // A caller whose view is older than ours may ask for a topic that is gone.
+                        let known = self.view.image.topic_by_id(call.topic_id).is_some();
+                        self.replicas.call(now, call, known);
                         self.drain_replicas();
                     }
                     Todo::Answer(to, answered) => self.answer(now, to, answered),
