@@ -48,6 +48,10 @@ const EXAMPLES: &str = "Examples:
   bench-harness floor                                the least that one core must spend
   bench-harness compare kafka --turns 5              Apache Kafka, the floor and Tidemill in turns";
 
+/// The broker's allocator, as the broker may be this program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures producers and consumers of a Kafka broker.
 #[derive(Parser)]
 #[command(after_help = EXAMPLES)]
@@ -89,6 +93,9 @@ enum Task {
         #[arg(long)]
         data: PathBuf,
     },
+    /// Tidemill itself, out of this very program: the broker that is measured unless --broker names another.
+    #[command(hide = true)]
+    Start { file: PathBuf },
 }
 
 #[derive(Args)]
@@ -111,7 +118,7 @@ struct Options {
     /// Which CPUs broker and load use [default: split where there are two].
     #[arg(long, global = true)]
     layout: Option<Layout>,
-    /// A binary of Tidemill, run as `PATH start FILE.properties` [default: `tidemill` beside this program].
+    /// A binary of Tidemill, run as `PATH start FILE.properties` [default: this program, which has it within].
     #[arg(long, global = true, value_name = "PATH")]
     broker: Option<PathBuf>,
     /// Drive this broker and start none.
@@ -168,19 +175,19 @@ impl Options {
     }
 
     fn tidemill(&self) -> Result<Recipe> {
-        let binary = match &self.broker {
-            Some(path) => path.clone(),
-            None => std::env::current_exe()?.with_file_name("tidemill"),
-        };
-        let path = std::fs::canonicalize(&binary).with_context(|| {
-            format!("{} is not there: build it, or name another with --broker PATH", binary.display())
-        })?;
+        let Some(binary) = &self.broker else { return Ok(Recipe::Tidemill(std::env::current_exe()?)) };
+        let path = std::fs::canonicalize(binary)
+            .with_context(|| format!("{} is not there: build it first", binary.display()))?;
         Ok(Recipe::Tidemill(path))
     }
 }
 
 fn main() -> ExitCode {
-    match perform(&Cli::parse()) {
+    let cli = Cli::parse();
+    if let Some(Task::Start { file }) = cli.command {
+        return tidemill::cli::start::run(Some(file), Vec::new());
+    }
+    match perform(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The chain of causes in one line; a backtrace helps nobody here.
@@ -194,6 +201,7 @@ fn perform(cli: &Cli) -> Result<()> {
     let options = &cli.options;
     match &cli.command {
         Some(Task::ServeFloor { port, data }) => floor::serve(*port, data.clone()),
+        Some(Task::Start { .. }) => Ok(()),
         Some(Task::Workloads) => {
             for workload in workload::ALL {
                 println!("{:<24} {}", workload.name, workload.title);

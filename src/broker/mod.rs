@@ -30,8 +30,8 @@ use crate::effect::{ByteSpan, FileResult, Now, Ticket};
 use crate::log::RecoveryError;
 use crate::partition::{Answer, ReadFound, ReplyTo};
 use crate::request::{
-    Answered, Call, CloseReason, ClusterView, Connection, FetchSessions, Node, Outbox, ProducerIds,
-    RequestContext, Scene, Timer, Work,
+    Answered, Call, CloseReason, ClusterView, Connection, Desk, FetchSessions, Node, Outbox, RequestContext,
+    Scene, Timer, Work,
 };
 
 /// One shard of the broker.
@@ -42,8 +42,6 @@ pub struct Shard {
     view: Arc<ClusterView>,
     connections: Slab<(u32, Connection)>,
     generation_next: u32,
-    sessions: FetchSessions,
-    producer_ids: ProducerIds,
     timers: BTreeSet<Timer>,
     replicas: Replicas,
     control: Option<Box<ControlHost>>,
@@ -54,9 +52,7 @@ pub struct Shard {
     outputs: Vec<Output>,
     dirty: Vec<ConnectionKey>,
     admitted_bytes: usize,
-    calls: Vec<Call>,
-    controls: Vec<(ReplyTo, ControllerRequest)>,
-    new_timers: Vec<Timer>,
+    desk: Desk,
     /// The view whose application is not yet told.
     applying: Option<u64>,
     stopping: bool,
@@ -88,8 +84,6 @@ impl Shard {
             view,
             connections: Slab::new(),
             generation_next: 1,
-            sessions: FetchSessions::new(id, session_slots),
-            producer_ids: ProducerIds::default(),
             timers: BTreeSet::new(),
             replicas,
             control,
@@ -98,9 +92,7 @@ impl Shard {
             outputs: Vec::new(),
             dirty: Vec::new(),
             admitted_bytes: 0,
-            calls: Vec::new(),
-            controls: Vec::new(),
-            new_timers: Vec::new(),
+            desk: Desk::new(FetchSessions::new(id, session_slots)),
             applying: None,
             stopping: false,
         }
@@ -224,6 +216,8 @@ impl Shard {
             Message::Publish(view) => self.adopt(now, view),
             Message::Applied(version) => self.applied(now, from, version),
             Message::Survey => {
+                let expiration_ms = i64::try_from(self.node.config.producer_id_expiration_ms);
+                self.replicas.expire_producers(now, expiration_ms.unwrap_or(i64::MAX));
                 let (progress, opening) = (self.replicas.progress(), self.replicas.opening());
                 self.tell_control(Message::Surveyed(progress, opening));
             }
@@ -357,7 +351,9 @@ impl Shard {
             while let Some(todo) = self.todo.pop_front() {
                 match todo {
                     Todo::Call(call) => {
-                        self.replicas.call(now, call);
+                        // A caller whose view is older than ours may ask for a topic that is gone.
+                        let known = self.view.image.topic_by_id(call.topic_id).is_some();
+                        self.replicas.call(now, call, known);
                         self.drain_replicas();
                     }
                     Todo::Answer(to, answered) => self.answer(now, to, answered),
@@ -436,18 +432,8 @@ impl Shard {
         };
         let listener = connection.context.listener;
         let Some((header, work)) = connection.running(to.request) else { return };
-        let mut scene = Scene {
-            now,
-            shard: self.id,
-            node: &self.node,
-            view: &self.view,
-            listener,
-            sessions: &mut self.sessions,
-            producer_ids: &mut self.producer_ids,
-            calls: &mut self.calls,
-            controls: &mut self.controls,
-            timers: &mut self.new_timers,
-        };
+        let mut scene =
+            Scene { now, shard: self.id, node: &self.node, view: &self.view, listener, desk: &mut self.desk };
         step(work, header, to, &mut scene);
         let done = work.is_done();
         self.route();
@@ -457,18 +443,8 @@ impl Shard {
     }
 
     fn in_scene<T>(&mut self, now: Now, listener: usize, step: impl FnOnce(&mut Scene) -> T) -> T {
-        let mut scene = Scene {
-            now,
-            shard: self.id,
-            node: &self.node,
-            view: &self.view,
-            listener,
-            sessions: &mut self.sessions,
-            producer_ids: &mut self.producer_ids,
-            calls: &mut self.calls,
-            controls: &mut self.controls,
-            timers: &mut self.new_timers,
-        };
+        let mut scene =
+            Scene { now, shard: self.id, node: &self.node, view: &self.view, listener, desk: &mut self.desk };
         let result = step(&mut scene);
         self.route();
         result
@@ -476,8 +452,8 @@ impl Shard {
 
     /// Sends what requests left in their scene to where it belongs.
     fn route(&mut self) {
-        self.timers.extend(self.new_timers.drain(..));
-        for call in self.calls.drain(..) {
+        self.timers.extend(self.desk.timers.drain(..));
+        for call in self.desk.calls.drain(..) {
             match self.view.placement.shard_of(call.topic_id, call.partition) {
                 Some((owner, _)) if owner != self.id => {
                     let version = self.view.version;
@@ -487,7 +463,7 @@ impl Shard {
                 _ => self.todo.push_back(Todo::Call(call)),
             }
         }
-        for (to, request) in self.controls.drain(..) {
+        for (to, request) in self.desk.controls.drain(..) {
             let request = Box::new(request);
             if self.control.is_some() {
                 self.todo.push_back(Todo::Control(to, request));

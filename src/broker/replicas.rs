@@ -376,8 +376,8 @@ impl Replicas {
         }
     }
 
-    /// A request part for a partition that should be here.
-    pub(super) fn call(&mut self, now: Now, call: Call) {
+    /// A request part for a partition that should be here, unless its topic is not known any more.
+    pub(super) fn call(&mut self, now: Now, call: Call, topic_known: bool) {
         let slot = self.by_partition.get(&(call.topic_id, call.partition)).copied();
         let open = slot.filter(|slot| self.partition(*slot).is_some());
         match open {
@@ -386,8 +386,12 @@ impl Replicas {
             }
             None if matches!(call.op, crate::partition::Op::Unwatch) => {}
             None => {
-                // Known to the Image and not served here (yet): the client asks again.
-                let answer = Answer::Failed { error: ErrorCode::NotLeaderOrFollower, log_start_offset: -1 };
+                // Known and not served here (yet): the client asks again.
+                let error = match topic_known {
+                    true => ErrorCode::NotLeaderOrFollower,
+                    false => ErrorCode::UnknownTopicOrPartition,
+                };
+                let answer = Answer::Failed { error, log_start_offset: -1 };
                 self.deliveries.push_back(Delivery { to: call.to, answer, span: None });
             }
         }
@@ -492,6 +496,15 @@ impl Replicas {
 
     pub(super) fn closed_progress(&mut self) -> Vec<Progress> {
         std::mem::take(&mut self.closed)
+    }
+
+    /// Forgets producers that have been silent for too long (`producer.id.expiration.ms`).
+    pub(super) fn expire_producers(&mut self, now: Now, expiration_ms: i64) {
+        for (_, slot) in &mut self.slots {
+            if let State::Open(partition) = &mut slot.state {
+                partition.expire_producers(now, expiration_ms);
+            }
+        }
     }
 
     /// How far each serving replica has got.

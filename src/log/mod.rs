@@ -343,6 +343,14 @@ impl Log {
         &self.producers
     }
 
+    /// Forgets producers whose newest batch is older than this by the wall clock. Only while
+    /// nothing is on its way: a failed append must find the producers as it left them.
+    pub fn expire_producers(&mut self, now: Now, expiration_ms: i64) {
+        if self.gather.is_idle() && !self.producers.is_empty() {
+            self.producers.expire(now.wall_ms, expiration_ms);
+        }
+    }
+
     fn active_mut(&mut self) -> &mut Segment {
         self.segments.back_mut().expect("a log has an active segment")
     }

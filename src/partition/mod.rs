@@ -227,6 +227,11 @@ impl Partition {
         self.settle(now, effects);
     }
 
+    /// Forgets producers that have been silent for too long.
+    pub fn expire_producers(&mut self, now: Now, expiration_ms: i64) {
+        self.log.expire_producers(now, expiration_ms);
+    }
+
     /// The log directory failed: everyone who waits learns it, and nothing is served any more.
     pub fn fail(&mut self, now: Now, effects: &mut Vec<Effect>) {
         if self.state == State::Offline {

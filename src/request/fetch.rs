@@ -74,15 +74,18 @@ impl Fetch {
         scene: &mut Scene,
     ) -> Result<Work, CloseReason> {
         let request = FetchRequest::parse(body, header.version)?;
-        let (session, refusal) =
-            match scene.sessions.enter(request.session_id, request.session_epoch, header.version >= 13) {
-                // A replica fetches with epochs that only a cluster gives out; nobody may pose as one.
-                Ok(_) if request.replica_id >= 0 => {
-                    (SessionUse::None, Some(ErrorCode::ClusterAuthorizationFailed))
-                }
-                Ok(session) => (session, None),
-                Err(error) => (SessionUse::None, Some(error)),
-            };
+        let (session, refusal) = match scene.desk.sessions.enter(
+            request.session_id,
+            request.session_epoch,
+            header.version >= 13,
+        ) {
+            // A replica fetches with epochs that only a cluster gives out; nobody may pose as one.
+            Ok(_) if request.replica_id >= 0 => {
+                (SessionUse::None, Some(ErrorCode::ClusterAuthorizationFailed))
+            }
+            Ok(session) => (session, None),
+            Err(error) => (SessionUse::None, Some(error)),
+        };
         let parts = match session {
             _ if refusal.is_some() => SmallVec::new(),
             SessionUse::Continue(id) => {
@@ -91,7 +94,7 @@ impl Fetch {
                     topic.partitions.map(move |index| (key.clone(), index))
                 });
                 let changed = wanted(&request, scene.view);
-                let all = scene.sessions.update(id, scene.now.mono_ms, changed, forgotten);
+                let all = scene.desk.sessions.update(id, scene.now.mono_ms, changed, forgotten);
                 all.into_iter().map(Part::new).collect()
             }
             SessionUse::None | SessionUse::Make => wanted(&request, scene.view).map(Part::new).collect(),
@@ -152,7 +155,12 @@ impl Fetch {
                     watch_below_bytes: if watching { self.min_bytes } else { 0 },
                 };
                 let to = ReplyTo { part: at as u32, ..to };
-                scene.calls.push(Call { topic_id: topic.id, partition: part.index, to, op: Op::Read(read) });
+                scene.desk.calls.push(Call {
+                    topic_id: topic.id,
+                    partition: part.index,
+                    to,
+                    op: Op::Read(read),
+                });
             }
             Err(error) => {
                 part.found = Err((error, -1));
@@ -199,7 +207,7 @@ impl Fetch {
             return self.finish(to, scene);
         }
         if !std::mem::replace(&mut self.timer_set, true) {
-            scene.timers.push(Timer { at_ms: self.deadline_ms, to: ReplyTo { part: 0, ..to } });
+            scene.desk.timers.push(Timer { at_ms: self.deadline_ms, to: ReplyTo { part: 0, ..to } });
         }
         if self.stage == Stage::First {
             self.stage = Stage::Watching;
@@ -241,7 +249,7 @@ impl Fetch {
         let session_id = match self.session {
             SessionUse::Make => {
                 let list = self.parts.iter().map(|part| (part.topic.clone(), part.index, part.wanted));
-                scene.sessions.make(scene.now.mono_ms, list)
+                scene.desk.sessions.make(scene.now.mono_ms, list)
             }
             SessionUse::Continue(id) => id,
             SessionUse::None => 0,
@@ -249,7 +257,7 @@ impl Fetch {
         let incremental = matches!(self.session, SessionUse::Continue(_));
         self.parts.retain(|part| {
             let must_tell = session_id == 0
-                || scene.sessions.must_tell(session_id, &part.topic, part.index, &part.told());
+                || scene.desk.sessions.must_tell(session_id, &part.topic, part.index, &part.told());
             must_tell || !incremental
         });
         let groups = || self.parts.chunk_by(|a, b| a.topic == b.topic);
@@ -348,7 +356,7 @@ fn unwatch(part: &Part, to: ReplyTo, scene: &mut Scene) {
     };
     // A topic that is gone has fired its watches when it went.
     if let Some(topic) = topic {
-        scene.calls.push(Call { topic_id: topic.id, partition: part.index, to, op: Op::Unwatch });
+        scene.desk.calls.push(Call { topic_id: topic.id, partition: part.index, to, op: Op::Unwatch });
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) fn start(
         let missing = metadata.missing(scene);
         if !missing.is_empty() {
             metadata.created = false;
-            scene.controls.push((to, ControllerRequest::AutoCreateTopics { names: missing }));
+            scene.desk.controls.push((to, ControllerRequest::AutoCreateTopics { names: missing }));
         }
     }
     Ok(Work::Metadata(Box::new(metadata)))

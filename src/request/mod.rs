@@ -21,7 +21,7 @@ mod topics;
 pub use connection::{Connection, Exchange, RequestContext};
 pub use outbox::{Chunk, Outbox};
 pub use producer_id::ProducerIds;
-pub use scene::{Call, ClusterView, Node, Scene, Timer};
+pub use scene::{Call, ClusterView, Desk, Node, Scene, Timer};
 pub use session::FetchSessions;
 
 use bytes::{Bytes, BytesMut};

@@ -50,7 +50,7 @@ impl Offsets {
                     (Some(topic), Some(query)) => {
                         let to = ReplyTo { part: offsets.places.len() as u32, ..to };
                         let op = Op::Offset { query, current_leader_epoch: partition.current_leader_epoch };
-                        scene.calls.push(Call { topic_id: topic.id, partition: index, to, op });
+                        scene.desk.calls.push(Call { topic_id: topic.id, partition: index, to, op });
                         offsets.places.push((topic_at, partition_at));
                         offsets.outstanding += 1;
                     }

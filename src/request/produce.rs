@@ -59,7 +59,7 @@ impl Produce {
                         match check(topic.topic, partition, header.version, scene) {
                             Ok((topic_id, batch)) => {
                                 let op = Op::Append { batch, acks, deadline_ms };
-                                scene.calls.push(Call { topic_id, partition: index, to, op });
+                                scene.desk.calls.push(Call { topic_id, partition: index, to, op });
                                 *outstanding += 1;
                                 Part::Waiting
                             }

@@ -43,10 +43,10 @@ pub(super) fn start(
         let error = if id.is_empty() { ErrorCode::InvalidRequest } else { ErrorCode::UnsupportedVersion };
         return Ok(Work::Encoded(encode(header, Err(error))));
     }
-    if let Some(id) = scene.producer_ids.take() {
+    if let Some(id) = scene.desk.producer_ids.take() {
         return Ok(Work::Encoded(encode(header, Ok(id))));
     }
-    scene.controls.push((to, ControllerRequest::AllocateProducerIds));
+    scene.desk.controls.push((to, ControllerRequest::AllocateProducerIds));
     Ok(Work::ProducerId(InitProducerId))
 }
 
@@ -56,8 +56,8 @@ pub(super) fn finish(header: &RequestHeader, answer: ControllerAnswer, scene: &m
         ControllerAnswer::ProducerIds { first, count } => {
             // Several requests may have asked for a block at once; the rest of an earlier block
             // then stays unused.
-            *scene.producer_ids = ProducerIds { next: first, end: first + i64::from(count) };
-            scene.producer_ids.take().ok_or(ErrorCode::UnknownServerError)
+            scene.desk.producer_ids = ProducerIds { next: first, end: first + i64::from(count) };
+            scene.desk.producer_ids.take().ok_or(ErrorCode::UnknownServerError)
         }
         ControllerAnswer::Refused(_) => Err(ErrorCode::CoordinatorNotAvailable),
         _ => Err(ErrorCode::UnknownServerError),

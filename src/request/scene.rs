@@ -74,14 +74,29 @@ pub struct Scene<'a> {
     pub view: &'a ClusterView,
     /// Listener of the connection.
     pub listener: usize,
+    /// The shard's own state, and where wishes are left.
+    pub desk: &'a mut Desk,
+}
+
+/// What the requests of one shard share, and what they leave to be carried on.
+#[derive(Debug)]
+pub struct Desk {
     /// The shard's fetch sessions.
-    pub sessions: &'a mut FetchSessions,
+    pub sessions: FetchSessions,
     /// The shard's block of producer ids.
-    pub producer_ids: &'a mut ProducerIds,
+    pub producer_ids: ProducerIds,
     /// Parts for partitions.
-    pub calls: &'a mut Vec<Call>,
+    pub calls: Vec<Call>,
     /// Requests for the controller.
-    pub controls: &'a mut Vec<(ReplyTo, ControllerRequest)>,
+    pub controls: Vec<(ReplyTo, ControllerRequest)>,
     /// Deadlines.
-    pub timers: &'a mut Vec<Timer>,
+    pub timers: Vec<Timer>,
+}
+
+impl Desk {
+    /// An empty one, with the sessions given.
+    pub fn new(sessions: FetchSessions) -> Self {
+        let producer_ids = ProducerIds::default();
+        Self { sessions, producer_ids, calls: Vec::new(), controls: Vec::new(), timers: Vec::new() }
+    }
 }

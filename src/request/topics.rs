@@ -43,7 +43,7 @@ pub(super) fn create(
     let names = request.topics.iter().map(|topic| topic.name.to_string()).collect();
     let topics = request.topics.into_iter().map(new_topic).collect();
     let validate_only = request.validate_only;
-    scene.controls.push((to, ControllerRequest::CreateTopics { topics, validate_only }));
+    scene.desk.controls.push((to, ControllerRequest::CreateTopics { topics, validate_only }));
     Ok(Work::Topics(Box::new(Topics { asked: Asked::Create(names), answer: None })))
 }
 
@@ -76,7 +76,7 @@ pub(super) fn delete(
         .collect();
     let mut work = Topics { asked: Asked::Delete(topics.clone()), answer: None };
     if scene.node.config.delete_topic_enable {
-        scene.controls.push((to, ControllerRequest::DeleteTopics { topics }));
+        scene.desk.controls.push((to, ControllerRequest::DeleteTopics { topics }));
     } else {
         // As Kafka: from version 3 on with an error of its own, before as a bad request.
         let disabled =

@@ -6,18 +6,15 @@
 
 use std::cell::{RefCell, RefMut};
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::os::fd::OwnedFd;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use glommio::io::PollableFd;
-use glommio::timer::Timer;
 
 use super::bell::Bell;
 use super::clock::Clock;
@@ -34,7 +31,7 @@ use crate::request::{CloseReason, RequestContext};
 use crate::security::Principal;
 
 /// How long a lane that overflowed rests before it is tried again.
-const LANE_RETRY: Duration = Duration::from_millis(1);
+const LANE_RETRY_MS: u64 = 1;
 
 /// What the shards of a node share: counters, and nothing that anyone waits for.
 #[derive(Debug)]
@@ -128,7 +125,7 @@ impl Runtime {
     /// Runs turns until the shard (on the controller's shard: the node) has stopped.
     pub async fn run(self: Rc<Self>) {
         self.state().core.start(self.clock.now());
-        let mut timer: Option<(u64, Timer)> = None;
+        let mut armed_ms: Option<u64> = None;
         loop {
             let lanes_left = self.turn();
             let wake_ms = {
@@ -139,24 +136,27 @@ impl Runtime {
                 state.core.next_wake_ms()
             };
             let now_ms = self.clock.now().mono_ms;
-            let wake_ms = if lanes_left { Some(now_ms + LANE_RETRY.as_millis() as u64) } else { wake_ms };
+            let wake_ms = if lanes_left { Some(now_ms + LANE_RETRY_MS) } else { wake_ms };
+            armed_ms = armed_ms.filter(|at_ms| *at_ms > now_ms);
             if let Some(at_ms) = wake_ms
-                && timer.as_ref().is_none_or(|(armed_ms, _)| at_ms < *armed_ms)
+                && armed_ms.is_none_or(|armed_ms| at_ms < armed_ms)
             {
-                let sleep = Duration::from_millis(at_ms.saturating_sub(now_ms).max(1));
-                timer = Some((at_ms, Timer::new(sleep)));
+                armed_ms = Some(at_ms);
+                self.ring_after(at_ms.saturating_sub(now_ms).max(1));
             }
-            poll_fn(|context| {
-                if let Some((_, armed)) = &mut timer
-                    && Pin::new(armed).poll(context).is_ready()
-                {
-                    timer = None;
-                    return Poll::Ready(());
-                }
-                self.bell.poll_heard(context)
-            })
-            .await;
+            poll_fn(|context| self.bell.poll_heard(context)).await;
         }
+    }
+
+    /// Rings the bell later. A task of its own: a glommio timer that is polled before it fires
+    /// registers itself again each time, so it must not be polled beside the bell.
+    fn ring_after(&self, delay_ms: u64) {
+        let bell = Arc::clone(&self.bell);
+        glommio::spawn_local(async move {
+            glommio::timer::sleep(Duration::from_millis(delay_ms)).await;
+            bell.ring();
+        })
+        .detach();
     }
 
     /// One turn: takes in what has come, lets the shard work, carries out what it asks until it
