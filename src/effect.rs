@@ -130,8 +130,8 @@ pub enum FileOp {
     RetireDir,
     /// Deletes the owner's directory and what is in it; spans already handed out stay readable.
     DeleteDir,
-    /// Creates an empty file (truncating one that is there), with that many bytes reserved
-    /// beyond its length.
+    /// Creates an empty file, or empties one that is there, with that many bytes reserved beyond
+    /// its length. A `.log` file that holds bytes is never emptied: that is `EEXIST`.
     Create {
         /// The file.
         file: FileName,

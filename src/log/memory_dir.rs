@@ -33,6 +33,9 @@ pub struct MemoryDir {
     faults: Vec<(Kind, FileError)>,
 }
 
+/// What the kernel says of a file that is there already.
+const EEXIST: i32 = 17;
+
 impl MemoryDir {
     /// The next operation of that kind fails.
     pub fn fail_next(&mut self, kind: Kind, error: FileError) {
@@ -89,6 +92,10 @@ impl MemoryDir {
             }
             FileOp::DeleteDir => self.files.clear(),
             FileOp::Create { file, .. } => {
+                let records = self.files.get(file).filter(|_| matches!(file.stem, Stem::Log(_)));
+                if records.is_some_and(|records| !records.is_empty()) {
+                    return Err(FileError::Io(EEXIST));
+                }
                 self.files.insert(*file, Vec::new());
             }
             FileOp::Append { base_offset, position, length } => {

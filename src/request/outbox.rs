@@ -75,6 +75,11 @@ impl Outbox {
         self.chunks.is_empty() && self.tail.is_empty()
     }
 
+    /// How many pieces wait behind each other.
+    pub fn pieces(&self) -> usize {
+        self.chunks.len()
+    }
+
     /// Bytes held in memory; spans of files hold none.
     pub fn memory_bytes(&self) -> usize {
         let held = |chunk: &Chunk| match chunk {

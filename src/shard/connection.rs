@@ -32,6 +32,9 @@ pub(super) const IN_FLIGHT_MAX: usize = 100;
 /// Unsent answers in memory before the connection is read no further.
 pub(super) const UNSENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Unsent spans and what lies between them before the connection is read no further.
+pub(super) const UNSENT_PIECES_MAX: usize = 2 * IN_FLIGHT_MAX;
+
 /// What the shell knows of a connection besides what the broker does.
 #[derive(Debug)]
 pub(super) struct Socket {

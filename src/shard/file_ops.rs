@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use nix::fcntl::{FallocateFlags, fallocate};
 
-use crate::effect::{FileDone, FileError, FileName, FileOp, FileResult};
+use crate::effect::{FileDone, FileError, FileName, FileOp, FileResult, Stem};
 
 /// The directory that an owner's operations act on.
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ fn attempt(dir: &OwnerDir, op: &FileOp, aftermath: &mut Aftermath) -> io::Result
         FileOp::RetireDir => aftermath.moved = Some(retire(&dir.path)?),
         FileOp::DeleteDir => missing_is_fine(fs::remove_dir_all(&dir.path))?,
         FileOp::Create { file, preallocate_bytes } => {
-            let created = create(&dir.file(*file), *preallocate_bytes)?;
+            let created = create(&dir.file(*file), matches!(file.stem, Stem::Log(_)), *preallocate_bytes)?;
             aftermath.opened = Some((*file, created));
         }
         FileOp::Append { .. } => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
@@ -126,9 +126,15 @@ fn retire(path: &Path) -> io::Result<PathBuf> {
     Ok(target)
 }
 
-fn create(path: &Path, preallocate_bytes: u64) -> io::Result<OwnedFd> {
-    let file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o644).open(path)?;
+/// Records are never thrown away by creating a file over them: whoever asks for that has missed
+/// a replica that is there.
+fn create(path: &Path, holds_records: bool, preallocate_bytes: u64) -> io::Result<OwnedFd> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(false).mode(0o644).open(path)?;
+    if holds_records && file.metadata()?.len() > 0 {
+        return Err(io::Error::from_raw_os_error(libc::EEXIST));
+    }
+    file.set_len(0)?;
     if preallocate_bytes > 0 {
         let length = i64::try_from(preallocate_bytes).unwrap_or(i64::MAX);
         fallocate(file.as_fd(), FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, length)?;
@@ -157,7 +163,6 @@ fn read_at(file: &File, position: u64, length: u64) -> io::Result<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::effect::Stem;
 
     #[test]
     fn a_log_directory_lists_the_logs_in_it() {
@@ -182,6 +187,8 @@ mod tests {
             done(FileOp::Read { file, position: 1, length: 100 }),
             FileDone::Bytes(Bytes::from_static(b"\0abc"))
         );
+        let refused = run(&dir, &FileOp::Create { file, preallocate_bytes: 0 }).0;
+        assert_eq!(refused, Err(FileError::Io(libc::EEXIST)), "records are never thrown away like this");
         done(FileOp::Truncate { file, length: 3 });
         fs::create_dir(dir.path.join("inner-0")).unwrap();
         let (name, inner) = (file.to_string(), "inner-0".to_string());

@@ -18,7 +18,7 @@ use glommio::io::PollableFd;
 
 use super::bell::Bell;
 use super::clock::Clock;
-use super::connection::{self, IN_FLIGHT_MAX, RECEIVE_BYTES, Socket, UNSENT_BYTES_MAX};
+use super::connection::{self, IN_FLIGHT_MAX, RECEIVE_BYTES, Socket, UNSENT_BYTES_MAX, UNSENT_PIECES_MAX};
 use super::counters::Counters;
 use super::files::Files;
 use super::helpers::{Job, Outcome, Returns};
@@ -448,7 +448,9 @@ impl State {
     fn is_full(&mut self, key: ConnectionKey, budget_bytes: usize) -> bool {
         self.core.admitted_bytes() > budget_bytes
             || self.core.in_flight(key) >= IN_FLIGHT_MAX
-            || self.core.outbox(key).is_some_and(|outbox| outbox.memory_bytes() > UNSENT_BYTES_MAX)
+            || self.core.outbox(key).is_some_and(|outbox| {
+                outbox.pieces() > UNSENT_PIECES_MAX || outbox.memory_bytes() > UNSENT_BYTES_MAX
+            })
     }
 
     /// Reads on from connections that were paused and have room again.
