@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::message::{Output, Owner, Progress};
 use crate::config::NodeConfig;
 use crate::controller::ShardId;
-use crate::effect::{FileName, FileResult, Now, OpQueue, Ticket};
+use crate::effect::{FileError, FileName, FileResult, Now, OpQueue, Ticket};
 use crate::log::checkpoint::Offsets;
 use crate::log::directory;
 
@@ -19,6 +19,11 @@ struct Directory {
     recovery_points: Offsets,
     log_starts: Offsets,
     high_watermarks: Offsets,
+    /// What is on file is not what is known here: everything is written again.
+    stale: bool,
+    /// The kernel's boot id is still to be written, once every log is recovered: a start that
+    /// crashes during recovery must not pass for one on the same boot.
+    boot_id_due: bool,
     failed: bool,
 }
 
@@ -33,9 +38,7 @@ pub struct Checkpoints {
     surveyed: Vec<Progress>,
     /// Replicas that were still being recovered when the survey passed.
     opening: usize,
-    /// The kernel's boot id, written once every log is recovered: a start that crashes during
-    /// recovery must not pass for one on the same boot.
-    boot_id: Option<String>,
+    boot_id: String,
     stopping: bool,
     marked: bool,
 }
@@ -46,13 +49,15 @@ impl Checkpoints {
         let offsets_ms = config.log_flush_offset_checkpoint_interval_ms;
         let survey_every_ms = config.high_watermark_checkpoint_interval_ms.min(offsets_ms).max(1);
         Self {
-            directories: (0..directories).map(|_| Directory::default()).collect(),
+            directories: (0..directories)
+                .map(|_| Directory { boot_id_due: true, ..Directory::default() })
+                .collect(),
             survey_every_ms,
             survey_at_ms: survey_every_ms,
             missing: BTreeSet::new(),
             surveyed: Vec::new(),
             opening: 0,
-            boot_id: Some(boot_id),
+            boot_id,
             stopping: false,
             marked: false,
         }
@@ -126,11 +131,10 @@ impl Checkpoints {
         if self.opening > 0 && !self.stopping {
             return;
         }
-        let boot_id = self.boot_id.take();
         for (directory, fresh) in self.directories.iter_mut().zip(fresh) {
             directory.update(fresh, self.stopping);
-            if let Some(boot_id) = &boot_id {
-                directory.plan(directory::boot_id_file(boot_id));
+            if std::mem::take(&mut directory.boot_id_due) {
+                directory.plan(directory::boot_id_file(&self.boot_id));
             }
             if self.stopping {
                 directory.plan(directory::clean_shutdown_file(-1));
@@ -140,24 +144,37 @@ impl Checkpoints {
         self.emit(outputs);
     }
 
+    /// The directory failed: nothing more is written there, above all no mark of a clean stop.
+    pub(super) fn fail(&mut self, directory: u16) {
+        if let Some(entry) = self.directories.get_mut(usize::from(directory)) {
+            entry.failed = true;
+            entry.queue.abandon().for_each(drop);
+        }
+    }
+
+    /// Takes the completion of an operation; true if the directory failed with it.
     pub(super) fn completed(
         &mut self,
         directory: u16,
         ticket: Ticket,
         result: FileResult,
         outputs: &mut Vec<Output>,
-    ) {
+    ) -> bool {
+        let mut failed = false;
         if let Some(entry) = self.directories.get_mut(usize::from(directory))
             && entry.queue.complete(ticket).is_some()
-            && result.is_err()
+            && let Err(error) = result
         {
             // The old files stand; a directory without the marker recovers at the next start.
             entry.queue.abandon().for_each(drop);
-            if !std::mem::replace(&mut entry.failed, true) {
-                outputs.push(Output::DirectoryOffline(directory));
+            if error == FileError::NoSpace {
+                (entry.stale, entry.boot_id_due) = (true, true);
+            } else {
+                failed = !std::mem::replace(&mut entry.failed, true);
             }
         }
         self.emit(outputs);
+        failed
     }
 
     fn emit(&mut self, outputs: &mut Vec<Output>) {
@@ -179,6 +196,7 @@ impl Directory {
         if self.failed {
             return;
         }
+        let always = always || std::mem::take(&mut self.stale);
         let files = [
             (directory::RECOVERY_POINTS, &mut self.recovery_points, fresh.recovery_points),
             (directory::LOG_STARTS, &mut self.log_starts, fresh.log_starts),
@@ -229,7 +247,7 @@ mod tests {
                     if let FileOp::Rename { to, .. } = op {
                         renamed.push(format!("{directory}/{to}"));
                     }
-                    checkpoints.completed(directory, ticket, Ok(FileDone::Ok), &mut outputs);
+                    assert!(!checkpoints.completed(directory, ticket, Ok(FileDone::Ok), &mut outputs));
                 }
                 Output::Finished => finished = true,
                 other => panic!("unexpected {other:?}"),
@@ -256,6 +274,36 @@ mod tests {
             ["0/recovery-point-offset-checkpoint", "0/replication-offset-checkpoint", "0/.tidemill-boot-id"]
         );
         assert!(survey(2_000_000, &mut outputs).is_empty());
+    }
+
+    #[test]
+    fn what_a_full_device_refused_is_written_at_the_next_survey() {
+        let mut checkpoints = Checkpoints::new(1, "boot".into(), &NodeConfig::default());
+        let mut outputs = Vec::new();
+        let mut survey = |checkpoints: &mut Checkpoints, at_ms| {
+            assert!(checkpoints.survey_is_due(Now { mono_ms: at_ms, wall_ms: 0 }, 1));
+            checkpoints.surveyed(ShardId(0), (vec![progress(0, 0, 5)], 0), false, &mut outputs);
+            std::mem::take(&mut outputs)
+        };
+        let asked = survey(&mut checkpoints, 1_000_000);
+        let Some(Output::File(_, ticket, _)) = asked.first() else { panic!("nothing is written") };
+        let mut outputs = Vec::new();
+        assert!(!checkpoints.completed(0, *ticket, Err(FileError::NoSpace), &mut outputs));
+        assert!(outputs.is_empty(), "the old files stand: {outputs:?}");
+        let asked = survey(&mut checkpoints, 2_000_000);
+        assert_eq!(settle(&mut checkpoints, asked).0.len(), 4);
+    }
+
+    #[test]
+    fn a_directory_that_failed_gets_no_mark_of_a_clean_stop() {
+        let mut checkpoints = Checkpoints::new(2, "boot".into(), &NodeConfig::default());
+        checkpoints.fail(1);
+        assert!(checkpoints.begin_stop(1));
+        let mut outputs = Vec::new();
+        checkpoints.surveyed(ShardId(0), (vec![progress(1, 0, 5)], 0), true, &mut outputs);
+        let (renamed, finished) = settle(&mut checkpoints, outputs);
+        assert!(finished);
+        assert!(renamed.iter().all(|name| name.starts_with("0/")), "{renamed:?}");
     }
 
     #[test]

@@ -132,9 +132,17 @@ impl Shard {
                 self.run_control(now);
             }
             Owner::Directory(directory) => {
-                control.start.checkpoints.completed(directory, ticket, result, &mut self.outputs);
+                if control.start.checkpoints.completed(directory, ticket, result, &mut self.outputs) {
+                    self.directory_failed(directory);
+                }
             }
             Owner::Replica(_) => {}
+        }
+    }
+
+    pub(super) fn control_directory_failed(&mut self, directory: u16) {
+        if let Some(control) = &mut self.control {
+            control.start.checkpoints.fail(directory);
         }
     }
 

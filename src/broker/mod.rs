@@ -225,6 +225,7 @@ impl Shard {
             Message::DirectoryOffline(directory) => {
                 self.replicas.fail_directory(now, directory);
                 self.drain_replicas();
+                self.control_directory_failed(directory);
             }
             Message::Stop => self.stop(now),
             Message::Stopped(progress) => self.surveyed(from, (progress, 0), true),
