@@ -14,6 +14,7 @@
 //! crash interrupts, the next recovery comes to the same log. Later segments are deleted before
 //! the damaged one is cut, so a crash between the two cannot leave a hole that looks whole.
 
+mod finish;
 mod index_file;
 mod listing;
 mod machine;

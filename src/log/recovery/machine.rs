@@ -10,7 +10,7 @@ use super::listing::{self, Files, PARTITION_METADATA, offset_of, segment_files};
 use super::segment_work::SegmentWork;
 use super::walk::{Walk, Walked};
 use super::whole_read::WholeRead;
-use super::{Quarantine, Recovered, RecoveryError, RecoveryPlan, RecoveryStep};
+use super::{Quarantine, RecoveryError, RecoveryPlan, RecoveryStep};
 use crate::effect::{FileDone, FileName, FileOp, FileResult, Stem, Suffix};
 use crate::log::Segment;
 use crate::log::checkpoint::PartitionMetadata;
@@ -35,7 +35,7 @@ pub(super) enum Flow {
 }
 
 #[derive(Debug)]
-enum State {
+pub(super) enum State {
     List,
     Swaps { logs: Vec<i64>, walk: Option<Box<Walk>>, replaced: Option<(i64, i64)> },
     Metadata(WholeRead),
@@ -52,14 +52,14 @@ enum State {
 #[derive(Debug)]
 pub struct Recovery {
     pub(super) plan: RecoveryPlan,
-    state: State,
+    pub(super) state: State,
     /// Changes that are carried out, in order, before the state goes on.
     pub(super) changes: VecDeque<FileOp>,
     in_flight: Option<(FileOp, bool)>,
     pub(super) files: Files,
-    topic_id: Option<Uuid>,
+    pub(super) topic_id: Option<Uuid>,
     pub(super) epochs: EpochCache,
-    epochs_on_disk: Option<Vec<u8>>,
+    pub(super) epochs_on_disk: Option<Vec<u8>>,
     /// The checkpoint lacks epochs: every header is read for them.
     pub(super) epochs_from_batches: bool,
     /// The active segment's index proved wrong: nothing is taken from it.
@@ -79,6 +79,8 @@ pub struct Recovery {
     pub(super) truncated_bytes: u64,
     pub(super) quarantined: Option<Quarantine>,
     pub(super) directory_changed: bool,
+    /// What the log consists of was made durable, where that cannot wait.
+    pub(super) synced: bool,
 }
 
 /// What is remembered of the last segment alone.
@@ -116,6 +118,7 @@ impl Recovery {
             truncated_bytes: 0,
             quarantined: None,
             directory_changed: false,
+            synced: false,
         }
     }
 
@@ -377,7 +380,7 @@ impl Recovery {
         self.begin_segments();
     }
 
-    fn snapshots(&self) -> impl DoubleEndedIterator<Item = i64> + '_ {
+    pub(super) fn snapshots(&self) -> impl DoubleEndedIterator<Item = i64> + '_ {
         self.files.keys().filter_map(|file| match file.stem {
             Stem::ProducerSnapshot(offset) => Some(offset),
             _ => None,
@@ -463,7 +466,7 @@ impl Recovery {
         self.change(FileOp::Sync { file: log });
     }
 
-    fn delete_segment(&mut self, base: i64) {
+    pub(super) fn delete_segment(&mut self, base: i64) {
         for file in segment_files(base) {
             if self.files.remove(&file).is_some() {
                 self.change(FileOp::Delete { file });
@@ -472,7 +475,7 @@ impl Recovery {
     }
 
     /// No segment is left: what describes records goes too, and the caller creates the log anew.
-    fn start_over(&mut self) -> Flow {
+    pub(super) fn start_over(&mut self) -> Flow {
         let gone: Vec<FileName> = self
             .files
             .keys()
@@ -496,51 +499,6 @@ impl Recovery {
         Flow::Give(RecoveryStep::Empty { topic_id: self.topic_id, base_offset })
     }
 
-    fn finish(&mut self) -> Flow {
-        let log_end = self.active.log_end;
-        let Some(first) = self.segments.first().map(|segment| segment.base_offset) else {
-            return self.start_over();
-        };
-        if self.quarantined.is_none() {
-            if log_end < self.plan.log_start_offset {
-                for base in std::mem::take(&mut self.bases).into_iter().rev() {
-                    self.truncated_bytes += self.length_of(Stem::Log(base)).unwrap_or(0);
-                    self.delete_segment(base);
-                }
-                self.segments.clear();
-                return self.start_over();
-            }
-            self.finish_small_files(first, log_end);
-        }
-        if !self.changes.is_empty() {
-            self.state = State::Finish;
-            return Flow::Again;
-        }
-        Flow::Give(RecoveryStep::Done(Box::new(self.recovered(first, log_end))))
-    }
-
-    fn finish_small_files(&mut self, first: i64, log_end: i64) {
-        self.epochs.truncate_from_end(log_end);
-        self.epochs.truncate_from_start(self.plan.log_start_offset.max(first));
-        let text = self.epochs.encode();
-        let known = self.epochs_on_disk.as_deref().unwrap_or_default();
-        if known != text.as_bytes() && !(self.epochs_on_disk.is_none() && self.epochs.entries().is_empty()) {
-            self.replace(Stem::Named(LEADER_EPOCH_CHECKPOINT).into(), Bytes::from(text.clone()));
-            self.epochs_on_disk = Some(text.into_bytes());
-        }
-        let newest = self.snapshots().rev().find(|offset| *offset <= log_end);
-        let is_stray = |offset: &i64| {
-            *offset > log_end || (self.bases.binary_search(offset).is_err() && Some(*offset) != newest)
-        };
-        let stray: Vec<i64> = self.snapshots().filter(is_stray).collect();
-        for offset in stray {
-            let file = FileName::from(Stem::ProducerSnapshot(offset));
-            self.files.remove(&file);
-            self.change(FileOp::Delete { file });
-        }
-        self.sync_directory();
-    }
-
     /// Replaces a file so that a crash leaves the old or the new bytes.
     pub(super) fn replace(&mut self, file: FileName, bytes: Bytes) {
         let aside = file.with(Suffix::Tmp);
@@ -551,27 +509,6 @@ impl Recovery {
         }
         self.change(FileOp::Sync { file: aside });
         self.change(FileOp::Rename { from: aside, to: file });
-    }
-
-    fn recovered(&mut self, first: i64, log_end: i64) -> Recovered {
-        let active = std::mem::take(&mut self.active);
-        let all_synced = (self.plan.clean || !self.plan.same_boot) && self.quarantined.is_none();
-        Recovered {
-            topic_id: self.topic_id,
-            segments: std::mem::take(&mut self.segments),
-            epochs: std::mem::take(&mut self.epochs),
-            producers: std::mem::take(&mut self.producers),
-            // Damage can hide where the log starts.
-            log_start_offset: self.plan.log_start_offset.max(first).min(log_end),
-            log_end,
-            durable_end: if all_synced { log_end } else { self.plan.recovery_point.clamp(0, log_end.max(0)) },
-            truncated_bytes: self.truncated_bytes,
-            last_index_entry: active.last_index_entry,
-            bytes_since_index_entry: active.bytes_since_index_entry,
-            last_time_index_entry: active.last_time_index_entry,
-            tail: active.tail.into(),
-            quarantined: self.quarantined,
-        }
     }
 }
 

@@ -247,6 +247,9 @@ impl SegmentWork {
                         return None;
                     }
                 }
+                Walked::End if self.ends_too_early(recovery) => {
+                    return self.meet_fault(recovery, "batches before the next segment are missing");
+                }
                 Walked::End => return self.end_walk(recovery),
                 Walked::Fault(_) if self.tail_only => {
                     // Either the index or the log is wrong: the walk from the start tells.
@@ -260,6 +263,16 @@ impl SegmentWork {
                 }
             }
         }
+    }
+
+    /// A power cut can take the end of a segment, at a batch's border, and leave the segment behind
+    /// it. Only compaction leaves such a hole on purpose.
+    fn ends_too_early(&self, recovery: &Recovery) -> bool {
+        let Stage::Walk(walk) = &self.stage else { return false };
+        let next = recovery.bases.iter().find(|base| **base > self.base);
+        self.checked
+            && !recovery.plan.config.cleanup_policy.compact
+            && next.is_some_and(|next| walk.offset_next() < *next)
     }
 
     /// Notes a batch; false when the machine begins again.

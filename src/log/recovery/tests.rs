@@ -1,5 +1,7 @@
 //! Recoveries of whole directories held in memory.
 
+mod durable;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -345,17 +347,6 @@ fn a_flipped_byte_below_the_recovery_point_is_reported_and_nothing_is_touched() 
         assert_eq!(recovered.log_end, batches[damaged].base);
         assert_eq!(dir, flipped);
     }
-}
-
-#[test]
-fn segments_after_the_first_bad_byte_go() {
-    let (batches, mut dir) = three_segments();
-    let middle = name(Stem::Log(batches[5].base));
-    let length = dir[&middle].len();
-    dir.get_mut(&middle).unwrap()[length - 1] ^= 1;
-    let recovered = recover(&mut dir, &plan(0));
-    assert_eq!(recovered.log_end, batches[10].end());
-    assert_eq!(dir, directory(&batches[..11], &[5]));
 }
 
 #[test]

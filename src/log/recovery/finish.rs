@@ -1,0 +1,110 @@
+//! The end of a recovery: small files are brought to the log that was found, what has to be durable
+//! is synced, and the log is handed over.
+
+use bytes::Bytes;
+
+use super::listing::segment_files;
+use super::machine::{Flow, Recovery, State};
+use super::{Recovered, RecoveryStep};
+use crate::effect::{FileName, FileOp, Stem};
+use crate::log::epoch::LEADER_EPOCH_CHECKPOINT;
+
+impl Recovery {
+    pub(super) fn finish(&mut self) -> Flow {
+        let log_end = self.active.log_end;
+        let Some(first) = self.segments.first().map(|segment| segment.base_offset) else {
+            return self.start_over();
+        };
+        if self.quarantined.is_none() {
+            if log_end < self.plan.log_start_offset {
+                for base in std::mem::take(&mut self.bases).into_iter().rev() {
+                    self.truncated_bytes += self.length_of(Stem::Log(base)).unwrap_or(0);
+                    self.delete_segment(base);
+                }
+                self.segments.clear();
+                return self.start_over();
+            }
+            self.finish_small_files(first, log_end);
+            if !std::mem::replace(&mut self.synced, true) {
+                self.sync_what_is_left();
+            }
+        }
+        if !self.changes.is_empty() {
+            self.state = State::Finish;
+            return Flow::Again;
+        }
+        Flow::Give(RecoveryStep::Done(Box::new(self.recovered(first, log_end))))
+    }
+
+    /// A log that is to be durable to its end, or is going to be called so, is made so. After a power
+    /// cut it mostly is, but a process of this boot may have appended to it and died. An empty active
+    /// segment may be one whose creation was cut short: its name must last before a record in it can.
+    fn sync_what_is_left(&mut self) {
+        if self.plan.clean {
+            return;
+        }
+        self.directory_changed |=
+            self.bases.last().is_some_and(|base| self.length_of(Stem::Log(*base)) == Some(0));
+        if self.is_durable_to_its_end() {
+            let first =
+                self.bases.partition_point(|base| *base <= self.plan.recovery_point).saturating_sub(1);
+            let bases: Vec<i64> = self.bases.iter().skip(first).copied().collect();
+            let files = bases.into_iter().flat_map(segment_files);
+            let syncs: Vec<FileOp> = files
+                .filter(|file| self.files.contains_key(file))
+                .map(|file| FileOp::Sync { file })
+                .collect();
+            self.changes.extend(syncs);
+        }
+        self.sync_directory();
+    }
+
+    /// Whether everything is synced when the recovery ends: also where the process died and only what
+    /// is synced counts.
+    fn is_durable_to_its_end(&self) -> bool {
+        self.plan.clean || !self.plan.same_boot || self.plan.config.flush_messages == 1
+    }
+
+    fn finish_small_files(&mut self, first: i64, log_end: i64) {
+        self.epochs.truncate_from_end(log_end);
+        self.epochs.truncate_from_start(self.plan.log_start_offset.max(first));
+        let text = self.epochs.encode();
+        let known = self.epochs_on_disk.as_deref().unwrap_or_default();
+        if known != text.as_bytes() && !(self.epochs_on_disk.is_none() && self.epochs.entries().is_empty()) {
+            self.replace(Stem::Named(LEADER_EPOCH_CHECKPOINT).into(), Bytes::from(text.clone()));
+            self.epochs_on_disk = Some(text.into_bytes());
+        }
+        let newest = self.snapshots().rev().find(|offset| *offset <= log_end);
+        let is_stray = |offset: &i64| {
+            *offset > log_end || (self.bases.binary_search(offset).is_err() && Some(*offset) != newest)
+        };
+        let stray: Vec<i64> = self.snapshots().filter(is_stray).collect();
+        for offset in stray {
+            let file = FileName::from(Stem::ProducerSnapshot(offset));
+            self.files.remove(&file);
+            self.change(FileOp::Delete { file });
+        }
+        self.sync_directory();
+    }
+
+    fn recovered(&mut self, first: i64, log_end: i64) -> Recovered {
+        let active = std::mem::take(&mut self.active);
+        let all_synced = self.is_durable_to_its_end() && self.quarantined.is_none();
+        Recovered {
+            topic_id: self.topic_id,
+            segments: std::mem::take(&mut self.segments),
+            epochs: std::mem::take(&mut self.epochs),
+            producers: std::mem::take(&mut self.producers),
+            // Damage can hide where the log starts.
+            log_start_offset: self.plan.log_start_offset.max(first).min(log_end),
+            log_end,
+            durable_end: if all_synced { log_end } else { self.plan.recovery_point.clamp(0, log_end.max(0)) },
+            truncated_bytes: self.truncated_bytes,
+            last_index_entry: active.last_index_entry,
+            bytes_since_index_entry: active.bytes_since_index_entry,
+            last_time_index_entry: active.last_time_index_entry,
+            tail: active.tail.into(),
+            quarantined: self.quarantined,
+        }
+    }
+}

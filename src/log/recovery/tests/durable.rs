@@ -1,0 +1,72 @@
+//! What a recovery must not call whole, and what it makes durable before it hands the log over.
+
+use super::*;
+
+#[test]
+fn segments_after_the_first_bad_or_missing_byte_go() {
+    let (batches, whole) = three_segments();
+    let middle = name(Stem::Log(batches[5].base));
+    let length = whole[&middle].len();
+    let mut flipped = whole.clone();
+    flipped.get_mut(&middle).unwrap()[length - 1] ^= 1;
+    let mut short = whole.clone();
+    short.get_mut(&middle).unwrap().truncate(length - batches[11].bytes().len());
+    for mut dir in [flipped, short] {
+        assert_eq!(recover(&mut dir, &plan(0)).log_end, batches[10].end());
+        assert_eq!(dir, directory(&batches[..11], &[5]));
+    }
+}
+
+/// What a recovery syncs, file by file; `.` is the directory.
+fn synced(dir: &mut Dir, plan: &RecoveryPlan) -> (Vec<String>, i64) {
+    let mut recovery = Recovery::new(plan.clone());
+    let (mut last, mut synced) = (None, Vec::new());
+    loop {
+        match recovery.step(last.take()) {
+            RecoveryStep::Op(op) => {
+                match &op {
+                    FileOp::Sync { file } => synced.push(file.to_string()),
+                    FileOp::SyncDir => synced.push(".".into()),
+                    _ => {}
+                }
+                last = Some(carry_out(dir, &op));
+            }
+            RecoveryStep::Done(recovered) => return (synced, recovered.durable_end),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_log_is_called_durable_only_as_far_as_it_was_synced() {
+    let (batches, dir) = three_segments();
+    let (point, end) = (batches[7].base, batches[23].end());
+    let flushed = |plan: RecoveryPlan| {
+        let config = TopicConfig { flush_messages: 1, ..(*plan.config).clone() };
+        RecoveryPlan { config: Arc::new(config), ..plan }
+    };
+    assert_eq!(synced(&mut dir.clone(), &clean()), (vec![], end));
+    assert_eq!(synced(&mut dir.clone(), &same_boot(point)), (vec![], point), "synced later, paced");
+    for plan in [plan(point), flushed(same_boot(point))] {
+        let (files, durable_end) = synced(&mut dir.clone(), &plan);
+        assert_eq!(durable_end, end);
+        for base in [batches[5].base, batches[12].base] {
+            for stem in [Stem::Log(base), Stem::OffsetIndex(base), Stem::TimeIndex(base)] {
+                assert!(files.contains(&name(stem)), "{stem:?} of {files:?}");
+            }
+        }
+        assert!(!files.contains(&name(Stem::Log(batches[0].base))), "below the recovery point");
+    }
+}
+
+#[test]
+fn the_name_of_an_empty_active_segment_is_made_durable() {
+    let (batches, mut dir) = three_segments();
+    let end = batches[23].end();
+    for stem in [Stem::Log(end), Stem::OffsetIndex(end), Stem::TimeIndex(end)] {
+        dir.insert(name(stem), Vec::new());
+    }
+    recover(&mut dir, &plan(0));
+    let (files, _) = synced(&mut dir, &same_boot(0));
+    assert!(files.contains(&".".to_string()), "{files:?}");
+}
