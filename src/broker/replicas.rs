@@ -3,6 +3,8 @@
 //! A slot is given back only when its replica is gone and none of its operations is in flight,
 //! so a late completion never reaches a successor.
 
+mod recovered;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -13,10 +15,14 @@ use super::message::{Delivery, Output, Owner, Progress};
 use crate::config::TopicConfig;
 use crate::controller::{PartitionImage, ShardId};
 use crate::effect::{FileResult, Now, Ticket};
-use crate::log::{Log, Recovered, Recovery, RecoveryError, RecoveryPlan};
+use crate::log::batch::BatchInfo;
+use crate::log::{Log, Recovered, Recovery, RecoveryPlan};
 use crate::partition::{Answer, Assignment, Effect, Partition};
 use crate::request::{Call, ClusterView};
 use crate::wire::ErrorCode;
+
+/// How many batches that were sent away are remembered while a log is being recovered.
+const REFUSED_MAX: usize = 1000;
 
 /// What the recovery of a replica found.
 #[derive(Debug)]
@@ -65,7 +71,11 @@ struct Slot {
 #[derive(Debug)]
 enum State {
     /// Its log is being recovered; what the Image says meanwhile is read again afterwards.
-    Opening { then: Then },
+    Opening {
+        then: Then,
+        /// Batches of idempotent producers that were sent away meanwhile.
+        refused: Vec<BatchInfo>,
+    },
     /// It serves.
     Open(Box<Partition>),
     /// It is closed or deleted, or never came up.
@@ -200,7 +210,7 @@ impl Replicas {
             topic,
             partition,
             directory,
-            state: State::Opening { then: Then::Serve },
+            state: State::Opening { then: Then::Serve, refused: Vec::new() },
             in_flight: 0,
             wake_at_ms: None,
         }) as u32;
@@ -221,10 +231,19 @@ impl Replicas {
         self.serve(now, slot, log, image, config);
     }
 
-    fn serve(&mut self, now: Now, slot: u32, log: Log, image: &PartitionImage, config: &Arc<TopicConfig>) {
-        let partition = Partition::new(self.node_id, Arc::clone(config), log);
+    fn serve(
+        &mut self,
+        now: Now,
+        slot: u32,
+        mut log: Log,
+        image: &PartitionImage,
+        config: &Arc<TopicConfig>,
+    ) {
         if let Some(entry) = self.slots.get_mut(slot as usize) {
-            entry.state = State::Open(Box::new(partition));
+            if let State::Opening { refused, .. } = &entry.state {
+                refused.iter().for_each(|batch| log.refuse(batch));
+            }
+            entry.state = State::Open(Box::new(Partition::new(self.node_id, Arc::clone(config), log)));
         }
         self.step(slot, |partition, effects| partition.assign(now, assignment(image), effects));
     }
@@ -241,7 +260,7 @@ impl Replicas {
         self.by_partition.remove(&(entry.topic_id, entry.partition));
         self.retiring.insert(slot);
         match &mut entry.state {
-            State::Opening { then } => *then = Then::Retire,
+            State::Opening { then, .. } => *then = Then::Retire,
             State::Open(_) => self.step(slot, |partition, effects| partition.retire(now, effects)),
             State::Gone => drop(self.retiring.remove(&slot)),
         }
@@ -250,123 +269,6 @@ impl Replicas {
     /// Whether a removed replica's directory still has its old name.
     pub(super) fn is_retiring(&self) -> bool {
         !self.retiring.is_empty()
-    }
-
-    /// A recovery has ended. What the view says by now decides what becomes of the replica.
-    pub(super) fn recovered(
-        &mut self,
-        now: Now,
-        slot: u32,
-        result: Result<Opened, RecoveryError>,
-        view: &ClusterView,
-    ) {
-        let Some(entry) = self.slots.get(slot as usize) else { return };
-        let (topic_id, index, directory) = (entry.topic_id, entry.partition, entry.directory);
-        let seed = jitter_seed(entry);
-        let name = format!("{}-{index}", entry.topic);
-        let then = match entry.state {
-            State::Opening { then } => then,
-            State::Open(_) | State::Gone => return,
-        };
-        let topic = view.image.topic_by_id(topic_id);
-        let image = topic.and_then(|topic| topic.partitions.get(usize::try_from(index).ok()?));
-        let config = view.topic_configs.get(&topic_id);
-        let (Some(image), Some(config)) = (image, config) else {
-            // Removed while it was being recovered; what is on disk is retired below.
-            return self.recovered_in_vain(now, slot, result, seed);
-        };
-        match result {
-            Ok(Opened::Log(recovered)) => {
-                self.take_over(now, slot, *recovered, image, config);
-            }
-            Ok(Opened::Empty { base_offset }) => {
-                let log = Log::create_at(topic_id, base_offset, Arc::clone(config), now, seed);
-                self.serve(now, slot, log, image, config);
-            }
-            Err(error) => {
-                self.outputs.push(Output::Say(format!("{name} cannot be opened: {error:?}")));
-                self.set_gone(slot);
-                self.fail(directory);
-            }
-        }
-        if then == Then::Close {
-            self.step(slot, |partition, effects| partition.close(now, effects));
-        }
-        self.operation_ended(slot);
-    }
-
-    /// A recovered log goes into service, unless it is damaged where it was durable (nothing of
-    /// it is touched then) or belongs to an earlier topic of the same name, whose deletion the
-    /// last stop cut short.
-    fn take_over(
-        &mut self,
-        now: Now,
-        slot: u32,
-        recovered: Recovered,
-        image: &PartitionImage,
-        config: &Arc<TopicConfig>,
-    ) {
-        let Some(entry) = self.slots.get(slot as usize) else { return };
-        let (topic_id, seed) = (entry.topic_id, jitter_seed(entry));
-        let name = format!("{}-{}", entry.topic, entry.partition);
-        if let Some(quarantine) = &recovered.quarantined {
-            self.outputs.push(Output::Say(format!(
-                "{name} is damaged below its recovery point and stays offline, untouched: {quarantine:?}"
-            )));
-            return self.set_gone(slot);
-        }
-        let is_other = recovered.topic_id.is_some_and(|found| found != topic_id);
-        let log = Log::recovered(recovered, Arc::clone(config), now, seed);
-        if !is_other {
-            return self.serve(now, slot, log, image, config);
-        }
-        let successor = Successor { slot, image: image.clone(), config: Arc::clone(config) };
-        self.retire_stranger(now, slot, log, successor);
-    }
-
-    /// Retires the log of an earlier topic; its successor is created when the name is free.
-    fn retire_stranger(&mut self, now: Now, slot: u32, log: Log, successor: Successor) {
-        let Some(entry) = self.slots.get(slot as usize) else { return };
-        let (directory, name) = (entry.directory, format!("{}-{}", entry.topic, entry.partition));
-        let config = Arc::clone(&successor.config);
-        let stranger = self.slots.insert(Slot {
-            topic_id: log.topic_id(),
-            topic: Arc::clone(&entry.topic),
-            partition: entry.partition,
-            directory,
-            state: State::Open(Box::new(Partition::new(self.node_id, config, log))),
-            in_flight: 0,
-            wake_at_ms: None,
-        }) as u32;
-        self.outputs.push(Output::Say(format!("{name} belongs to a deleted topic and is removed")));
-        self.outputs.push(Output::Own { owner: Owner::Replica(stranger), directory, name });
-        self.retiring.insert(stranger);
-        self.successors.insert(stranger, successor);
-        self.step(stranger, |partition, effects| partition.retire(now, effects));
-    }
-
-    /// The name of a retired directory is free.
-    fn retired(&mut self, now: Now, slot: u32) {
-        self.retiring.remove(&slot);
-        if let Some(Successor { slot, image, config }) = self.successors.remove(&slot) {
-            self.serve_new(now, slot, &image, &config);
-        }
-    }
-
-    /// The topic was removed while its replica was being recovered: what was found is retired.
-    fn recovered_in_vain(&mut self, now: Now, slot: u32, result: Result<Opened, RecoveryError>, seed: u64) {
-        match result {
-            Ok(Opened::Log(recovered)) => {
-                let config = Arc::new(TopicConfig::default());
-                let log = Log::recovered(*recovered, Arc::clone(&config), now, seed);
-                if let Some(entry) = self.slots.get_mut(slot as usize) {
-                    entry.state = State::Open(Box::new(Partition::new(self.node_id, config, log)));
-                }
-                self.step(slot, |partition, effects| partition.retire(now, effects));
-            }
-            Ok(Opened::Empty { .. }) | Err(_) => self.set_gone(slot),
-        }
-        self.operation_ended(slot);
     }
 
     fn set_gone(&mut self, slot: u32) {
@@ -386,6 +288,7 @@ impl Replicas {
             }
             None if matches!(call.op, crate::partition::Op::Unwatch) => {}
             None => {
+                self.note_refused(slot, &call);
                 // Known and not served here (yet): the client asks again.
                 let error = match topic_known {
                     true => ErrorCode::NotLeaderOrFollower,
@@ -394,6 +297,19 @@ impl Replicas {
                 let answer = Answer::Failed { error, log_start_offset: -1 };
                 self.deliveries.push_back(Delivery { to: call.to, answer, span: None });
             }
+        }
+    }
+
+    /// A batch that is sent away before its log is open comes again. Batches behind it may come
+    /// first, when the log is open: they must not be taken for the producer's first one.
+    fn note_refused(&mut self, slot: Option<u32>, call: &Call) {
+        let entry = slot.and_then(|slot| self.slots.get_mut(slot as usize));
+        if let Some(Slot { state: State::Opening { refused, .. }, .. }) = entry
+            && let crate::partition::Op::Append { batch, .. } = &call.op
+            && batch.info.has_producer()
+            && refused.len() < REFUSED_MAX
+        {
+            refused.push(batch.info);
         }
     }
 
@@ -460,7 +376,7 @@ impl Replicas {
     pub(super) fn close(&mut self, now: Now) {
         let slots: Vec<u32> = self.slots.iter().map(|(slot, _)| slot as u32).collect();
         for slot in slots {
-            if let Some(Slot { state: State::Opening { then: then @ Then::Serve }, .. }) =
+            if let Some(Slot { state: State::Opening { then: then @ Then::Serve, .. }, .. }) =
                 self.slots.get_mut(slot as usize)
             {
                 *then = Then::Close;

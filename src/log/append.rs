@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::batch::{HEADER_BYTES, stamped_header};
+use super::batch::{BatchInfo, HEADER_BYTES, stamped_header};
 use super::check::CheckedBatch;
 use super::epoch::EpochUndo;
 use super::head::Extent;
@@ -98,6 +98,7 @@ impl Log {
         leader_epoch: i32,
     ) -> Result<Appended, ErrorCode> {
         if self.state != State::Open || self.create_again_ms.is_some() {
+            self.refuse(&batch.info);
             return Err(ErrorCode::KafkaStorageError);
         }
         let stamps = self.config.timestamp_type == TimestampType::LogAppendTime;
@@ -136,6 +137,13 @@ impl Log {
         });
         let log_append_time_ms = append_time_ms.unwrap_or(-1);
         Ok(Appended::New { base_offset, offset_end: offset_last + 1, log_append_time_ms })
+    }
+
+    /// A batch was refused that its producer will send again ([`ProducerStates::refuse`]).
+    ///
+    /// [`ProducerStates::refuse`]: super::producer::ProducerStates::refuse
+    pub fn refuse(&mut self, batch: &BatchInfo) {
+        self.producers.refuse(batch);
     }
 
     /// Ends a turn in which something was appended or completed: what was gathered becomes one

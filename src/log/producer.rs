@@ -2,8 +2,7 @@
 //! the offsets it got, and to refuse one that is out of order.
 //!
 //! Of each producer the last [`BATCHES_KEPT`] batches are known. The state is a function of the log: a
-//! snapshot (only the last batch of each producer, as in Kafka's `.snapshot` files, version 1) and the
-//! batches after it give the same answers, but for repeats older than the snapshot. Rules: Kafka's
+//! snapshot (Kafka's `.snapshot` files, version 1) and the batches after it give the same answers. Rules: Kafka's
 //! `ProducerAppendInfo`, `ProducerStateEntry` and `ProducerStateManager`, KIP-98 and KIP-360.
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -68,6 +67,8 @@ struct Producer {
     epoch: i16,
     /// How many of `batches` are set, oldest first.
     batch_count: u8,
+    /// Which sequence has to come first while no batch of this epoch is known.
+    awaited: i32,
     coordinator_epoch: i32,
     last_timestamp_ms: i64,
     /// First offset of the open transaction, -1 when there is none.
@@ -79,6 +80,7 @@ impl Producer {
     const UNKNOWN: Producer = Producer {
         epoch: NO_EPOCH,
         batch_count: 0,
+        awaited: 0,
         coordinator_epoch: -1,
         last_timestamp_ms: -1,
         txn_first_offset: NO_OFFSET,
@@ -97,6 +99,7 @@ impl Producer {
         if self.epoch != epoch {
             self.epoch = epoch;
             self.batch_count = 0;
+            self.awaited = 0;
         }
     }
 
@@ -128,8 +131,11 @@ impl Producer {
         if info.producer_epoch < self.epoch {
             return Err(ErrorCode::InvalidProducerEpoch);
         }
-        let expected =
-            if info.producer_epoch == self.epoch { self.last().last_sequence } else { NO_SEQUENCE };
+        let expected = match self.batches().last() {
+            Some(last) if info.producer_epoch == self.epoch => last.last_sequence,
+            None if info.producer_epoch == self.epoch => self.awaited - 1,
+            _ => NO_SEQUENCE,
+        };
         let follows = i64::from(info.base_sequence) == i64::from(expected) + 1
             || (info.base_sequence == 0 && expected == i32::MAX);
         if self.epoch != NO_EPOCH && !follows {
@@ -185,6 +191,25 @@ impl ProducerStates {
         self.producers.get(&info.producer_id).map_or(Ok(Sequenced::New), |producer| producer.check(info))
     }
 
+    /// A batch was refused before it was checked, and the client will send it again. Where nothing is
+    /// known of the producer, a batch behind it must not be taken meanwhile: it would pass for the
+    /// producer's first one, and this one would never be taken.
+    pub fn refuse(&mut self, info: &BatchInfo) {
+        if !info.has_producer() {
+            return;
+        }
+        let awaiting = Producer {
+            epoch: info.producer_epoch,
+            awaited: info.base_sequence,
+            last_timestamp_ms: info.max_timestamp_ms,
+            ..Producer::UNKNOWN
+        };
+        let known = self.producers.entry(info.producer_id).or_insert(awaiting);
+        if known.batch_count == 0 && known.epoch == info.producer_epoch {
+            known.awaited = known.awaited.min(info.base_sequence);
+        }
+    }
+
     /// Takes in a data batch that gets `base_offset`; `timestamp_ms` is its largest timestamp or its append
     /// time. Checks nothing: what a leader wrote is taken as it is.
     pub fn update(&mut self, info: &BatchInfo, base_offset: i64, timestamp_ms: i64) -> Undo {
@@ -213,9 +238,16 @@ impl ProducerStates {
             Some((producer_id, Some(producer))) => {
                 self.producers.insert(producer_id, producer);
             }
-            Some((producer_id, None)) => {
-                self.producers.remove(&producer_id);
-            }
+            Some((producer_id, None)) => self.undo_first(producer_id),
+        }
+    }
+
+    /// Takes back the first batch known of a producer: it has to come again before those behind it,
+    /// which may be on their way already, are taken.
+    fn undo_first(&mut self, producer_id: i64) {
+        if let Some(producer) = self.producers.get_mut(&producer_id) {
+            producer.awaited = producer.last().base_sequence();
+            producer.batch_count = 0;
         }
     }
 
@@ -264,23 +296,39 @@ impl ProducerStates {
         self.producers.is_empty()
     }
 
-    /// The bytes of a `.snapshot` file, producers in the order of their ids.
+    /// The bytes of a `.snapshot` file, producers in the order of their ids; those that the log holds
+    /// nothing of are left out. Kafka writes an entry for the last batch of each producer; here the
+    /// batches before it, which a client may still repeat, have entries in front of that one. Kafka
+    /// reads such a file too: of a producer's entries the last one counts.
     pub fn snapshot(&self) -> Bytes {
-        let mut sorted: Vec<(i64, Producer)> =
-            self.producers.iter().map(|(id, known)| (*id, *known)).collect();
+        let mut sorted: Vec<(i64, Producer)> = self
+            .producers
+            .iter()
+            .filter(|(_, known)| known.batch_count > 0 || known.coordinator_epoch >= 0)
+            .map(|(id, known)| (*id, *known))
+            .collect();
         sorted.sort_unstable_by_key(|(id, _)| *id);
         let mut entries = BytesMut::with_capacity(4 + sorted.len() * SNAPSHOT_ENTRY_BYTES);
-        entries.put_i32(i32::try_from(sorted.len()).expect("there are fewer than 2^31 producers"));
+        entries.put_i32(0);
+        let mut count = 0_i32;
         for (producer_id, producer) in sorted {
             let last = producer.last();
-            entries.put_i64(producer_id);
-            entries.put_i16(producer.epoch);
-            entries.put_i32(last.last_sequence);
-            entries.put_i64(last.last_offset);
-            entries.put_i32(last.offset_delta);
-            entries.put_i64(producer.last_timestamp_ms);
-            entries.put_i32(producer.coordinator_epoch);
-            entries.put_i64(producer.txn_first_offset);
+            let before = producer.batches().len().saturating_sub(1);
+            let older = producer.batches().iter().take(before).map(|batch| (batch, batch.timestamp_ms));
+            for (batch, timestamp_ms) in older.chain([(&last, producer.last_timestamp_ms)]) {
+                entries.put_i64(producer_id);
+                entries.put_i16(producer.epoch);
+                entries.put_i32(batch.last_sequence);
+                entries.put_i64(batch.last_offset);
+                entries.put_i32(batch.offset_delta);
+                entries.put_i64(timestamp_ms);
+                entries.put_i32(producer.coordinator_epoch);
+                entries.put_i64(producer.txn_first_offset);
+                count = count.checked_add(1).expect("there are fewer than 2^31 batches");
+            }
+        }
+        if let Some(head) = entries.first_chunk_mut::<4>() {
+            *head = count.to_be_bytes();
         }
         let mut bytes = BytesMut::with_capacity(SNAPSHOT_PREFIX_BYTES + entries.len());
         bytes.put_i16(SNAPSHOT_VERSION);
@@ -306,7 +354,24 @@ impl ProducerStates {
         if !behind.is_empty() || i64::try_from(entries.len()) != Ok(count) {
             return Err(SnapshotError::Length);
         }
-        Ok(ProducerStates { producers: entries.iter().filter_map(|entry| read_entry(entry)).collect() })
+        let mut states = ProducerStates::default();
+        for (producer_id, producer) in entries.iter().filter_map(|entry| read_entry(entry)) {
+            states.join(producer_id, producer);
+        }
+        Ok(states)
+    }
+
+    /// Takes in a snapshot's entry: of one producer and epoch, batches come oldest first.
+    fn join(&mut self, producer_id: i64, read: Producer) {
+        let known = self.producers.get(&producer_id).filter(|known| known.epoch == read.epoch);
+        let joined = match (known.copied(), read.batches().last()) {
+            (Some(mut known), Some(last)) => {
+                known.append(read.epoch, *last);
+                Producer { batches: known.batches, batch_count: known.batch_count, ..read }
+            }
+            _ => read,
+        };
+        self.producers.insert(producer_id, joined);
     }
 }
 
@@ -339,207 +404,4 @@ fn read_entry(entry: &[u8]) -> Option<(i64, Producer)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::log::batch::BatchBuilder;
-
-    fn batch(producer_id: i64, epoch: i16, base_sequence: i32, record_count: i32) -> BatchInfo {
-        let mut builder = BatchBuilder::new().producer(producer_id, epoch, base_sequence);
-        for _ in 0..record_count {
-            builder.push(50, None, Some(b"v"), &[]);
-        }
-        BatchInfo::parse(&builder.build()).unwrap()
-    }
-
-    fn at(info: BatchInfo, base_offset: i64) -> BatchInfo {
-        BatchInfo { base_offset, ..info }
-    }
-
-    /// Producer 1 with batches of two records each: sequences 0, 2, 4, … at offsets 100, 102, 104, …
-    fn with_batches(count: i32) -> ProducerStates {
-        let mut states = ProducerStates::default();
-        for n in 0..count {
-            let info = batch(1, 0, n * 2, 2);
-            assert_eq!(states.check(&info), Ok(Sequenced::New));
-            let _ = states.update(&info, 100 + i64::from(n) * 2, 1000 + i64::from(n));
-        }
-        states
-    }
-
-    #[test]
-    fn the_last_five_batches_are_answered_with_their_offsets() {
-        let states = with_batches(7);
-        for n in 2..7 {
-            let base_offset = 100 + i64::from(n) * 2;
-            let known = Sequenced::Duplicate {
-                base_offset,
-                last_offset: base_offset + 1,
-                timestamp_ms: 1000 + i64::from(n),
-            };
-            assert_eq!(states.check(&batch(1, 0, n * 2, 2)), Ok(known));
-        }
-        assert_eq!(
-            states.check(&batch(1, 0, 2, 2)),
-            Err(ErrorCode::OutOfOrderSequenceNumber),
-            "the sixth last"
-        );
-        assert_eq!(
-            states.check(&batch(1, 0, 12, 1)),
-            Err(ErrorCode::OutOfOrderSequenceNumber),
-            "half of a batch"
-        );
-    }
-
-    #[test]
-    fn gaps_and_old_epochs_are_refused_and_new_epochs_start_at_zero() {
-        let mut states = with_batches(2);
-        assert_eq!(states.check(&batch(1, 0, 5, 1)), Err(ErrorCode::OutOfOrderSequenceNumber));
-        assert_eq!(states.check(&batch(1, 1, 4, 1)), Err(ErrorCode::OutOfOrderSequenceNumber));
-        assert_eq!(states.check(&batch(1, 1, 0, 1)), Ok(Sequenced::New));
-        let _ = states.update(&batch(1, 1, 0, 1), 104, 1);
-        assert_eq!(states.check(&batch(1, 0, 4, 1)), Err(ErrorCode::InvalidProducerEpoch));
-        assert_eq!(states.check(&batch(1, 0, 2, 2)), Err(ErrorCode::InvalidProducerEpoch), "its repeats too");
-        assert!(matches!(
-            states.check(&batch(1, 1, 0, 1)),
-            Ok(Sequenced::Duplicate { base_offset: 104, .. })
-        ));
-    }
-
-    #[test]
-    fn an_unknown_producer_may_start_anywhere_and_others_are_not_touched() {
-        let mut states = with_batches(1);
-        assert_eq!(states.check(&batch(2, 4, 77, 3)), Ok(Sequenced::New));
-        let _ = states.update(&batch(2, 4, 77, 3), 102, 1);
-        assert_eq!(states.check(&batch(2, 4, 80, 1)), Ok(Sequenced::New));
-        assert_eq!(states.check(&batch(1, 0, 2, 1)), Ok(Sequenced::New));
-        assert_eq!(states.check(&batch(-1, -1, -1, 1)), Ok(Sequenced::New));
-        let _ = states.update(&batch(-1, -1, -1, 1), 105, 1);
-        assert_eq!(states.len(), 2);
-    }
-
-    #[test]
-    fn sequences_wrap_from_the_largest_to_zero() {
-        let mut states = ProducerStates::default();
-        let to_the_end = batch(1, 0, i32::MAX - 1, 2);
-        let _ = states.update(&to_the_end, 10, 1);
-        assert_eq!(states.check(&batch(1, 0, 0, 1)), Ok(Sequenced::New));
-        assert_eq!(states.check(&batch(1, 0, 1, 1)), Err(ErrorCode::OutOfOrderSequenceNumber));
-        let mut states = ProducerStates::default();
-        let across = batch(1, 0, i32::MAX - 1, 4);
-        let _ = states.update(&across, 10, 1);
-        let known = Sequenced::Duplicate { base_offset: 10, last_offset: 13, timestamp_ms: 1 };
-        assert_eq!(states.check(&across), Ok(known));
-        assert_eq!(states.check(&batch(1, 0, 2, 1)), Ok(Sequenced::New));
-    }
-
-    #[test]
-    fn undoing_newest_first_restores_what_was_known() {
-        for known in [0, 1, 4, 5, 6] {
-            let before = with_batches(known);
-            let mut states = before.clone();
-            let first = states.update(&batch(1, 0, known * 2, 2), 500, 9);
-            let second = states.update(&batch(1, 1, 0, 1), 502, 9);
-            let other = states.update(&batch(3, 0, 0, 1), 503, 9);
-            assert_ne!(states, before);
-            states.undo(other);
-            states.undo(second);
-            states.undo(first);
-            assert_eq!(states, before, "{known} batches");
-        }
-    }
-
-    #[test]
-    fn idle_producers_expire_but_not_in_a_transaction() {
-        let mut states = with_batches(1);
-        let open = BatchInfo { attributes: 0x10, ..batch(2, 0, 0, 1) };
-        let _ = states.update(&open, 102, 1000);
-        assert_eq!(states.check(&batch(2, 0, 1, 1)), Err(ErrorCode::InvalidTxnState));
-        states.expire(1099, 100);
-        assert_eq!(states.len(), 2);
-        states.expire(1100, 100);
-        assert_eq!(states.len(), 1);
-        assert_eq!(states.check(&batch(1, 0, 99, 1)), Ok(Sequenced::New), "nothing is known any more");
-        let marker = BatchInfo { attributes: 0x30, max_timestamp_ms: 1100, ..at(batch(2, 0, -1, 1), 103) };
-        states.replay(&marker);
-        assert_eq!(
-            states.check(&batch(2, 0, 1, 1)),
-            Ok(Sequenced::New),
-            "the sequence goes on after a marker"
-        );
-        states.expire(1200, 100);
-        assert!(states.is_empty());
-    }
-
-    #[test]
-    fn a_snapshot_has_kafkas_layout_and_keeps_the_last_batch() {
-        let bytes = with_batches(3).snapshot();
-        assert_eq!(bytes.len(), 2 + 4 + 4 + 46);
-        assert_eq!(bytes[..2], [0, 1]);
-        assert_eq!(bytes[2..6], batch::crc(&bytes[6..]).to_be_bytes());
-        let mut expected = vec![0, 0, 0, 1];
-        expected.extend(1_i64.to_be_bytes());
-        expected.extend(0_i16.to_be_bytes());
-        expected.extend(5_i32.to_be_bytes());
-        expected.extend(105_i64.to_be_bytes());
-        expected.extend(1_i32.to_be_bytes());
-        expected.extend(1002_i64.to_be_bytes());
-        expected.extend((-1_i32).to_be_bytes());
-        expected.extend((-1_i64).to_be_bytes());
-        assert_eq!(bytes[6..], expected);
-        let states = ProducerStates::from_snapshot(&bytes).unwrap();
-        assert!(matches!(
-            states.check(&batch(1, 0, 4, 2)),
-            Ok(Sequenced::Duplicate { base_offset: 104, .. })
-        ));
-        assert_eq!(states.check(&batch(1, 0, 2, 2)), Err(ErrorCode::OutOfOrderSequenceNumber));
-        assert_eq!(states.check(&batch(1, 0, 6, 2)), Ok(Sequenced::New));
-        assert_eq!(states.snapshot(), bytes);
-    }
-
-    #[test]
-    fn a_snapshot_that_java_wrote_is_read_and_written_again() {
-        let java = include_bytes!("../../tests/fixtures/batch/java-4.3.1-producers.snapshot");
-        let states = ProducerStates::from_snapshot(java).unwrap();
-        assert_eq!(states.snapshot(), java[..]);
-        let known =
-            Sequenced::Duplicate { base_offset: 991, last_offset: 1000, timestamp_ms: 1_700_000_000_123 };
-        assert_eq!(states.check(&batch(7, 2, 32, 10)), Ok(known));
-        assert_eq!(states.check(&batch(3, 0, 3, 1)), Err(ErrorCode::InvalidTxnState));
-        assert_eq!(states.check(&batch(11, 1, 0, 1)), Ok(Sequenced::New));
-        assert_eq!(states.check(&batch(11, 1, 1, 1)), Err(ErrorCode::OutOfOrderSequenceNumber));
-    }
-
-    #[test]
-    fn snapshots_are_sorted_and_damaged_ones_refused() {
-        let mut states = ProducerStates::default();
-        for producer_id in [900, 3, 77, -5, 12] {
-            let _ = states.update(&batch(producer_id, 0, 0, 1), 1, 1);
-        }
-        let bytes = states.snapshot();
-        let (entries, _) = bytes[10..].as_chunks::<SNAPSHOT_ENTRY_BYTES>();
-        let ids: Vec<i64> = entries.iter().map(|entry| read_entry(entry).unwrap().0).collect();
-        assert_eq!(ids, [-5, 3, 12, 77, 900]);
-        for at in 0..bytes.len() {
-            let mut damaged = bytes.to_vec();
-            damaged[at] ^= 0x10;
-            assert!(ProducerStates::from_snapshot(&damaged).is_err(), "byte {at}");
-            assert!(ProducerStates::from_snapshot(&bytes[..at]).is_err(), "cut at {at}");
-        }
-    }
-
-    #[test]
-    fn replaying_the_log_after_a_snapshot_gives_the_same_state() {
-        let log: Vec<BatchInfo> =
-            (0..9).map(|n| at(batch(i64::from(n % 2), 0, n / 2 * 3, 3), i64::from(n) * 3)).collect();
-        let mut whole = ProducerStates::default();
-        log.iter().for_each(|info| whole.replay(info));
-        let mut first = ProducerStates::default();
-        log[..4].iter().for_each(|info| first.replay(info));
-        let mut rebuilt = ProducerStates::from_snapshot(&first.snapshot()).unwrap();
-        log[4..].iter().for_each(|info| rebuilt.replay(info));
-        assert_eq!(rebuilt.snapshot(), whole.snapshot());
-        for info in &log[2..] {
-            assert_eq!(rebuilt.check(&at(*info, 0)), whole.check(&at(*info, 0)));
-        }
-    }
-}
+mod tests;
