@@ -13,6 +13,7 @@
 //! | [`controller`] | the metadata quorum and the Image it publishes | yes |
 //! | [`security`] | who is asking | yes |
 //! | [`broker`] | one shard's pure half: its partitions, its connections' requests, its copy of the Image | yes |
+//! | [`planted`] | bugs that the simulator must find, behind a feature | yes |
 //! | [`shard`] | the shell: sockets, files, the clock, the executor | no |
 //! | [`client`] | our own thin producer, consumer and admin | no |
 //! | [`cli`] | the command line | no |
@@ -27,6 +28,7 @@ pub mod controller;
 pub mod effect;
 pub mod log;
 pub mod partition;
+pub mod planted;
 pub mod request;
 pub mod security;
 pub mod shard;

@@ -17,6 +17,7 @@ use super::roll::RollPlan;
 use super::{Log, LogEvent, State};
 use crate::config::TimestampType;
 use crate::effect::{FileError, FileOp, Now, Stem};
+use crate::planted::{Bug, is_planted};
 use crate::wire::ErrorCode;
 
 /// Batches of one append: two buffers each, and a vectored write takes 1,024.
@@ -236,7 +237,8 @@ impl Log {
     pub(super) fn drop_reserved(&mut self, error: FileError) -> LogEvent {
         let gather = &mut self.gather;
         let newest_first = gather.gathered.drain(..).rev().chain(gather.flight.drain(..).rev());
-        for batch in newest_first {
+        let kept = is_planted(Bug::StateAfterFailedAppend);
+        for batch in newest_first.filter(|_| !kept) {
             self.producers.undo(batch.producer);
             if let Some(epoch) = batch.epoch {
                 self.epochs.undo(epoch);

@@ -6,6 +6,7 @@ use super::wait::{Parked, fail};
 use crate::effect::Now;
 use crate::log::Appended;
 use crate::log::check::CheckedBatch;
+use crate::planted::{Bug, is_planted};
 use crate::wire::ErrorCode;
 
 impl Partition {
@@ -33,7 +34,7 @@ impl Partition {
             Acks::Leader => (&mut self.written, self.log.log_end()),
             Acks::All => (&mut self.committed, self.high_watermark.offset),
         };
-        if offset_end <= tail {
+        if offset_end <= tail || is_planted(Bug::ReplyBeforeWrite) {
             let log_start_offset = self.log.log_start_offset();
             let answer = Answer::Appended { base_offset, log_append_time_ms, log_start_offset };
             return effects.push(Effect::Reply(to, answer));

@@ -10,6 +10,9 @@ use kafka_protocol::messages::{FetchRequest, ListOffsetsRequest, MetadataRequest
 use crate::client::{Action, Client, Link, Stage, metadata_request, topic_in, topic_name};
 use crate::history::Place;
 
+/// A log that is being recovered, or whose log directory is offline until the next start.
+const RETRIABLE: [i16; 2] = [6, 56];
+
 #[derive(Debug)]
 enum Ask {
     Metadata,
@@ -34,6 +37,7 @@ pub struct Auditor {
     /// Timestamps still to be looked up in the partition that was read.
     look_ups: Vec<Option<i64>>,
     ends: BTreeMap<Place, i64>,
+    not_before_us: u64,
     done: bool,
 }
 
@@ -47,12 +51,17 @@ impl Auditor {
             position: 0,
             look_ups: Vec::new(),
             ends: BTreeMap::new(),
+            not_before_us: 0,
             done: false,
         }
     }
 
     fn step(&mut self, stage: &mut Stage) {
-        if self.done || !self.link.is_up(stage) || self.link.in_flight() > 0 {
+        if self.done
+            || !self.link.is_up(stage)
+            || self.link.in_flight() > 0
+            || stage.now_us < self.not_before_us
+        {
             return;
         }
         if self.targets.is_empty() {
@@ -137,6 +146,10 @@ impl Client for Auditor {
                     let target = self.targets[self.at];
                     let answer = response.decode::<FetchRequest>();
                     let part = &answer.responses[0].partitions[0];
+                    if RETRIABLE.contains(&part.error_code) {
+                        self.not_before_us = stage.now_us + 50_000;
+                        continue;
+                    }
                     assert_eq!((answer.error_code, part.error_code), (0, 0), "the last read of {target:?}");
                     let end = part.high_watermark;
                     stage.history.saw_end(target.place, end, stage.history.end_known(target.place));

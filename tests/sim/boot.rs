@@ -31,10 +31,11 @@ pub enum Failed {
 
 /// The node's configuration in a run.
 pub fn config(plan: &Plan) -> NodeConfig {
-    let mut config = NodeConfig::default();
-    config.num_partitions = 1;
-    config.log_flush_offset_checkpoint_interval_ms = 700;
-    config.high_watermark_checkpoint_interval_ms = 700;
+    let mut config = NodeConfig {
+        log_flush_offset_checkpoint_interval_ms: 700,
+        high_watermark_checkpoint_interval_ms: 700,
+        ..NodeConfig::default()
+    };
     let topics = &mut config.topic_defaults;
     topics.segment_bytes = plan.segment_bytes;
     topics.index_interval_bytes = plan.index_interval_bytes;

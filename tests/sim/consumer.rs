@@ -278,7 +278,7 @@ impl Consumer {
                 target.position = stage.history.fetched(place, target.topic, wanted.position, end, records);
             }
             OUT_OF_RANGE => {
-                let known = stage.history.end_known(place);
+                let known = wanted.end_known;
                 let churns = by_name && stage.names[target.topic].starts_with("churn");
                 assert!(
                     wanted.position > known || churns,

@@ -1,9 +1,10 @@
 //! A disk that forgets: what a power cut leaves of files and directories (the disk model of the simulator).
 //!
 //! A file is its current bytes (the page cache), its durable bytes and the ordered changes between them; a directory
-//! likewise with its entries. A sync makes durable what had been changed when the sync was *issued*. A process that
-//! dies loses nothing that was executed. A power cut keeps of each file a prefix of its size changes and any subset of
-//! the sectors written, so a size can be durable before its data (a zero tail); of each directory a prefix of its changes.
+//! likewise with its entries. A sync makes durable what had been changed when the sync was *issued*. A process
+//! that dies loses nothing that was executed. A power cut keeps of each file a prefix of its size changes and any
+//! subset of the sectors written, so a size can be durable before its data (a zero tail); of each directory a prefix
+//! of its changes.
 
 use std::collections::BTreeMap;
 
@@ -64,6 +65,8 @@ pub struct Disk {
 }
 
 const ROOT: u64 = 0;
+/// What the kernel says of a file that is there already.
+const EEXIST: i32 = 17;
 
 impl Default for Disk {
     fn default() -> Self {
@@ -174,23 +177,7 @@ impl Disk {
                 *dir = to;
             }
             FileOp::DeleteDir => self.delete_dir(dir),
-            FileOp::Create { file, .. } => {
-                // A name that is there is truncated: the same inode, as the kernel does it.
-                if let Ok(inode) = self.inode(dir, *file) {
-                    let was_empty = inode.data.is_empty();
-                    if !was_empty {
-                        let sequence = self.sequence();
-                        self.inode(dir, *file)?.change(sequence, FileChange::Size(0));
-                    }
-                } else {
-                    let dir = self.dir_of(dir)?;
-                    let (id, sequence) = (self.next, self.sequence());
-                    self.next += 1;
-                    self.inodes.insert(id, Inode::default());
-                    let change = DirChange::Link(file.to_string(), Entry::File(id));
-                    self.dirs.get_mut(&dir).expect("named").change(sequence, change);
-                }
-            }
+            FileOp::Create { file, .. } => self.create(dir, *file)?,
             FileOp::Append { base_offset, position, .. } => {
                 self.write(dir, Stem::Log(*base_offset).into(), *position, appended)?;
             }
@@ -224,6 +211,25 @@ impl Disk {
             }
         }
         Ok(FileDone::Ok)
+    }
+
+    /// A name that is there keeps its inode, as in the kernel, but a log with records is left alone.
+    fn create(&mut self, dir: &str, file: FileName) -> Result<(), FileError> {
+        let sequence = self.sequence();
+        if let Ok(inode) = self.inode(dir, file) {
+            match file.stem {
+                Stem::Log(_) if !inode.data.is_empty() => return Err(FileError::Io(EEXIST)),
+                _ if !inode.data.is_empty() => inode.change(sequence, FileChange::Size(0)),
+                _ => {}
+            }
+            return Ok(());
+        }
+        let (id, dir) = (self.next, self.dir_of(dir)?);
+        self.next += 1;
+        self.inodes.insert(id, Inode::default());
+        let change = DirChange::Link(file.to_string(), Entry::File(id));
+        self.dirs.get_mut(&dir).expect("named").change(sequence, change);
+        Ok(())
     }
 
     fn write(&mut self, dir: &str, file: FileName, position: u64, bytes: &Bytes) -> Result<(), FileError> {

@@ -25,8 +25,8 @@ use world::World;
 
 /// Seeds of a run of the test command.
 const SEEDS: u64 = 200;
-/// Lines of the trace that a failure prints.
-const TAIL_LINES: usize = 400;
+/// Lines of the trace that a failure prints, unless `SIM_TAIL` says otherwise.
+const TAIL_LINES: u64 = 300;
 
 fn number(variable: &str) -> Option<u64> {
     let value = std::env::var(variable).ok()?;
@@ -41,8 +41,8 @@ fn quiet() {
 }
 
 /// Runs a seed: the hash of its trace and a line about it, or what was violated.
-fn run(seed: u64, with_words: bool) -> Result<(u64, String), (String, World)> {
-    let mut world = World::new(Plan::of(seed), with_words);
+fn run(seed: u64, with_words: bool) -> Result<(u64, String), (String, Box<World>)> {
+    let mut world = Box::new(World::new(Plan::of(seed), with_words));
     match catch_unwind(AssertUnwindSafe(|| world.run())) {
         Ok(()) => Ok((world.trace.hash(), world.summary())),
         Err(panic) => {
@@ -68,7 +68,7 @@ fn seeds() -> Vec<u64> {
 fn report(seed: u64, violated: &str) -> String {
     let again = run(seed, true);
     let tail = match &again {
-        Err((_, world)) => world.trace.tail(TAIL_LINES).join("\n"),
+        Err((_, world)) => world.trace.tail(number("SIM_TAIL").unwrap_or(TAIL_LINES) as usize).join("\n"),
         Ok(_) => "the repeated run passed: the simulator is not deterministic".into(),
     };
     format!(
@@ -103,10 +103,29 @@ fn seeds_run_clean() {
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in [3, 14, 159] {
-        let hash = |result: Result<(u64, String), (String, World)>| match result {
+        let hash = |result: Result<(u64, String), (String, Box<World>)>| match result {
             Ok((hash, _)) => hash,
             Err((_, world)) => world.trace.hash(),
         };
         assert_eq!(hash(run(seed, false)), hash(run(seed, true)), "seed {seed}");
+    }
+}
+
+/// Each planted bug is found, and the seeds that find it are told.
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn planted_bugs_are_found() {
+    use tidemill::planted::{Bug, plant};
+
+    quiet();
+    for bug in [Bug::ReplyBeforeWrite, Bug::StateAfterFailedAppend, Bug::TornBatch] {
+        plant(Some(bug));
+        let found = (1..=SEEDS).find_map(|seed| run(seed, false).err().map(|(violated, _)| (seed, violated)));
+        plant(None);
+        let Some((seed, violated)) = found else {
+            println!("{bug:?} is not found in {SEEDS} seeds");
+            panic!("{bug:?} is not found in {SEEDS} seeds");
+        };
+        println!("{bug:?} is found by seed {seed}: {violated}");
     }
 }

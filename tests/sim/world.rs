@@ -269,8 +269,8 @@ impl World {
         match event {
             Event::Turn { incarnation, shard } => self.turn(incarnation, shard),
             Event::Operation { incarnation, number } => self.operation(incarnation, number),
-            Event::ToServer { connection, bytes } => self.to_server(connection, bytes),
-            Event::ToClient { connection, bytes } => self.to_client(connection, bytes),
+            Event::ToServer { connection, bytes } => self.reach_server(connection, bytes),
+            Event::ToClient { connection, bytes } => self.reach_client(connection, bytes),
             Event::Opened { client, connection } => self.opened(client, connection),
             Event::Wake { client } => self.step(client, |client, stage| client.wake(stage)),
             Event::Boot => self.boot(),
@@ -325,7 +325,8 @@ impl World {
                 self.phase = Phase::Stopping;
                 self.begin_stop();
             }
-            Phase::Stopping if self.node.is_none() => {
+            Phase::Stopping if self.node.is_some() => self.begin_stop(),
+            Phase::Stopping => {
                 self.phase = Phase::AuditAgain;
                 self.seat(Box::new(Auditor::new()));
             }
@@ -334,11 +335,9 @@ impl World {
         }
         if self.now_us > self.calm_since_us + CALM_US && self.phase != Phase::Over {
             let waiting = self.seats.iter().find(|seat| !seat.client.is_done());
-            panic!(
-                "stuck in phase {:?}: {}",
-                self.phase,
-                waiting.map_or("-".into(), |seat| seat.client.state())
-            );
+            let waiting = waiting.map_or("the broker".into(), |seat| seat.client.state());
+            let owners = self.node.as_ref().map(Node::owners);
+            panic!("stuck in phase {:?}: {waiting}; replicas {owners:?}", self.phase);
         }
         self.after(20_000, Event::Look);
     }
@@ -405,11 +404,11 @@ impl World {
         self.after(us, Event::Boot);
     }
 
-    /// The node has stopped cleanly: everything is durable, whatever happens to the power now.
-    pub fn stopped(&mut self) {
+    /// The node has stopped. If it could do so cleanly, everything is durable whatever happens to the power now.
+    pub fn stopped(&mut self, cleanly: bool) {
         self.trace.note(self.now_us, 26, [0, 0], || "stopped cleanly".into());
         self.close_all();
-        if self.phase == Phase::Stopping || self.random.faults.bool() {
+        if cleanly && (self.phase == Phase::Stopping || self.random.faults.bool()) {
             self.disk.cut_power(self.plan.cut, &mut self.random.disk);
             self.boot_number += 1;
         }
@@ -441,7 +440,7 @@ impl World {
         self.step(client, |client, stage| client.closed(stage));
     }
 
-    fn to_client(&mut self, id: u64, bytes: Option<Bytes>) {
+    fn reach_client(&mut self, id: u64, bytes: Option<Bytes>) {
         let Some(seat) = self.seats.iter().position(|seat| seat.connection == Some(id)) else { return };
         let hash = bytes.as_deref().map_or(0, digest);
         let length = bytes.as_ref().map_or(0, Bytes::len);
@@ -465,7 +464,7 @@ impl World {
         }
     }
 
-    fn to_server(&mut self, id: u64, bytes: Option<Bytes>) {
+    fn reach_server(&mut self, id: u64, bytes: Option<Bytes>) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let (shard, hash) = (connection.shard, bytes.as_deref().map_or(0, digest));
         let length = bytes.as_ref().map_or(0, Bytes::len);
