@@ -158,8 +158,7 @@ impl Recovery {
                 let file = log_file(self.log_files.last().map_or(0, |(first, _)| *first));
                 Ok(self.go(Phase::SyncTruncated, FileOp::Sync { file }))
             }
-            Phase::SyncTruncated => self.finish(),
-            Phase::Create => Ok(self.go(Phase::SyncDir, FileOp::SyncDir)),
+            Phase::SyncTruncated | Phase::Create => Ok(self.go(Phase::SyncDir, FileOp::SyncDir)),
             Phase::SyncDir => self.finish(),
             Phase::Over => Err("a recovery that is over was asked to go on".into()),
         }
@@ -277,7 +276,8 @@ impl Recovery {
     /// All files are read: a log file to write to must be there.
     fn finish_all(&mut self) -> Result<Step, String> {
         if !self.log_files.is_empty() {
-            return self.finish();
+            // A process that died may have created it without making its name last.
+            return Ok(self.go(Phase::SyncDir, FileOp::SyncDir));
         }
         let first = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.index) + 1;
         self.log_files.push((first, 0));

@@ -356,9 +356,8 @@ impl DirectoryStart {
         if self.content(CLEAN_SHUTDOWN).is_some() {
             self.changes.push_back(FileOp::Delete { file: Stem::Named(CLEAN_SHUTDOWN).into() });
         }
-        if !self.changes.is_empty() {
-            self.changes.push_back(FileOp::SyncDir);
-        }
+        // Also where nothing is to be changed: a start that died may have changed it and not come here.
+        self.changes.push_back(FileOp::SyncDir);
         let boot_id = self.content(BOOT_ID).and_then(|bytes| std::str::from_utf8(bytes).ok());
         let same_boot =
             boot_id.is_some_and(|id| !id.trim().is_empty() && id.trim() == self.plan.boot_id.trim());

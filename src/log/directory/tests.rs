@@ -116,6 +116,8 @@ fn the_clean_marker_counts_once_and_is_durably_gone_before_the_logs_open() {
     let marker = FileOp::Delete { file: Stem::Named(CLEAN_SHUTDOWN).into() };
     assert_eq!(operations[operations.len() - 2..], [marker, FileOp::SyncDir]);
     assert_eq!(open(&mut dir, &plan()).unwrap().clean_shutdown, None);
+    // The start before may have died between the two.
+    assert_eq!(run(&mut dir, &plan(), 1000).0.last(), Some(&FileOp::SyncDir));
 }
 
 #[test]
