@@ -276,6 +276,10 @@ impl Log {
             return;
         }
         self.state = State::LastJob;
+        if self.create_again_ms.take().is_some() {
+            // A full device refused its creation, so there is nothing to write; the next start creates it.
+            return self.jobs.plan_one(Purpose::Close, FileOp::SyncParent);
+        }
         let mut ops = self.last_index_ops(self.closing_at);
         if self.epochs_dirty {
             ops.extend(self.epochs_ops());

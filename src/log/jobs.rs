@@ -128,6 +128,12 @@ impl Jobs {
         }
     }
 
+    /// Forgets every job, after a failure that leaves nothing for them to work on.
+    pub(super) fn abandon(&mut self) {
+        assert!(self.ops.is_idle(), "the operation that failed was the one in flight");
+        self.jobs.clear();
+    }
+
     /// Whether nothing is planned or in flight.
     pub(super) fn is_idle(&self) -> bool {
         self.jobs.is_empty()

@@ -430,8 +430,15 @@ impl Log {
             Purpose::Append if retriable => self.append_failed(error),
             Purpose::Roll if retriable => self.roll_failed(now, error),
             Purpose::Create if retriable => {
+                // Appends may be planned behind it: their batches are taken back.
+                self.jobs.abandon();
                 self.create_again_ms = Some(now.mono_ms + RETRY_MS);
                 self.drop_reserved(error)
+            }
+            // A full device refused even its creation. Nothing is deleted then: the name may soon be another's.
+            Purpose::Retire if error == FileError::NotFound => {
+                self.state = State::Closed;
+                LogEvent::Deleted
             }
             Purpose::Epochs if retriable => {
                 self.epochs_dirty = true;

@@ -118,3 +118,42 @@ fn a_completion_that_nobody_waits_for_changes_nothing() {
     assert_eq!(event, LogEvent::None);
     assert_eq!(driver.log.log_end(), 1);
 }
+
+/// A log whose creation a full device refused while an append was planned behind it.
+fn refused_creation() -> Driver {
+    let now = Now { mono_ms: 10, wall_ms: START_MS };
+    let log = Log::create(Uuid::from_u128(7), Arc::new(small()), now, 1);
+    let mut driver = Driver { log, dir: MemoryDir::default(), now, hold_syncs: false, held: Vec::new() };
+    driver.gather(&batch(&[1], 10));
+    driver.log.end_turn(now);
+    driver.dir.fail_next(Kind::Create, FileError::NoSpace);
+    let dropped = LogEvent::Dropped { from_offset: 0, error: FileError::NoSpace };
+    assert_eq!(driver.run(), [dropped], "what was planned behind the creation is forgotten");
+    driver
+}
+
+#[test]
+fn a_refused_creation_takes_the_appends_behind_it_along_and_is_tried_again() {
+    let mut driver = refused_creation();
+    assert!(driver.log.append(driver.now, &batch(&[1], 10), 3).is_err());
+    driver.pass(1000);
+    assert_eq!(driver.append(&batch(&[1], 10)), (0, 1));
+}
+
+#[test]
+fn a_log_that_was_never_created_closes_without_its_files() {
+    let mut driver = refused_creation();
+    driver.log.begin_close(driver.now);
+    assert_eq!(driver.run(), [LogEvent::Closed]);
+}
+
+#[test]
+fn where_there_is_no_directory_nothing_is_renamed_and_nothing_deleted() {
+    let mut driver = refused_creation();
+    driver.log.begin_delete(driver.now);
+    let (ticket, op) = driver.log.next_op(driver.now).unwrap();
+    assert_eq!(op, FileOp::RetireDir);
+    let event = driver.log.completed(driver.now, ticket, Err(FileError::NotFound));
+    assert_eq!(event, LogEvent::Deleted);
+    assert_eq!(driver.pass(1_000_000), [], "the name may be another topic's by now");
+}
