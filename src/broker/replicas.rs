@@ -72,7 +72,6 @@ struct Slot {
 enum State {
     /// Its log is being recovered; what the Image says meanwhile is read again afterwards.
     Opening {
-        then: Then,
         /// Batches of idempotent producers that were sent away meanwhile.
         refused: Vec<BatchInfo>,
     },
@@ -80,13 +79,6 @@ enum State {
     Open(Box<Partition>),
     /// It is closed or deleted, or never came up.
     Gone,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Then {
-    Serve,
-    Close,
-    Retire,
 }
 
 /// A new replica that waits for the directory of an earlier topic to be renamed.
@@ -118,6 +110,8 @@ pub struct Replicas {
     /// Log directories known to have failed.
     failed: BTreeSet<u16>,
     failed_untold: Vec<u16>,
+    /// A clean stop has begun.
+    closing: bool,
     pub(super) outputs: Vec<Output>,
 }
 
@@ -139,6 +133,7 @@ impl Replicas {
             just_retired: Vec::new(),
             failed: BTreeSet::new(),
             failed_untold: Vec::new(),
+            closing: false,
             outputs: Vec::new(),
         }
     }
@@ -178,6 +173,8 @@ impl Replicas {
                 }
                 match self.by_partition.get(&(*topic_id, index)).copied() {
                     Some(slot) => self.change(now, slot, image, config),
+                    // The next start creates it.
+                    None if self.closing => {}
                     None => {
                         self.open(now, (*topic_id, Arc::clone(&topic.name), index), directory, image, config)
                     }
@@ -210,7 +207,7 @@ impl Replicas {
             topic,
             partition,
             directory,
-            state: State::Opening { then: Then::Serve, refused: Vec::new() },
+            state: State::Opening { refused: Vec::new() },
             in_flight: 0,
             wake_at_ms: None,
         }) as u32;
@@ -246,6 +243,13 @@ impl Replicas {
             entry.state = State::Open(Box::new(Partition::new(self.node_id, Arc::clone(config), log)));
         }
         self.step(slot, |partition, effects| partition.assign(now, assignment(image), effects));
+        let directory = self.slots.get(slot as usize).map(|entry| entry.directory);
+        if directory.is_some_and(|directory| self.failed.contains(&directory)) {
+            self.step(slot, |partition, effects| partition.fail(now, effects));
+        }
+        if self.closing {
+            self.step(slot, |partition, effects| partition.close(now, effects));
+        }
     }
 
     fn change(&mut self, now: Now, slot: u32, image: &PartitionImage, config: &Arc<TopicConfig>) {
@@ -260,9 +264,20 @@ impl Replicas {
         self.by_partition.remove(&(entry.topic_id, entry.partition));
         self.retiring.insert(slot);
         match &mut entry.state {
-            State::Opening { then, .. } => *then = Then::Retire,
+            State::Opening { .. } => self.retire_unopened(slot),
             State::Open(_) => self.step(slot, |partition, effects| partition.retire(now, effects)),
             State::Gone => drop(self.retiring.remove(&slot)),
+        }
+    }
+
+    /// What a recovery finds is retired when it ends. A replica that waits for the name of another
+    /// directory never had one of its own.
+    fn retire_unopened(&mut self, slot: u32) {
+        let waits_for = self.successors.iter().find(|(_, successor)| successor.slot == slot);
+        if let Some(stranger) = waits_for.map(|(stranger, _)| *stranger) {
+            self.successors.remove(&stranger);
+            self.set_gone(slot);
+            self.free_if_gone(slot);
         }
     }
 
@@ -372,15 +387,11 @@ impl Replicas {
         }
     }
 
-    /// Begins the clean stop of every replica.
+    /// Begins the clean stop of every replica; one whose log is not open yet is closed when it is.
     pub(super) fn close(&mut self, now: Now) {
+        self.closing = true;
         let slots: Vec<u32> = self.slots.iter().map(|(slot, _)| slot as u32).collect();
         for slot in slots {
-            if let Some(Slot { state: State::Opening { then: then @ Then::Serve, .. }, .. }) =
-                self.slots.get_mut(slot as usize)
-            {
-                *then = Then::Close;
-            }
             self.step(slot, |partition, effects| partition.close(now, effects));
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Opened, Replicas, Slot, State, Successor, Then, jitter_seed};
+use super::{Opened, Replicas, Slot, State, Successor, jitter_seed};
 use crate::broker::message::{Output, Owner};
 use crate::config::TopicConfig;
 use crate::controller::PartitionImage;
@@ -24,10 +24,9 @@ impl Replicas {
         let (topic_id, index, directory) = (entry.topic_id, entry.partition, entry.directory);
         let seed = jitter_seed(entry);
         let name = format!("{}-{index}", entry.topic);
-        let then = match entry.state {
-            State::Opening { then, .. } => then,
-            State::Open(_) | State::Gone => return,
-        };
+        if !matches!(entry.state, State::Opening { .. }) {
+            return;
+        }
         let topic = view.image.topic_by_id(topic_id);
         let image = topic.and_then(|topic| topic.partitions.get(usize::try_from(index).ok()?));
         let config = view.topic_configs.get(&topic_id);
@@ -48,9 +47,6 @@ impl Replicas {
                 self.set_gone(slot);
                 self.fail(directory);
             }
-        }
-        if then == Then::Close {
-            self.step(slot, |partition, effects| partition.close(now, effects));
         }
         self.operation_ended(slot);
     }
@@ -102,7 +98,15 @@ impl Replicas {
         self.outputs.push(Output::Own { owner: Owner::Replica(stranger), directory, name });
         self.retiring.insert(stranger);
         self.successors.insert(stranger, successor);
-        self.step(stranger, |partition, effects| partition.retire(now, effects));
+        self.retire_found(now, stranger);
+    }
+
+    /// Retires a log that no topic claims; a stop that has begun does not wait for its deletion.
+    fn retire_found(&mut self, now: Now, slot: u32) {
+        self.step(slot, |partition, effects| partition.retire(now, effects));
+        if self.closing {
+            self.step(slot, |partition, effects| partition.close(now, effects));
+        }
     }
 
     /// The name of a retired directory is free.
@@ -122,7 +126,7 @@ impl Replicas {
                 if let Some(entry) = self.slots.get_mut(slot as usize) {
                     entry.state = State::Open(Box::new(Partition::new(self.node_id, config, log)));
                 }
-                self.step(slot, |partition, effects| partition.retire(now, effects));
+                self.retire_found(now, slot);
             }
             Ok(Opened::Empty { .. }) | Err(_) => self.set_gone(slot),
         }
