@@ -317,7 +317,7 @@ impl Client for Consumer {
 
     fn wake(&mut self, stage: &mut Stage) {
         self.calm = stage.calm;
-        if self.seeks && stage.random.u16(0..300) == 0 && !stage.calm {
+        if self.seeks && stage.random.u16(0..300) == 0 && !stage.calm && self.link.is_up(stage) {
             drop(self.link.close(stage));
             self.end_session();
         }

@@ -507,7 +507,8 @@ impl World {
         }
         let random = &mut self.random.disk;
         let is_append = matches!(op, FileOp::Append { .. });
-        let allocates = is_append || matches!(op, FileOp::Create { .. } | FileOp::Write { .. });
+        let allocates =
+            is_append || matches!(op, FileOp::MakeDir | FileOp::Create { .. } | FileOp::Write { .. });
         if allocates && self.full_until_us > self.now_us && random.u8(0..10) < 7 {
             let short = is_append && random.bool();
             let written = random.usize(0..appended_bytes.max(1)) as u64;
