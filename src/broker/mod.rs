@@ -183,8 +183,12 @@ impl Shard {
     /// A whole frame has arrived, without its length prefix.
     pub fn frame(&mut self, now: Now, key: ConnectionKey, frame: Bytes) {
         let frame_bytes = frame.len();
+        let Some(listener) = self.connection(key).map(|connection| connection.context.listener) else {
+            return;
+        };
+        let door = self.node.door(listener);
         let Some(connection) = self.connection(key) else { return };
-        match connection.accept(frame) {
+        match connection.accept(frame, door) {
             Ok(()) => {
                 self.admitted_bytes += frame_bytes;
                 self.todo.push_back(Todo::Pump(key));

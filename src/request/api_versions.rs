@@ -8,18 +8,18 @@ use crate::wire::api::{ApiKey, Listener};
 use crate::wire::header::RequestHeader;
 use crate::wire::{ErrorCode, guard, response};
 
-pub(super) fn answer(header: &RequestHeader, body: &Bytes) -> Work {
+pub(super) fn answer(header: &RequestHeader, body: &Bytes, door: Listener) -> Work {
     let mut buffer = BytesMut::new();
     let correlation_id = header.correlation_id;
     let encoded = if header.is_served() {
-        let mut answer = response::api_versions(Listener::Client);
+        let mut answer = response::api_versions(door);
         let request = guard::decode::<ApiVersionsRequest>(body, header.version, guard::Limits::default());
         if !request.is_ok_and(|request| names_are_valid(&request, header.version)) {
             answer = answer.with_error_code(ErrorCode::InvalidRequest.code());
         }
         response::encode(&mut buffer, ApiKey::ApiVersions, header.version, correlation_id, &answer)
     } else {
-        response::encode_api_versions_unsupported(&mut buffer, correlation_id, Listener::Client)
+        response::encode_api_versions_unsupported(&mut buffer, correlation_id, door)
     };
     encoded.expect("the table encodes in every version served");
     Work::Encoded(buffer)

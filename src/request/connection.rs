@@ -10,6 +10,7 @@ use super::outbox::Outbox;
 use super::{CloseReason, Work};
 use crate::security::Principal;
 use crate::wire::StrBytes;
+use crate::wire::api::Listener;
 use crate::wire::header::{self, RequestHeader};
 
 /// What a handler knows of who asks and through which door.
@@ -71,10 +72,14 @@ impl Connection {
     }
 
     /// Takes a frame in. Its header is checked against the API table; a version that is not
-    /// served closes the connection, except for ApiVersions, which answers any.
-    pub fn accept(&mut self, frame: Bytes) -> Result<(), CloseReason> {
+    /// served closes the connection, except for ApiVersions, which answers any; so does an API that
+    /// is not for this door.
+    pub fn accept(&mut self, frame: Bytes, door: Listener) -> Result<(), CloseReason> {
         let frame_bytes = frame.len();
         let (mut header, body) = header::parse(&frame)?;
+        if !header.api.listeners.admit(door) {
+            return Err(CloseReason::UnknownApi);
+        }
         if header.client_id != self.client_id {
             self.client_id = header.client_id.as_ref().map(|id| StrBytes::from_string(id.to_string()));
         }

@@ -112,7 +112,7 @@ impl Work {
             ApiKey::ListOffsets => offsets::Offsets::start(header, &body, to, scene),
             ApiKey::Metadata => metadata::start(header, &body, to, scene),
             ApiKey::FindCoordinator => coordinator::find(header, &body),
-            ApiKey::ApiVersions => Ok(api_versions::answer(header, &body)),
+            ApiKey::ApiVersions => Ok(api_versions::answer(header, &body, scene.node.door(scene.listener))),
             ApiKey::CreateTopics => topics::create(header, &body, to, scene),
             ApiKey::DeleteTopics => topics::delete(header, &body, to, scene),
             ApiKey::InitProducerId => producer_id::start(header, &body, to, scene),

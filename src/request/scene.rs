@@ -10,6 +10,7 @@ use crate::config::{NodeConfig, TopicConfig};
 use crate::controller::{ControllerRequest, Image, ShardId, ShardMap};
 use crate::effect::Now;
 use crate::partition::{Op, ReplyTo};
+use crate::wire::api::Listener;
 
 /// One request part on its way to the partition that serves it.
 #[derive(Clone, Debug)]
@@ -61,6 +62,15 @@ pub struct Node {
     pub shard_count: u16,
 }
 
+impl Node {
+    /// Who is at the other end of a listener.
+    pub fn door(&self, listener: usize) -> Listener {
+        let name = self.config.listeners.get(listener).map(|listener| &listener.name);
+        let is_controllers = name.is_some_and(|name| self.config.controller_listeners.contains(name));
+        if is_controllers { Listener::Controller } else { Listener::Client }
+    }
+}
+
 /// What a request sees and where it leaves its wishes.
 #[derive(Debug)]
 pub struct Scene<'a> {
@@ -98,5 +108,20 @@ impl Desk {
     pub fn new(sessions: FetchSessions) -> Self {
         let producer_ids = ProducerIds::default();
         Self { sessions, producer_ids, calls: Vec::new(), controls: Vec::new(), timers: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_controllers_listener_is_its_own_door() {
+        let text = "process.roles=broker,controller\nlisteners=PLAINTEXT://:9092,CONTROLLER://:9093\n\
+                    controller.listener.names=CONTROLLER\n";
+        let (config, _) = NodeConfig::load(Some(text), &[]).unwrap();
+        let node = Node { config, cluster_id: String::new(), shard_count: 1 };
+        assert_eq!(node.door(0), Listener::Client);
+        assert_eq!(node.door(1), Listener::Controller);
     }
 }

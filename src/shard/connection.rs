@@ -52,6 +52,10 @@ pub(super) struct Socket {
     pub warmed: bool,
     /// It is to be closed.
     pub closing: Option<CloseReason>,
+    /// What the frame that is being received takes of the shard's budget.
+    pub reserved_bytes: usize,
+    /// A frame of this size waits for room in the budget; 0 if none does.
+    pub awaited_bytes: usize,
     /// Not read while it or its shard has too much to do.
     pub paused: bool,
     /// Monotonic time of the last byte in or out.
@@ -71,6 +75,8 @@ impl Socket {
             warming: false,
             warmed: false,
             closing: None,
+            reserved_bytes: 0,
+            awaited_bytes: 0,
             paused: false,
             active_ms: now_ms,
             frame_since_ms: None,
@@ -171,6 +177,10 @@ fn receive(
     let mut taken = 0;
     loop {
         let into_own = !own.is_empty();
+        // A frame is admitted after its length and before its body.
+        if into_own && !runtime.admit(key, frame_bytes(own)) {
+            return Ok(());
+        }
         let mut shared = if into_own { BytesMut::new() } else { runtime.take_receive_buffer(BLOCK_BYTES) };
         let buffer = if into_own { &mut *own } else { &mut shared };
         let received = receive_into(fd, buffer);
@@ -193,12 +203,14 @@ fn receive(
     }
 }
 
+/// What the frame at the front takes when it is all there; a `recv` where that is not known yet.
+fn frame_bytes(buffer: &BytesMut) -> usize {
+    frame::length_at_front(buffer, u32::MAX >> 1).ok().flatten().unwrap_or(RECEIVE_BYTES)
+}
+
 /// One `recv` into the spare room; 0 bytes means the socket had none after all.
 fn receive_into(fd: &PollableFd<OwnedFd>, buffer: &mut BytesMut) -> Result<usize, CloseReason> {
-    let wanted = match frame::length_at_front(buffer, u32::MAX >> 1) {
-        Ok(Some(length)) => length.saturating_sub(buffer.len()),
-        _ => RECEIVE_BYTES,
-    };
+    let wanted = frame_bytes(buffer).saturating_sub(buffer.len());
     if buffer.capacity() == buffer.len() {
         buffer.reserve(wanted.clamp(4096, GROWTH_BYTES_MAX));
     }
@@ -241,8 +253,7 @@ fn move_rest(shared: &mut BytesMut, own: &mut BytesMut) {
         *own = BytesMut::new();
         return;
     }
-    let whole = frame::length_at_front(shared, u32::MAX >> 1).ok().flatten().unwrap_or(RECEIVE_BYTES);
-    own.reserve(whole.min(GROWTH_BYTES_MAX).max(shared.len()));
+    own.reserve(frame_bytes(shared).min(GROWTH_BYTES_MAX).max(shared.len()));
     own.extend_from_slice(shared);
     shared.advance(shared.len());
 }

@@ -67,6 +67,8 @@ pub(super) struct State {
     returns: Arc<Returns>,
     sockets: Vec<Option<Socket>>,
     receive_buffer: Option<BytesMut>,
+    /// What frames that are being received take of the budget.
+    reserved_bytes: usize,
     outputs: Vec<Output>,
     came_back: VecDeque<(Owner, Outcome)>,
     paused: Vec<ConnectionKey>,
@@ -101,6 +103,7 @@ impl Runtime {
             returns,
             sockets: Vec::new(),
             receive_buffer: None,
+            reserved_bytes: 0,
             outputs: Vec::new(),
             came_back: VecDeque::new(),
             paused: Vec::new(),
@@ -224,6 +227,7 @@ impl Runtime {
         if state.socket(key).is_none() {
             return;
         }
+        state.release(key);
         if let Some(slot) = state.sockets.get_mut(key.slot as usize) {
             *slot = None;
         }
@@ -267,10 +271,27 @@ impl Runtime {
             socket.active_ms = now_ms;
             socket.frame_since_ms = if whole_frames { None } else { socket.frame_since_ms.or(Some(now_ms)) };
         }
+        if whole_frames {
+            self.state().release(key);
+        }
     }
 
     pub fn is_paused(&self, key: ConnectionKey) -> bool {
         self.state().socket(key).is_none_or(|socket| socket.paused)
+    }
+
+    /// Takes a frame that is being received into the shard's budget, or pauses its connection
+    /// until there is room for it. A frame that is larger than the whole budget is received when
+    /// nothing else is.
+    pub fn admit(&self, key: ConnectionKey, frame_bytes: usize) -> bool {
+        let mut state = self.state();
+        let budget_bytes = self.common.budget_bytes;
+        let admitted = state.admit(key, frame_bytes, budget_bytes);
+        let Some(socket) = state.socket(key) else { return false };
+        if !admitted && !std::mem::replace(&mut socket.paused, true) {
+            state.paused.push(key);
+        }
+        admitted
     }
 
     /// Pauses a connection that has too much in flight, or whose shard has: an unread socket is
@@ -445,8 +466,38 @@ impl State {
         }
     }
 
+    fn admit(&mut self, key: ConnectionKey, frame_bytes: usize, budget_bytes: usize) -> bool {
+        let fits = self.fits(key, frame_bytes, budget_bytes);
+        let Some(socket) = self.socket(key) else { return false };
+        socket.awaited_bytes = if fits { 0 } else { frame_bytes };
+        if fits {
+            let missing = frame_bytes.saturating_sub(socket.reserved_bytes);
+            socket.reserved_bytes += missing;
+            self.reserved_bytes += missing;
+        }
+        fits
+    }
+
+    /// Whether a frame of this size may be received: it is admitted already, or there is room for
+    /// it, or nothing else takes any.
+    fn fits(&mut self, key: ConnectionKey, frame_bytes: usize, budget_bytes: usize) -> bool {
+        let used = self.core.admitted_bytes() + self.reserved_bytes;
+        let Some(socket) = self.socket(key) else { return false };
+        let others = used - socket.reserved_bytes;
+        frame_bytes <= socket.reserved_bytes || others == 0 || others + frame_bytes <= budget_bytes
+    }
+
+    /// The frame is whole, and counted with its request from now on, or its connection is gone.
+    fn release(&mut self, key: ConnectionKey) {
+        let reserved = self.socket(key).map_or(0, |socket| std::mem::take(&mut socket.reserved_bytes));
+        self.reserved_bytes -= reserved;
+    }
+
     fn is_full(&mut self, key: ConnectionKey, budget_bytes: usize) -> bool {
-        self.core.admitted_bytes() > budget_bytes
+        let (own, awaited) =
+            self.socket(key).map_or((0, 0), |socket| (socket.reserved_bytes, socket.awaited_bytes));
+        self.core.admitted_bytes() + self.reserved_bytes - own > budget_bytes
+            || !self.fits(key, awaited, budget_bytes)
             || self.core.in_flight(key) >= IN_FLIGHT_MAX
             || self.core.outbox(key).is_some_and(|outbox| {
                 outbox.pieces() > UNSENT_PIECES_MAX || outbox.memory_bytes() > UNSENT_BYTES_MAX
