@@ -287,9 +287,8 @@ impl Runtime {
         let mut state = self.state();
         let budget_bytes = self.common.budget_bytes;
         let admitted = state.admit(key, frame_bytes, budget_bytes);
-        let Some(socket) = state.socket(key) else { return false };
-        if !admitted && !std::mem::replace(&mut socket.paused, true) {
-            state.paused.push(key);
+        if !admitted {
+            state.pause(key);
         }
         admitted
     }
@@ -299,9 +298,8 @@ impl Runtime {
     pub fn pause_if_full(&self, key: ConnectionKey) -> bool {
         let mut state = self.state();
         let full = state.is_full(key, self.common.budget_bytes);
-        let Some(socket) = state.socket(key) else { return true };
-        if full && !std::mem::replace(&mut socket.paused, full) {
-            state.paused.push(key);
+        if full {
+            state.pause(key);
         }
         full
     }
@@ -322,6 +320,15 @@ impl Runtime {
 }
 
 impl State {
+    /// Reads a connection no further until [`State::resume`] finds room.
+    fn pause(&mut self, key: ConnectionKey) {
+        if let Some(socket) = self.socket(key)
+            && !std::mem::replace(&mut socket.paused, true)
+        {
+            self.paused.push(key);
+        }
+    }
+
     /// Takes in parcels of other shards and what helpers have brought back.
     fn take_in(&mut self, runtime: &Runtime, adopted: &mut Vec<(OwnedFd, usize)>) {
         let now = runtime.clock.now();
