@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::leader_hint::LeaderHints;
 use super::outbox::Outbox;
 use super::session::{SessionUse, Told, TopicKey, Wanted};
 use super::{Call, CloseReason, Scene, Timer, Work};
@@ -16,6 +17,9 @@ use crate::wire::fetch::FetchRequest;
 use crate::wire::fetch_response::{FetchPartitionResponse, FetchResponseHead, FetchResponseWriter};
 use crate::wire::header::RequestHeader;
 use crate::wire::{ErrorCode, TopicRef};
+
+/// First version whose errors tell where the leader is.
+const VERSION_HINTS: i16 = 16;
 
 /// A fetch request between its start and its response.
 #[derive(Debug)]
@@ -261,6 +265,7 @@ impl Fetch {
             must_tell || !incremental
         });
         let groups = || self.parts.chunk_by(|a, b| a.topic == b.topic);
+        let mut hints = LeaderHints::default();
         let head = FetchResponseHead { throttle_time_ms: 0, error: self.refusal, session_id };
         let (version, correlation_id, buffer) = (header.version, header.correlation_id, outbox.buffer());
         let topics_count = groups().count() as u32;
@@ -268,19 +273,20 @@ impl Fetch {
         let mut cuts: SmallVec<[usize; 4]> = SmallVec::new();
         for group in groups() {
             let Some(first) = group.first() else { continue };
-            let topic = match &first.topic {
-                TopicKey::Name(name) => TopicRef::Name(name),
-                TopicKey::Id(id) => TopicRef::Id(*id),
-            };
+            let topic = first.topic.as_ref();
             writer.topic(topic, group.len() as u32);
             for part in group {
-                let cut = writer.partition(&part.response(self.isolation), part.records_bytes() as u32);
+                let mut response = part.response(self.isolation);
+                if part.wants_hint() && version >= VERSION_HINTS {
+                    response.current_leader = Some(hints.current_leader(scene, topic, part.index));
+                }
+                let cut = writer.partition(&response, part.records_bytes() as u32);
                 if part.span.is_some() {
                     cuts.push(cut);
                 }
             }
         }
-        writer.finish(&[]);
+        writer.finish(&hints.endpoints(scene));
         outbox.lay_spans(cuts.into_iter().zip(self.parts.into_iter().filter_map(|part| part.span)));
     }
 
@@ -308,6 +314,11 @@ impl Fetch {
 }
 
 impl Part {
+    /// Whether the error is one that another leader, or a newer epoch of it, would not answer.
+    fn wants_hint(&self) -> bool {
+        matches!(self.found, Err((ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch, _)))
+    }
+
     fn told(&self) -> Told {
         let records_bytes = self.records_bytes();
         match &self.found {

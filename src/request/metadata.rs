@@ -12,6 +12,7 @@ use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, Topi
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
+use super::leader_hint::endpoint;
 use super::{CloseReason, Scene, Work};
 use crate::controller::{ControllerRequest, TopicImage, check_topic_name};
 use crate::partition::ReplyTo;
@@ -100,19 +101,16 @@ impl Metadata {
 
 /// Every live broker, at its endpoint on the listener that the request came in on.
 fn brokers(scene: &Scene) -> Vec<MetadataResponseBroker> {
-    let listener = scene.node.config.listeners.get(scene.listener).map(|l| l.name.as_str());
-    let live = scene.view.image.brokers().filter(|broker| !broker.fenced);
-    live.filter_map(|broker| {
-        let endpoint = broker.listeners.iter().find(|endpoint| Some(endpoint.name.as_ref()) == listener)?;
-        Some(
+    let nodes = scene.view.image.brokers().filter_map(|broker| endpoint(scene, broker.node_id));
+    nodes
+        .map(|node| {
             MetadataResponseBroker::default()
-                .with_node_id(BrokerId(broker.node_id))
-                .with_host(StrBytes::from_string(endpoint.host.to_string()))
-                .with_port(i32::from(endpoint.port))
-                .with_rack(broker.rack.as_ref().map(|rack| StrBytes::from_string(rack.to_string()))),
-        )
-    })
-    .collect()
+                .with_node_id(BrokerId(node.node_id))
+                .with_host(StrBytes::from_string(node.host.to_string()))
+                .with_port(node.port)
+                .with_rack(node.rack.map(|rack| StrBytes::from_string(rack.to_string())))
+        })
+        .collect()
 }
 
 fn one_topic(name: Option<&TopicName>, id: Uuid, scene: &Scene) -> MetadataResponseTopic {

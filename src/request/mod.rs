@@ -9,6 +9,7 @@ mod api_versions;
 mod connection;
 mod coordinator;
 mod fetch;
+mod leader_hint;
 mod metadata;
 mod offsets;
 mod outbox;
@@ -16,6 +17,8 @@ mod produce;
 mod producer_id;
 mod scene;
 mod session;
+#[cfg(test)]
+mod stage;
 mod topics;
 
 pub use connection::{Connection, Exchange, RequestContext};

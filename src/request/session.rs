@@ -8,7 +8,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::controller::ShardId;
-use crate::wire::ErrorCode;
+use crate::wire::{ErrorCode, TopicRef};
 
 /// A session that was idle for this long makes room for a new one (Kafka's fixed value).
 const EVICT_IDLE_MS: u64 = 120_000;
@@ -22,6 +22,16 @@ pub(super) enum TopicKey {
     Name(Arc<str>),
     /// From version 13 on.
     Id(Uuid),
+}
+
+impl TopicKey {
+    /// As it stands in a response.
+    pub(super) fn as_ref(&self) -> TopicRef<'_> {
+        match self {
+            Self::Name(name) => TopicRef::Name(name),
+            Self::Id(id) => TopicRef::Id(*id),
+        }
+    }
 }
 
 /// What a request says of one partition.
