@@ -11,7 +11,7 @@ use super::{ClusterView, Desk, FetchSessions, Node, Outbox, Scene, Work};
 use crate::config::{NodeConfig, TopicConfig};
 use crate::controller::image::ImageBuilder;
 use crate::controller::record::{METADATA_VERSION_LATEST, PartitionRecord, Record};
-use crate::controller::{BrokerRegistration, Endpoint, ResourceType, ShardId};
+use crate::controller::{BrokerRegistration, Endpoint, ImageDelta, ResourceType, ShardId, ShardPlacement};
 use crate::effect::Now;
 use crate::partition::ReplyTo;
 use crate::wire::api::ApiKey;
@@ -90,6 +90,13 @@ impl Stage {
         }
         self.view.topic_configs.insert(topic_id, Arc::new(TopicConfig::default()));
         topic_id
+    }
+
+    /// Gives this node's replicas of a topic to shard 0 and log directory 0.
+    pub fn place(&mut self, topic_id: Uuid) {
+        let mut placement = ShardPlacement::new(self.node.config.node_id, 1, 1);
+        let delta = ImageDelta { topics_changed: [topic_id].into(), ..ImageDelta::default() };
+        self.view.placement = placement.assign(&self.view.image, &delta, |_, _| None);
     }
 
     pub fn remove(&mut self, topic_id: Uuid) {
