@@ -24,6 +24,8 @@ struct Directory {
     /// The kernel's boot id is still to be written, once every log is recovered: a start that
     /// crashes during recovery must not pass for one on the same boot.
     boot_id_due: bool,
+    /// A replica in it has to be recovered by the next start, whatever this one did.
+    unclean: bool,
     failed: bool,
 }
 
@@ -119,6 +121,9 @@ impl Checkpoints {
         let mut fresh: Vec<Directory> = self.directories.iter().map(|_| Directory::default()).collect();
         for progress in self.surveyed.drain(..) {
             let Some(directory) = fresh.get_mut(usize::from(progress.directory)) else { continue };
+            if let Some(known) = self.directories.get_mut(usize::from(progress.directory)) {
+                known.unclean |= progress.unclean;
+            }
             let key = (progress.topic.to_string(), progress.partition);
             directory.recovery_points.insert(key.clone(), progress.recovery_point);
             directory.high_watermarks.insert(key.clone(), progress.high_watermark);
@@ -133,6 +138,9 @@ impl Checkpoints {
         }
         for (directory, fresh) in self.directories.iter_mut().zip(fresh) {
             directory.update(fresh, self.stopping);
+            if directory.unclean {
+                continue;
+            }
             if std::mem::take(&mut directory.boot_id_due) {
                 directory.plan(directory::boot_id_file(&self.boot_id));
             }
@@ -235,6 +243,7 @@ mod tests {
             log_start_offset: 0,
             high_watermark: recovery_point,
             segment_base_offset: 0,
+            unclean: false,
         }
     }
 
@@ -304,6 +313,24 @@ mod tests {
         let (renamed, finished) = settle(&mut checkpoints, outputs);
         assert!(finished);
         assert!(renamed.iter().all(|name| name.starts_with("0/")), "{renamed:?}");
+    }
+
+    #[test]
+    fn a_directory_with_a_replica_that_is_offline_never_passes_for_recovered_or_cleanly_stopped() {
+        let mut checkpoints = Checkpoints::new(2, "boot".into(), &NodeConfig::default());
+        let mut outputs = Vec::new();
+        let told = |unclean| (vec![Progress { unclean, ..progress(0, 0, 5) }, progress(1, 1, 7)], 0);
+        assert!(checkpoints.survey_is_due(Now { mono_ms: 1_000_000, wall_ms: 0 }, 1));
+        checkpoints.surveyed(ShardId(0), told(true), false, &mut outputs);
+        let (mut renamed, _) = settle(&mut checkpoints, std::mem::take(&mut outputs));
+        assert!(checkpoints.begin_stop(1));
+        checkpoints.surveyed(ShardId(0), told(false), true, &mut outputs);
+        renamed.extend(settle(&mut checkpoints, outputs).0);
+        assert!(renamed.contains(&"0/recovery-point-offset-checkpoint".to_owned()), "its offsets stand");
+        for mark in [".tidemill-boot-id", ".kafka_cleanshutdown"] {
+            let marked = |directory| renamed.contains(&format!("{directory}/{mark}"));
+            assert!(!marked(0) && marked(1), "{renamed:?}");
+        }
     }
 
     #[test]
