@@ -340,7 +340,7 @@ fn told(unclaimed: &[String]) -> Option<String> {
     let more = if unclaimed.len() > NAMES_MAX { " and more" } else { "" };
     (!names.is_empty()).then(|| {
         format!(
-            "{} directories hold logs of topics that the cluster does not know and are left alone: {}{more}",
+            "left alone logs of topics that the cluster does not know: {}, {}{more}",
             unclaimed.len(),
             names.join(", ")
         )

@@ -244,7 +244,7 @@ fn report(path: &Path, state: &DirectoryState) {
     for (entry, mark) in [(LogDirEntry::Stray, "-stray"), (LogDirEntry::Future, "-future")] {
         let count = state.entries.iter().filter(|(_, found)| *found == entry).count();
         if count > 0 {
-            super::say(&format!("{}: {count} directories end in {mark} and are left alone", path.display()));
+            super::say(&format!("{}: left alone what ends in {mark}: {count}", path.display()));
         }
     }
 }

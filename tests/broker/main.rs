@@ -11,6 +11,7 @@ mod connections;
 mod crash;
 mod full_connection;
 mod hostile_frames;
+mod log_dirs;
 mod long_poll;
 mod pipelining;
 mod process;
