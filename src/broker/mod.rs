@@ -20,8 +20,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use slab::Slab;
 
-pub use checkpoint::Checkpoints;
-pub use control::{ControlHost, ControlStart};
+pub use checkpoint::{Checkpoints, StoredOffsets};
+pub use control::{ControlHost, ControlStart, FoundReplicas};
 pub use message::{ConnectionKey, Delivery, Message, Output, Owner, Progress};
 pub use replicas::{DirectoryFacts, FoundReplica, Opened, Replicas};
 
@@ -246,7 +246,9 @@ impl Shard {
     /// A new view: partitions are opened, changed and retired until they agree with it.
     fn adopt(&mut self, now: Now, view: Arc<ClusterView>) {
         let version = view.version;
-        self.view = Arc::clone(&view);
+        let before = std::mem::replace(&mut self.view, Arc::clone(&view));
+        let removed = view.removed.iter().filter_map(|id| before.image.topic_by_id(*id));
+        self.replicas.outdate(removed.map(|topic| &topic.name));
         self.replicas.reconcile(now, &view);
         self.drain_replicas();
         self.applying = Some(version);

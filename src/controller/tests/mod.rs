@@ -134,6 +134,8 @@ struct Node {
     disk: Disk,
     pending: VecDeque<(Ticket, FileOp)>,
     image: Arc<Image>,
+    images: Vec<Arc<Image>>,
+    published: Vec<ImageDelta>,
     answers: Vec<(u64, ControllerAnswer)>,
     trace: Vec<String>,
 }
@@ -147,6 +149,8 @@ impl Node {
             disk,
             pending: VecDeque::new(),
             image: Arc::default(),
+            images: Vec::new(),
+            published: Vec::new(),
             answers: Vec::new(),
             trace: Vec::new(),
         };
@@ -161,7 +165,11 @@ impl Node {
             self.trace.push(format!("{output:?}"));
             match output {
                 Output::File(ticket, op) => self.pending.push_back((ticket, op)),
-                Output::Publish(image, _) => self.image = image,
+                Output::Publish(image, delta) => {
+                    self.images.push(Arc::clone(&image));
+                    self.published.push(delta);
+                    self.image = image;
+                }
                 Output::Answer { token, version, answer } => {
                     assert!(version <= self.image.version(), "an answer never outruns the Image");
                     self.answers.push((token, answer));
