@@ -365,7 +365,7 @@ impl Shard {
                     }
                     Todo::Answer(to, answered) => self.answer(now, to, answered),
                     Todo::Pump(key) => self.pump(now, key),
-                    Todo::Control(to, request) => self.control(now, to, request),
+                    Todo::Control(to, request) => self.control(now, to, *request),
                     Todo::Local(message) => self.take_message(now, self.id, message),
                 }
             }
