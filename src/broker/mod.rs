@@ -227,6 +227,7 @@ impl Shard {
             }
             Message::Surveyed(progress, opening) => self.surveyed(from, (progress, opening), false),
             Message::DirectoryOffline(directory) => {
+                self.desk.directory_failed(directory);
                 self.replicas.fail_directory(now, directory);
                 self.drain_replicas();
                 self.control_directory_failed(directory);
