@@ -318,7 +318,7 @@ impl LogStorage {
                 self.ops.plan(op, purpose);
             }
         }
-        let next = self.ops.next();
+        let next = self.ops.take_next();
         if let Some((_, op)) = &next {
             let repeatable =
                 matches!(op, FileOp::Write { .. } | FileOp::Create { .. } | FileOp::Rename { .. });

@@ -113,7 +113,7 @@ impl Jobs {
         let op = job.first.take().or_else(|| job.rest.pop_front()).expect("a finished job leaves the queue");
         self.again = job.purpose.waits_for_space().then(|| op.clone());
         self.ops.plan(op, ());
-        self.ops.next()
+        self.ops.take_next()
     }
 
     /// Takes a completion.

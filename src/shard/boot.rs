@@ -6,12 +6,15 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use uuid::Uuid;
+
 use super::file_ops::{self, OwnerDir};
 use super::log_dirs::{self, LogDirs};
-use crate::broker::{DirectoryFacts, FoundReplica};
+use crate::broker::{DirectoryFacts, FoundReplica, FoundReplicas, StoredOffsets};
 use crate::config::NodeConfig;
 use crate::controller::recovery::{Recovered, Recovery, Step};
 use crate::controller::storage::METADATA_DIRECTORY;
+use crate::log::PartitionMetadata;
 use crate::log::directory::{DirectoryState, LogDirEntry};
 
 /// What the log directories and the controller's log gave.
@@ -25,7 +28,9 @@ pub(super) struct Boot {
     /// Those that cannot be used.
     pub offline: Vec<u16>,
     pub facts: Vec<DirectoryFacts>,
-    pub found: BTreeMap<(String, i32), u16>,
+    /// What the checkpoint files say, by directory.
+    pub stored: Vec<StoredOffsets>,
+    pub found: FoundReplicas,
     pub cluster_id: String,
     pub boot_id: String,
     /// Raft id of this node on this disk.
@@ -86,11 +91,13 @@ pub(super) fn boot(config: &NodeConfig) -> Result<Boot, String> {
         fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_string();
     let LogDirs { paths: directories, log_directories, metadata, states, cluster_id, locks } =
         log_dirs::open(config, &boot_id)?;
-    let (mut facts, mut found, mut offline, mut raft_id) = (Vec::new(), BTreeMap::new(), Vec::new(), 0);
+    let (mut facts, mut stored, mut found) = (Vec::new(), Vec::new(), FoundReplicas::new());
+    let (mut offline, mut raft_id) = (Vec::new(), 0);
     for ((number, directory), state) in (0..).zip(&directories).zip(states) {
         let Some(state) = state else {
             offline.push(number);
             facts.push(DirectoryFacts::default());
+            stored.push(StoredOffsets::default());
             continue;
         };
         if number == metadata {
@@ -99,7 +106,15 @@ pub(super) fn boot(config: &NodeConfig) -> Result<Boot, String> {
         }
         if number < log_directories {
             remove_retired(directory, &state);
-            facts.push(facts_of(number, &state, &mut found));
+            facts.push(facts_of(&state));
+            for (replica, topic_id) in topic_ids(directory, &state) {
+                found.entry(replica).or_default().push((number, topic_id));
+            }
+            stored.push(StoredOffsets {
+                recovery_points: state.recovery_points,
+                log_starts: state.log_starts,
+                high_watermarks: state.high_watermarks,
+            });
         }
     }
     let metadata_path = directories.get(usize::from(metadata)).map_or(Path::new("."), PathBuf::as_path);
@@ -110,6 +125,7 @@ pub(super) fn boot(config: &NodeConfig) -> Result<Boot, String> {
         offline,
         directories,
         facts,
+        stored,
         found,
         cluster_id,
         boot_id,
@@ -128,7 +144,7 @@ fn remove_retired(directory: &Path, state: &DirectoryState) {
     }
 }
 
-fn facts_of(number: u16, state: &DirectoryState, found: &mut BTreeMap<(String, i32), u16>) -> DirectoryFacts {
+fn facts_of(state: &DirectoryState) -> DirectoryFacts {
     let mut facts = DirectoryFacts {
         clean: state.clean_shutdown.is_some(),
         same_boot: state.same_boot,
@@ -141,10 +157,36 @@ fn facts_of(number: u16, state: &DirectoryState, found: &mut BTreeMap<(String, i
             recovery_point: state.recovery_points.get(&key).copied().unwrap_or(0),
             log_start_offset: state.log_starts.get(&key).copied().unwrap_or(0),
         };
-        found.insert(key.clone(), number);
         facts.found.insert(key, replica);
     }
     facts
+}
+
+/// Which topic each replica of a log directory belongs to, by its `partition.metadata`. The files
+/// are read by many threads: there may be thousands, none of them in memory.
+fn topic_ids(directory: &Path, state: &DirectoryState) -> Vec<((String, i32), Option<Uuid>)> {
+    const PER_THREAD: usize = 64;
+    const THREADS_MAX: usize = 32;
+    let replicas: Vec<_> = state
+        .entries
+        .iter()
+        .filter_map(|(name, entry)| match entry {
+            LogDirEntry::Log { topic, partition } => Some((name, (topic.clone(), *partition))),
+            _ => None,
+        })
+        .collect();
+    let read = |(name, replica): &(&String, (String, i32))| {
+        let bytes = fs::read(directory.join(name).join("partition.metadata")).ok();
+        let metadata = bytes.and_then(|bytes| PartitionMetadata::parse(&bytes).ok());
+        (replica.clone(), metadata.map(|metadata| metadata.topic_id))
+    };
+    let share = replicas.len().div_ceil(THREADS_MAX).max(PER_THREAD);
+    std::thread::scope(|scope| {
+        let parts = replicas.chunks(share);
+        let threads: Vec<_> =
+            parts.map(|part| scope.spawn(move || part.iter().map(read).collect::<Vec<_>>())).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+    })
 }
 
 fn recover_controller(metadata_directory: &Path) -> Result<Recovered, String> {

@@ -151,7 +151,7 @@ impl Replicas {
             State::Removing(queue) => queue,
             _ => return,
         };
-        if let Some((ticket, op)) = queue.next() {
+        if let Some((ticket, op)) = queue.take_next() {
             self.count_operation(slot);
             self.outputs.push(Output::File(Owner::Replica(slot), ticket, op));
         }
