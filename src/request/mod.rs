@@ -28,6 +28,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::controller::ControllerAnswer;
 use crate::effect::ByteSpan;
+use crate::log::check::Budget;
 use crate::partition::{Answer, ReplyTo};
 use crate::wire::WireError;
 use crate::wire::api::ApiKey;
@@ -138,6 +139,25 @@ impl Work {
     pub fn timeout(&mut self, to: ReplyTo, scene: &mut Scene) {
         if let Self::Fetch(fetch) = self {
             fetch.timeout(to, scene);
+        }
+    }
+
+    /// Whether it still looks at what was sent; until it has, no later request of its connection starts.
+    pub fn is_checking(&self) -> bool {
+        matches!(self, Self::Produce(produce) if produce.is_checking())
+    }
+
+    /// Goes on looking at what was sent.
+    pub fn check_on(&mut self, to: ReplyTo, scene: &mut Scene, budget: &mut Budget) {
+        if let Self::Produce(produce) = self {
+            produce.check_on(to, scene, budget);
+        }
+    }
+
+    /// Gives up what a look at what was sent has reached: it will begin anew, and holds nothing until then.
+    pub fn rewind_check(&mut self) {
+        if let Self::Produce(produce) = self {
+            produce.rewind();
         }
     }
 

@@ -1,11 +1,15 @@
 //! Produce: the stateless check of each batch here, then one call per partition; the response
 //! leaves when every partition has kept or broken its promise.
+//!
+//! Partitions are checked strictly in request order, and no later request of the connection starts before the
+//! last check, so the order per connection and partition holds. A check that takes long goes on in later turns.
 
 use bytes::Bytes;
 use smallvec::SmallVec;
+use uuid::Uuid;
 
 use super::{Call, CloseReason, Outbox, Scene};
-use crate::log::check::{self, BatchRejection, BatchRules};
+use crate::log::check::{BatchRejection, BatchRules, Budget, Check};
 use crate::partition::{Acks, Answer, Op, ReplyTo};
 use crate::wire::header::RequestHeader;
 use crate::wire::produce::{ProducePartition, ProduceRequest};
@@ -16,9 +20,19 @@ use crate::wire::{ErrorCode, TopicRef};
 #[derive(Debug)]
 pub struct Produce {
     request: ProduceRequest,
-    /// One per partition, in request order.
+    acks: Acks,
+    deadline_ms: u64,
+    /// One per partition that was checked, in request order.
     parts: SmallVec<[Part; 1]>,
+    /// The check of the next partition, where it takes long.
+    checking: Option<Box<Checking>>,
     outstanding: usize,
+}
+
+#[derive(Debug)]
+struct Checking {
+    topic_id: Uuid,
+    check: Check,
 }
 
 #[derive(Debug)]
@@ -43,36 +57,72 @@ impl Produce {
         scene: &mut Scene,
     ) -> Result<Self, CloseReason> {
         let request = ProduceRequest::parse(body, header.version)?;
-        let mut produce = Self { parts: SmallVec::new(), outstanding: 0, request };
-        let refusal = refusal(&produce.request);
-        let acks = if produce.request.acks == -1 { Acks::All } else { Acks::Leader };
-        let timeout_ms = u64::try_from(produce.request.timeout_ms).unwrap_or(0);
+        let acks = if request.acks == -1 { Acks::All } else { Acks::Leader };
+        let timeout_ms = u64::try_from(request.timeout_ms).unwrap_or(0);
         let deadline_ms = scene.now.mono_ms.saturating_add(timeout_ms);
-        let Self { request, parts, outstanding } = &mut produce;
+        let mut produce =
+            Self { request, acks, deadline_ms, parts: SmallVec::new(), checking: None, outstanding: 0 };
+        produce.check_on(to, scene, &mut Budget::new(Budget::INLINE_NS));
+        // What the calls need of the body they hold themselves; names are read again from it
+        // when the response is encoded.
+        Ok(produce)
+    }
+
+    /// Whether there are partitions to check.
+    pub(super) fn is_checking(&self) -> bool {
+        self.parts.len() < self.request.counts().partitions as usize
+    }
+
+    /// Drops what a check that takes long has reached: it will begin anew.
+    pub(super) fn rewind(&mut self) {
+        self.checking = None;
+    }
+
+    /// Checks partitions until all are checked or the budget is spent.
+    pub(super) fn check_on(&mut self, to: ReplyTo, scene: &mut Scene, budget: &mut Budget) {
+        let Self { request, parts, outstanding, checking, .. } = self;
+        let (acks, deadline_ms) = (self.acks, self.deadline_ms);
+        let refusal = refusal(request);
+        let mut behind_us = parts.len();
         for topic in request.topics() {
-            for partition in topic.partitions {
-                let to = ReplyTo { part: parts.len() as u32, ..to };
-                let part = match refusal {
-                    Some(error) => Part::failed(error),
-                    None => {
-                        let index = partition.index;
-                        match check(topic.topic, partition, header.version, scene) {
-                            Ok((topic_id, batch)) => {
-                                let op = Op::Append { batch, acks, deadline_ms };
-                                scene.desk.calls.push(Call { topic_id, partition: index, to, op });
-                                *outstanding += 1;
-                                Part::Waiting
-                            }
-                            Err(part) => part,
+            let partitions = topic.partitions.len();
+            if behind_us >= partitions {
+                behind_us -= partitions;
+                continue;
+            }
+            for partition in topic.partitions.skip(std::mem::take(&mut behind_us)) {
+                let index = partition.index;
+                let begun = match (checking.take(), refusal) {
+                    (Some(checking), _) => Ok(*checking),
+                    (None, Some(error)) => Err(Part::failed(error)),
+                    (None, None) if budget.is_spent() => return,
+                    (None, None) => begin(topic.topic, partition, request.version(), scene),
+                };
+                let part = match begun {
+                    Err(part) => part,
+                    Ok(mut begun) => match begun.check.step(&mut scene.desk.codecs, budget) {
+                        None => return *checking = Some(Box::new(begun)),
+                        Some(Err(rejection)) => Part::Rejected(Box::new(rejection)),
+                        Some(Ok(batch)) if batch.info.is_transactional() => {
+                            Part::failed(ErrorCode::UnsupportedVersion)
                         }
-                    }
+                        Some(Ok(batch)) => {
+                            let to = ReplyTo { part: parts.len() as u32, ..to };
+                            let op = Op::Append { batch, acks, deadline_ms };
+                            scene.desk.calls.push(Call {
+                                topic_id: begun.topic_id,
+                                partition: index,
+                                to,
+                                op,
+                            });
+                            *outstanding += 1;
+                            Part::Waiting
+                        }
+                    },
                 };
                 parts.push(part);
             }
         }
-        // What the calls need of the body they hold themselves; names are read again from it
-        // when the response is encoded.
-        Ok(produce)
     }
 
     pub(super) fn answer(&mut self, part: u32, answer: Answer) {
@@ -93,7 +143,7 @@ impl Produce {
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.outstanding == 0
+        self.outstanding == 0 && !self.is_checking()
     }
 
     /// With acks=0 there is no response; an error then closes the connection, as the client has
@@ -127,12 +177,13 @@ fn refusal(request: &ProduceRequest) -> Option<ErrorCode> {
     (!(-1..=1).contains(&request.acks)).then_some(ErrorCode::InvalidRequiredAcks)
 }
 
-fn check(
+/// Begins the check of one partition's records by the rules of its topic.
+fn begin(
     topic: TopicRef,
     partition: ProducePartition,
     version: i16,
     scene: &Scene,
-) -> Result<(uuid::Uuid, check::CheckedBatch), Part> {
+) -> Result<Checking, Part> {
     let image = &scene.view.image;
     let (topic, missing) = match topic {
         TopicRef::Name(name) => (image.topic(name), ErrorCode::UnknownTopicOrPartition),
@@ -144,11 +195,9 @@ fn check(
     let config = config.ok_or(Part::failed(ErrorCode::UnknownTopicOrPartition))?;
     let rules = BatchRules::of(config, version);
     let records = partition.records.unwrap_or_default();
-    let batch = check::check(records, &rules, scene.now.wall_ms).map_err(|r| Part::Rejected(Box::new(r)))?;
-    if batch.info.is_transactional() {
-        return Err(Part::failed(ErrorCode::UnsupportedVersion));
-    }
-    Ok((topic.id, batch))
+    let check = Check::new(records, &rules, scene.now.wall_ms);
+    let check = check.map_err(|rejection| Part::Rejected(Box::new(rejection)))?;
+    Ok(Checking { topic_id: topic.id, check })
 }
 
 fn write_part(writer: &mut ProduceResponseWriter, index: i32, part: &Part) {
