@@ -8,13 +8,14 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use uuid::Uuid;
 
+use super::leader_hint::LeaderHints;
 use super::{Call, CloseReason, Outbox, Scene};
 use crate::log::check::{BatchRejection, BatchRules, Budget, Check};
 use crate::partition::{Acks, Answer, Op, ReplyTo};
 use crate::wire::header::RequestHeader;
 use crate::wire::produce::{ProducePartition, ProduceRequest};
 use crate::wire::produce_response::{ProducePartitionResponse, ProduceResponseWriter, RecordError};
-use crate::wire::{ErrorCode, TopicRef};
+use crate::wire::{CurrentLeader, ErrorCode, TopicRef};
 
 /// A produce request between its start and its response.
 #[derive(Debug)]
@@ -43,7 +44,14 @@ enum Part {
     Rejected(Box<BatchRejection>),
 }
 
+/// The first version whose answers tell where the leader is now.
+const VERSION_HINTS: i16 = 10;
+
 impl Part {
+    fn wants_hint(&self) -> bool {
+        matches!(self, Self::Failed { error: ErrorCode::NotLeaderOrFollower, .. })
+    }
+
     fn failed(error: ErrorCode) -> Self {
         Self::Failed { error, log_start_offset: -1 }
     }
@@ -136,7 +144,7 @@ impl Produce {
                 Part::Appended { base_offset, log_append_time_ms, log_start_offset }
             }
             Answer::Failed { error, log_start_offset } => Part::Failed { error, log_start_offset },
-            Answer::Read(_) | Answer::Offset { .. } | Answer::Fired => {
+            Answer::Read(_) | Answer::Offset { .. } | Answer::EpochEnd { .. } | Answer::Fired => {
                 Part::failed(ErrorCode::UnknownServerError)
             }
         };
@@ -148,7 +156,12 @@ impl Produce {
 
     /// With acks=0 there is no response; an error then closes the connection, as the client has
     /// no other way to learn of it.
-    pub(super) fn encode(self, header: &RequestHeader, outbox: &mut Outbox) -> Result<(), CloseReason> {
+    pub(super) fn encode(
+        self,
+        header: &RequestHeader,
+        outbox: &mut Outbox,
+        scene: &Scene,
+    ) -> Result<(), CloseReason> {
         if self.request.acks == 0 {
             let failed = |part: &Part| !matches!(part, Part::Appended { .. });
             return if self.parts.iter().any(failed) { Err(CloseReason::FailedWithoutAcks) } else { Ok(()) };
@@ -157,13 +170,16 @@ impl Produce {
         let (version, correlation_id) = (header.version, header.correlation_id);
         let mut writer = ProduceResponseWriter::new(outbox.buffer(), version, correlation_id, topics_count);
         let mut parts = self.parts.iter();
+        let mut hints = LeaderHints::default();
         for topic in self.request.topics() {
             writer.topic(topic.topic, topic.partitions.len() as u32);
             for (partition, part) in topic.partitions.zip(&mut parts) {
-                write_part(&mut writer, partition.index, part);
+                let current_leader = (part.wants_hint() && version >= VERSION_HINTS)
+                    .then(|| hints.current_leader(scene, topic.topic, partition.index));
+                write_part(&mut writer, partition.index, part, current_leader);
             }
         }
-        writer.finish(0, &[]);
+        writer.finish(0, &hints.endpoints(scene));
         Ok(())
     }
 }
@@ -200,7 +216,12 @@ fn begin(
     Ok(Checking { topic_id: topic.id, check })
 }
 
-fn write_part(writer: &mut ProduceResponseWriter, index: i32, part: &Part) {
+fn write_part(
+    writer: &mut ProduceResponseWriter,
+    index: i32,
+    part: &Part,
+    current_leader: Option<CurrentLeader>,
+) {
     match part {
         Part::Appended { base_offset, log_append_time_ms, log_start_offset } => {
             writer.partition(&ProducePartitionResponse {
@@ -216,7 +237,8 @@ fn write_part(writer: &mut ProduceResponseWriter, index: i32, part: &Part) {
         }
         Part::Failed { error, log_start_offset } => {
             let refused = ProducePartitionResponse::error(index, *error);
-            writer.partition(&ProducePartitionResponse { log_start_offset: *log_start_offset, ..refused });
+            let log_start_offset = *log_start_offset;
+            writer.partition(&ProducePartitionResponse { log_start_offset, current_leader, ..refused });
         }
         Part::Rejected(rejection) => {
             let errors = rejection.record_errors.iter().map(|(batch_index, message)| RecordError {
