@@ -22,6 +22,7 @@ import broker
 import install
 import matrix
 import tools
+import zstd
 
 COVERING_RECORDS = 20_000
 FULL_RECORDS = 200_000
@@ -113,8 +114,21 @@ def run_matrix(options, results: Results, folder: Path) -> None:
 
             if left:
                 with_broker(folder / f"matrix-of-{shards}-shards", shards, options, results, work)
+        run_zstd(options, results, folder, round_trip)
     finally:
         round_trip.close()
+
+
+def run_zstd(options, results: Results, folder: Path, round_trip: matrix.RoundTrip) -> None:
+    """The case of clients that know no zstd, on a broker of two shards."""
+    if options.only not in zstd.CASE or results.done_before(zstd.CASE):
+        return
+
+    def work(instance: broker.Broker) -> None:
+        start = time.monotonic()
+        results.add(zstd.CASE, zstd.check(instance.bootstrap, round_trip), time.monotonic() - start)
+
+    with_broker(folder / "zstd", 2, options, results, work)
 
 
 def run_tools(options, results: Results, folder: Path) -> None:

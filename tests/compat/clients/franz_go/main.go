@@ -89,7 +89,6 @@ func write(bootstrap, topic string, partitions int, codec, path, out string) err
 		kgo.ProducerLinger(5*time.Millisecond),
 		kgo.MaxBufferedRecords(bufferedMax),
 		kgo.MaxBufferedBytes(bufferedSize),
-		kgo.RecordDeliveryTimeout(2*time.Minute),
 	)
 	if err != nil {
 		return err
