@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::controller::{ControllerAnswer, ControllerRequest, ShardId};
 use crate::effect::{ByteSpan, FileOp, Ticket};
 use crate::log::Recovery;
@@ -34,6 +36,8 @@ pub struct Delivery {
 pub struct Progress {
     /// Which of the node's log directories.
     pub directory: u16,
+    /// The topic's id: an answer may be older than the topic's removal.
+    pub topic_id: Uuid,
     /// The topic's name.
     pub topic: Arc<str>,
     /// The partition's index.

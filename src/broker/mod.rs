@@ -20,8 +20,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use slab::Slab;
 
-pub use checkpoint::Checkpoints;
-pub use control::{ControlHost, ControlStart};
+pub use checkpoint::{Checkpoints, StoredOffsets};
+pub use control::{ControlHost, ControlStart, FoundReplicas};
 pub use message::{ConnectionKey, Delivery, Message, Output, Owner, Progress};
 pub use replicas::{DirectoryFacts, FoundReplica, Opened, Replicas};
 
@@ -187,15 +187,23 @@ impl Shard {
             return;
         };
         let door = self.node.door(listener);
-        let Some(connection) = self.connection(key) else { return };
+        let Some(connection) = self.connection(key).filter(|connection| !connection.closing) else { return };
         match connection.accept(frame, door) {
             Ok(()) => {
                 self.admitted_bytes += frame_bytes;
                 self.todo.push_back(Todo::Pump(key));
                 self.work(now);
             }
-            Err(reason) => self.outputs.push(Output::Close(key, reason)),
+            Err(reason) => self.close(key, reason),
         }
+    }
+
+    /// Has a connection closed for what it sent: nothing behind that can be trusted.
+    fn close(&mut self, key: ConnectionKey, reason: CloseReason) {
+        if let Some(connection) = self.connection(key) {
+            connection.closing = true;
+        }
+        self.outputs.push(Output::Close(key, reason));
     }
 
     /// A message of another shard has arrived.
@@ -227,6 +235,7 @@ impl Shard {
             }
             Message::Surveyed(progress, opening) => self.surveyed(from, (progress, opening), false),
             Message::DirectoryOffline(directory) => {
+                self.desk.directory_failed(directory);
                 self.replicas.fail_directory(now, directory);
                 self.drain_replicas();
                 self.control_directory_failed(directory);
@@ -246,7 +255,9 @@ impl Shard {
     /// A new view: partitions are opened, changed and retired until they agree with it.
     fn adopt(&mut self, now: Now, view: Arc<ClusterView>) {
         let version = view.version;
-        self.view = Arc::clone(&view);
+        let before = std::mem::replace(&mut self.view, Arc::clone(&view));
+        let removed = view.removed.iter().filter_map(|id| before.image.topic_by_id(*id));
+        self.replicas.outdate(removed.map(|topic| &topic.name));
         self.replicas.reconcile(now, &view);
         self.drain_replicas();
         self.applying = Some(version);
@@ -363,7 +374,7 @@ impl Shard {
                     }
                     Todo::Answer(to, answered) => self.answer(now, to, answered),
                     Todo::Pump(key) => self.pump(now, key),
-                    Todo::Control(to, request) => self.control(now, to, request),
+                    Todo::Control(to, request) => self.control(now, to, *request),
                     Todo::Local(message) => self.take_message(now, self.id, message),
                 }
             }
@@ -387,7 +398,9 @@ impl Shard {
     /// Starts what may start and encodes what is next on the wire, until neither goes on.
     fn pump(&mut self, now: Now, key: ConnectionKey) {
         loop {
-            let Some(connection) = self.connection(key) else { return };
+            let Some(connection) = self.connection(key).filter(|connection| !connection.closing) else {
+                return;
+            };
             let listener = connection.context.listener;
             if let Some((header, work, frame_bytes)) = connection.next_done() {
                 let mut outbox = std::mem::take(&mut connection.outbox);
@@ -400,7 +413,7 @@ impl Shard {
                     }
                 }
                 if let Err(reason) = encoded {
-                    return self.outputs.push(Output::Close(key, reason));
+                    return self.close(key, reason);
                 }
                 continue;
             }
@@ -412,7 +425,7 @@ impl Shard {
                         connection.run(number, work);
                     }
                 }
-                Err(reason) => return self.outputs.push(Output::Close(key, reason)),
+                Err(reason) => return self.close(key, reason),
             }
         }
     }

@@ -52,7 +52,7 @@ pub struct DirectoryFacts {
     pub clean: bool,
     /// The machine has not booted since: what was written is still there, synced or not.
     pub same_boot: bool,
-    /// Replicas by topic and partition, those of the cluster's topics only.
+    /// Replicas by topic and partition.
     pub found: BTreeMap<(String, i32), FoundReplica>,
 }
 
@@ -95,6 +95,8 @@ pub struct Replicas {
     shard: ShardId,
     node_id: i32,
     directories: Arc<[DirectoryFacts]>,
+    /// Names of topics that were removed since the start: what it found under them was theirs.
+    outdated: BTreeSet<Arc<str>>,
     slots: Slab<Slot>,
     by_partition: BTreeMap<(Uuid, i32), u32>,
     /// Slots that want the end of the turn.
@@ -121,6 +123,7 @@ impl Replicas {
             shard,
             node_id,
             directories,
+            outdated: BTreeSet::new(),
             slots: Slab::new(),
             by_partition: BTreeMap::new(),
             dirty: Vec::new(),
@@ -149,6 +152,20 @@ impl Replicas {
     /// How many replicas are being recovered.
     pub fn opening(&self) -> usize {
         self.slots.iter().filter(|(_, slot)| matches!(slot.state, State::Opening { .. })).count()
+    }
+
+    /// These topics are removed. A topic made again under the name of one gets none of its offsets;
+    /// a directory that is still there is looked at, since it may be no topic's any more.
+    pub(super) fn outdate<'a>(&mut self, names: impl Iterator<Item = &'a Arc<str>>) {
+        for name in names {
+            let first = (name.to_string(), i32::MIN);
+            let has = |facts: &DirectoryFacts| {
+                facts.found.range(&first..).next().is_some_and(|((topic, _), _)| **topic == **name)
+            };
+            if self.directories.iter().any(has) {
+                self.outdated.insert(Arc::clone(name));
+            }
+        }
     }
 
     /// Brings the replicas to what a view says of the topics it changed.
@@ -194,11 +211,12 @@ impl Replicas {
         let name = format!("{topic}-{partition}");
         let facts = self.directories.get(usize::from(directory));
         let found = facts.and_then(|facts| facts.found.get(&(topic.to_string(), partition)).copied());
+        let outdated = self.outdated.contains(&topic);
         let plan = facts.zip(found).map(|(facts, found)| RecoveryPlan {
-            clean: facts.clean,
+            clean: facts.clean && !outdated,
             same_boot: facts.same_boot,
-            recovery_point: found.recovery_point,
-            log_start_offset: found.log_start_offset,
+            recovery_point: if outdated { 0 } else { found.recovery_point },
+            log_start_offset: if outdated { 0 } else { found.log_start_offset },
             config: Arc::clone(config),
             wall_ms: now.wall_ms,
         });
@@ -434,9 +452,10 @@ impl Replicas {
         }
     }
 
-    /// How far each serving replica has got.
+    /// How far each serving replica has got; not those that wait for their deletion, whose names
+    /// may be others' by now.
     pub(super) fn progress(&self) -> Vec<Progress> {
-        self.slots.iter().filter_map(|(_, slot)| progress(slot)).collect()
+        self.by_partition.values().filter_map(|slot| progress(self.slots.get(*slot as usize)?)).collect()
     }
 
     pub(super) fn take_delivery(&mut self) -> Option<Delivery> {
@@ -506,6 +525,7 @@ fn progress(slot: &Slot) -> Option<Progress> {
     let log = partition.log();
     Some(Progress {
         directory: slot.directory,
+        topic_id: slot.topic_id,
         topic: Arc::clone(&slot.topic),
         partition: slot.partition,
         recovery_point: log.recovery_point(),

@@ -282,7 +282,7 @@ impl Controller {
     fn drain_raft(&mut self, out: &mut Vec<Output>) -> Result<(), String> {
         while let Some(work) = self.raft.ready() {
             for entry in &work.committed {
-                self.apply_entry(entry)?;
+                self.apply_entry(entry, out)?;
             }
             self.publish(out);
             if !self.storage.append(work.number, work.hard_state, work.entries, work.must_sync) {
@@ -292,9 +292,14 @@ impl Controller {
         Ok(())
     }
 
-    fn apply_entry(&mut self, entry: &Entry) -> Result<(), String> {
+    fn apply_entry(&mut self, entry: &Entry, out: &mut Vec<Output>) -> Result<(), String> {
         assert_eq!(entry.index, self.applied_index + 1, "entries are applied in order, each once");
-        for record in Record::decode_all(&entry.data).map_err(|e| format!("entry {}: {e}", entry.index))? {
+        let records = Record::decode_all(&entry.data).map_err(|e| format!("entry {}: {e}", entry.index))?;
+        if self.published.is_some() && records.iter().any(|record| self.builder.reuses_name(record)) {
+            // The name's last owner goes with one Image and the next one comes with another.
+            self.publish(out);
+        }
+        for record in records {
             self.builder.apply(&record).map_err(|e| format!("entry {}: {e}", entry.index))?;
         }
         self.applied_index = entry.index;
@@ -302,8 +307,14 @@ impl Controller {
         Ok(())
     }
 
-    /// Publishes what was applied, then releases the answers that waited for it.
+    /// Publishes what was applied, then releases the answers that waited for it. Nothing before an
+    /// entry of this term is applied: only then is everything that was committed before. An older
+    /// Image may have a topic that was deleted and made again, whose new directory would be taken
+    /// for another topic's and be removed.
     fn publish(&mut self, out: &mut Vec<Output>) {
+        if self.published.is_none() && self.applied_term != self.raft.status().term {
+            return;
+        }
         if self.published.unwrap_or(0) < self.applied_index {
             let (image, delta) = self.builder.publish(self.applied_index);
             self.published = Some(self.applied_index);

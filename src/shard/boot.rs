@@ -10,7 +10,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use uuid::Uuid;
 
 use super::file_ops::{self, OwnerDir};
-use crate::broker::{DirectoryFacts, FoundReplica};
+use crate::broker::{DirectoryFacts, FoundReplica, FoundReplicas, StoredOffsets};
 use crate::config::NodeConfig;
 use crate::controller::recovery::{Recovered, Recovery, Step};
 use crate::controller::storage::METADATA_DIRECTORY;
@@ -18,7 +18,7 @@ use crate::log::checkpoint::MetaProperties;
 use crate::log::directory::{
     DirectoryPlan, DirectoryStart, DirectoryState, DirectoryStep, LogDirEntry, META_PROPERTIES,
 };
-use crate::log::encode_uuid;
+use crate::log::{PartitionMetadata, encode_uuid};
 
 /// What the log directories and the controller's log gave.
 pub(super) struct Boot {
@@ -29,7 +29,9 @@ pub(super) struct Boot {
     /// Where the controller's log is.
     pub metadata_directory: u16,
     pub facts: Vec<DirectoryFacts>,
-    pub found: BTreeMap<(String, i32), u16>,
+    /// What the checkpoint files say, by directory.
+    pub stored: Vec<StoredOffsets>,
+    pub found: FoundReplicas,
     pub cluster_id: String,
     pub boot_id: String,
     /// Raft id of this node on this disk.
@@ -95,7 +97,7 @@ pub(super) fn boot(config: &NodeConfig) -> Result<Boot, String> {
         fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_string();
     let locks = directories.iter().map(|dir| prepare(dir)).collect::<Result<Vec<_>, _>>()?;
     let cluster_id = known_cluster_id(&directories)?.unwrap_or_else(|| encode_uuid(Uuid::new_v4()));
-    let (mut facts, mut found, mut raft_id) = (Vec::new(), BTreeMap::new(), 0);
+    let (mut facts, mut stored, mut found, mut raft_id) = (Vec::new(), Vec::new(), FoundReplicas::new(), 0);
     for (number, directory) in directories.iter().enumerate() {
         let plan = DirectoryPlan {
             cluster_id: cluster_id.clone(),
@@ -111,7 +113,15 @@ pub(super) fn boot(config: &NodeConfig) -> Result<Boot, String> {
         }
         if number < config.log_dirs.len() {
             remove_retired(directory, &state);
-            facts.push(facts_of(number as u16, &state, &mut found));
+            facts.push(facts_of(&state));
+            for (replica, topic_id) in topic_ids(directory, &state) {
+                found.entry(replica).or_default().push((number as u16, topic_id));
+            }
+            stored.push(StoredOffsets {
+                recovery_points: state.recovery_points,
+                log_starts: state.log_starts,
+                high_watermarks: state.high_watermarks,
+            });
         }
     }
     let controller = recover_controller(directories.get(metadata).map_or(Path::new("."), PathBuf::as_path))?;
@@ -120,6 +130,7 @@ pub(super) fn boot(config: &NodeConfig) -> Result<Boot, String> {
         metadata_directory: metadata as u16,
         directories,
         facts,
+        stored,
         found,
         cluster_id,
         boot_id,
@@ -198,7 +209,7 @@ fn remove_retired(directory: &Path, state: &DirectoryState) {
     }
 }
 
-fn facts_of(number: u16, state: &DirectoryState, found: &mut BTreeMap<(String, i32), u16>) -> DirectoryFacts {
+fn facts_of(state: &DirectoryState) -> DirectoryFacts {
     let mut facts = DirectoryFacts {
         clean: state.clean_shutdown.is_some(),
         same_boot: state.same_boot,
@@ -211,10 +222,36 @@ fn facts_of(number: u16, state: &DirectoryState, found: &mut BTreeMap<(String, i
             recovery_point: state.recovery_points.get(&key).copied().unwrap_or(0),
             log_start_offset: state.log_starts.get(&key).copied().unwrap_or(0),
         };
-        found.insert(key.clone(), number);
         facts.found.insert(key, replica);
     }
     facts
+}
+
+/// Which topic each replica of a log directory belongs to, by its `partition.metadata`. The files
+/// are read by many threads: there may be thousands, none of them in memory.
+fn topic_ids(directory: &Path, state: &DirectoryState) -> Vec<((String, i32), Option<Uuid>)> {
+    const PER_THREAD: usize = 64;
+    const THREADS_MAX: usize = 32;
+    let replicas: Vec<_> = state
+        .entries
+        .iter()
+        .filter_map(|(name, entry)| match entry {
+            LogDirEntry::Log { topic, partition } => Some((name, (topic.clone(), *partition))),
+            _ => None,
+        })
+        .collect();
+    let read = |(name, replica): &(&String, (String, i32))| {
+        let bytes = fs::read(directory.join(name).join("partition.metadata")).ok();
+        let metadata = bytes.and_then(|bytes| PartitionMetadata::parse(&bytes).ok());
+        (replica.clone(), metadata.map(|metadata| metadata.topic_id))
+    };
+    let share = replicas.len().div_ceil(THREADS_MAX).max(PER_THREAD);
+    std::thread::scope(|scope| {
+        let parts = replicas.chunks(share);
+        let threads: Vec<_> =
+            parts.map(|part| scope.spawn(move || part.iter().map(read).collect::<Vec<_>>())).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+    })
 }
 
 fn recover_controller(metadata_directory: &Path) -> Result<Recovered, String> {

@@ -286,7 +286,7 @@ fn control_start(
         incarnation: uuid::Uuid::new_v4(),
         listeners,
         metadata_directory: boot.metadata_directory,
-        checkpoints: Checkpoints::new(boot.log_directories, boot.boot_id.clone(), config),
+        checkpoints: Checkpoints::new(boot.stored.clone(), boot.boot_id.clone(), config),
     })
 }
 

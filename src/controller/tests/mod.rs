@@ -1,6 +1,7 @@
 //! Scenarios of the whole controller on a simulated directory: requests and answers, crashes, repeated seeds.
 
 mod crash;
+mod partitions;
 mod placed;
 mod replay;
 mod scenarios;
@@ -134,6 +135,8 @@ struct Node {
     disk: Disk,
     pending: VecDeque<(Ticket, FileOp)>,
     image: Arc<Image>,
+    images: Vec<Arc<Image>>,
+    published: Vec<ImageDelta>,
     answers: Vec<(u64, ControllerAnswer)>,
     trace: Vec<String>,
 }
@@ -147,6 +150,8 @@ impl Node {
             disk,
             pending: VecDeque::new(),
             image: Arc::default(),
+            images: Vec::new(),
+            published: Vec::new(),
             answers: Vec::new(),
             trace: Vec::new(),
         };
@@ -161,7 +166,11 @@ impl Node {
             self.trace.push(format!("{output:?}"));
             match output {
                 Output::File(ticket, op) => self.pending.push_back((ticket, op)),
-                Output::Publish(image, _) => self.image = image,
+                Output::Publish(image, delta) => {
+                    self.images.push(Arc::clone(&image));
+                    self.published.push(delta);
+                    self.image = image;
+                }
                 Output::Answer { token, version, answer } => {
                     assert!(version <= self.image.version(), "an answer never outruns the Image");
                     self.answers.push((token, answer));
