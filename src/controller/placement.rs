@@ -125,6 +125,8 @@ pub struct ShardPlacement {
     shard_loads: Vec<u32>,
     eligible_first: usize,
     directory_loads: Vec<u32>,
+    /// Log directories that get nothing new.
+    failed: Vec<u16>,
     map: ShardMap,
 }
 
@@ -137,8 +139,14 @@ impl ShardPlacement {
             shard_loads: vec![0; usize::from(shards)],
             eligible_first: usize::from(shards >= SHARD_0_RESTS_FROM),
             directory_loads: vec![0; usize::from(directories)],
+            failed: Vec::new(),
             map: ShardMap::default(),
         }
+    }
+
+    /// The log directory failed: replicas that it holds stay, new ones go to others.
+    pub fn fail_directory(&mut self, directory: u16) {
+        self.failed.push(directory);
     }
 
     /// Follows the Image to its next version. `found` says in which log directory a replica was found at start: it
@@ -208,6 +216,9 @@ impl ShardPlacement {
     fn take(&mut self, shard: usize, found: Option<u16>) -> Place {
         let fewest = || {
             let loads = self.directory_loads.iter().enumerate();
+            let works =
+                |directory: &usize| !self.failed.iter().any(|failed| usize::from(*failed) == *directory);
+            let loads = loads.filter(|(directory, _)| works(directory));
             loads.min_by_key(|(_, load)| **load).map_or(0, |(directory, _)| directory)
         };
         let directory =

@@ -5,19 +5,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidemill::broker::{Checkpoints, ControlHost, ControlStart, DirectoryFacts, FoundReplica, Shard};
+use tidemill::broker::{
+    Checkpoints, ControlHost, ControlStart, DirectoryFacts, FoundReplica, FoundReplicas, Shard, StoredOffsets,
+};
 use tidemill::config::{NodeConfig, TimestampType, validate_topic_config};
 use tidemill::controller::recovery::{Recovery, Step};
 use tidemill::controller::storage::METADATA_DIRECTORY;
 use tidemill::controller::{
     Controller, ControllerConfig, Endpoint, Image, ShardId, ShardMap, ShardPlacement,
 };
-use tidemill::effect::FileOp;
+use tidemill::effect::{FileDone, FileOp, Stem};
+use tidemill::log::PartitionMetadata;
 use tidemill::log::directory::{DirectoryPlan, DirectoryStart, DirectoryState, DirectoryStep, LogDirEntry};
 use tidemill::request::{ClusterView, Node};
 use uuid::Uuid;
 
 use crate::disk::Disk;
+use crate::history::Place;
 use crate::plan::Plan;
 
 /// Why a start did not come through.
@@ -32,8 +36,8 @@ pub enum Failed {
 /// The node's configuration in a run.
 pub fn config(plan: &Plan) -> NodeConfig {
     let mut config = NodeConfig {
-        log_flush_offset_checkpoint_interval_ms: 700,
-        high_watermark_checkpoint_interval_ms: 700,
+        log_flush_offset_checkpoint_interval_ms: plan.checkpoint_ms,
+        high_watermark_checkpoint_interval_ms: plan.checkpoint_ms,
         ..NodeConfig::default()
     };
     let topics = &mut config.topic_defaults;
@@ -72,6 +76,7 @@ pub fn boot(
     boot_id: &str,
     crash_after: Option<u64>,
     random: &mut fastrand::Rng,
+    synced: &BTreeMap<Place, i64>,
 ) -> Result<Vec<Shard>, Failed> {
     let config = config(plan);
     let mut hands = Hands { disk, random, left: crash_after };
@@ -88,9 +93,24 @@ pub fn boot(
             drop(hands.run(name, &FileOp::DeleteDir)?);
         }
     }
-    let mut found = BTreeMap::new();
-    let facts = facts_of(&state, &mut found);
-    let stored = recover_controller(&mut hands)?;
+    let mut found = FoundReplicas::new();
+    let facts = facts_of(&state);
+    for ((topic, partition), replica) in &facts.found {
+        let topic_id = topic_id_of(&mut hands, &format!("{topic}-{partition}"))?;
+        let claimed = topic_id.map(|id| synced.get(&(id, *partition)).copied().unwrap_or(0));
+        assert!(
+            claimed.is_none_or(|claimed| replica.recovery_point <= claimed),
+            "checkpoint: {topic}-{partition} of {topic_id:?} is called synced up to {}, and never was beyond {claimed:?}",
+            replica.recovery_point
+        );
+        found.entry((topic.clone(), *partition)).or_default().push((0, topic_id));
+    }
+    let stored = StoredOffsets {
+        recovery_points: state.recovery_points,
+        log_starts: state.log_starts,
+        high_watermarks: state.high_watermarks,
+    };
+    let recovered = recover_controller(&mut hands)?;
     let raft_id = state.directory_id.as_u64_pair().1 | 1;
     let controller = ControllerConfig {
         raft_id,
@@ -105,7 +125,7 @@ pub fn boot(
         seed: hands.random.u64(..),
     };
     let start = ControlStart {
-        controller: Controller::new(controller, stored).map_err(Failed::Refused)?,
+        controller: Controller::new(controller, recovered).map_err(Failed::Refused)?,
         placement: ShardPlacement::new(config.node_id, plan.shards, 1),
         found,
         incarnation: Uuid::from_u128(hands.random.u128(..)),
@@ -116,7 +136,7 @@ pub fn boot(
             security_protocol: 0,
         }],
         metadata_directory: 0,
-        checkpoints: Checkpoints::new(1, boot_id.to_string(), &config),
+        checkpoints: Checkpoints::new(vec![stored], boot_id.to_string(), &config),
     };
     let node = Arc::new(Node { cluster_id: "simulated".into(), shard_count: plan.shards, config });
     let view = Arc::new(ClusterView {
@@ -153,7 +173,16 @@ fn open_directory(hands: &mut Hands, config: &NodeConfig, boot_id: &str) -> Resu
     }
 }
 
-fn facts_of(state: &DirectoryState, found: &mut BTreeMap<(String, i32), u16>) -> DirectoryFacts {
+/// Which topic a replica's directory belongs to.
+fn topic_id_of(hands: &mut Hands, name: &str) -> Result<Option<Uuid>, Failed> {
+    let file = Stem::Named("partition.metadata").into();
+    match hands.run(name, &FileOp::Read { file, position: 0, length: 4096 })? {
+        Ok(FileDone::Bytes(bytes)) => Ok(PartitionMetadata::parse(&bytes).ok().map(|found| found.topic_id)),
+        _ => Ok(None),
+    }
+}
+
+fn facts_of(state: &DirectoryState) -> DirectoryFacts {
     let mut facts = DirectoryFacts {
         clean: state.clean_shutdown.is_some(),
         same_boot: state.same_boot,
@@ -166,7 +195,6 @@ fn facts_of(state: &DirectoryState, found: &mut BTreeMap<(String, i32), u16>) ->
             recovery_point: state.recovery_points.get(&key).copied().unwrap_or(0),
             log_start_offset: state.log_starts.get(&key).copied().unwrap_or(0),
         };
-        found.insert(key.clone(), 0);
         facts.found.insert(key, replica);
     }
     facts

@@ -118,7 +118,8 @@ fn planted_bugs_are_found() {
     use tidemill::planted::{Bug, plant};
 
     quiet();
-    for bug in [Bug::ReplyBeforeWrite, Bug::StateAfterFailedAppend, Bug::TornBatch] {
+    let bugs = [Bug::ReplyBeforeWrite, Bug::StateAfterFailedAppend, Bug::TornBatch, Bug::OutlivingCheckpoint];
+    for bug in bugs {
         plant(Some(bug));
         let found = (1..=SEEDS).find_map(|seed| run(seed, false).err().map(|(violated, _)| (seed, violated)));
         plant(None);

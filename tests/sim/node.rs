@@ -326,7 +326,7 @@ impl World {
                 assert!(allowed, "the log directory is offline though no device failed");
                 node.offline = true;
                 let us = self.random.faults.u64(10_000..1_500_000);
-                self.after(us, Event::Crash { incarnation: self.incarnation });
+                self.after(us, Event::Crash { incarnation: self.incarnation, power: false });
             }
             Output::Closed => {}
             Output::Finished => node.finished = true,
@@ -547,13 +547,17 @@ impl World {
         }
     }
 
-    fn check_invariants(&self, node: &Node, shard: usize) {
+    fn check_invariants(&mut self, node: &Node, shard: usize) {
         let host = &node.hosts[shard];
-        for owner in host.owners.keys() {
+        for (owner, (_, index)) in &host.owners {
             let Owner::Replica(slot) = owner else { continue };
             if let Some(partition) = host.core.replicas().partition(*slot) {
                 partition.check_invariants();
-                partition.log().check_invariants();
+                let log = partition.log();
+                log.check_invariants();
+                let synced = self.synced.entry((log.topic_id(), *index)).or_default();
+                // A clean stop makes everything durable and closes the log in one step.
+                *synced = if node.stopping { log.written_end() } else { log.durable_end() }.max(*synced);
             }
         }
     }

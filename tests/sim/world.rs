@@ -12,7 +12,7 @@ use crate::boot::{self, Failed};
 use crate::client::{Action, Client, Stage};
 use crate::consumer::Consumer;
 use crate::disk::Disk;
-use crate::history::{History, Kind};
+use crate::history::{History, Kind, Place};
 use crate::node::{Arrived, Node};
 use crate::plan::Plan;
 use crate::producer::Producer;
@@ -38,8 +38,8 @@ pub enum Event {
     Wake { client: usize },
     /// The broker is started.
     Boot,
-    /// The broker dies, if it is still the same process.
-    Crash { incarnation: u64 },
+    /// The broker dies, if it is still the same process, perhaps because the power does.
+    Crash { incarnation: u64, power: bool },
     /// Time for a crash.
     CrashDue,
     /// Time for a client to lose its connection.
@@ -59,6 +59,8 @@ enum Phase {
     Faulty,
     /// They do not any more; everyone finishes.
     Calm,
+    /// What was sent without waiting for an answer arrives.
+    Settling { until_us: u64 },
     /// Everything is read.
     Audit,
     /// The connections are closed: nothing may be left of them.
@@ -120,6 +122,8 @@ pub struct World {
     phase: Phase,
     calm_since_us: u64,
     pub crashes: u64,
+    /// How far each replica ever claimed to be synced.
+    pub synced: BTreeMap<Place, i64>,
 }
 
 impl World {
@@ -128,7 +132,7 @@ impl World {
         let stream =
             |number: u64| fastrand::Rng::with_seed(plan.seed.wrapping_mul(0x9e37_79b9) ^ number << 56);
         let stable = plan.topics.iter().map(|(partitions, flushed)| (*partitions, *flushed, false));
-        let churning = (0..plan.churn_topics).map(|number| (2, number == 0, true));
+        let churning = (0..plan.churn_topics).map(|number| (2, number == 1, true));
         let topics: Vec<(i32, bool, bool)> = stable.chain(churning).collect();
         let name = |(at, topic): (usize, &(i32, bool, bool))| {
             if topic.2 { format!("churn-{at}") } else { format!("t{at}") }
@@ -161,9 +165,10 @@ impl World {
             phase: Phase::Faulty,
             calm_since_us: 0,
             crashes: 0,
+            synced: BTreeMap::new(),
             plan,
         };
-        world.seat(Box::new(Admin::new(&topics)));
+        world.seat(Box::new(Admin::new(&topics, world.plan.quick_churn)));
         world.seat_clients(&topics);
         world.at(0, Event::Boot);
         world.at(world.plan.faulty_ms * 1000, Event::Look);
@@ -184,9 +189,11 @@ impl World {
         ];
         for (kind, count) in kinds {
             for _ in 0..count {
-                let from = if kind == Kind::Idempotent { &stable } else { &all };
+                let only_stable = kind == Kind::Idempotent && !plan.idempotent_churn;
+                let from = if only_stable { &stable } else { &all };
                 let targets = self.some_of(from);
-                let producer = self.with_stage(|stage| Producer::new(kind, targets, plan.records, stage));
+                let work = (plan.records, plan.pace);
+                let producer = self.with_stage(|stage| Producer::new(kind, targets, work, stage));
                 self.seat(Box::new(producer));
             }
         }
@@ -274,7 +281,9 @@ impl World {
             Event::Opened { client, connection } => self.opened(client, connection),
             Event::Wake { client } => self.step(client, |client, stage| client.wake(stage)),
             Event::Boot => self.boot(),
-            Event::Crash { incarnation } if incarnation == self.incarnation => self.crash(false),
+            Event::Crash { incarnation, power } if incarnation == self.incarnation => {
+                self.crash(power && !self.is_calm());
+            }
             Event::Crash { .. } => {}
             Event::CrashDue if !self.is_calm() => {
                 self.crash_or_stop();
@@ -309,7 +318,8 @@ impl World {
                 self.full_until_us = 0;
                 self.trace.note(self.now_us, 21, [0, 0], || "faults are over".into());
             }
-            Phase::Calm if done => {
+            Phase::Calm if done => self.phase = Phase::Settling { until_us: self.now_us + 2_000_000 },
+            Phase::Settling { until_us } if until_us <= self.now_us => {
                 self.phase = Phase::Audit;
                 self.seat(Box::new(Auditor::new()));
             }
@@ -348,7 +358,8 @@ impl World {
             (!self.is_calm() && self.random.faults.u8(0..6) == 0).then(|| self.random.faults.u64(0..60));
         let boot_id = format!("boot-{}", self.boot_number);
         self.incarnation += 1;
-        let shards = boot::boot(&self.plan, &mut self.disk, &boot_id, crash_after, &mut self.random.disk);
+        let random = &mut self.random.disk;
+        let shards = boot::boot(&self.plan, &mut self.disk, &boot_id, crash_after, random, &self.synced);
         match shards {
             Ok(shards) => {
                 self.trace.note(self.now_us, 22, [self.incarnation, 0], || format!("start ({boot_id})"));
@@ -367,7 +378,7 @@ impl World {
     }
 
     /// Everything not synced is at stake. `durable` says what the replicas claimed.
-    fn cut_power(&mut self, durable: &[(crate::history::Place, i64)]) {
+    fn cut_power(&mut self, durable: &[(Place, i64)]) {
         self.disk.cut_power(self.plan.cut, &mut self.random.disk);
         self.history.crashed(durable, true);
         self.power_was_cut = true;
@@ -532,6 +543,11 @@ impl World {
                 let at_us = self.connections.get(&id).map_or(0, |connection| connection.to_server_at_us);
                 self.at(at_us, Event::ToServer { connection: id, bytes: None });
             }
+            Action::CutPower { after_us } if self.plan.power_cuts > 0.0 && !self.is_calm() => {
+                let incarnation = self.incarnation;
+                self.after(after_us, Event::Crash { incarnation, power: true });
+            }
+            Action::CutPower { .. } => {}
             Action::WakeAt(at_us) => self.at(at_us, Event::Wake { client }),
         }
     }
