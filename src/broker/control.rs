@@ -186,6 +186,7 @@ impl Shard {
     pub(super) fn control_directory_failed(&mut self, directory: u16) {
         if let Some(control) = &mut self.control {
             control.start.checkpoints.fail(directory);
+            control.start.placement.fail_directory(directory);
         }
         self.publish_next();
     }
