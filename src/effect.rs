@@ -302,7 +302,7 @@ impl<P> OpQueue<P> {
     }
 
     /// The next operation to emit, if none is in flight.
-    pub fn next(&mut self) -> Option<(Ticket, FileOp)> {
+    pub fn take_next(&mut self) -> Option<(Ticket, FileOp)> {
         if self.in_flight.is_some() {
             return None;
         }
@@ -347,12 +347,12 @@ mod tests {
         let mut queue = OpQueue::default();
         queue.plan(FileOp::MakeDir, 'a');
         queue.plan(FileOp::SyncParent, 'b');
-        let (first, op) = queue.next().unwrap();
+        let (first, op) = queue.take_next().unwrap();
         assert_eq!(op, FileOp::MakeDir);
-        assert!(queue.next().is_none());
+        assert!(queue.take_next().is_none());
         assert_eq!(queue.complete(Ticket(99)), None);
         assert_eq!(queue.complete(first), Some('a'));
         assert_eq!(queue.complete(first), None);
-        assert_eq!(queue.next().unwrap().1, FileOp::SyncParent);
+        assert_eq!(queue.take_next().unwrap().1, FileOp::SyncParent);
     }
 }

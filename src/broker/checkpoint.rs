@@ -240,7 +240,7 @@ impl Checkpoints {
 
     fn emit(&mut self, outputs: &mut Vec<Output>) {
         for (number, directory) in (0..).zip(&mut self.directories) {
-            if let Some((ticket, op)) = directory.queue.next() {
+            if let Some((ticket, op)) = directory.queue.take_next() {
                 outputs.push(Output::File(Owner::Directory(number), ticket, op));
             }
         }

@@ -157,12 +157,12 @@ impl ControlHost {
 
 impl Shard {
     /// A request for the controller, which is on this shard.
-    pub(super) fn control(&mut self, now: Now, to: ReplyTo, request: Box<ControllerRequest>) {
+    pub(super) fn control(&mut self, now: Now, to: ReplyTo, request: ControllerRequest) {
         let Some(control) = &mut self.control else { return };
         let token = control.token_next;
         control.token_next += 1;
         control.waiting.insert(token, to);
-        control.inputs.push_back(controller::Input::Request { token, request: *request });
+        control.inputs.push_back(controller::Input::Request { token, request });
         self.run_control(now);
     }
 

@@ -187,15 +187,23 @@ impl Shard {
             return;
         };
         let door = self.node.door(listener);
-        let Some(connection) = self.connection(key) else { return };
+        let Some(connection) = self.connection(key).filter(|connection| !connection.closing) else { return };
         match connection.accept(frame, door) {
             Ok(()) => {
                 self.admitted_bytes += frame_bytes;
                 self.todo.push_back(Todo::Pump(key));
                 self.work(now);
             }
-            Err(reason) => self.outputs.push(Output::Close(key, reason)),
+            Err(reason) => self.close(key, reason),
         }
+    }
+
+    /// Has a connection closed for what it sent: nothing behind that can be trusted.
+    fn close(&mut self, key: ConnectionKey, reason: CloseReason) {
+        if let Some(connection) = self.connection(key) {
+            connection.closing = true;
+        }
+        self.outputs.push(Output::Close(key, reason));
     }
 
     /// A message of another shard has arrived.
@@ -227,6 +235,7 @@ impl Shard {
             }
             Message::Surveyed(progress, opening) => self.surveyed(from, (progress, opening), false),
             Message::DirectoryOffline(directory) => {
+                self.desk.directory_failed(directory);
                 self.replicas.fail_directory(now, directory);
                 self.drain_replicas();
                 self.control_directory_failed(directory);
@@ -365,7 +374,7 @@ impl Shard {
                     }
                     Todo::Answer(to, answered) => self.answer(now, to, answered),
                     Todo::Pump(key) => self.pump(now, key),
-                    Todo::Control(to, request) => self.control(now, to, request),
+                    Todo::Control(to, request) => self.control(now, to, *request),
                     Todo::Local(message) => self.take_message(now, self.id, message),
                 }
             }
@@ -389,7 +398,7 @@ impl Shard {
     /// Starts what may start and encodes what is next on the wire, until neither goes on.
     fn pump(&mut self, now: Now, key: ConnectionKey) {
         loop {
-            let Some(connection) = self.connection(key) else { return };
+            let Some(connection) = self.connection(key).filter(|connection| !connection.closing) else { return };
             let listener = connection.context.listener;
             if let Some((header, work, frame_bytes)) = connection.next_done() {
                 let mut outbox = std::mem::take(&mut connection.outbox);
@@ -402,7 +411,7 @@ impl Shard {
                     }
                 }
                 if let Err(reason) = encoded {
-                    return self.outputs.push(Output::Close(key, reason));
+                    return self.close(key, reason);
                 }
                 continue;
             }
@@ -414,7 +423,7 @@ impl Shard {
                         connection.run(number, work);
                     }
                 }
-                Err(reason) => return self.outputs.push(Output::Close(key, reason)),
+                Err(reason) => return self.close(key, reason),
             }
         }
     }

@@ -308,7 +308,7 @@ impl LogStorage {
                 self.ops.plan(op, purpose);
             }
         }
-        self.ops.next()
+        self.ops.take_next()
     }
 
     fn plan_frame(&mut self, number: u64) {

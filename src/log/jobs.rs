@@ -100,7 +100,7 @@ impl Jobs {
         let job = self.jobs.front_mut()?;
         let op = job.first.take().or_else(|| job.rest.pop_front()).expect("a finished job leaves the queue");
         self.ops.plan(op, ());
-        self.ops.next()
+        self.ops.take_next()
     }
 
     /// Takes a completion.

@@ -40,7 +40,7 @@ use uuid::Uuid;
 
 pub use append::Appended;
 pub use checkpoint::{CheckpointError, PartitionMetadata, encode_uuid, parse_uuid};
-pub use epoch::{EpochCache, EpochEntry, EpochUndo, LEADER_EPOCH_CHECKPOINT};
+pub use epoch::{EpochCache, EpochEntry, EpochUndo, LEADER_EPOCH_CHECKPOINT, UNDEFINED as EPOCH_UNDEFINED};
 pub use lookup::{Found, Lookup, LookupStep, Query, Span};
 pub use recovery::{Quarantine, Recovered, Recovery, RecoveryError, RecoveryPlan, RecoveryStep};
 pub use segment::Segment;

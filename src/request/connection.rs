@@ -49,6 +49,8 @@ pub struct Connection {
     pub outbox: Outbox,
     /// The shell has been told to send it.
     pub flush_asked: bool,
+    /// The shell has been told to close it: no frame behind the reason is taken, started or answered.
+    pub closing: bool,
     /// The client's name, kept apart from the frames so that a parked request holds none.
     client_id: Option<StrBytes>,
     exchanges: VecDeque<Exchange>,
@@ -64,6 +66,7 @@ impl Connection {
             context,
             outbox: Outbox::default(),
             flush_asked: false,
+            closing: false,
             client_id: None,
             exchanges: VecDeque::new(),
             number_first: 0,

@@ -86,7 +86,7 @@ impl Produce {
                 Part::Appended { base_offset, log_append_time_ms, log_start_offset }
             }
             Answer::Failed { error, log_start_offset } => Part::Failed { error, log_start_offset },
-            Answer::Read(_) | Answer::Offset { .. } | Answer::Fired => {
+            Answer::Read(_) | Answer::Offset { .. } | Answer::EpochEnd { .. } | Answer::Fired => {
                 Part::failed(ErrorCode::UnknownServerError)
             }
         };

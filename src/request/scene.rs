@@ -101,13 +101,36 @@ pub struct Desk {
     pub controls: Vec<(ReplyTo, ControllerRequest)>,
     /// Deadlines.
     pub timers: Vec<Timer>,
+    /// Log directories of this node that failed, by index.
+    failed_directories: Vec<u16>,
 }
 
 impl Desk {
     /// An empty one, with the sessions given.
     pub fn new(sessions: FetchSessions) -> Self {
         let producer_ids = ProducerIds::default();
-        Self { sessions, producer_ids, calls: Vec::new(), controls: Vec::new(), timers: Vec::new() }
+        Self {
+            sessions,
+            producer_ids,
+            calls: Vec::new(),
+            controls: Vec::new(),
+            timers: Vec::new(),
+            failed_directories: Vec::new(),
+        }
+    }
+
+    /// A log directory of this node failed: its replicas are told as offline from now on.
+    pub fn directory_failed(&mut self, directory: u16) {
+        if !self.failed_directories.contains(&directory) {
+            self.failed_directories.push(directory);
+        }
+    }
+
+    /// Whether this node's replica of a partition is on a log directory that failed.
+    pub(super) fn is_on_failed_directory(&self, view: &ClusterView, topic_id: Uuid, index: i32) -> bool {
+        let directory = || view.placement.shard_of(topic_id, index).map(|(_, directory)| directory);
+        !self.failed_directories.is_empty()
+            && directory().is_some_and(|directory| self.failed_directories.contains(&directory))
     }
 }
 

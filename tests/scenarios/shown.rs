@@ -90,6 +90,9 @@ fn answer(answer: &Answer) -> String {
         Answer::Offset { offset, timestamp_ms, leader_epoch } => {
             format!("offset {offset}, timestamp {timestamp_ms}, leader epoch {leader_epoch}")
         }
+        Answer::EpochEnd { leader_epoch, end_offset } => {
+            format!("leader epoch {leader_epoch} ends at {end_offset}")
+        }
         Answer::Failed { error, .. } => format!("{error:?}"),
         Answer::Fired => "fired".to_owned(),
     }

@@ -1,6 +1,7 @@
 //! Scenarios of the whole controller on a simulated directory: requests and answers, crashes, repeated seeds.
 
 mod crash;
+mod partitions;
 mod placed;
 mod replay;
 mod scenarios;

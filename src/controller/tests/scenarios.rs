@@ -3,14 +3,14 @@
 use super::super::request::{MorePartitions, TopicRef};
 use super::*;
 
-fn one_broker() -> Node {
+pub(super) fn one_broker() -> Node {
     let mut node = Node::start(Disk::default(), 5);
     node.register(0);
     node
 }
 
 /// The answer as text: names and outcomes.
-fn told(answer: ControllerAnswer) -> String {
+pub(super) fn told(answer: ControllerAnswer) -> String {
     let words = |result: Result<String, ApiError>| match result {
         Ok(made) => made,
         Err(error) => format!("{:?}: {}", error.code, error.message),
