@@ -107,6 +107,7 @@ impl Shard {
         if let Some(control) = &mut self.control {
             control.start(&self.node.config, &mut self.outputs);
         }
+        self.tell_offline_directories();
         self.run_control(now);
         self.work(now);
     }
@@ -283,7 +284,7 @@ impl Shard {
     pub fn completed(&mut self, now: Now, owner: Owner, ticket: Ticket, result: FileResult) {
         match owner {
             Owner::Replica(slot) => {
-                self.replicas.completed(now, slot, ticket, result);
+                self.replicas.completed(now, slot, ticket, result, &self.view);
                 self.drain_replicas();
             }
             Owner::Controller | Owner::Directory(_) => self.control_completed(now, owner, ticket, result),
