@@ -4,7 +4,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | [`node`] | the start and the end of a node |
-//! | `boot` | what a start reads and checks before any shard runs |
+//! | `boot`, `log_dirs` | what a start reads and checks before any shard runs |
 //! | `runtime` | one shard at work: its turn |
 //! | `connection`, `transfer` | bytes off a socket and onto it |
 //! | `listener` | accepting, and spreading connections over shards |

@@ -214,7 +214,9 @@ fn plan_shards(
     let line = greeting(&config, &sockets, shard_count);
     let listeners = endpoints(&config, &sockets);
     let terms = Terms::of(&config);
-    let helpers = (0..boot.directories.len()).map(Helpers::start).collect::<Result<Vec<_>, _>>();
+    let recovery_threads = config.recovery_threads_per_log_dir;
+    let helpers = (0..boot.directories.len()).map(|number| Helpers::start(number, recovery_threads));
+    let helpers = helpers.collect::<Result<Vec<_>, _>>();
     let helpers = helpers.map_err(|error| format!("cannot start helper threads: {error}"))?;
     let open_files_max = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
         .map_or(256, |(soft, _)| usize::try_from(soft / 2).unwrap_or(256) / bells.len());
