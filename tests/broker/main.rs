@@ -6,17 +6,22 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
+mod budget;
 mod configuration;
 mod connections;
 mod crash;
 mod full_connection;
 mod hostile_frames;
+mod limits;
 mod long_poll;
 mod pipelining;
+mod pressure;
 mod process;
+mod random_order;
 mod refused_batches;
 mod sessions;
 mod slow_reader;
+mod standing_still;
 mod start_and_stop;
 mod topics;
 mod wire;
