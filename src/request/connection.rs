@@ -1,6 +1,7 @@
 //! The requests of one connection: started strictly in frame order, answered strictly in frame
 //! order. Produce and Fetch may overlap; every other API is a barrier, started when all earlier
-//! requests are answered and holding back all later ones until it is.
+//! requests are answered and holding back all later ones until it is. A produce whose batches are still
+//! being checked holds back all later requests too.
 
 use std::collections::VecDeque;
 
@@ -37,6 +38,12 @@ pub struct Exchange {
     stage: Stage,
 }
 
+impl Exchange {
+    fn is_checking(&self) -> bool {
+        matches!(&self.stage, Stage::Running(work) if work.is_checking())
+    }
+}
+
 #[derive(Debug)]
 enum Stage {
     /// Held back by a barrier.
@@ -56,6 +63,8 @@ pub struct Connection {
     pub flush_asked: bool,
     /// Nothing more starts until its client takes answers.
     pub held_up: bool,
+    /// The shell has been told to close it: no frame behind the reason is taken, started or answered.
+    pub closing: bool,
     /// The client's name, kept apart from the frames so that a parked request holds none.
     client_id: Option<StrBytes>,
     exchanges: VecDeque<Exchange>,
@@ -74,6 +83,7 @@ impl Connection {
             outbox: Outbox::default(),
             flush_asked: false,
             held_up: false,
+            closing: false,
             client_id: None,
             exchanges: VecDeque::new(),
             number_first: 0,
@@ -106,10 +116,8 @@ impl Connection {
 
     /// Whether the request at a place in the queue waits for those before it.
     fn must_wait(&self, at: usize, is_barrier: bool) -> bool {
-        at > 0
-            && (is_barrier
-                || at > self.started
-                || self.exchanges.get(at - 1).is_some_and(|before| before.header.api.barrier))
+        let holds_back = |before: &Exchange| before.header.api.barrier || before.is_checking();
+        at > 0 && (is_barrier || at > self.started || self.exchanges.get(at - 1).is_some_and(holds_back))
     }
 
     /// The next request that may start now: its number, header and body.

@@ -25,6 +25,7 @@ mod files;
 mod helpers;
 mod intake;
 mod listener;
+mod log_dirs;
 mod mesh;
 pub mod node;
 mod runtime;

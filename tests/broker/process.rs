@@ -130,14 +130,14 @@ impl Broker {
         })
     }
 
-    /// How many descriptors it has open.
-    pub fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
-    }
-
     /// What it has said so far.
     pub fn lines(&self) -> Vec<String> {
         self.said.lines.lock().unwrap().0.clone()
+    }
+
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
 
     /// Bytes of memory that belong to the process alone: neither shared nor of a file.
