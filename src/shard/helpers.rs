@@ -144,7 +144,10 @@ fn carry_out(dir: &OwnerDir, job: Job) -> Outcome {
             let (result, aftermath) = file_ops::run(dir, &op);
             Outcome::File(ticket, result, aftermath)
         }
-        Job::Open { to, found, file } => Outcome::Open { to, found, file, opened: dir.open(file).ok() },
+        Job::Open { to, found, file } => {
+            let opened = file_ops::patiently(|| dir.open(file)).ok();
+            Outcome::Open { to, found, file, opened }
+        }
         Job::Recover(recovery) => Outcome::Recover(recover(dir, *recovery)),
         Job::Warm { connection, file, position, length } => {
             warm(&file, position, length);

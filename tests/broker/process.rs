@@ -62,6 +62,15 @@ impl Home {
         command
     }
 
+    /// Starts a broker that may have this many descriptors.
+    pub fn start_with_descriptors(&self, limit: u32) -> Broker {
+        let broker = self.command(&[]);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -Sn {limit}; ulimit -Hn {limit}; exec \"$0\" \"$@\"")]);
+        shell.arg(broker.get_program()).args(broker.get_args()).current_dir(self.path());
+        Broker::start(shell)
+    }
+
     /// Starts a broker and waits until it is ready.
     pub fn start(&self) -> Broker {
         Broker::start(self.command(&[]))
