@@ -432,6 +432,10 @@ impl Replicas {
         let slots: Vec<u32> = there.map(|(slot, _)| slot as u32).collect();
         for slot in slots {
             self.step(slot, |partition, effects| partition.fail(now, effects));
+            if self.partition(slot).is_some() {
+                // Its directory is never renamed now, and nobody waits for that.
+                self.retiring.remove(&slot);
+            }
         }
     }
 
