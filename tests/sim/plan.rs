@@ -70,6 +70,10 @@ pub struct Plan {
     pub pace: u8,
     /// Idempotent producers also send to topics that are deleted and made again.
     pub idempotent_churn: bool,
+    /// Log directories, each on a device of its own.
+    pub directories: usize,
+    /// The only device that fails with EIO, if not each of them may.
+    pub io_errors_in: Option<usize>,
 }
 
 impl Plan {
@@ -79,6 +83,8 @@ impl Plan {
         let r = &mut random;
         let often = |r: &mut fastrand::Rng, chance: f64, value: u64| if r.f64() < chance { value } else { 0 };
         let topics = r.usize(1..=3);
+        let mut directories_of = fastrand::Rng::with_seed(seed ^ 0xd1c);
+        let directories = if directories_of.bool() { 1 } else { directories_of.usize(2..=3) };
         Self {
             seed,
             shards: r.u16(1..=4),
@@ -125,6 +131,8 @@ impl Plan {
             checkpoint_ms: *r.choice(&[100, 700, 3_000]).expect("some"),
             pace: *r.choice(&[3, 15, 50]).expect("some"),
             idempotent_churn: r.bool(),
+            directories,
+            io_errors_in: (directories > 1 && r.u8(0..3) > 0).then(|| r.usize(0..directories)),
         }
     }
 }
