@@ -35,7 +35,8 @@ fn small_files_are_read_or_refused() {
             assert_eq!(PartitionMetadata::parse(read.encode().as_bytes()).unwrap(), read);
         }
     });
-    let meta = b"version=1\ncluster.id=AAAAAAAAAAAAAAAAAAAABw\nnode.id=1\ndirectory.id=AAAAAAAAAAAAAAAAAAAACA\n";
+    let meta =
+        b"version=1\ncluster.id=AAAAAAAAAAAAAAAAAAAABw\nnode.id=1\ndirectory.id=AAAAAAAAAAAAAAAAAAAACA\n";
     changed("meta.properties", &[meta.to_vec()], |bytes| drop(MetaProperties::parse(bytes)));
     changed("clean shutdown", &[br#"{"version":0,"brokerEpoch":5}"#.to_vec()], |bytes| {
         let _ = CleanShutdown::parse(bytes);
@@ -117,7 +118,8 @@ fn carry_out(dir: &mut Directory, op: &FileOp) -> FileResult {
 fn directory() -> Directory {
     let segment = |base: i64| -> Vec<u8> {
         let batch = |offset| {
-            let builder = BatchBuilder::new().base_offset(offset).leader_epoch(0).producer(7, 0, offset as i32);
+            let builder =
+                BatchBuilder::new().base_offset(offset).leader_epoch(0).producer(7, 0, offset as i32);
             builder.record(1_000, Some(b"k"), Some(b"value")).build()
         };
         (base..base + 5).flat_map(|offset| batch(offset).to_vec()).collect()
@@ -144,6 +146,7 @@ fn damaged_directories_are_recovered_or_refused() {
             let mut dir = directory();
             dir.insert(damaged.clone(), bytes.to_vec());
             let plan = RecoveryPlan {
+                topic_id: uuid::Uuid::from_u128(7),
                 clean: rng.bool(),
                 same_boot: rng.bool(),
                 recovery_point: rng.i64(-1..12),

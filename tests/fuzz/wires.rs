@@ -23,7 +23,8 @@ use crate::changed;
 use crate::frames::Generator;
 
 fn world() -> World {
-    let target = |name: &str, partitions| Target { name: name.to_owned(), id: Uuid::from_u128(7), partitions };
+    let target =
+        |name: &str, partitions| Target { name: name.to_owned(), id: Uuid::from_u128(7), partitions };
     World {
         targets: vec![target("one", 1), target("three", 3)],
         passing: vec!["passing".to_owned()],
@@ -102,7 +103,9 @@ fn batches_are_checked_and_what_passes_is_whole() {
                     let sum = tidemill::log::batch::crc(&bytes[21..]);
                     bytes[17..21].copy_from_slice(&sum.to_be_bytes());
                 }
-                let Ok(checked) = check(bytes.clone().into(), &rules(compression_type), 2_000) else { continue };
+                let Ok(checked) = check(bytes.clone().into(), &rules(compression_type), 2_000) else {
+                    continue;
+                };
                 let info = BatchInfo::parse(&checked.bytes).unwrap();
                 assert_eq!(info.length_bytes as usize, checked.bytes.len());
                 assert!(tidemill::log::batch::crc_holds(&checked.bytes, &info));
