@@ -135,9 +135,11 @@ impl Broker {
         self.said.lines.lock().unwrap().0.clone()
     }
 
-    /// How many descriptors it has open.
-    pub fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    /// How many sockets it has open.
+    pub fn sockets(&self) -> usize {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        let named = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        named.filter(|name| name.to_string_lossy().starts_with("socket:")).count()
     }
 
     /// Bytes of memory that belong to the process alone: neither shared nor of a file.
