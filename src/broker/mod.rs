@@ -398,7 +398,9 @@ impl Shard {
     /// Starts what may start and encodes what is next on the wire, until neither goes on.
     fn pump(&mut self, now: Now, key: ConnectionKey) {
         loop {
-            let Some(connection) = self.connection(key).filter(|connection| !connection.closing) else { return };
+            let Some(connection) = self.connection(key).filter(|connection| !connection.closing) else {
+                return;
+            };
             let listener = connection.context.listener;
             if let Some((header, work, frame_bytes)) = connection.next_done() {
                 let mut outbox = std::mem::take(&mut connection.outbox);

@@ -45,8 +45,7 @@ pub fn parse(key: i16, version: i16, mut answer: Bytes) -> Result<i32, String> {
 
 /// Decodes all of it; a version above the library's has the layout of its last.
 fn whole<T: Decodable + Message>(mut answer: Bytes, version: i16) -> Result<T, String> {
-    let decoded =
-        T::decode(&mut answer, version.min(T::VERSIONS.max)).map_err(|error| error.to_string())?;
+    let decoded = T::decode(&mut answer, version.min(T::VERSIONS.max)).map_err(|error| error.to_string())?;
     if answer.has_remaining() {
         return Err(format!("{} bytes behind the answer", answer.remaining()));
     }

@@ -141,7 +141,11 @@ impl<'a> Attacker<'a> {
             received.extend_from_slice(&buffer[..count]);
             while let Some(answer) = split_answer(&mut received)? {
                 if self.take(answer, awaited)? {
-                    return if received.is_empty() { Ok(true) } else { Err("bytes behind the last answer".to_owned()) };
+                    return if received.is_empty() {
+                        Ok(true)
+                    } else {
+                        Err("bytes behind the last answer".to_owned())
+                    };
                 }
             }
         }
@@ -226,7 +230,11 @@ fn told(wrong: &str, frames: &[Frame]) -> String {
     for frame in frames {
         let (key, version, id) = frame.sent();
         let shown: String = frame.bytes.iter().take(400).map(|byte| format!("{byte:02x}")).collect();
-        text += &format!("\n  {:?} API {key} v{version} id {id}, {} bytes: {shown}", frame.kind, frame.bytes.len());
+        text += &format!(
+            "\n  {:?} API {key} v{version} id {id}, {} bytes: {shown}",
+            frame.kind,
+            frame.bytes.len()
+        );
     }
     text
 }

@@ -5,7 +5,9 @@
 
 use bytes::{Bytes, BytesMut};
 use fastrand::Rng;
-use kafka_protocol::messages::create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic};
+use kafka_protocol::messages::create_partitions_request::{
+    CreatePartitionsAssignment, CreatePartitionsTopic,
+};
 use kafka_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
@@ -264,7 +266,11 @@ impl Bodies<'_> {
         let names = ["", ".", "..", "a/b", "x\u{0}y", "__cluster_metadata", &"n".repeat(250)];
         let bad = self.rng.bool();
         let passing = &self.world.passing;
-        let name = if bad { names[self.rng.usize(..names.len())] } else { &passing[self.rng.usize(..passing.len())] };
+        let name = if bad {
+            names[self.rng.usize(..names.len())]
+        } else {
+            &passing[self.rng.usize(..passing.len())]
+        };
         let configs = [
             ("segment.bytes", Some("1048576")),
             ("segment.bytes", Some("-1")),
@@ -274,8 +280,7 @@ impl Bodies<'_> {
             ("compression.type", Some("zstd")),
         ];
         let config = configs[self.rng.usize(..configs.len())];
-        let config =
-            CreatableTopicConfig::default().with_name(text(config.0)).with_value(config.1.map(text));
+        let config = CreatableTopicConfig::default().with_name(text(config.0)).with_value(config.1.map(text));
         let assignment = CreatableReplicaAssignment::default()
             .with_partition_index(self.rng.i32(-1..2))
             .with_broker_ids(vec![BrokerId(self.rng.i32(-1..3))]);
@@ -371,8 +376,8 @@ impl Bodies<'_> {
     }
 
     fn describe_cluster(&mut self, version: i16) -> Bytes {
-        let request = DescribeClusterRequest::default()
-            .with_include_cluster_authorized_operations(self.rng.bool());
+        let request =
+            DescribeClusterRequest::default().with_include_cluster_authorized_operations(self.rng.bool());
         let request = if version >= 1 { request.with_endpoint_type(self.rng.i8(0..4)) } else { request };
         encoded(&request, version)
     }

@@ -11,7 +11,9 @@ pub fn reasons(broker: &Broker) -> BTreeMap<String, u64> {
     for line in broker.lines() {
         let Some((_, rest)) = line.split_once("a connection was closed: ") else { continue };
         let Some((reason, rest)) = rest.split_once(" (") else { continue };
-        let Some(count): Option<u64> = rest.split(' ').next().and_then(|count| count.parse().ok()) else { continue };
+        let Some(count): Option<u64> = rest.split(' ').next().and_then(|count| count.parse().ok()) else {
+            continue;
+        };
         let seen = highest.entry(reason.to_owned()).or_default();
         *seen = count.max(*seen);
     }

@@ -310,7 +310,9 @@ impl<'a> Generator<'a> {
             }
             Kind::Noise => {
                 let length = rng.usize(..80);
-                *body = std::iter::repeat_with(|| [rng.u8(..), 0, 1, 0xff][rng.usize(..4)]).take(length).collect();
+                *body = std::iter::repeat_with(|| [rng.u8(..), 0, 1, 0xff][rng.usize(..4)])
+                    .take(length)
+                    .collect();
             }
             Kind::Tags => {
                 if flexible {
@@ -397,7 +399,8 @@ fn tags(rng: &mut Rng) -> &'static [u8] {
 
 fn unknown_version(rng: &mut Rng, api: &Api) -> (i16, i16) {
     // ApiVersions answers any version: what is asked in its place is a Metadata.
-    let api = if api.key as i16 == API_VERSIONS { tidemill::wire::api::find(3).expect("Metadata") } else { api };
+    let api =
+        if api.key as i16 == API_VERSIONS { tidemill::wire::api::find(3).expect("Metadata") } else { api };
     let version = [api.version_last + 1, -1, i16::MAX, i16::MIN, 99][rng.usize(..5)];
     (api.key as i16, version)
 }
@@ -411,8 +414,14 @@ fn is_costly_and_honest(frame: &Frame) -> bool {
     let version = header.version;
     match header.api.key as i16 {
         FETCH => FetchRequest::parse(body, version).is_ok_and(|fetch| fetch.max_wait_ms > WAIT_MS_MAX),
-        CREATE_TOPICS => guard::decode::<CreateTopicsRequest>(&body, version, Limits::default())
-            .is_ok_and(|create| create.topics.iter().any(|topic| topic.num_partitions > PARTITIONS_MAX && topic.num_partitions <= 10_000)),
+        CREATE_TOPICS => {
+            guard::decode::<CreateTopicsRequest>(&body, version, Limits::default()).is_ok_and(|create| {
+                create
+                    .topics
+                    .iter()
+                    .any(|topic| topic.num_partitions > PARTITIONS_MAX && topic.num_partitions <= 10_000)
+            })
+        }
         CREATE_PARTITIONS => guard::decode::<CreatePartitionsRequest>(&body, version, Limits::default())
             .is_ok_and(|create| !create.validate_only),
         _ => false,

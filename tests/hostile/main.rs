@@ -14,10 +14,10 @@ mod closes;
 mod frames;
 mod idle;
 mod pressure;
-mod storm;
 #[path = "../broker/process.rs"]
 #[allow(dead_code)]
 mod process;
+mod storm;
 mod tally;
 mod witness;
 
@@ -39,5 +39,6 @@ pub fn turn() -> MutexGuard<'static, ()> {
 
 /// A number from the environment.
 pub fn setting(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+    std::env::var(name)
+        .map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }

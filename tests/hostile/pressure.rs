@@ -8,8 +8,8 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::idle::{answer, call, frame, produce};
 use crate::body::{FETCH, PRODUCE};
+use crate::idle::{answer, call, frame, produce};
 use crate::process::{Home, PATIENCE};
 use crate::storm::world;
 use crate::*;

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::attacker::Attacker;
+use crate::process::Broker;
 use crate::tally::Tally;
 use crate::witness::{self, Reader};
-use crate::process::Broker;
 use crate::*;
 
 /// Connections that attack at once.

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use tidemill::client::{
-    Cluster, ConnectionConfig, ConsumedRecord, Consumer, ConsumerConfig, Producer, ProducerConfig, Record, Start,
+    Cluster, ConnectionConfig, ConsumedRecord, Consumer, ConsumerConfig, Producer, ProducerConfig, Record,
+    Start,
 };
 
 use crate::process::PATIENCE;
