@@ -9,6 +9,7 @@
 //!
 //! Invariant: a partition has exactly one owning shard; others see only the view and byte spans.
 
+mod checking;
 mod checkpoint;
 mod control;
 mod message;
@@ -43,6 +44,8 @@ pub struct Shard {
     connections: Slab<(u32, Connection)>,
     generation_next: u32,
     timers: BTreeSet<Timer>,
+    /// Requests whose check goes on in later turns, the next one first.
+    checking: VecDeque<ReplyTo>,
     replicas: Replicas,
     control: Option<Box<ControlHost>>,
     /// What is to be carried on inside this step; empty between steps.
@@ -85,6 +88,7 @@ impl Shard {
             connections: Slab::new(),
             generation_next: 1,
             timers: BTreeSet::new(),
+            checking: VecDeque::new(),
             replicas,
             control,
             todo: VecDeque::new(),
@@ -103,6 +107,7 @@ impl Shard {
         if let Some(control) = &mut self.control {
             control.start(&self.node.config, &mut self.outputs);
         }
+        self.tell_offline_directories();
         self.run_control(now);
         self.work(now);
     }
@@ -279,7 +284,7 @@ impl Shard {
     pub fn completed(&mut self, now: Now, owner: Owner, ticket: Ticket, result: FileResult) {
         match owner {
             Owner::Replica(slot) => {
-                self.replicas.completed(now, slot, ticket, result);
+                self.replicas.completed(now, slot, ticket, result, &self.view);
                 self.drain_replicas();
             }
             Owner::Controller | Owner::Directory(_) => self.control_completed(now, owner, ticket, result),
@@ -328,6 +333,8 @@ impl Shard {
     pub fn next_wake_ms(&self) -> Option<u64> {
         let timers = [
             self.timers.first().map(|timer| timer.at_ms),
+            // At once.
+            self.checking.front().map(|_| 0),
             self.replicas.next_wake_ms(),
             self.control.as_ref().and_then(|control| control.next_wake_ms()),
         ];
@@ -343,6 +350,7 @@ impl Shard {
             }
             self.with_work(now, timer.to, |work, _, to, scene| work.timeout(to, scene));
         }
+        self.check_on(now);
         self.replicas.wake(now);
         self.drain_replicas();
         self.control_wake(now);
@@ -420,7 +428,8 @@ impl Shard {
             let Some((number, header, body)) = connection.next_start() else { return };
             let to = self.address(key, number);
             match self.in_scene(now, listener, |scene| Work::start(&header, body, to, scene)) {
-                Ok(work) => {
+                Ok(mut work) => {
+                    self.queue_check(to, &mut work);
                     if let Some(connection) = self.connection(key) {
                         connection.run(number, work);
                     }
@@ -458,6 +467,11 @@ impl Shard {
         if done {
             self.todo.push_back(Todo::Pump(key));
         }
+    }
+
+    fn pump_later(&mut self, to: ReplyTo) {
+        let key = ConnectionKey { slot: to.connection, generation: to.generation };
+        self.todo.push_back(Todo::Pump(key));
     }
 
     fn in_scene<T>(&mut self, now: Now, listener: usize, step: impl FnOnce(&mut Scene) -> T) -> T {

@@ -14,6 +14,7 @@ use super::leader_hint::LeaderHints;
 use super::outbox::Outbox;
 use super::session::{NewSession, SessionUse, Told, TopicKey, Wanted};
 use super::{Call, CloseReason, Scene, Timer, Work};
+use crate::config::CompressionType;
 use crate::effect::ByteSpan;
 use crate::partition::{Answer, Isolation, Op, Read, ReadFound, ReplyTo};
 use crate::wire::fetch::FetchRequest;
@@ -21,6 +22,8 @@ use crate::wire::fetch_response::{FetchPartitionResponse, FetchResponseHead, Fet
 use crate::wire::header::RequestHeader;
 use crate::wire::{ErrorCode, TopicRef};
 
+/// First version whose senders know zstd (KIP-110).
+const VERSION_ZSTD: i16 = 10;
 /// First version that names topics by id.
 const VERSION_BY_ID: i16 = 13;
 /// First version whose errors tell where the leader is.
@@ -33,6 +36,8 @@ pub struct Fetch {
     session: SessionUse,
     refusal: Option<ErrorCode>,
     isolation: Isolation,
+    /// Topics that say `compression.type=zstd` may be read.
+    knows_zstd: bool,
     min_bytes: u64,
     max_bytes: u64,
     outstanding: usize,
@@ -129,6 +134,7 @@ impl Fetch {
             } else {
                 Isolation::Uncommitted
             },
+            knows_zstd: header.version >= VERSION_ZSTD,
             min_bytes: at_least(request.min_bytes),
             max_bytes: at_least(request.max_bytes).min(u64::from(scene.node.config.fetch_max_bytes)),
             outstanding: 0,
@@ -163,7 +169,14 @@ impl Fetch {
         };
         let topic = topic.and_then(|topic| {
             let known = usize::try_from(part.index).is_ok_and(|index| index < topic.partitions.len());
-            if known { Ok(topic) } else { Err(ErrorCode::UnknownTopicOrPartition) }
+            if !known {
+                return Err(ErrorCode::UnknownTopicOrPartition);
+            }
+            let config = (!self.knows_zstd).then(|| scene.view.topic_configs.get(&topic.id)).flatten();
+            match config.map(|config| config.compression_type) {
+                Some(CompressionType::Zstd(_)) => Err(ErrorCode::UnsupportedCompressionType),
+                _ => Ok(topic),
+            }
         });
         match topic {
             Ok(topic) => {

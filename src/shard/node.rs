@@ -229,7 +229,9 @@ fn plan_shards(
         removed: Arc::from([]),
     });
     let facts = Arc::from(boot.facts);
-    let mut control = Some(Box::new(ControlHost::new(control)));
+    let mut control = Box::new(ControlHost::new(control));
+    boot.offline.iter().for_each(|directory| control.offline_from_start(*directory));
+    let mut control = Some(control);
     let mut sockets: Vec<_> = sockets.into_iter().map(|(socket, _)| (socket, terms.clone())).collect();
     let mut locks = boot.locks;
     let clock = Clock::start();
