@@ -128,6 +128,10 @@ impl Admin {
             // Each topic of the name is synced as far as another one is not.
             configs.push(config("flush.ms", "20"));
         }
+        if stage.random.u8(0..3) == 0 {
+            let codecs = ["gzip", "snappy", "lz4", "zstd", "uncompressed"];
+            configs.push(config("compression.type", stage.random.choice(&codecs).expect("some")));
+        }
         if topic.flushed {
             configs.push(config("flush.messages", "1"));
         }
