@@ -143,7 +143,10 @@ impl Stage {
         match verb {
             "configure" => self.configure(&words),
             "lead" => self.step(Input::Lead, &mut shown),
-            "resign" => self.step(Input::Resign, &mut shown),
+            "resign" => {
+                self.in_flight.clear();
+                self.step(Input::Resign, &mut shown);
+            }
             "load" => self.load(&mut shown),
             "hold" => self.held = true,
             "commit" => {
@@ -243,10 +246,13 @@ impl Stage {
     fn join(&mut self, words: &Words, group: Arc<str>, instance_id: Option<Arc<str>>) -> Join {
         let member_id = words.text(2);
         let version: i16 = words.number("v", 9);
-        let protocols = words.value("p").unwrap_or("range:a").split(',').map(|protocol| {
-            let (name, topics) = protocol.split_once(':').unwrap_or((protocol, ""));
-            Protocol { name: name.into(), metadata: subscription(topics) }
-        });
+        let protocols =
+            words.value("p").unwrap_or("range:a").split(',').filter(|protocol| *protocol != "-").map(
+                |protocol| {
+                    let (name, topics) = protocol.split_once(':').unwrap_or((protocol, ""));
+                    Protocol { name: name.into(), metadata: subscription(topics) }
+                },
+            );
         if member_id.is_empty() {
             self.ids += 1;
         }
@@ -258,7 +264,7 @@ impl Stage {
             client_host: "/127.0.0.1".into(),
             session_timeout_ms: words.number("session", 10_000),
             rebalance_timeout_ms: words.number("rebalance", 60_000),
-            protocol_type: words.value("type").unwrap_or("consumer").into(),
+            protocol_type: id(words.value("type").unwrap_or("consumer")),
             protocols: protocols.collect(),
             must_know_member_id: version >= 4,
             may_skip_assignment: version >= 9,
