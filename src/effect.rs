@@ -128,6 +128,9 @@ pub enum FileOp {
     /// Renames the owner's directory to `<name>.<32 hex digits>-delete`; later operations of
     /// the owner act on it under its new name.
     RetireDir,
+    /// Renames the owner's directory to `<name>.<32 hex digits>-stray`: it belongs to a topic that the
+    /// cluster does not know, and stays for the operator. The owner's name is free then.
+    StrayDir,
     /// Deletes the owner's directory and what is in it; spans already handed out stay readable.
     DeleteDir,
     /// Creates an empty file, or empties one that is there, with that many bytes reserved beyond
@@ -279,6 +282,11 @@ impl<P> OpQueue<P> {
         self.planned.push_back((op, purpose));
     }
 
+    /// Plans an operation before all planned ones: one that failed and is tried again.
+    pub fn plan_first(&mut self, op: FileOp, purpose: P) {
+        self.planned.push_front((op, purpose));
+    }
+
     /// Plans the replacement of a small file so that a crash leaves the old or the new bytes:
     /// write aside, sync, rename, sync the directory. `purpose` gets the last completion, the
     /// earlier ones get `step`.
@@ -302,7 +310,7 @@ impl<P> OpQueue<P> {
     }
 
     /// The next operation to emit, if none is in flight.
-    pub fn next(&mut self) -> Option<(Ticket, FileOp)> {
+    pub fn take_next(&mut self) -> Option<(Ticket, FileOp)> {
         if self.in_flight.is_some() {
             return None;
         }
@@ -347,12 +355,12 @@ mod tests {
         let mut queue = OpQueue::default();
         queue.plan(FileOp::MakeDir, 'a');
         queue.plan(FileOp::SyncParent, 'b');
-        let (first, op) = queue.next().unwrap();
+        let (first, op) = queue.take_next().unwrap();
         assert_eq!(op, FileOp::MakeDir);
-        assert!(queue.next().is_none());
+        assert!(queue.take_next().is_none());
         assert_eq!(queue.complete(Ticket(99)), None);
         assert_eq!(queue.complete(first), Some('a'));
         assert_eq!(queue.complete(first), None);
-        assert_eq!(queue.next().unwrap().1, FileOp::SyncParent);
+        assert_eq!(queue.take_next().unwrap().1, FileOp::SyncParent);
     }
 }

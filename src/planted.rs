@@ -1,4 +1,4 @@
-//! Three bugs that the simulator has to find: proof that it would find their like.
+//! Bugs that the simulator has to find: proof that it would find their like.
 //!
 //! Without the feature `planted-bugs` there is none, and the question costs nothing.
 
@@ -11,6 +11,8 @@ pub enum Bug {
     StateAfterFailedAppend,
     /// Recovery believes the header of a batch without its checksum: a torn one is kept.
     TornBatch,
+    /// The checkpoints keep the entries of removed topics.
+    OutlivingCheckpoint,
 }
 
 #[cfg(feature = "planted-bugs")]

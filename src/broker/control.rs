@@ -2,12 +2,15 @@
 //! its answers until every shard has applied them, and writes the node's checkpoints.
 //!
 //! Views are published one at a time: the next one leaves when every shard has applied the last.
-//! Applied means that new replicas exist and the directories of removed ones are renamed, so a
-//! topic created again under its old name never meets the old directory.
+//! Applied means that new replicas exist and the directories of removed ones are renamed, and the
+//! next one also waits until the checkpoints have forgotten the removed ones: a topic created again
+//! under its old name meets neither the old directory nor the old offsets.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+
+use uuid::Uuid;
 
 use super::checkpoint::Checkpoints;
 use super::message::{Message, Output, Owner, Progress};
@@ -25,16 +28,21 @@ use crate::request::{Answered, ClusterView};
 /// The token of the node's own registration; requests get tokens above it.
 const REGISTRATION: u64 = 0;
 
+/// The log directories in which each replica (topic, partition) was found, each with the topic's
+/// id in its `partition.metadata`, if there is one. More than one has a replica's name where a
+/// directory was away while its topic was deleted and made again.
+pub type FoundReplicas = BTreeMap<(String, i32), Vec<(u16, Option<Uuid>)>>;
+
 /// What the controller's shard is given at start.
 pub struct ControlStart {
     /// The controller, recovered from its log.
     pub controller: Controller,
     /// Which replica is on which shard and in which log directory.
     pub placement: ShardPlacement,
-    /// The log directory in which each replica was found at start.
-    pub found: BTreeMap<(String, i32), u16>,
+    /// Where replicas were found at start.
+    pub found: FoundReplicas,
     /// New with every start of the process.
-    pub incarnation: uuid::Uuid,
+    pub incarnation: Uuid,
     /// Where clients reach this node.
     pub listeners: Vec<Endpoint>,
     /// Which log directory holds the controller's log.
@@ -53,11 +61,17 @@ pub struct ControlHost {
     decided: VecDeque<(Arc<Image>, ImageDelta)>,
     /// The view that is being applied, and who has still to.
     applying: Option<Applying>,
+    /// The Image last published; none before the first.
+    published: Option<Arc<Image>>,
     /// Image version that every shard has applied.
     applied_image: u64,
     answers: VecDeque<(u64, u64, ControllerAnswer)>,
     waiting: BTreeMap<u64, ReplyTo>,
     token_next: u64,
+    /// Log directories that failed, before the start or since.
+    offline: BTreeSet<u16>,
+    /// The node has registered: every topic from before this start is published.
+    registered: bool,
 }
 
 #[derive(Debug)]
@@ -83,11 +97,47 @@ impl ControlHost {
             wake_at_ms: None,
             decided: VecDeque::new(),
             applying: None,
+            published: None,
             applied_image: 0,
             answers: VecDeque::new(),
             waiting: BTreeMap::new(),
             token_next: REGISTRATION + 1,
+            offline: BTreeSet::new(),
+            registered: false,
         }
+    }
+
+    /// A log directory that cannot be used, before the node starts.
+    pub fn offline_from_start(&mut self, directory: u16) {
+        self.fail_directory(directory);
+    }
+
+    fn fail_directory(&mut self, directory: u16) {
+        self.start.checkpoints.fail(directory);
+        if self.offline.insert(directory) {
+            self.start.placement.fail_directory(directory);
+        }
+    }
+
+    /// Why the node cannot go on, if it cannot.
+    fn verdict(&self) -> Option<&'static str> {
+        let log_directories = self.start.checkpoints.directories();
+        if self.offline.contains(&self.start.metadata_directory) {
+            return Some("the log directory that holds the metadata failed");
+        }
+        let lost = (0..log_directories).all(|directory| self.offline.contains(&directory));
+        lost.then_some("every log directory failed")
+    }
+
+    /// Logs whose topics the cluster does not know, by name.
+    fn unclaimed(&self, image: &Image) -> Vec<String> {
+        let is_stranger = |topic: &str, id: &Option<Uuid>| {
+            image.topic(topic).is_none_or(|known| id.is_some_and(|id| id != known.id))
+        };
+        let found = self.start.found.iter();
+        let unclaimed =
+            found.filter(|((topic, _), places)| places.iter().any(|(_, id)| is_stranger(topic, id)));
+        unclaimed.map(|((topic, partition), _)| format!("{topic}-{partition}")).collect()
     }
 
     pub(super) fn start(&mut self, node: &NodeConfig, outputs: &mut Vec<Output>) {
@@ -111,16 +161,47 @@ impl ControlHost {
     pub(super) fn next_wake_ms(&self) -> Option<u64> {
         [self.wake_at_ms, self.start.checkpoints.next_wake_ms()].into_iter().flatten().min()
     }
+
+    /// Before the first Image is published: whatever the checkpoints say of replicas that are not
+    /// there, or were another topic's of the same name, is forgotten.
+    fn forget_strangers(&mut self, outputs: &mut Vec<Output>) {
+        let Some((image, _)) = self.decided.front().filter(|_| self.published.is_none()) else { return };
+        let found = &self.start.found;
+        let is_gone = |directory: u16, topic: &str, partition: i32| {
+            let known = image.topic(topic).filter(|known| image.partition(known.id, partition).is_some());
+            let places = found.get(&(topic.to_string(), partition));
+            let is_its = |(at, id): &(u16, Option<Uuid>)| {
+                *at == directory && known.is_some_and(|known| id.is_none_or(|id| id == known.id))
+            };
+            !places.is_some_and(|places| places.iter().any(is_its))
+        };
+        self.start.checkpoints.forget(is_gone, outputs);
+    }
+
+    /// Whatever is known by the names of these topics: offsets, and where replicas were found.
+    fn forget_topics(&mut self, delta: &ImageDelta, outputs: &mut Vec<Output>) {
+        if delta.topics_removed.is_empty() {
+            return;
+        }
+        let names: BTreeSet<&str> = delta.topics_removed.values().map(|topic| &*topic.name).collect();
+        self.start.checkpoints.forget(|_, topic, _| names.contains(topic), outputs);
+        for ((topic, _), places) in &mut self.start.found {
+            if names.contains(topic.as_str()) {
+                // Another topic's directory may lie elsewhere under this name.
+                places.retain(|(_, id)| id.is_some_and(|id| !delta.topics_removed.contains_key(&id)));
+            }
+        }
+    }
 }
 
 impl Shard {
     /// A request for the controller, which is on this shard.
-    pub(super) fn control(&mut self, now: Now, to: ReplyTo, request: Box<ControllerRequest>) {
+    pub(super) fn control(&mut self, now: Now, to: ReplyTo, request: ControllerRequest) {
         let Some(control) = &mut self.control else { return };
         let token = control.token_next;
         control.token_next += 1;
         control.waiting.insert(token, to);
-        control.inputs.push_back(controller::Input::Request { token, request: *request });
+        control.inputs.push_back(controller::Input::Request { token, request });
         self.run_control(now);
     }
 
@@ -132,18 +213,30 @@ impl Shard {
                 self.run_control(now);
             }
             Owner::Directory(directory) => {
-                if control.start.checkpoints.completed(directory, ticket, result, &mut self.outputs) {
+                if control.start.checkpoints.completed(now, directory, ticket, result, &mut self.outputs) {
                     self.directory_failed(directory);
                 }
+                self.publish_next();
             }
             Owner::Replica(_) => {}
         }
     }
 
-    pub(super) fn control_directory_failed(&mut self, directory: u16) {
-        if let Some(control) = &mut self.control {
-            control.start.checkpoints.fail(directory);
+    /// Every shard learns which log directories cannot be used before it learns of any replica.
+    pub(super) fn tell_offline_directories(&mut self) {
+        let offline: Vec<u16> = self.control.iter().flat_map(|control| control.offline.clone()).collect();
+        for directory in offline {
+            self.tell_everyone(|| Message::DirectoryOffline(directory));
         }
+    }
+
+    pub(super) fn control_directory_failed(&mut self, directory: u16) {
+        let Some(control) = &mut self.control else { return };
+        control.fail_directory(directory);
+        if let Some(why) = control.verdict() {
+            self.outputs.push(Output::Fatal(why.to_owned()));
+        }
+        self.publish_next();
     }
 
     pub(super) fn control_wake(&mut self, now: Now) {
@@ -155,6 +248,8 @@ impl Shard {
         if control.start.checkpoints.survey_is_due(now, self.node.shard_count) {
             self.tell_everyone(|| Message::Survey);
         }
+        let Some(control) = &mut self.control else { return };
+        control.start.checkpoints.wake(now, &mut self.outputs);
         self.run_control(now);
     }
 
@@ -174,6 +269,9 @@ impl Shard {
                 controller::Output::Answer { token, version, answer } => {
                     control.answers.push_back((token, version, answer));
                 }
+                controller::Output::Full => self.outputs.push(Output::Say(format!(
+                    "the log directory that holds {METADATA_DIRECTORY} is full: changes of the metadata wait for space"
+                ))),
                 controller::Output::WakeAt(at_ms) => control.wake_at_ms = Some(at_ms),
                 controller::Output::Fatal(why) => self.outputs.push(Output::Fatal(why)),
             }
@@ -183,24 +281,35 @@ impl Shard {
         self.release_answers();
     }
 
-    /// Publishes everything decided since the last view, once that is applied everywhere.
+    /// Publishes what was decided next, once the last view is applied everywhere and the checkpoints
+    /// have forgotten what it removed.
     fn publish_next(&mut self) {
         let (view, node) = (&self.view, &self.node);
         let Some(control) = &mut self.control else { return };
-        if control.applying.is_some() {
+        if control.applying.is_some() || control.start.checkpoints.is_forgetting() {
+            return;
+        }
+        control.forget_strangers(&mut self.outputs);
+        if control.start.checkpoints.is_forgetting() {
             return;
         }
         let Some((image, delta)) = control.decided.pop_front() else { return };
+        control.forget_topics(&delta, &mut self.outputs);
+        control.published = Some(Arc::clone(&image));
         let found = &control.start.found;
+        // A replica from before this start that is nowhere is where nobody can look: an empty one
+        // elsewhere would pass for it.
+        let elsewhere = control.offline.first().copied().filter(|_| !control.registered);
         let placement = control.start.placement.assign(&image, &delta, |id, partition| {
             let name = image.topic_by_id(id)?.name.to_string();
-            found.get(&(name, partition)).copied()
+            let own = found.get(&(name, partition)).and_then(|places| found_in(places, id));
+            own.or(elsewhere)
         });
         let mut topic_configs = view.topic_configs.clone();
         for id in delta.topics_removed.keys() {
             topic_configs.remove(id);
         }
-        let changed: Vec<uuid::Uuid> = changed_topics(&image, &delta);
+        let changed: Vec<Uuid> = changed_topics(&image, &delta);
         for topic in changed.iter().filter_map(|id| image.topic_by_id(*id)) {
             topic_configs.insert(topic.id, Arc::new(effective_config(&image, &topic.name, &node.config)));
         }
@@ -241,6 +350,9 @@ impl Shard {
             control.answers.pop_front_if(|(_, version, _)| *version <= control.applied_image)
         {
             if token == REGISTRATION {
+                control.registered = true;
+                let unclaimed = control.unclaimed(&self.view.image);
+                self.outputs.extend(told(&unclaimed).map(Output::Say));
                 self.outputs.push(Output::Ready);
             }
             let Some(to) = control.waiting.remove(&token) else { continue };
@@ -275,12 +387,34 @@ impl Shard {
     /// A shard has told how far its replicas have got; `last` if they are closed.
     pub(super) fn surveyed(&mut self, from: ShardId, progress: (Vec<Progress>, usize), last: bool) {
         let Some(control) = &mut self.control else { return };
-        control.start.checkpoints.surveyed(from, progress, last, &mut self.outputs);
+        let published = control.published.clone();
+        let is_there = |id| published.as_ref().is_some_and(|image| image.topic_by_id(id).is_some());
+        control.start.checkpoints.surveyed(from, progress, last, is_there, &mut self.outputs);
     }
 }
 
+/// What the operator is told of logs that no topic claims.
+fn told(unclaimed: &[String]) -> Option<String> {
+    const NAMES_MAX: usize = 10;
+    let names: Vec<&str> = unclaimed.iter().take(NAMES_MAX).map(String::as_str).collect();
+    let more = if unclaimed.len() > NAMES_MAX { " and more" } else { "" };
+    (!names.is_empty()).then(|| {
+        format!(
+            "left alone logs of topics that the cluster does not know: {}, {}{more}",
+            unclaimed.len(),
+            names.join(", ")
+        )
+    })
+}
+
+/// The log directory among these that is the topic's own, or else one that names no topic.
+fn found_in(places: &[(u16, Option<Uuid>)], topic_id: Uuid) -> Option<u16> {
+    let own = places.iter().find(|(_, id)| *id == Some(topic_id));
+    own.or_else(|| places.iter().find(|(_, id)| id.is_none())).map(|(directory, _)| *directory)
+}
+
 /// Topics that a delta touches, also by their configuration or the node's.
-fn changed_topics(image: &Image, delta: &ImageDelta) -> Vec<uuid::Uuid> {
+fn changed_topics(image: &Image, delta: &ImageDelta) -> Vec<Uuid> {
     let mut changed = delta.topics_changed.clone();
     for (resource, name) in &delta.configs {
         match resource {

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::controller::{ControllerAnswer, ControllerRequest, ShardId};
 use crate::effect::{ByteSpan, FileOp, Ticket};
 use crate::log::Recovery;
@@ -34,6 +36,8 @@ pub struct Delivery {
 pub struct Progress {
     /// Which of the node's log directories.
     pub directory: u16,
+    /// The topic's id: an answer may be older than the topic's removal.
+    pub topic_id: Uuid,
     /// The topic's name.
     pub topic: Arc<str>,
     /// The partition's index.
@@ -46,6 +50,9 @@ pub struct Progress {
     pub high_watermark: i64,
     /// Base offset of the first segment: a higher log start offset must be remembered.
     pub segment_base_offset: i64,
+    /// It is offline, or was closed without everything that a clean stop writes: its log directory
+    /// must not pass for one that was recovered or stopped cleanly.
+    pub unclean: bool,
 }
 
 /// What one shard says to another of its node.

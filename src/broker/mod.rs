@@ -9,6 +9,7 @@
 //!
 //! Invariant: a partition has exactly one owning shard; others see only the view and byte spans.
 
+mod checking;
 mod checkpoint;
 mod control;
 mod message;
@@ -20,8 +21,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use slab::Slab;
 
-pub use checkpoint::Checkpoints;
-pub use control::{ControlHost, ControlStart};
+pub use checkpoint::{Checkpoints, StoredOffsets};
+pub use control::{ControlHost, ControlStart, FoundReplicas};
 pub use message::{ConnectionKey, Delivery, Message, Output, Owner, Progress};
 pub use replicas::{DirectoryFacts, FoundReplica, Opened, Replicas};
 
@@ -43,6 +44,8 @@ pub struct Shard {
     connections: Slab<(u32, Connection)>,
     generation_next: u32,
     timers: BTreeSet<Timer>,
+    /// Requests whose check goes on in later turns, the next one first.
+    checking: VecDeque<ReplyTo>,
     replicas: Replicas,
     control: Option<Box<ControlHost>>,
     /// What is to be carried on inside this step; empty between steps.
@@ -85,6 +88,7 @@ impl Shard {
             connections: Slab::new(),
             generation_next: 1,
             timers: BTreeSet::new(),
+            checking: VecDeque::new(),
             replicas,
             control,
             todo: VecDeque::new(),
@@ -103,6 +107,7 @@ impl Shard {
         if let Some(control) = &mut self.control {
             control.start(&self.node.config, &mut self.outputs);
         }
+        self.tell_offline_directories();
         self.run_control(now);
         self.work(now);
     }
@@ -187,15 +192,23 @@ impl Shard {
             return;
         };
         let door = self.node.door(listener);
-        let Some(connection) = self.connection(key) else { return };
+        let Some(connection) = self.connection(key).filter(|connection| !connection.closing) else { return };
         match connection.accept(frame, door) {
             Ok(()) => {
                 self.admitted_bytes += frame_bytes;
                 self.todo.push_back(Todo::Pump(key));
                 self.work(now);
             }
-            Err(reason) => self.outputs.push(Output::Close(key, reason)),
+            Err(reason) => self.close(key, reason),
         }
+    }
+
+    /// Has a connection closed for what it sent: nothing behind that can be trusted.
+    fn close(&mut self, key: ConnectionKey, reason: CloseReason) {
+        if let Some(connection) = self.connection(key) {
+            connection.closing = true;
+        }
+        self.outputs.push(Output::Close(key, reason));
     }
 
     /// A message of another shard has arrived.
@@ -227,6 +240,7 @@ impl Shard {
             }
             Message::Surveyed(progress, opening) => self.surveyed(from, (progress, opening), false),
             Message::DirectoryOffline(directory) => {
+                self.desk.directory_failed(directory);
                 self.replicas.fail_directory(now, directory);
                 self.drain_replicas();
                 self.control_directory_failed(directory);
@@ -246,7 +260,9 @@ impl Shard {
     /// A new view: partitions are opened, changed and retired until they agree with it.
     fn adopt(&mut self, now: Now, view: Arc<ClusterView>) {
         let version = view.version;
-        self.view = Arc::clone(&view);
+        let before = std::mem::replace(&mut self.view, Arc::clone(&view));
+        let removed = view.removed.iter().filter_map(|id| before.image.topic_by_id(*id));
+        self.replicas.outdate(removed.map(|topic| &topic.name));
         self.replicas.reconcile(now, &view);
         self.drain_replicas();
         self.applying = Some(version);
@@ -268,7 +284,7 @@ impl Shard {
     pub fn completed(&mut self, now: Now, owner: Owner, ticket: Ticket, result: FileResult) {
         match owner {
             Owner::Replica(slot) => {
-                self.replicas.completed(now, slot, ticket, result);
+                self.replicas.completed(now, slot, ticket, result, &self.view);
                 self.drain_replicas();
             }
             Owner::Controller | Owner::Directory(_) => self.control_completed(now, owner, ticket, result),
@@ -317,6 +333,8 @@ impl Shard {
     pub fn next_wake_ms(&self) -> Option<u64> {
         let timers = [
             self.timers.first().map(|timer| timer.at_ms),
+            // At once.
+            self.checking.front().map(|_| 0),
             self.replicas.next_wake_ms(),
             self.control.as_ref().and_then(|control| control.next_wake_ms()),
         ];
@@ -332,6 +350,7 @@ impl Shard {
             }
             self.with_work(now, timer.to, |work, _, to, scene| work.timeout(to, scene));
         }
+        self.check_on(now);
         self.replicas.wake(now);
         self.drain_replicas();
         self.control_wake(now);
@@ -363,7 +382,7 @@ impl Shard {
                     }
                     Todo::Answer(to, answered) => self.answer(now, to, answered),
                     Todo::Pump(key) => self.pump(now, key),
-                    Todo::Control(to, request) => self.control(now, to, request),
+                    Todo::Control(to, request) => self.control(now, to, *request),
                     Todo::Local(message) => self.take_message(now, self.id, message),
                 }
             }
@@ -387,7 +406,9 @@ impl Shard {
     /// Starts what may start and encodes what is next on the wire, until neither goes on.
     fn pump(&mut self, now: Now, key: ConnectionKey) {
         loop {
-            let Some(connection) = self.connection(key) else { return };
+            let Some(connection) = self.connection(key).filter(|connection| !connection.closing) else {
+                return;
+            };
             let listener = connection.context.listener;
             if let Some((header, work, frame_bytes)) = connection.next_done() {
                 let mut outbox = std::mem::take(&mut connection.outbox);
@@ -400,19 +421,20 @@ impl Shard {
                     }
                 }
                 if let Err(reason) = encoded {
-                    return self.outputs.push(Output::Close(key, reason));
+                    return self.close(key, reason);
                 }
                 continue;
             }
             let Some((number, header, body)) = connection.next_start() else { return };
             let to = self.address(key, number);
             match self.in_scene(now, listener, |scene| Work::start(&header, body, to, scene)) {
-                Ok(work) => {
+                Ok(mut work) => {
+                    self.queue_check(to, &mut work);
                     if let Some(connection) = self.connection(key) {
                         connection.run(number, work);
                     }
                 }
-                Err(reason) => return self.outputs.push(Output::Close(key, reason)),
+                Err(reason) => return self.close(key, reason),
             }
         }
     }
@@ -445,6 +467,11 @@ impl Shard {
         if done {
             self.todo.push_back(Todo::Pump(key));
         }
+    }
+
+    fn pump_later(&mut self, to: ReplyTo) {
+        let key = ConnectionKey { slot: to.connection, generation: to.generation };
+        self.todo.push_back(Todo::Pump(key));
     }
 
     fn in_scene<T>(&mut self, now: Now, listener: usize, step: impl FnOnce(&mut Scene) -> T) -> T {

@@ -4,6 +4,7 @@
 
 mod console_consumer;
 mod console_producer;
+mod dump_log;
 mod properties;
 pub mod start;
 
@@ -11,8 +12,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-
-use crate::client::ClientError;
 
 /// A Kafka-compatible broker: one io_uring executor per CPU core.
 ///
@@ -38,6 +37,8 @@ enum Command {
     ConsoleProducer(console_producer::Options),
     /// Write the records of a topic to standard output.
     ConsoleConsumer(console_consumer::Options),
+    /// Show what stands in the files of a partition.
+    DumpLog(dump_log::Options),
 }
 
 #[derive(Debug, clap::Args)]
@@ -62,10 +63,11 @@ pub fn main() -> ExitCode {
         Some(Command::Start(StartArguments { file, overrides })) => start::run(file, overrides),
         Some(Command::ConsoleProducer(options)) => exit(console_producer::run(&options)),
         Some(Command::ConsoleConsumer(options)) => exit(console_consumer::run(&options)),
+        Some(Command::DumpLog(options)) => exit(dump_log::run(&options)),
     }
 }
 
-fn exit(result: Result<(), ClientError>) -> ExitCode {
+fn exit(result: Result<(), impl std::fmt::Display>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -66,7 +66,7 @@ impl fmt::Display for ConfigError {
 /// The values that were given and are in order; every other key has its default.
 #[derive(Debug, Default)]
 pub(super) struct Given {
-    values: BTreeMap<&'static str, String>,
+    pub(super) values: BTreeMap<&'static str, String>,
 }
 
 impl Given {

@@ -92,6 +92,7 @@ fn build(given: &Given, problems: &mut Vec<Problem>) -> NodeConfig {
         replica_lag_time_max_ms: given.number("replica.lag.time.max.ms"),
         group: group(given),
         transaction: transaction(given),
+        given: given.values.clone(),
     }
 }
 

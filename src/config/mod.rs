@@ -4,6 +4,7 @@
 //! [`keys`] (what each key may be), then [`NodeConfig::load`] (the rules that join several keys).
 
 mod cpus;
+mod describe;
 mod document;
 mod given;
 pub mod keys;
@@ -13,6 +14,9 @@ mod node;
 pub mod properties;
 mod topic;
 
+pub use describe::{
+    ConfigSource, ConfigSynonym, DescribedConfig, DynamicConfigs, describe_broker, describe_topic,
+};
 pub use document::document;
 pub use given::{ConfigError, Problem, Warning};
 pub use node::{

@@ -203,4 +203,7 @@ pub struct NodeConfig {
     pub group: GroupConfig,
     /// The transaction coordinator's keys.
     pub transaction: TransactionConfig,
+
+    /// The values that were given, as they were given, by key; every other key has its default.
+    pub given: BTreeMap<&'static str, String>,
 }

@@ -222,7 +222,8 @@ pub(super) fn node_defaults(given: &Given, problems: &mut Vec<Problem>) -> (Topi
     (config, levels)
 }
 
-fn milliseconds_per_unit(key: &str) -> Option<i64> {
+/// What one unit of a broker key is worth where its topic key counts milliseconds; `None` for milliseconds.
+pub(super) fn milliseconds_per_unit(key: &str) -> Option<i64> {
     if key.ends_with(".minutes") {
         Some(60_000)
     } else if key.ends_with(".hours") {

@@ -362,6 +362,13 @@ impl ImageBuilder {
         Ok(())
     }
 
+    /// Whether a record makes a topic under the name of one that was removed since the last Image
+    /// was published.
+    pub(super) fn reuses_name(&self, record: &Record) -> bool {
+        let Record::Topic { name, .. } = record else { return false };
+        self.delta.topics_removed.values().any(|removed| removed.name == *name)
+    }
+
     fn remove_topic(&mut self, id: Uuid) -> Result<(), ApplyError> {
         let image = &mut self.image;
         let Some(topic) = image.topics.remove(&id) else {

@@ -410,19 +410,19 @@ fn add_partitions(
         ));
     }
     let additional = topic.count - has;
+    if let Some(assignments) = topic.assignments.as_ref().filter(|given| given.len() != additional as usize) {
+        let words = format!(
+            "Attempted to add {additional} additional partition(s), but only {} assignment(s) were specified.",
+            assignments.len()
+        );
+        return refuse(ErrorCode::InvalidReplicaAssignment, words);
+    }
     if i64::from(additional) + records.len() as i64 > PARTITIONS_PER_REQUEST_MAX {
         return refuse(ErrorCode::PolicyViolation, "Excessively large number of partitions per request.");
     }
     let factor = found.partitions.first().map_or(1, |first| first.replicas.len());
     let assignments = match &topic.assignments {
         Some(assignments) => {
-            if assignments.len() != additional as usize {
-                let words = format!(
-                    "Attempted to add {additional} additional partition(s), but only {} assignment(s) were specified.",
-                    assignments.len()
-                );
-                return refuse(ErrorCode::InvalidReplicaAssignment, words);
-            }
             for brokers in assignments {
                 check_manual_assignment(state.image(), brokers, Some(factor))?;
             }
@@ -436,8 +436,11 @@ fn add_partitions(
     };
     let mut made = Vec::new();
     for (index, replicas) in (has..).zip(&assignments) {
-        let words =
-            "All brokers specified in the manual partition assignment are fenced or in controlled shutdown.";
+        // The placer gives a broker that is not fenced; only who chooses may have chosen none.
+        let words = format!(
+            "All brokers specified in the manual partition assignment for partition {index} are fenced or in \
+             controlled shutdown."
+        );
         made.push(
             new_partition(state.image(), found.id, index, replicas)
                 .ok_or_else(|| ApiError::new(ErrorCode::InvalidReplicaAssignment, words))?,

@@ -5,6 +5,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::super::batch::{BatchBuilder, crc_holds};
+use super::super::codec::Decompressor;
 use super::super::record::Records;
 use super::*;
 
@@ -102,7 +103,7 @@ fn codecs_have_their_versions() {
     assert!(check(batch.clone(), &BatchRules { produce_version: 7, ..rules() }, WALL_MS).is_ok());
     assert_eq!(refused(with_field(&batch, 22, &[5]), &rules()), ErrorCode::UnsupportedCompressionType);
     // zstd bytes under gzip's number.
-    assert_eq!(refused(with_field(&batch, 22, &[1]), &rules()), ErrorCode::CorruptMessage);
+    assert_eq!(refused(with_field(&batch, 22, &[1]), &rules()), ErrorCode::InvalidRecord);
 }
 
 #[test]
@@ -304,7 +305,8 @@ proptest! {
         count in 1_i32..4,
     ) {
         let template = two_records().codec(codec).build();
-        let batch = batch::with_body(&template, codec, &bytes, WALL_MS);
+        let body = [&[0; HEADER_BYTES], &bytes[..]].concat();
+        let batch = batch::with_body(&template, codec, body, WALL_MS);
         let batch = with_field(&with_field(&batch, 57, &count.to_be_bytes()), 23, &(count - 1).to_be_bytes());
         if let Ok(checked) = check(batch.into(), &rules(), WALL_MS) {
             let plain = plain_records(&checked.bytes);

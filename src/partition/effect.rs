@@ -58,8 +58,8 @@ pub struct Read {
 /// Which offset a ListOffsets request asks for (its special timestamps).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OffsetQuery {
-    /// -1: the end a reader of this isolation may see.
-    Latest(Isolation),
+    /// -1: the end that the reader may see.
+    Latest,
     /// -2 and -4: the log start (the local one is the same without tiering).
     Earliest,
     /// -3: the record with the largest timestamp.
@@ -88,6 +88,15 @@ pub enum Op {
     Offset {
         /// Which one.
         query: OffsetQuery,
+        /// How far the reader may see; `None` for replicas and debuggers, who see the log's end.
+        isolation: Option<Isolation>,
+        /// The leader epoch the client knows, -1 for none.
+        current_leader_epoch: i32,
+    },
+    /// Tell where a leader epoch ended.
+    EpochEnd {
+        /// The epoch asked for.
+        leader_epoch: i32,
         /// The leader epoch the client knows, -1 for none.
         current_leader_epoch: i32,
     },
@@ -130,6 +139,13 @@ pub enum Answer {
         timestamp_ms: i64,
         /// Leader epoch of that offset, -1 if not known.
         leader_epoch: i32,
+    },
+    /// The largest epoch not above the one asked for, and where it ended; both -1 if that is not known.
+    EpochEnd {
+        /// The epoch.
+        leader_epoch: i32,
+        /// First offset behind it.
+        end_offset: i64,
     },
     /// The request could not be served.
     Failed {

@@ -159,8 +159,11 @@ impl Partition {
                 self.append(now, to, &batch, acks, deadline_ms, effects);
             }
             Op::Read(read) => self.read(to, read, effects),
-            Op::Offset { query, current_leader_epoch } => {
-                self.offset(to, query, current_leader_epoch, effects);
+            Op::Offset { query, isolation, current_leader_epoch } => {
+                self.offset(to, query, isolation, current_leader_epoch, effects);
+            }
+            Op::EpochEnd { leader_epoch, current_leader_epoch } => {
+                self.epoch_end(to, leader_epoch, current_leader_epoch, effects);
             }
             Op::Unwatch => {}
         }

@@ -4,6 +4,7 @@
 use super::Partition;
 use super::effect::{Answer, Effect, Isolation, OffsetQuery, Read, ReadFound, ReplyTo};
 use crate::effect::{FileResult, Ticket};
+use crate::log::EPOCH_UNDEFINED as UNDEFINED;
 use crate::log::{Found, Lookup, LookupStep, Query, Span};
 use crate::wire::ErrorCode;
 
@@ -65,25 +66,31 @@ impl Partition {
         &mut self,
         to: ReplyTo,
         query: OffsetQuery,
+        isolation: Option<Isolation>,
         current_leader_epoch: i32,
         effects: &mut Vec<Effect>,
     ) {
         if let Err(error) = self.check_epoch(current_leader_epoch) {
             return effects.push(self.refuse(to, error));
         }
-        let end_offset = self.high_watermark.offset;
+        let end_offset = match isolation {
+            Some(Isolation::Uncommitted) => self.high_watermark.offset,
+            Some(Isolation::Committed) => self.last_stable_offset(),
+            None => self.log.log_end(),
+        };
         let query = match query {
-            OffsetQuery::Latest(isolation) => {
-                let offset = match isolation {
-                    Isolation::Uncommitted => end_offset,
-                    Isolation::Committed => self.last_stable_offset(),
-                };
+            OffsetQuery::Latest => {
                 let leader_epoch = self.assignment.leader_epoch;
-                return effects.push(offset_answer(to, offset, -1, leader_epoch));
+                return effects.push(offset_answer(to, end_offset, -1, leader_epoch));
             }
             OffsetQuery::Earliest => {
                 let offset = self.log.log_start_offset();
-                let leader_epoch = self.log.epochs().epoch_at(offset).unwrap_or(-1);
+                let known = self.log.epochs().epoch_at(offset);
+                // Nothing was written yet: what comes first will be of this epoch.
+                let leader_epoch = match self.log.epochs().latest() {
+                    None if offset == self.log.log_end() => self.assignment.leader_epoch,
+                    _ => known.unwrap_or(UNDEFINED),
+                };
                 return effects.push(offset_answer(to, offset, -1, leader_epoch));
             }
             OffsetQuery::Tiered => return effects.push(offset_answer(to, -1, -1, -1)),
@@ -92,6 +99,30 @@ impl Partition {
         };
         let (lookup, step) = self.log.lookup(query);
         self.lookup_step(Waiting { to, lookup, watch: None }, step, effects);
+    }
+
+    /// Serves one partition of an OffsetForLeaderEpoch request. The leader's own epoch is known from
+    /// the moment it leads: without records it begins and ends where the log does.
+    pub(super) fn epoch_end(
+        &mut self,
+        to: ReplyTo,
+        leader_epoch: i32,
+        current_leader_epoch: i32,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Err(error) = self.check_epoch(current_leader_epoch) {
+            return effects.push(self.refuse(to, error));
+        }
+        let (epochs, log_end, own) = (self.log.epochs(), self.log.log_end(), self.assignment.leader_epoch);
+        let latest = epochs.latest().map_or(UNDEFINED, |latest| latest.epoch);
+        let (leader_epoch, end_offset) = match leader_epoch {
+            epoch if epoch == own => (own, log_end),
+            epoch if (0..own).contains(&epoch) && epoch >= latest => {
+                (if latest == UNDEFINED { epoch } else { latest }, log_end)
+            }
+            epoch => epochs.end_offset_for(epoch, log_end),
+        };
+        effects.push(Effect::Reply(to, Answer::EpochEnd { leader_epoch, end_offset }));
     }
 
     /// A read of a look-up has ended.

@@ -22,6 +22,9 @@ pub(super) struct Parked {
 #[derive(Debug, Default)]
 pub(super) struct ParkedProduces {
     queue: VecDeque<Parked>,
+    /// No deadline passes before this. May be that of a produce which was answered since, so that
+    /// answering costs no search; the wake-up that this brings looks for the next one.
+    deadline_floor_ms: Option<u64>,
 }
 
 impl ParkedProduces {
@@ -29,6 +32,8 @@ impl ParkedProduces {
     /// duplicate of an earlier batch goes beside its original.
     pub fn park(&mut self, parked: Parked) {
         let after = self.queue.iter().rev().take_while(|p| p.offset_end > parked.offset_end).count();
+        let floor_ms = self.deadline_floor_ms.filter(|_| !self.queue.is_empty());
+        self.deadline_floor_ms = Some(floor_ms.map_or(parked.deadline_ms, |ms| ms.min(parked.deadline_ms)));
         self.queue.insert(self.queue.len() - after, parked);
     }
 
@@ -54,6 +59,9 @@ impl ParkedProduces {
 
     /// Answers everything past its deadline with REQUEST_TIMED_OUT.
     pub fn expire(&mut self, mono_ms: u64, effects: &mut Vec<Effect>) {
+        if self.deadline_floor_ms.is_none_or(|ms| ms > mono_ms) {
+            return;
+        }
         self.queue.retain(|parked| {
             let expired = parked.deadline_ms <= mono_ms;
             if expired {
@@ -61,11 +69,12 @@ impl ParkedProduces {
             }
             !expired
         });
+        self.deadline_floor_ms = self.queue.iter().map(|parked| parked.deadline_ms).min();
     }
 
-    /// When the first deadline passes.
+    /// When [`Self::expire`] is to be called: not after the first deadline, and never without a produce.
     pub fn next_deadline_ms(&self) -> Option<u64> {
-        self.queue.iter().map(|p| p.deadline_ms).min()
+        self.deadline_floor_ms.filter(|_| !self.queue.is_empty())
     }
 
     pub fn is_empty(&self) -> bool {
@@ -174,6 +183,21 @@ mod tests {
         assert_eq!(effects, [fail(to(0), ErrorCode::RequestTimedOut)]);
         waiting.release(10, 0, &mut effects);
         assert_eq!(effects.len(), 1);
+    }
+
+    #[test]
+    fn the_next_deadline_is_never_late_and_never_left_without_a_produce() {
+        let mut waiting = ParkedProduces::default();
+        waiting.park(Parked { deadline_ms: 100, ..parked(0, 10) });
+        waiting.park(Parked { deadline_ms: 300, ..parked(1, 20) });
+        let mut effects = Vec::new();
+        waiting.release(10, 0, &mut effects);
+        waiting.expire(100, &mut effects);
+        assert_eq!((effects.len(), waiting.next_deadline_ms()), (1, Some(300)));
+        waiting.park(Parked { deadline_ms: 200, ..parked(2, 30) });
+        assert_eq!(waiting.next_deadline_ms(), Some(200));
+        waiting.release(30, 0, &mut effects);
+        assert_eq!(waiting.next_deadline_ms(), None);
     }
 
     #[test]

@@ -1,28 +1,56 @@
 //! ApiVersions: the API table as the client may use it. Any requested version gets an answer.
+//!
+//! Features are those that the metadata has finalized, with the version of the Image as their epoch. There
+//! are none yet: what `metadata.version` or `transaction.version` gate in Kafka is gated by nothing here.
 
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::messages::ApiVersionsRequest;
+use kafka_protocol::messages::api_versions_response::FinalizedFeatureKey;
+use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
+use kafka_protocol::protocol::StrBytes;
 
-use super::Work;
-use crate::wire::api::{ApiKey, Listener};
+use super::{Scene, Work};
+use crate::wire::api::ApiKey;
 use crate::wire::header::RequestHeader;
 use crate::wire::{ErrorCode, guard, response};
 
-pub(super) fn answer(header: &RequestHeader, body: &Bytes, door: Listener) -> Work {
+/// First version that tells features.
+const VERSION_FEATURES: i16 = 3;
+
+pub(super) fn answer(header: &RequestHeader, body: &Bytes, scene: &Scene) -> Work {
     let mut buffer = BytesMut::new();
     let correlation_id = header.correlation_id;
+    let door = scene.node.door(scene.listener);
     let encoded = if header.is_served() {
-        let mut answer = response::api_versions(door);
         let request = guard::decode::<ApiVersionsRequest>(body, header.version, guard::Limits::default());
-        if !request.is_ok_and(|request| names_are_valid(&request, header.version)) {
-            answer = answer.with_error_code(ErrorCode::InvalidRequest.code());
-        }
+        let valid = request.is_ok_and(|request| names_are_valid(&request, header.version));
+        let answer = if valid {
+            with_features(response::api_versions(door), header.version, scene)
+        } else {
+            // As in Kafka, without a table.
+            ApiVersionsResponse::default().with_error_code(ErrorCode::InvalidRequest.code())
+        };
         response::encode(&mut buffer, ApiKey::ApiVersions, header.version, correlation_id, &answer)
     } else {
         response::encode_api_versions_unsupported(&mut buffer, correlation_id, door)
     };
     encoded.expect("the table encodes in every version served");
     Work::Encoded(buffer)
+}
+
+fn with_features(answer: ApiVersionsResponse, version: i16, scene: &Scene) -> ApiVersionsResponse {
+    if version < VERSION_FEATURES {
+        return answer;
+    }
+    let image = &scene.view.image;
+    let finalized = image.features().map(|(name, level)| {
+        FinalizedFeatureKey::default()
+            .with_name(StrBytes::from_string(name.to_string()))
+            .with_min_version_level(level)
+            .with_max_version_level(level)
+    });
+    answer
+        .with_finalized_features_epoch(i64::try_from(image.version()).unwrap_or(i64::MAX))
+        .with_finalized_features(finalized.collect())
 }
 
 /// KIP-511: from version 3 the client names its software in `[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?`.
@@ -39,15 +67,54 @@ fn names_are_valid(request: &ApiVersionsRequest, version: i16) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::stage::Stage;
     use super::*;
+
+    fn request(name: &str) -> ApiVersionsRequest {
+        ApiVersionsRequest::default()
+            .with_client_software_name(name.to_string().into())
+            .with_client_software_version("4.3.1".to_string().into())
+    }
+
+    #[test]
+    fn the_table_is_told_in_every_version_and_the_epoch_of_features_from_version_3_on() {
+        for version in 0..=4 {
+            let mut stage = Stage::new(&[]);
+            let asked = if version >= 3 { request("java") } else { ApiVersionsRequest::default() };
+            let told: ApiVersionsResponse = stage.ask(ApiKey::ApiVersions, version, &asked);
+            assert_eq!((told.error_code, told.throttle_time_ms), (0, 0));
+            let range = |key: ApiKey| {
+                let row = told.api_keys.iter().find(|row| row.api_key == key as i16).unwrap();
+                (row.min_version, row.max_version)
+            };
+            assert_eq!((range(ApiKey::Produce), range(ApiKey::DescribeCluster)), ((0, 13), (0, 2)));
+            let epoch = if version >= 3 { stage.view.image.version() as i64 } else { -1 };
+            assert_eq!(told.finalized_features_epoch, epoch);
+            assert!(told.finalized_features.is_empty() && told.supported_features.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_client_without_a_proper_name_gets_an_error_and_no_table() {
+        for version in [3, 4] {
+            let told: ApiVersionsResponse =
+                Stage::new(&[]).ask(ApiKey::ApiVersions, version, &request("-java"));
+            assert_eq!((told.error_code, told.api_keys.len()), (42, 0));
+        }
+    }
+
+    #[test]
+    fn an_unknown_version_is_answered_in_version_0_with_its_body_unread() {
+        let mut stage = Stage::new(&[]);
+        let (mut header, work) = stage.start_bytes(ApiKey::ApiVersions, 99, b"anything");
+        header.version = 0;
+        let told: ApiVersionsResponse = stage.finish(&header, work);
+        assert_eq!(told.error_code, 35);
+        assert_eq!(told.api_keys.len(), crate::wire::api::TABLE.len());
+    }
 
     #[test]
     fn software_names_follow_kafkas_pattern() {
-        let request = |name: &str| {
-            ApiVersionsRequest::default()
-                .with_client_software_name(name.to_string().into())
-                .with_client_software_version("4.3.1".to_string().into())
-        };
         assert!(names_are_valid(&request("apache-kafka-java"), 3));
         assert!(!names_are_valid(&request("-java"), 3));
         assert!(!names_are_valid(&request(""), 3));

@@ -1,6 +1,7 @@
 //! The requests of one connection: started strictly in frame order, answered strictly in frame
 //! order. Produce and Fetch may overlap; every other API is a barrier, started when all earlier
-//! requests are answered and holding back all later ones until it is.
+//! requests are answered and holding back all later ones until it is. A produce whose batches are still
+//! being checked holds back all later requests too.
 
 use std::collections::VecDeque;
 
@@ -32,6 +33,12 @@ pub struct Exchange {
     stage: Stage,
 }
 
+impl Exchange {
+    fn is_checking(&self) -> bool {
+        matches!(&self.stage, Stage::Running(work) if work.is_checking())
+    }
+}
+
 #[derive(Debug)]
 enum Stage {
     /// Held back by a barrier.
@@ -49,6 +56,8 @@ pub struct Connection {
     pub outbox: Outbox,
     /// The shell has been told to send it.
     pub flush_asked: bool,
+    /// The shell has been told to close it: no frame behind the reason is taken, started or answered.
+    pub closing: bool,
     /// The client's name, kept apart from the frames so that a parked request holds none.
     client_id: Option<StrBytes>,
     exchanges: VecDeque<Exchange>,
@@ -64,6 +73,7 @@ impl Connection {
             context,
             outbox: Outbox::default(),
             flush_asked: false,
+            closing: false,
             client_id: None,
             exchanges: VecDeque::new(),
             number_first: 0,
@@ -93,7 +103,8 @@ impl Connection {
         let at = self.started;
         let is_barrier = |exchange: &Exchange| exchange.header.api.barrier;
         let next = self.exchanges.get(at)?;
-        let held_back = at > 0 && (is_barrier(next) || self.exchanges.get(at - 1).is_some_and(is_barrier));
+        let holds_back = |before: &Exchange| is_barrier(before) || before.is_checking();
+        let held_back = at > 0 && (is_barrier(next) || self.exchanges.get(at - 1).is_some_and(holds_back));
         if held_back {
             return None;
         }

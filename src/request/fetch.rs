@@ -4,18 +4,30 @@
 //! reads them first without watches: under load it is answered at once and has nothing to take
 //! back. Only when too little is there it reads again, now leaving watches.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
+use uuid::Uuid;
 
+use super::leader_hint::LeaderHints;
 use super::outbox::Outbox;
-use super::session::{SessionUse, Told, TopicKey, Wanted};
+use super::session::{NewSession, SessionUse, Told, TopicKey, Wanted};
 use super::{Call, CloseReason, Scene, Timer, Work};
+use crate::config::CompressionType;
 use crate::effect::ByteSpan;
 use crate::partition::{Answer, Isolation, Op, Read, ReadFound, ReplyTo};
 use crate::wire::fetch::FetchRequest;
 use crate::wire::fetch_response::{FetchPartitionResponse, FetchResponseHead, FetchResponseWriter};
 use crate::wire::header::RequestHeader;
 use crate::wire::{ErrorCode, TopicRef};
+
+/// First version whose senders know zstd (KIP-110).
+const VERSION_ZSTD: i16 = 10;
+/// First version that names topics by id.
+const VERSION_BY_ID: i16 = 13;
+/// First version whose errors tell where the leader is.
+const VERSION_HINTS: i16 = 16;
 
 /// A fetch request between its start and its response.
 #[derive(Debug)]
@@ -24,6 +36,8 @@ pub struct Fetch {
     session: SessionUse,
     refusal: Option<ErrorCode>,
     isolation: Isolation,
+    /// Topics that say `compression.type=zstd` may be read.
+    knows_zstd: bool,
     min_bytes: u64,
     max_bytes: u64,
     outstanding: usize,
@@ -77,7 +91,7 @@ impl Fetch {
         let (session, refusal) = match scene.desk.sessions.enter(
             request.session_id,
             request.session_epoch,
-            header.version >= 13,
+            header.version >= VERSION_BY_ID,
         ) {
             // A replica fetches with epochs that only a cluster gives out; nobody may pose as one.
             Ok(_) if request.replica_id >= 0 => {
@@ -86,15 +100,26 @@ impl Fetch {
             Ok(session) => (session, None),
             Err(error) => (SessionUse::None, Some(error)),
         };
+        let mut session = session;
+        let mut refusal = refusal;
         let parts = match session {
             _ if refusal.is_some() => SmallVec::new(),
-            SessionUse::Continue(id) => {
+            SessionUse::Continue { id, .. } => {
                 let forgotten = request.forgotten().flat_map(|topic| {
                     let key = topic_key(topic.topic, scene.view);
                     topic.partitions.map(move |index| (key.clone(), index))
                 });
                 let changed = wanted(&request, scene.view);
-                let all = scene.desk.sessions.update(id, scene.now.mono_ms, changed, forgotten);
+                let name_of = |id| topic_name(id, scene.view);
+                let sessions = &mut scene.desk.sessions;
+                let all = sessions.update(id, scene.now.mono_ms, changed, forgotten, name_of);
+                let all = all.unwrap_or_else(|error| {
+                    refusal = Some(error);
+                    Vec::new()
+                });
+                if all.is_empty() {
+                    session = SessionUse::None;
+                }
                 all.into_iter().map(Part::new).collect()
             }
             SessionUse::None | SessionUse::Make => wanted(&request, scene.view).map(Part::new).collect(),
@@ -109,6 +134,7 @@ impl Fetch {
             } else {
                 Isolation::Uncommitted
             },
+            knows_zstd: header.version >= VERSION_ZSTD,
             min_bytes: at_least(request.min_bytes),
             max_bytes: at_least(request.max_bytes).min(u64::from(scene.node.config.fetch_max_bytes)),
             outstanding: 0,
@@ -136,11 +162,21 @@ impl Fetch {
         let Some(part) = self.parts.get_mut(at) else { return };
         let topic = match &part.topic {
             TopicKey::Name(name) => scene.view.image.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition),
-            TopicKey::Id(id) => scene.view.image.topic_by_id(*id).ok_or(ErrorCode::UnknownTopicId),
+            TopicKey::Id(id) => {
+                let topic = scene.view.image.topic_by_id(*id);
+                topic.ok_or_else(|| unknown_id(self.session, *id, part.index, scene))
+            }
         };
         let topic = topic.and_then(|topic| {
             let known = usize::try_from(part.index).is_ok_and(|index| index < topic.partitions.len());
-            if known { Ok(topic) } else { Err(ErrorCode::UnknownTopicOrPartition) }
+            if !known {
+                return Err(ErrorCode::UnknownTopicOrPartition);
+            }
+            let config = (!self.knows_zstd).then(|| scene.view.topic_configs.get(&topic.id)).flatten();
+            match config.map(|config| config.compression_type) {
+                Some(CompressionType::Zstd(_)) => Err(ErrorCode::UnsupportedCompressionType),
+                _ => Ok(topic),
+            }
         });
         match topic {
             Ok(topic) => {
@@ -189,7 +225,7 @@ impl Fetch {
                 part.found = Err((error, log_start_offset));
                 part.span = None;
             }
-            Answer::Appended { .. } | Answer::Offset { .. } => return,
+            Answer::Appended { .. } | Answer::Offset { .. } | Answer::EpochEnd { .. } => return,
         }
         if std::mem::take(&mut part.reading) {
             self.outstanding -= 1;
@@ -246,21 +282,31 @@ impl Fetch {
 
     pub(super) fn encode(mut self, header: &RequestHeader, outbox: &mut Outbox, scene: &mut Scene) {
         self.share_budget();
+        let (sessions, view) = (&mut scene.desk.sessions, scene.view);
         let session_id = match self.session {
             SessionUse::Make => {
+                // Followers are refused, so nobody is privileged.
+                let new = NewSession { privileged: false, by_id: header.version >= VERSION_BY_ID };
                 let list = self.parts.iter().map(|part| (part.topic.clone(), part.index, part.wanted));
-                scene.desk.sessions.make(scene.now.mono_ms, list)
+                sessions.make(scene.now.mono_ms, new, list, |id| topic_name(id, view))
             }
-            SessionUse::Continue(id) => id,
+            SessionUse::Continue { id, epoch_next } => {
+                if sessions.has_gone_on(id, epoch_next) {
+                    self.refusal = Some(ErrorCode::InvalidFetchSessionEpoch);
+                    self.parts.clear();
+                }
+                id
+            }
             SessionUse::None => 0,
         };
-        let incremental = matches!(self.session, SessionUse::Continue(_));
+        let incremental = matches!(self.session, SessionUse::Continue { .. });
         self.parts.retain(|part| {
             let must_tell = session_id == 0
                 || scene.desk.sessions.must_tell(session_id, &part.topic, part.index, &part.told());
             must_tell || !incremental
         });
         let groups = || self.parts.chunk_by(|a, b| a.topic == b.topic);
+        let mut hints = LeaderHints::default();
         let head = FetchResponseHead { throttle_time_ms: 0, error: self.refusal, session_id };
         let (version, correlation_id, buffer) = (header.version, header.correlation_id, outbox.buffer());
         let topics_count = groups().count() as u32;
@@ -268,19 +314,20 @@ impl Fetch {
         let mut cuts: SmallVec<[usize; 4]> = SmallVec::new();
         for group in groups() {
             let Some(first) = group.first() else { continue };
-            let topic = match &first.topic {
-                TopicKey::Name(name) => TopicRef::Name(name),
-                TopicKey::Id(id) => TopicRef::Id(*id),
-            };
+            let topic = first.topic.as_ref();
             writer.topic(topic, group.len() as u32);
             for part in group {
-                let cut = writer.partition(&part.response(self.isolation), part.records_bytes() as u32);
+                let mut response = part.response(self.isolation);
+                if part.wants_hint() && version >= VERSION_HINTS {
+                    response.current_leader = Some(hints.current_leader(scene, topic, part.index));
+                }
+                let cut = writer.partition(&response, part.records_bytes() as u32);
                 if part.span.is_some() {
                     cuts.push(cut);
                 }
             }
         }
-        writer.finish(&[]);
+        writer.finish(&hints.endpoints(scene));
         outbox.lay_spans(cuts.into_iter().zip(self.parts.into_iter().filter_map(|part| part.span)));
     }
 
@@ -308,6 +355,11 @@ impl Fetch {
 }
 
 impl Part {
+    /// Whether the error is one that another leader, or a newer epoch of it, would not answer.
+    fn wants_hint(&self) -> bool {
+        matches!(self.found, Err((ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch, _)))
+    }
+
     fn told(&self) -> Told {
         let records_bytes = self.records_bytes();
         match &self.found {
@@ -358,6 +410,25 @@ fn unwatch(part: &Part, to: ReplyTo, scene: &mut Scene) {
     if let Some(topic) = topic {
         scene.desk.calls.push(Call { topic_id: topic.id, partition: part.index, to, op: Op::Unwatch });
     }
+}
+
+/// Why an id cannot be read. A session that knew its name tells more: the topic was made again under it,
+/// or is gone.
+fn unknown_id(session: SessionUse, id: Uuid, index: i32, scene: &Scene) -> ErrorCode {
+    let SessionUse::Continue { id: session_id, .. } = session else { return ErrorCode::UnknownTopicId };
+    let name = scene.desk.sessions.name_of(session_id, id);
+    let Some(name) = name else { return ErrorCode::UnknownTopicId };
+    let again = scene.view.image.topic(name);
+    let is_there = |index| again.is_some_and(|topic| index < topic.partitions.len());
+    if usize::try_from(index).is_ok_and(is_there) {
+        ErrorCode::InconsistentTopicId
+    } else {
+        ErrorCode::UnknownTopicOrPartition
+    }
+}
+
+fn topic_name(id: Uuid, view: &super::ClusterView) -> Option<Arc<str>> {
+    view.image.topic_by_id(id).map(|topic| topic.name.clone())
 }
 
 /// The key under which a topic is remembered; a known name shares the Image's string.

@@ -6,16 +6,27 @@
 //! encoded when it is done and every earlier response of its connection has been encoded.
 
 mod api_versions;
+mod authorized;
+mod cluster;
+mod configs;
 mod connection;
 mod coordinator;
+mod epochs;
 mod fetch;
+#[cfg(test)]
+mod fetch_tests;
+mod leader_hint;
 mod metadata;
 mod offsets;
 mod outbox;
+mod partition_state;
 mod produce;
 mod producer_id;
 mod scene;
 mod session;
+#[cfg(test)]
+mod stage;
+mod topic_partitions;
 mod topics;
 
 pub use connection::{Connection, Exchange, RequestContext};
@@ -28,6 +39,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::controller::ControllerAnswer;
 use crate::effect::ByteSpan;
+use crate::log::check::Budget;
 use crate::partition::{Answer, ReplyTo};
 use crate::wire::WireError;
 use crate::wire::api::ApiKey;
@@ -88,9 +100,11 @@ pub enum Work {
     Fetch(Box<fetch::Fetch>),
     /// ListOffsets.
     Offsets(Box<offsets::Offsets>),
+    /// OffsetForLeaderEpoch.
+    Epochs(Box<epochs::Epochs>),
     /// Metadata that creates topics first.
     Metadata(Box<metadata::Metadata>),
-    /// CreateTopics and DeleteTopics.
+    /// CreateTopics, DeleteTopics and CreatePartitions.
     Topics(Box<topics::Topics>),
     /// InitProducerId that needs a new block of ids first.
     ProducerId(producer_id::InitProducerId),
@@ -112,10 +126,15 @@ impl Work {
             ApiKey::ListOffsets => offsets::Offsets::start(header, &body, to, scene),
             ApiKey::Metadata => metadata::start(header, &body, to, scene),
             ApiKey::FindCoordinator => coordinator::find(header, &body),
-            ApiKey::ApiVersions => Ok(api_versions::answer(header, &body, scene.node.door(scene.listener))),
+            ApiKey::ApiVersions => Ok(api_versions::answer(header, &body, scene)),
             ApiKey::CreateTopics => topics::create(header, &body, to, scene),
             ApiKey::DeleteTopics => topics::delete(header, &body, to, scene),
             ApiKey::InitProducerId => producer_id::start(header, &body, to, scene),
+            ApiKey::OffsetForLeaderEpoch => epochs::Epochs::start(header, &body, to, scene),
+            ApiKey::DescribeConfigs => configs::describe(header, &body, scene),
+            ApiKey::CreatePartitions => topics::extend(header, &body, to, scene),
+            ApiKey::DescribeCluster => cluster::describe(header, &body, scene),
+            ApiKey::DescribeTopicPartitions => topic_partitions::describe(header, &body, scene),
         }
     }
 
@@ -125,6 +144,7 @@ impl Work {
             (Self::Produce(produce), Answered::Partition(answer, _)) => produce.answer(to.part, answer),
             (Self::Fetch(fetch), Answered::Partition(answer, span)) => fetch.answer(to, answer, span, scene),
             (Self::Offsets(offsets), Answered::Partition(answer, _)) => offsets.answer(to.part, answer),
+            (Self::Epochs(epochs), Answered::Partition(answer, _)) => epochs.answer(to.part, answer),
             (Self::Metadata(metadata), Answered::Controller(_)) => metadata.created(),
             (Self::Topics(topics), Answered::Controller(answer)) => topics.answer(*answer),
             (this @ Self::ProducerId(_), Answered::Controller(answer)) => {
@@ -136,8 +156,29 @@ impl Work {
 
     /// The deadline that the request set has passed.
     pub fn timeout(&mut self, to: ReplyTo, scene: &mut Scene) {
-        if let Self::Fetch(fetch) = self {
-            fetch.timeout(to, scene);
+        match self {
+            Self::Fetch(fetch) => fetch.timeout(to, scene),
+            Self::Topics(topics) => topics.timeout(),
+            _ => {}
+        }
+    }
+
+    /// Whether it still looks at what was sent; until it has, no later request of its connection starts.
+    pub fn is_checking(&self) -> bool {
+        matches!(self, Self::Produce(produce) if produce.is_checking())
+    }
+
+    /// Goes on looking at what was sent.
+    pub fn check_on(&mut self, to: ReplyTo, scene: &mut Scene, budget: &mut Budget) {
+        if let Self::Produce(produce) = self {
+            produce.check_on(to, scene, budget);
+        }
+    }
+
+    /// Gives up what a look at what was sent has reached: it will begin anew, and holds nothing until then.
+    pub fn rewind_check(&mut self) {
+        if let Self::Produce(produce) = self {
+            produce.rewind();
         }
     }
 
@@ -147,6 +188,7 @@ impl Work {
             Self::Produce(produce) => produce.is_done(),
             Self::Fetch(fetch) => fetch.is_done(),
             Self::Offsets(offsets) => offsets.is_done(),
+            Self::Epochs(epochs) => epochs.is_done(),
             Self::Metadata(metadata) => metadata.is_done(),
             Self::Topics(topics) => topics.is_done(),
             Self::ProducerId(_) => false,
@@ -162,11 +204,12 @@ impl Work {
         scene: &mut Scene,
     ) -> Result<(), CloseReason> {
         match self {
-            Self::Produce(produce) => return produce.encode(header, outbox),
+            Self::Produce(produce) => return produce.encode(header, outbox, scene),
             Self::Fetch(fetch) => fetch.encode(header, outbox, scene),
             Self::Offsets(offsets) => offsets.encode(header, outbox.buffer()),
+            Self::Epochs(epochs) => epochs.encode(header, outbox.buffer()),
             Self::Metadata(metadata) => metadata.encode(header, outbox.buffer(), scene),
-            Self::Topics(topics) => topics.encode(header, outbox.buffer()),
+            Self::Topics(topics) => topics.encode(header, outbox.buffer(), scene),
             Self::ProducerId(_) => unreachable!("an unanswered request is not encoded"),
             Self::Encoded(bytes) => outbox.buffer().extend_from_slice(&bytes),
         }

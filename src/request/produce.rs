@@ -1,24 +1,39 @@
 //! Produce: the stateless check of each batch here, then one call per partition; the response
 //! leaves when every partition has kept or broken its promise.
+//!
+//! Partitions are checked strictly in request order, and no later request of the connection starts before the
+//! last check, so the order per connection and partition holds. A check that takes long goes on in later turns.
 
 use bytes::Bytes;
 use smallvec::SmallVec;
+use uuid::Uuid;
 
+use super::leader_hint::LeaderHints;
 use super::{Call, CloseReason, Outbox, Scene};
-use crate::log::check::{self, BatchRejection, BatchRules};
+use crate::log::check::{BatchRejection, BatchRules, Budget, Check};
 use crate::partition::{Acks, Answer, Op, ReplyTo};
 use crate::wire::header::RequestHeader;
 use crate::wire::produce::{ProducePartition, ProduceRequest};
 use crate::wire::produce_response::{ProducePartitionResponse, ProduceResponseWriter, RecordError};
-use crate::wire::{ErrorCode, TopicRef};
+use crate::wire::{CurrentLeader, ErrorCode, TopicRef};
 
 /// A produce request between its start and its response.
 #[derive(Debug)]
 pub struct Produce {
     request: ProduceRequest,
-    /// One per partition, in request order.
+    acks: Acks,
+    deadline_ms: u64,
+    /// One per partition that was checked, in request order.
     parts: SmallVec<[Part; 1]>,
+    /// The check of the next partition, where it takes long.
+    checking: Option<Box<Checking>>,
     outstanding: usize,
+}
+
+#[derive(Debug)]
+struct Checking {
+    topic_id: Uuid,
+    check: Check,
 }
 
 #[derive(Debug)]
@@ -29,7 +44,14 @@ enum Part {
     Rejected(Box<BatchRejection>),
 }
 
+/// The first version whose answers tell where the leader is now.
+const VERSION_HINTS: i16 = 10;
+
 impl Part {
+    fn wants_hint(&self) -> bool {
+        matches!(self, Self::Failed { error: ErrorCode::NotLeaderOrFollower, .. })
+    }
+
     fn failed(error: ErrorCode) -> Self {
         Self::Failed { error, log_start_offset: -1 }
     }
@@ -43,36 +65,72 @@ impl Produce {
         scene: &mut Scene,
     ) -> Result<Self, CloseReason> {
         let request = ProduceRequest::parse(body, header.version)?;
-        let mut produce = Self { parts: SmallVec::new(), outstanding: 0, request };
-        let refusal = refusal(&produce.request);
-        let acks = if produce.request.acks == -1 { Acks::All } else { Acks::Leader };
-        let timeout_ms = u64::try_from(produce.request.timeout_ms).unwrap_or(0);
+        let acks = if request.acks == -1 { Acks::All } else { Acks::Leader };
+        let timeout_ms = u64::try_from(request.timeout_ms).unwrap_or(0);
         let deadline_ms = scene.now.mono_ms.saturating_add(timeout_ms);
-        let Self { request, parts, outstanding } = &mut produce;
+        let mut produce =
+            Self { request, acks, deadline_ms, parts: SmallVec::new(), checking: None, outstanding: 0 };
+        produce.check_on(to, scene, &mut Budget::new(Budget::INLINE_NS));
+        // What the calls need of the body they hold themselves; names are read again from it
+        // when the response is encoded.
+        Ok(produce)
+    }
+
+    /// Whether there are partitions to check.
+    pub(super) fn is_checking(&self) -> bool {
+        self.parts.len() < self.request.counts().partitions as usize
+    }
+
+    /// Drops what a check that takes long has reached: it will begin anew.
+    pub(super) fn rewind(&mut self) {
+        self.checking = None;
+    }
+
+    /// Checks partitions until all are checked or the budget is spent.
+    pub(super) fn check_on(&mut self, to: ReplyTo, scene: &mut Scene, budget: &mut Budget) {
+        let Self { request, parts, outstanding, checking, .. } = self;
+        let (acks, deadline_ms) = (self.acks, self.deadline_ms);
+        let refusal = refusal(request);
+        let mut behind_us = parts.len();
         for topic in request.topics() {
-            for partition in topic.partitions {
-                let to = ReplyTo { part: parts.len() as u32, ..to };
-                let part = match refusal {
-                    Some(error) => Part::failed(error),
-                    None => {
-                        let index = partition.index;
-                        match check(topic.topic, partition, header.version, scene) {
-                            Ok((topic_id, batch)) => {
-                                let op = Op::Append { batch, acks, deadline_ms };
-                                scene.desk.calls.push(Call { topic_id, partition: index, to, op });
-                                *outstanding += 1;
-                                Part::Waiting
-                            }
-                            Err(part) => part,
+            let partitions = topic.partitions.len();
+            if behind_us >= partitions {
+                behind_us -= partitions;
+                continue;
+            }
+            for partition in topic.partitions.skip(std::mem::take(&mut behind_us)) {
+                let index = partition.index;
+                let begun = match (checking.take(), refusal) {
+                    (Some(checking), _) => Ok(*checking),
+                    (None, Some(error)) => Err(Part::failed(error)),
+                    (None, None) if budget.is_spent() => return,
+                    (None, None) => begin(topic.topic, partition, request.version(), scene),
+                };
+                let part = match begun {
+                    Err(part) => part,
+                    Ok(mut begun) => match begun.check.step(&mut scene.desk.codecs, budget) {
+                        None => return *checking = Some(Box::new(begun)),
+                        Some(Err(rejection)) => Part::Rejected(Box::new(rejection)),
+                        Some(Ok(batch)) if batch.info.is_transactional() => {
+                            Part::failed(ErrorCode::UnsupportedVersion)
                         }
-                    }
+                        Some(Ok(batch)) => {
+                            let to = ReplyTo { part: parts.len() as u32, ..to };
+                            let op = Op::Append { batch, acks, deadline_ms };
+                            scene.desk.calls.push(Call {
+                                topic_id: begun.topic_id,
+                                partition: index,
+                                to,
+                                op,
+                            });
+                            *outstanding += 1;
+                            Part::Waiting
+                        }
+                    },
                 };
                 parts.push(part);
             }
         }
-        // What the calls need of the body they hold themselves; names are read again from it
-        // when the response is encoded.
-        Ok(produce)
     }
 
     pub(super) fn answer(&mut self, part: u32, answer: Answer) {
@@ -86,19 +144,24 @@ impl Produce {
                 Part::Appended { base_offset, log_append_time_ms, log_start_offset }
             }
             Answer::Failed { error, log_start_offset } => Part::Failed { error, log_start_offset },
-            Answer::Read(_) | Answer::Offset { .. } | Answer::Fired => {
+            Answer::Read(_) | Answer::Offset { .. } | Answer::EpochEnd { .. } | Answer::Fired => {
                 Part::failed(ErrorCode::UnknownServerError)
             }
         };
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.outstanding == 0
+        self.outstanding == 0 && !self.is_checking()
     }
 
     /// With acks=0 there is no response; an error then closes the connection, as the client has
     /// no other way to learn of it.
-    pub(super) fn encode(self, header: &RequestHeader, outbox: &mut Outbox) -> Result<(), CloseReason> {
+    pub(super) fn encode(
+        self,
+        header: &RequestHeader,
+        outbox: &mut Outbox,
+        scene: &Scene,
+    ) -> Result<(), CloseReason> {
         if self.request.acks == 0 {
             let failed = |part: &Part| !matches!(part, Part::Appended { .. });
             return if self.parts.iter().any(failed) { Err(CloseReason::FailedWithoutAcks) } else { Ok(()) };
@@ -107,13 +170,16 @@ impl Produce {
         let (version, correlation_id) = (header.version, header.correlation_id);
         let mut writer = ProduceResponseWriter::new(outbox.buffer(), version, correlation_id, topics_count);
         let mut parts = self.parts.iter();
+        let mut hints = LeaderHints::default();
         for topic in self.request.topics() {
             writer.topic(topic.topic, topic.partitions.len() as u32);
             for (partition, part) in topic.partitions.zip(&mut parts) {
-                write_part(&mut writer, partition.index, part);
+                let current_leader = (part.wants_hint() && version >= VERSION_HINTS)
+                    .then(|| hints.current_leader(scene, topic.topic, partition.index));
+                write_part(&mut writer, partition.index, part, current_leader);
             }
         }
-        writer.finish(0, &[]);
+        writer.finish(0, &hints.endpoints(scene));
         Ok(())
     }
 }
@@ -127,12 +193,13 @@ fn refusal(request: &ProduceRequest) -> Option<ErrorCode> {
     (!(-1..=1).contains(&request.acks)).then_some(ErrorCode::InvalidRequiredAcks)
 }
 
-fn check(
+/// Begins the check of one partition's records by the rules of its topic.
+fn begin(
     topic: TopicRef,
     partition: ProducePartition,
     version: i16,
     scene: &Scene,
-) -> Result<(uuid::Uuid, check::CheckedBatch), Part> {
+) -> Result<Checking, Part> {
     let image = &scene.view.image;
     let (topic, missing) = match topic {
         TopicRef::Name(name) => (image.topic(name), ErrorCode::UnknownTopicOrPartition),
@@ -144,14 +211,17 @@ fn check(
     let config = config.ok_or(Part::failed(ErrorCode::UnknownTopicOrPartition))?;
     let rules = BatchRules::of(config, version);
     let records = partition.records.unwrap_or_default();
-    let batch = check::check(records, &rules, scene.now.wall_ms).map_err(|r| Part::Rejected(Box::new(r)))?;
-    if batch.info.is_transactional() {
-        return Err(Part::failed(ErrorCode::UnsupportedVersion));
-    }
-    Ok((topic.id, batch))
+    let check = Check::new(records, &rules, scene.now.wall_ms);
+    let check = check.map_err(|rejection| Part::Rejected(Box::new(rejection)))?;
+    Ok(Checking { topic_id: topic.id, check })
 }
 
-fn write_part(writer: &mut ProduceResponseWriter, index: i32, part: &Part) {
+fn write_part(
+    writer: &mut ProduceResponseWriter,
+    index: i32,
+    part: &Part,
+    current_leader: Option<CurrentLeader>,
+) {
     match part {
         Part::Appended { base_offset, log_append_time_ms, log_start_offset } => {
             writer.partition(&ProducePartitionResponse {
@@ -167,7 +237,8 @@ fn write_part(writer: &mut ProduceResponseWriter, index: i32, part: &Part) {
         }
         Part::Failed { error, log_start_offset } => {
             let refused = ProducePartitionResponse::error(index, *error);
-            writer.partition(&ProducePartitionResponse { log_start_offset: *log_start_offset, ..refused });
+            let log_start_offset = *log_start_offset;
+            writer.partition(&ProducePartitionResponse { log_start_offset, current_leader, ..refused });
         }
         Part::Rejected(rejection) => {
             let errors = rejection.record_errors.iter().map(|(batch_index, message)| RecordError {

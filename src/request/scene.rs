@@ -9,6 +9,7 @@ use super::session::FetchSessions;
 use crate::config::{NodeConfig, TopicConfig};
 use crate::controller::{ControllerRequest, Image, ShardId, ShardMap};
 use crate::effect::Now;
+use crate::log::codec::CodecPool;
 use crate::partition::{Op, ReplyTo};
 use crate::wire::api::Listener;
 
@@ -95,19 +96,44 @@ pub struct Desk {
     pub sessions: FetchSessions,
     /// The shard's block of producer ids.
     pub producer_ids: ProducerIds,
+    /// What checks of compressed batches use one after another.
+    pub codecs: CodecPool,
     /// Parts for partitions.
     pub calls: Vec<Call>,
     /// Requests for the controller.
     pub controls: Vec<(ReplyTo, ControllerRequest)>,
     /// Deadlines.
     pub timers: Vec<Timer>,
+    /// Log directories of this node that failed, by index.
+    failed_directories: Vec<u16>,
 }
 
 impl Desk {
     /// An empty one, with the sessions given.
     pub fn new(sessions: FetchSessions) -> Self {
-        let producer_ids = ProducerIds::default();
-        Self { sessions, producer_ids, calls: Vec::new(), controls: Vec::new(), timers: Vec::new() }
+        Self {
+            sessions,
+            producer_ids: ProducerIds::default(),
+            codecs: CodecPool::default(),
+            calls: Vec::new(),
+            controls: Vec::new(),
+            timers: Vec::new(),
+            failed_directories: Vec::new(),
+        }
+    }
+
+    /// A log directory of this node failed: its replicas are told as offline from now on.
+    pub fn directory_failed(&mut self, directory: u16) {
+        if !self.failed_directories.contains(&directory) {
+            self.failed_directories.push(directory);
+        }
+    }
+
+    /// Whether this node's replica of a partition is on a log directory that failed.
+    pub(super) fn is_on_failed_directory(&self, view: &ClusterView, topic_id: Uuid, index: i32) -> bool {
+        let directory = || view.placement.shard_of(topic_id, index).map(|(_, directory)| directory);
+        !self.failed_directories.is_empty()
+            && directory().is_some_and(|directory| self.failed_directories.contains(&directory))
     }
 }
 

@@ -2,15 +2,16 @@
 //! and responses carry only what changed. A session lives on its connection's shard, and its id
 //! names that shard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use crate::controller::ShardId;
-use crate::wire::ErrorCode;
+use crate::wire::{ErrorCode, TopicRef};
 
-/// A session that was idle for this long makes room for a new one (Kafka's fixed value).
+/// A session that was idle for longer makes room for a new one, and one that was used for longer may be
+/// displaced (Kafka's fixed value).
 const EVICT_IDLE_MS: u64 = 120_000;
 /// Partitions that the sessions of one shard may remember together.
 const PARTITIONS_MAX: usize = 100_000;
@@ -22,6 +23,16 @@ pub(super) enum TopicKey {
     Name(Arc<str>),
     /// From version 13 on.
     Id(Uuid),
+}
+
+impl TopicKey {
+    /// As it stands in a response.
+    pub(super) fn as_ref(&self) -> TopicRef<'_> {
+        match self {
+            Self::Name(name) => TopicRef::Name(name),
+            Self::Id(id) => TopicRef::Id(*id),
+        }
+    }
 }
 
 /// What a request says of one partition.
@@ -47,11 +58,19 @@ struct Remembered {
 struct Session {
     /// Epoch that the next request must carry.
     epoch: i32,
+    /// It belongs to a follower: consumers do not displace it.
+    privileged: bool,
+    /// Its requests name topics by id.
+    by_id: bool,
+    created_ms: u64,
     used_ms: u64,
     /// In the order in which they are served: what was served goes to the end.
     partitions: BTreeMap<u64, Remembered>,
     places: BTreeMap<(TopicKey, i32), u64>,
     place_next: u64,
+    /// The names that ids had when they were first known, and the ids that were not known yet.
+    names: BTreeMap<Uuid, Arc<str>>,
+    nameless: BTreeSet<Uuid>,
 }
 
 impl Session {
@@ -60,6 +79,11 @@ impl Session {
             self.place_next += 1;
             self.place_next
         });
+        if let TopicKey::Id(id) = topic
+            && !self.names.contains_key(&id)
+        {
+            self.nameless.insert(id);
+        }
         let fresh = Remembered { topic, index, wanted, high_watermark: -1, log_start_offset: -1 };
         self.partitions.entry(place).and_modify(|known| known.wanted = wanted).or_insert(fresh);
     }
@@ -68,6 +92,17 @@ impl Session {
         if let Some(place) = self.places.remove(&(topic, index)) {
             self.partitions.remove(&place);
         }
+    }
+
+    fn name_topics(&mut self, name_of: impl Fn(Uuid) -> Option<Arc<str>>) {
+        let names = &mut self.names;
+        self.nameless.retain(|id| match name_of(*id) {
+            Some(name) => {
+                names.insert(*id, name);
+                false
+            }
+            None => true,
+        });
     }
 
     fn list(&self) -> Vec<(TopicKey, i32, Wanted)> {
@@ -83,7 +118,26 @@ pub(super) enum SessionUse {
     /// Everything is answered, and a session is made of it if there is room.
     Make,
     /// Only what changed is answered.
-    Continue(i32),
+    Continue {
+        /// Which session.
+        id: i32,
+        /// The epoch that the next request must carry.
+        epoch_next: i32,
+    },
+}
+
+/// A full request that asks for a session.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewSession {
+    /// It comes from a follower.
+    pub privileged: bool,
+    /// It names topics by id.
+    pub by_id: bool,
+}
+
+/// The epoch after another; after the last one comes 1, as 0 asks for a new session.
+fn epoch_after(epoch: i32) -> i32 {
+    epoch.checked_add(1).unwrap_or(1)
 }
 
 /// The sessions of one shard.
@@ -113,25 +167,25 @@ impl FetchSessions {
         if session.epoch != epoch {
             return Err(ErrorCode::InvalidFetchSessionEpoch);
         }
-        let same_names = |key: &(TopicKey, i32)| matches!(key.0, TopicKey::Id(_)) == by_id;
-        if !session.places.keys().next().is_none_or(same_names) {
+        if session.by_id != by_id {
             return Err(ErrorCode::FetchSessionTopicIdError);
         }
-        // The epoch after the last one is 1, as 0 asks for a new session.
-        session.epoch = epoch.checked_add(1).unwrap_or(1);
-        Ok(SessionUse::Continue(id))
+        session.epoch = epoch_after(epoch);
+        Ok(SessionUse::Continue { id, epoch_next: session.epoch })
     }
 
     /// Takes a continued session's changes and lists everything that it fetches. A session that
-    /// has become empty ends, and the request goes on without one.
+    /// has become empty ends, and the request goes on without one; so does one that has become
+    /// larger than all sessions of the shard may be, and its request is refused.
     pub(super) fn update(
         &mut self,
         id: i32,
         now_ms: u64,
         wanted: impl Iterator<Item = (TopicKey, i32, Wanted)>,
         forgotten: impl Iterator<Item = (TopicKey, i32)>,
-    ) -> Vec<(TopicKey, i32, Wanted)> {
-        let Some(session) = self.sessions.get_mut(&id) else { return Vec::new() };
+        name_of: impl Fn(Uuid) -> Option<Arc<str>>,
+    ) -> Result<Vec<(TopicKey, i32, Wanted)>, ErrorCode> {
+        let session = self.sessions.get_mut(&id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
         let before = session.partitions.len();
         session.used_ms = now_ms;
         for (topic, index, wanted) in wanted {
@@ -140,42 +194,78 @@ impl FetchSessions {
         for (topic, index) in forgotten {
             session.forget(topic, index);
         }
+        session.name_topics(name_of);
         let list = session.list();
         self.partitions = self.partitions + list.len() - before;
+        if self.partitions > PARTITIONS_MAX {
+            self.remove(id);
+            return Err(ErrorCode::FetchSessionIdNotFound);
+        }
         if list.is_empty() {
             self.remove(id);
         }
-        list
+        Ok(list)
     }
 
     /// Makes a session of a full request if there is room; 0 if there is none.
-    pub(super) fn make(&mut self, now_ms: u64, list: impl Iterator<Item = (TopicKey, i32, Wanted)>) -> i32 {
-        let mut session = Session { epoch: 1, used_ms: now_ms, ..Session::default() };
+    pub(super) fn make(
+        &mut self,
+        now_ms: u64,
+        NewSession { privileged, by_id }: NewSession,
+        list: impl Iterator<Item = (TopicKey, i32, Wanted)>,
+        name_of: impl Fn(Uuid) -> Option<Arc<str>>,
+    ) -> i32 {
+        let (created_ms, used_ms) = (now_ms, now_ms);
+        let mut session = Session { epoch: 1, privileged, by_id, created_ms, used_ms, ..Session::default() };
         for (topic, index, wanted) in list {
             session.put(topic, index, wanted);
         }
-        let fits = |this: &Self| {
-            this.sessions.len() < this.slots && this.partitions + session.partitions.len() <= PARTITIONS_MAX
-        };
+        session.name_topics(name_of);
+        let size = session.partitions.len();
+        let fits = |this: &Self| this.sessions.len() < this.slots && this.partitions + size <= PARTITIONS_MAX;
         if !fits(self) {
-            self.evict_idle(now_ms);
+            self.evict(now_ms, privileged, size);
         }
-        if session.partitions.is_empty() || !fits(self) {
+        if !fits(self) {
             return 0;
         }
         let id = self.free_id();
-        self.partitions += session.partitions.len();
+        self.partitions += size;
         self.sessions.insert(id, session);
         id
     }
 
-    fn evict_idle(&mut self, now_ms: u64) {
+    /// Makes room for a new session by Kafka's rule: one that was not used for two minutes goes first.
+    /// Else the one that is worth least goes, if it is worth less than the new one: consumers' before
+    /// followers', few partitions before many. One that was not used beyond its first two minutes is
+    /// spared, but not a consumer's by a follower.
+    fn evict(&mut self, now_ms: u64, privileged: bool, size: usize) {
         let idle = self.sessions.iter().min_by_key(|(_, session)| session.used_ms);
-        if let Some((&id, session)) = idle
-            && now_ms.saturating_sub(session.used_ms) > EVICT_IDLE_MS
-        {
+        let idle = idle.filter(|(_, session)| now_ms.saturating_sub(session.used_ms) > EVICT_IDLE_MS);
+        let worth = |session: &Session| (session.privileged, session.partitions.len());
+        let evictable = |session: &Session| {
+            let is_old = session.used_ms.saturating_sub(session.created_ms) > EVICT_IDLE_MS;
+            is_old || (privileged && !session.privileged)
+        };
+        let least = || {
+            let evictable = self.sessions.iter().filter(|(_, session)| evictable(session));
+            let least = evictable.min_by_key(|(_, session)| worth(session));
+            least.filter(|(_, session)| worth(session) < (privileged, size))
+        };
+        if let Some(id) = idle.or_else(least).map(|(id, _)| *id) {
             self.remove(id);
         }
+    }
+
+    /// Whether a session has gone on since a request entered it: the request was repeated, and only
+    /// the last of them is answered.
+    pub(super) fn has_gone_on(&self, id: i32, epoch_next: i32) -> bool {
+        self.sessions.get(&id).is_some_and(|session| session.epoch != epoch_next)
+    }
+
+    /// The name that a topic had when the session first knew it.
+    pub(super) fn name_of(&self, id: i32, topic_id: Uuid) -> Option<&Arc<str>> {
+        self.sessions.get(&id)?.names.get(&topic_id)
     }
 
     /// Ids are positive; the low 10 bits name the shard.
@@ -244,49 +334,67 @@ mod tests {
         indexes.map(|index| (topic(), index, wanted(0)))
     }
 
-    fn nothing() -> std::iter::Empty<(TopicKey, i32)> {
-        std::iter::empty()
+    const CONSUMER: NewSession = NewSession { privileged: false, by_id: false };
+
+    fn make(sessions: &mut FetchSessions, now_ms: u64, partitions: i32) -> i32 {
+        sessions.make(now_ms, CONSUMER, list(0..partitions), |_| None)
+    }
+
+    fn touch(sessions: &mut FetchSessions, id: i32, now_ms: u64) -> Vec<i32> {
+        let list = sessions.update(id, now_ms, std::iter::empty(), std::iter::empty(), |_| None);
+        list.unwrap().iter().map(|(_, index, _)| *index).collect()
     }
 
     #[test]
     fn a_session_goes_on_with_the_next_epoch_only() {
         let mut sessions = FetchSessions::new(ShardId(3), 10);
         assert_eq!(sessions.enter(0, 0, false), Ok(SessionUse::Make));
-        let id = sessions.make(0, list(0..2));
+        let id = make(&mut sessions, 0, 2);
         assert_eq!(id & 0x3ff, 3);
         assert_eq!(sessions.enter(id, 2, false), Err(ErrorCode::InvalidFetchSessionEpoch));
         assert_eq!(sessions.enter(id, 1, true), Err(ErrorCode::FetchSessionTopicIdError));
-        assert_eq!(sessions.enter(id, 1, false), Ok(SessionUse::Continue(id)));
-        assert_eq!(sessions.enter(id, 2, false), Ok(SessionUse::Continue(id)));
+        assert_eq!(sessions.enter(id, 1, false), Ok(SessionUse::Continue { id, epoch_next: 2 }));
+        assert!(!sessions.has_gone_on(id, 2));
+        assert_eq!(sessions.enter(id, 2, false), Ok(SessionUse::Continue { id, epoch_next: 3 }));
+        assert!(sessions.has_gone_on(id, 2));
         assert_eq!(sessions.enter(id, -1, false), Ok(SessionUse::None));
         assert_eq!(sessions.enter(id, 3, false), Err(ErrorCode::FetchSessionIdNotFound));
+        assert!(!sessions.has_gone_on(id, 2), "what is gone has not gone on");
+        assert_eq!(epoch_after(i32::MAX), 1);
     }
 
     #[test]
     fn changes_and_forgotten_partitions_are_remembered() {
         let mut sessions = FetchSessions::new(ShardId(0), 10);
-        let id = sessions.make(0, list(0..3));
+        let id = make(&mut sessions, 0, 3);
         let change = [(topic(), 1, wanted(7))].into_iter();
-        let all = sessions.update(id, 0, change, [(topic(), 0)].into_iter());
-        assert_eq!(all, [(topic(), 1, wanted(7)), (topic(), 2, wanted(0))]);
-        let none = sessions.update(id, 0, std::iter::empty(), [(topic(), 1), (topic(), 2)].into_iter());
-        assert!(none.is_empty());
+        let all = sessions.update(id, 0, change, [(topic(), 0)].into_iter(), |_| None);
+        assert_eq!(all.unwrap(), [(topic(), 1, wanted(7)), (topic(), 2, wanted(0))]);
+        let forgotten = [(topic(), 1), (topic(), 2)].into_iter();
+        let none = sessions.update(id, 0, std::iter::empty(), forgotten, |_| None);
+        assert!(none.unwrap().is_empty());
         assert_eq!(sessions.partitions, 0);
         assert!(sessions.sessions.is_empty());
     }
 
     #[test]
+    fn a_session_cannot_grow_beyond_what_a_shard_remembers() {
+        let mut sessions = FetchSessions::new(ShardId(0), 10);
+        let id = make(&mut sessions, 0, 1);
+        let many = list(0..PARTITIONS_MAX as i32 + 1);
+        let refused = sessions.update(id, 0, many, std::iter::empty(), |_| None);
+        assert_eq!(refused, Err(ErrorCode::FetchSessionIdNotFound));
+        assert_eq!((sessions.partitions, sessions.sessions.len()), (0, 0));
+        assert_eq!(make(&mut sessions, 0, PARTITIONS_MAX as i32 + 1), 0);
+    }
+
+    #[test]
     fn a_partition_is_told_when_something_changed_and_then_waits_its_turn() {
         let mut sessions = FetchSessions::new(ShardId(0), 10);
-        let id = sessions.make(0, list(0..2));
+        let id = make(&mut sessions, 0, 2);
         let told = Told { high_watermark: 5, log_start_offset: 0, records_bytes: 10, is_error: false };
         assert!(sessions.must_tell(id, &topic(), 0, &told));
-        let order: Vec<i32> = sessions
-            .update(id, 0, std::iter::empty(), nothing())
-            .iter()
-            .map(|(_, index, _)| *index)
-            .collect();
-        assert_eq!(order, [1, 0]);
+        assert_eq!(touch(&mut sessions, id, 0), [1, 0]);
         let quiet = Told { records_bytes: 0, ..told };
         assert!(!sessions.must_tell(id, &topic(), 0, &quiet));
         let failed = Told { is_error: true, ..quiet };
@@ -296,12 +404,53 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_gives_room_only_from_the_idle() {
+    fn a_full_table_gives_room_from_the_idle_first() {
+        let mut sessions = FetchSessions::new(ShardId(0), 2);
+        let (first, second) = (make(&mut sessions, 0, 1), make(&mut sessions, 1, 1));
+        touch(&mut sessions, first, 2);
+        assert_eq!(make(&mut sessions, EVICT_IDLE_MS + 1, 9), 0, "nobody is idle and nobody is old");
+        let third = make(&mut sessions, EVICT_IDLE_MS + 2, 1);
+        assert!(third != 0 && !sessions.sessions.contains_key(&second));
+        assert_eq!((sessions.sessions.len(), sessions.partitions), (2, 2));
+    }
+
+    #[test]
+    fn of_the_old_the_smallest_makes_room_for_a_larger_one() {
+        let mut sessions = FetchSessions::new(ShardId(0), 2);
+        let (large, small) = (make(&mut sessions, 0, 5), make(&mut sessions, 0, 3));
+        let now_ms = EVICT_IDLE_MS + 1;
+        for id in [large, small] {
+            touch(&mut sessions, id, now_ms);
+        }
+        assert_eq!(make(&mut sessions, now_ms, 3), 0, "no larger than what is there");
+        let new = make(&mut sessions, now_ms, 4);
+        assert!(new != 0 && sessions.sessions.contains_key(&large));
+        assert!(!sessions.sessions.contains_key(&small));
+        assert_eq!(make(&mut sessions, now_ms, 5), 0, "the new one is not old, the large one not smaller");
+    }
+
+    #[test]
+    fn a_follower_displaces_a_consumer_of_any_size_and_is_not_displaced() {
         let mut sessions = FetchSessions::new(ShardId(0), 1);
-        let first = sessions.make(0, list(0..1));
-        assert_eq!(sessions.make(EVICT_IDLE_MS, list(0..1)), 0);
-        let second = sessions.make(EVICT_IDLE_MS + 1, list(0..1));
-        assert!(second != 0 && second != first);
-        assert_eq!(sessions.partitions, 1);
+        let consumer = make(&mut sessions, 0, 5);
+        let follower = NewSession { privileged: true, by_id: true };
+        let id = sessions.make(1, follower, list(0..1), |_| None);
+        assert!(id != 0 && !sessions.sessions.contains_key(&consumer));
+        touch(&mut sessions, id, EVICT_IDLE_MS + 2);
+        assert_eq!(make(&mut sessions, EVICT_IDLE_MS + 2, 9), 0);
+    }
+
+    #[test]
+    fn a_topics_name_is_remembered_from_when_it_was_first_known() {
+        let mut sessions = FetchSessions::new(ShardId(0), 1);
+        let by_id = NewSession { privileged: false, by_id: true };
+        let ids = [Uuid::from_u128(1), Uuid::from_u128(2)];
+        let list = ids.iter().map(|id| (TopicKey::Id(*id), 0, wanted(0)));
+        let name: Arc<str> = "t".into();
+        let id = sessions.make(0, by_id, list, |id| (id == ids[0]).then(|| name.clone()));
+        assert_eq!(ids.map(|topic| sessions.name_of(id, topic).is_some()), [true, false]);
+        let later = |topic| (topic == ids[1]).then(|| name.clone());
+        sessions.update(id, 0, std::iter::empty(), std::iter::empty(), later).unwrap();
+        assert_eq!(ids.map(|topic| sessions.name_of(id, topic).is_some()), [true, true]);
     }
 }

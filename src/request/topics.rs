@@ -1,19 +1,26 @@
-//! CreateTopics and DeleteTopics: checked and carried out by the controller; the answer leaves
-//! when every shard of this node agrees with it.
+//! CreateTopics, DeleteTopics and CreatePartitions: checked and carried out by the controller; the answer
+//! leaves when every shard of this node agrees with it, or when the client's `timeout_ms` has passed. What
+//! was asked for may then still come true, as in Kafka.
+
+use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
-use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
+use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::{
-    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, TopicName,
+    CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
+    DeleteTopicsRequest, DeleteTopicsResponse, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use super::{CloseReason, Scene, Work};
-use crate::controller::request::{DeletedTopic, NewTopic, TopicAnswer, TopicRef};
-use crate::controller::{ControllerAnswer, ControllerRequest};
+use super::configs;
+use super::{CloseReason, Scene, Timer, Work};
+use crate::controller::request::{DeletedTopic, MorePartitions, NewTopic, TopicAnswer, TopicRef};
+use crate::controller::{ApiError, ControllerAnswer, ControllerRequest};
 use crate::partition::ReplyTo;
 use crate::wire::api::ApiKey;
 use crate::wire::header::RequestHeader;
@@ -29,8 +36,24 @@ pub struct Topics {
 /// What was asked, as far as the response repeats it when the controller refuses as a whole.
 #[derive(Debug)]
 enum Asked {
-    Create(Vec<String>),
+    /// With the values that each topic shall have of its own.
+    Create(Vec<(String, Configs)>),
     Delete(Vec<TopicRef>),
+    Extend(Vec<String>),
+}
+
+/// Keys and values of one topic.
+type Configs = Vec<(String, Option<String>)>;
+
+/// First version of CreateTopics that tells the new topic's configuration.
+const VERSION_CONFIGS: i16 = 5;
+
+/// A timer for the time that the client gives the controller. Whoever gives no time wants no limit.
+fn limit_wait(timeout_ms: i32, to: ReplyTo, scene: &mut Scene) {
+    if let Some(timeout_ms) = u64::try_from(timeout_ms).ok().filter(|ms| *ms > 0) {
+        let at_ms = scene.now.mono_ms.saturating_add(timeout_ms);
+        scene.desk.timers.push(Timer { at_ms, to: ReplyTo { part: 0, ..to } });
+    }
 }
 
 pub(super) fn create(
@@ -40,11 +63,14 @@ pub(super) fn create(
     scene: &mut Scene,
 ) -> Result<Work, CloseReason> {
     let request: CreateTopicsRequest = guard::decode(body, header.version, guard::Limits::default())?;
-    let names = request.topics.iter().map(|topic| topic.name.to_string()).collect();
-    let topics = request.topics.into_iter().map(new_topic).collect();
+    let topics: Vec<NewTopic> = request.topics.into_iter().map(new_topic).collect();
+    let with_configs = header.version >= VERSION_CONFIGS;
+    let configs = |topic: &NewTopic| if with_configs { topic.configs.clone() } else { Vec::new() };
+    let asked = topics.iter().map(|topic| (topic.name.clone(), configs(topic))).collect();
     let validate_only = request.validate_only;
+    limit_wait(request.timeout_ms, to, scene);
     scene.desk.controls.push((to, ControllerRequest::CreateTopics { topics, validate_only }));
-    Ok(Work::Topics(Box::new(Topics { asked: Asked::Create(names), answer: None })))
+    Ok(Work::Topics(Box::new(Topics { asked: Asked::Create(asked), answer: None })))
 }
 
 fn new_topic(topic: CreatableTopic) -> NewTopic {
@@ -75,6 +101,7 @@ pub(super) fn delete(
         .map(|(name, id)| TopicRef { name: name.map(|name| name.to_string()), id })
         .collect();
     let mut work = Topics { asked: Asked::Delete(topics.clone()), answer: None };
+    limit_wait(request.timeout_ms, to, scene);
     if scene.node.config.delete_topic_enable {
         scene.desk.controls.push((to, ControllerRequest::DeleteTopics { topics }));
     } else {
@@ -86,7 +113,38 @@ pub(super) fn delete(
     Ok(Work::Topics(Box::new(work)))
 }
 
+pub(super) fn extend(
+    header: &RequestHeader,
+    body: &Bytes,
+    to: ReplyTo,
+    scene: &mut Scene,
+) -> Result<Work, CloseReason> {
+    let request: CreatePartitionsRequest = guard::decode(body, header.version, guard::Limits::default())?;
+    let names = request.topics.iter().map(|topic| topic.name.to_string()).collect();
+    let topics = request.topics.into_iter().map(more_partitions).collect();
+    let validate_only = request.validate_only;
+    limit_wait(request.timeout_ms, to, scene);
+    scene.desk.controls.push((to, ControllerRequest::CreatePartitions { topics, validate_only }));
+    Ok(Work::Topics(Box::new(Topics { asked: Asked::Extend(names), answer: None })))
+}
+
+fn more_partitions(topic: CreatePartitionsTopic) -> MorePartitions {
+    let brokers = |ids: Vec<kafka_protocol::messages::BrokerId>| ids.into_iter().map(|id| id.0).collect();
+    MorePartitions {
+        name: topic.name.to_string(),
+        count: topic.count,
+        assignments: topic
+            .assignments
+            .map(|assignments| assignments.into_iter().map(|one| brokers(one.broker_ids)).collect()),
+    }
+}
+
 impl Topics {
+    /// The client's time is up.
+    pub(super) fn timeout(&mut self) {
+        self.answer.get_or_insert(ControllerAnswer::Refused(ErrorCode::RequestTimedOut));
+    }
+
     pub(super) fn answer(&mut self, answer: ControllerAnswer) {
         self.answer = Some(answer);
     }
@@ -95,21 +153,15 @@ impl Topics {
         self.answer.is_some()
     }
 
-    pub(super) fn encode(self, header: &RequestHeader, buffer: &mut BytesMut) {
+    pub(super) fn encode(self, header: &RequestHeader, buffer: &mut BytesMut, scene: &Scene) {
         let refusal = match self.answer {
             Some(ControllerAnswer::Refused(error)) => error,
             _ => ErrorCode::UnknownServerError,
         };
         let (version, correlation_id) = (header.version, header.correlation_id);
         let encoded = match (self.asked, self.answer) {
-            (Asked::Create(_), Some(ControllerAnswer::Topics(topics))) => {
-                let results = topics.into_iter().map(created).collect();
-                let answer = CreateTopicsResponse::default().with_topics(results);
-                response::encode(buffer, ApiKey::CreateTopics, version, correlation_id, &answer)
-            }
-            (Asked::Create(names), _) => {
-                let results = names.into_iter().map(|name| not_created(name, refusal)).collect();
-                let answer = CreateTopicsResponse::default().with_topics(results);
+            (Asked::Create(asked), answer) => {
+                let answer = create_response(asked, answer, refusal, version, scene);
                 response::encode(buffer, ApiKey::CreateTopics, version, correlation_id, &answer)
             }
             (Asked::Delete(_), Some(ControllerAnswer::Deleted(topics))) => {
@@ -122,23 +174,76 @@ impl Topics {
                 let answer = DeleteTopicsResponse::default().with_responses(results);
                 response::encode(buffer, ApiKey::DeleteTopics, version, correlation_id, &answer)
             }
+            (Asked::Extend(names), answer) => {
+                let answer = extend_response(names, answer, refusal);
+                response::encode(buffer, ApiKey::CreatePartitions, version, correlation_id, &answer)
+            }
         };
         encoded.expect("every field set exists in every version served");
     }
+}
+
+fn create_response(
+    asked: Vec<(String, Configs)>,
+    answer: Option<ControllerAnswer>,
+    refusal: ErrorCode,
+    version: i16,
+    scene: &Scene,
+) -> CreateTopicsResponse {
+    let results = match answer {
+        Some(ControllerAnswer::Topics(topics)) => {
+            let inherited =
+                if version >= VERSION_CONFIGS { configs::of_new_topic(scene) } else { Vec::new() };
+            let asked: BTreeMap<String, Configs> = asked.into_iter().collect();
+            let configs = |topic: &TopicAnswer| {
+                let own = asked.get(&topic.name).filter(|_| topic.result.is_ok());
+                own.map(|own| configs::with_own(&inherited, own)).unwrap_or_default()
+            };
+            topics.into_iter().map(|topic| created(configs(&topic), topic)).collect()
+        }
+        _ => asked.into_iter().map(|(name, _)| not_created(name, refusal)).collect(),
+    };
+    CreateTopicsResponse::default().with_topics(results)
+}
+
+fn extend_response(
+    names: Vec<String>,
+    answer: Option<ControllerAnswer>,
+    refusal: ErrorCode,
+) -> CreatePartitionsResponse {
+    let result = |(name, result): (String, Result<(), ApiError>)| {
+        let error = result.err();
+        CreatePartitionsTopicResult::default()
+            .with_name(topic_name(name))
+            .with_error_code(error.as_ref().map_or(0, |error| error.code.code()))
+            .with_error_message(error.map(|error| StrBytes::from_string(error.message)))
+    };
+    let results = match answer {
+        Some(ControllerAnswer::Partitions(topics)) => topics.into_iter().map(result).collect(),
+        _ => {
+            let refused = |name: String| {
+                CreatePartitionsTopicResult::default()
+                    .with_name(topic_name(name))
+                    .with_error_code(refusal.code())
+            };
+            names.into_iter().map(refused).collect()
+        }
+    };
+    CreatePartitionsResponse::default().with_results(results)
 }
 
 fn topic_name(name: String) -> TopicName {
     TopicName(StrBytes::from_string(name))
 }
 
-fn created(topic: TopicAnswer) -> CreatableTopicResult {
+fn created(configs: Vec<CreatableTopicConfigs>, topic: TopicAnswer) -> CreatableTopicResult {
     let result = CreatableTopicResult::default().with_name(topic_name(topic.name));
     match topic.result {
         Ok(created) => result
             .with_topic_id(created.id)
             .with_num_partitions(created.partitions)
             .with_replication_factor(created.replication_factor)
-            .with_configs(Some(Vec::new())),
+            .with_configs(Some(configs)),
         Err(error) => result
             .with_error_code(error.code.code())
             .with_error_message(Some(StrBytes::from_string(error.message)))

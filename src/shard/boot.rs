@@ -6,19 +6,16 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{FcntlArg, fcntl};
 use uuid::Uuid;
 
 use super::file_ops::{self, OwnerDir};
-use crate::broker::{DirectoryFacts, FoundReplica};
+use super::log_dirs::{self, LogDirs};
+use crate::broker::{DirectoryFacts, FoundReplica, FoundReplicas, StoredOffsets};
 use crate::config::NodeConfig;
 use crate::controller::recovery::{Recovered, Recovery, Step};
 use crate::controller::storage::METADATA_DIRECTORY;
-use crate::log::checkpoint::MetaProperties;
-use crate::log::directory::{
-    DirectoryPlan, DirectoryStart, DirectoryState, DirectoryStep, LogDirEntry, META_PROPERTIES,
-};
-use crate::log::encode_uuid;
+use crate::log::PartitionMetadata;
+use crate::log::directory::{DirectoryState, LogDirEntry};
 
 /// What the log directories and the controller's log gave.
 pub(super) struct Boot {
@@ -28,8 +25,12 @@ pub(super) struct Boot {
     pub log_directories: u16,
     /// Where the controller's log is.
     pub metadata_directory: u16,
+    /// Those that cannot be used.
+    pub offline: Vec<u16>,
     pub facts: Vec<DirectoryFacts>,
-    pub found: BTreeMap<(String, i32), u16>,
+    /// What the checkpoint files say, by directory.
+    pub stored: Vec<StoredOffsets>,
+    pub found: FoundReplicas,
     pub cluster_id: String,
     pub boot_id: String,
     /// Raft id of this node on this disk.
@@ -86,40 +87,45 @@ pub(super) fn check_memlock(shards: usize) -> Result<(), String> {
 
 /// Opens the log directories and the controller's log.
 pub(super) fn boot(config: &NodeConfig) -> Result<Boot, String> {
-    let mut directories = config.log_dirs.clone();
-    let metadata = directories.iter().position(|dir| *dir == config.metadata_log_dir).unwrap_or_else(|| {
-        directories.push(config.metadata_log_dir.clone());
-        directories.len() - 1
-    });
     let boot_id =
         fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_string();
-    let locks = directories.iter().map(|dir| prepare(dir)).collect::<Result<Vec<_>, _>>()?;
-    let cluster_id = known_cluster_id(&directories)?.unwrap_or_else(|| encode_uuid(Uuid::new_v4()));
-    let (mut facts, mut found, mut raft_id) = (Vec::new(), BTreeMap::new(), 0);
-    for (number, directory) in directories.iter().enumerate() {
-        let plan = DirectoryPlan {
-            cluster_id: cluster_id.clone(),
-            node_id: config.node_id,
-            directory_id: Uuid::new_v4(),
-            boot_id: boot_id.clone(),
-            format: true,
+    let LogDirs { paths: directories, log_directories, metadata, states, cluster_id, locks } =
+        log_dirs::open(config, &boot_id)?;
+    let (mut facts, mut stored, mut found) = (Vec::new(), Vec::new(), FoundReplicas::new());
+    let (mut offline, mut raft_id) = (Vec::new(), 0);
+    for ((number, directory), state) in (0..).zip(&directories).zip(states) {
+        let Some(state) = state else {
+            offline.push(number);
+            facts.push(DirectoryFacts::default());
+            stored.push(StoredOffsets::default());
+            continue;
         };
-        let state = open_directory(directory, plan)?;
         if number == metadata {
             // Not 0, and new with every disk (a wiped disk must not vote as its predecessor).
             raft_id = state.directory_id.as_u64_pair().1 | 1;
         }
-        if number < config.log_dirs.len() {
+        if number < log_directories {
             remove_retired(directory, &state);
-            facts.push(facts_of(number as u16, &state, &mut found));
+            facts.push(facts_of(&state));
+            for (replica, topic_id) in topic_ids(directory, &state) {
+                found.entry(replica).or_default().push((number, topic_id));
+            }
+            stored.push(StoredOffsets {
+                recovery_points: state.recovery_points,
+                log_starts: state.log_starts,
+                high_watermarks: state.high_watermarks,
+            });
         }
     }
-    let controller = recover_controller(directories.get(metadata).map_or(Path::new("."), PathBuf::as_path))?;
+    let metadata_path = directories.get(usize::from(metadata)).map_or(Path::new("."), PathBuf::as_path);
+    let controller = recover_controller(metadata_path)?;
     Ok(Boot {
-        log_directories: config.log_dirs.len() as u16,
-        metadata_directory: metadata as u16,
+        log_directories,
+        metadata_directory: metadata,
+        offline,
         directories,
         facts,
+        stored,
         found,
         cluster_id,
         boot_id,
@@ -127,66 +133,6 @@ pub(super) fn boot(config: &NodeConfig) -> Result<Boot, String> {
         controller,
         locks,
     })
-}
-
-/// Makes the directory, checks that it can be written and locks it against other processes,
-/// Apache Kafka among them: its lock and ours exclude each other.
-fn prepare(directory: &Path) -> Result<OwnedFd, String> {
-    let shown = directory.display();
-    fs::create_dir_all(directory).map_err(|error| {
-        format!("cannot make the log directory {shown}: {error}; create it, or name another one in log.dirs")
-    })?;
-    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(directory.join(".lock"));
-    let file = file.map_err(|error| {
-        format!("cannot write to the log directory {shown}: {error}; give it to this user with: chown -R $(id -u) {shown}")
-    })?;
-    let whole_file = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
-    fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file)).map_err(|_| {
-        format!("the log directory {shown} is in use by another process, which holds its .lock; stop that one first, or name another directory in log.dirs")
-    })?;
-    Ok(file.into())
-}
-
-fn known_cluster_id(directories: &[PathBuf]) -> Result<Option<String>, String> {
-    for directory in directories {
-        let path = directory.join(META_PROPERTIES);
-        match fs::read(&path) {
-            Ok(bytes) => {
-                let properties =
-                    MetaProperties::parse(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
-                if properties.cluster_id.is_some() {
-                    return Ok(properties.cluster_id);
-                }
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
-        }
-    }
-    Ok(None)
-}
-
-fn open_directory(directory: &Path, plan: DirectoryPlan) -> Result<DirectoryState, String> {
-    let dir = OwnerDir { path: directory.to_path_buf() };
-    let mut start = DirectoryStart::new(plan);
-    let mut last = None;
-    loop {
-        match start.step(last.take()) {
-            DirectoryStep::Op(op) => last = Some(file_ops::run(&dir, &op).0),
-            DirectoryStep::Done(state) => {
-                for problem in &state.unreadable {
-                    super::say(&format!("{}: {problem}; its offsets count as 0", directory.display()));
-                }
-                return Ok(*state);
-            }
-            DirectoryStep::Failed(error) => return Err(format!("{}: {error}", directory.display())),
-        }
-    }
 }
 
 /// Deletes what a deletion before the last stop left behind, beside the start.
@@ -198,7 +144,7 @@ fn remove_retired(directory: &Path, state: &DirectoryState) {
     }
 }
 
-fn facts_of(number: u16, state: &DirectoryState, found: &mut BTreeMap<(String, i32), u16>) -> DirectoryFacts {
+fn facts_of(state: &DirectoryState) -> DirectoryFacts {
     let mut facts = DirectoryFacts {
         clean: state.clean_shutdown.is_some(),
         same_boot: state.same_boot,
@@ -211,10 +157,36 @@ fn facts_of(number: u16, state: &DirectoryState, found: &mut BTreeMap<(String, i
             recovery_point: state.recovery_points.get(&key).copied().unwrap_or(0),
             log_start_offset: state.log_starts.get(&key).copied().unwrap_or(0),
         };
-        found.insert(key.clone(), number);
         facts.found.insert(key, replica);
     }
     facts
+}
+
+/// Which topic each replica of a log directory belongs to, by its `partition.metadata`. The files
+/// are read by many threads: there may be thousands, none of them in memory.
+fn topic_ids(directory: &Path, state: &DirectoryState) -> Vec<((String, i32), Option<Uuid>)> {
+    const PER_THREAD: usize = 64;
+    const THREADS_MAX: usize = 32;
+    let replicas: Vec<_> = state
+        .entries
+        .iter()
+        .filter_map(|(name, entry)| match entry {
+            LogDirEntry::Log { topic, partition } => Some((name, (topic.clone(), *partition))),
+            _ => None,
+        })
+        .collect();
+    let read = |(name, replica): &(&String, (String, i32))| {
+        let bytes = fs::read(directory.join(name).join("partition.metadata")).ok();
+        let metadata = bytes.and_then(|bytes| PartitionMetadata::parse(&bytes).ok());
+        (replica.clone(), metadata.map(|metadata| metadata.topic_id))
+    };
+    let share = replicas.len().div_ceil(THREADS_MAX).max(PER_THREAD);
+    std::thread::scope(|scope| {
+        let parts = replicas.chunks(share);
+        let threads: Vec<_> =
+            parts.map(|part| scope.spawn(move || part.iter().map(read).collect::<Vec<_>>())).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+    })
 }
 
 fn recover_controller(metadata_directory: &Path) -> Result<Recovered, String> {

@@ -22,6 +22,7 @@ mod file_ops;
 mod files;
 mod helpers;
 mod listener;
+mod log_dirs;
 mod mesh;
 pub mod node;
 mod runtime;

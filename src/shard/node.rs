@@ -229,7 +229,9 @@ fn plan_shards(
         removed: Arc::from([]),
     });
     let facts = Arc::from(boot.facts);
-    let mut control = Some(Box::new(ControlHost::new(control)));
+    let mut control = Box::new(ControlHost::new(control));
+    boot.offline.iter().for_each(|directory| control.offline_from_start(*directory));
+    let mut control = Some(control);
     let mut sockets: Vec<_> = sockets.into_iter().map(|(socket, _)| (socket, terms.clone())).collect();
     let mut locks = boot.locks;
     let clock = Clock::start();
@@ -286,7 +288,7 @@ fn control_start(
         incarnation: uuid::Uuid::new_v4(),
         listeners,
         metadata_directory: boot.metadata_directory,
-        checkpoints: Checkpoints::new(boot.log_directories, boot.boot_id.clone(), config),
+        checkpoints: Checkpoints::new(boot.stored.clone(), boot.boot_id.clone(), config),
     })
 }
 

@@ -32,6 +32,8 @@ use crate::security::Principal;
 
 /// How long a lane that overflowed rests before it is tried again.
 const LANE_RETRY_MS: u64 = 1;
+/// What is due at once lets sockets and other tasks go first.
+const YIELD: Duration = Duration::from_micros(10);
 
 /// What the shards of a node share: counters, and nothing that anyone waits for.
 #[derive(Debug)]
@@ -145,7 +147,8 @@ impl Runtime {
                 && armed_ms.is_none_or(|armed_ms| at_ms < armed_ms)
             {
                 armed_ms = Some(at_ms);
-                self.ring_after(at_ms.saturating_sub(now_ms).max(1));
+                let delay = Duration::from_millis(at_ms.saturating_sub(now_ms));
+                self.ring_after(delay.max(YIELD));
             }
             poll_fn(|context| self.bell.poll_heard(context)).await;
         }
@@ -153,10 +156,10 @@ impl Runtime {
 
     /// Rings the bell later. A task of its own: a glommio timer that is polled before it fires
     /// registers itself again each time, so it must not be polled beside the bell.
-    fn ring_after(&self, delay_ms: u64) {
+    fn ring_after(&self, delay: Duration) {
         let bell = Arc::clone(&self.bell);
         glommio::spawn_local(async move {
-            glommio::timer::sleep(Duration::from_millis(delay_ms)).await;
+            glommio::timer::sleep(delay).await;
             bell.ring();
         })
         .detach();

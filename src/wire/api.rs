@@ -27,6 +27,16 @@ pub enum ApiKey {
     DeleteTopics = 20,
     /// Gives out a producer id and epoch.
     InitProducerId = 22,
+    /// Tells where a leader epoch ended.
+    OffsetForLeaderEpoch = 23,
+    /// Tells the configuration of topics and brokers.
+    DescribeConfigs = 32,
+    /// Adds partitions to topics.
+    CreatePartitions = 37,
+    /// Describes the cluster and its brokers.
+    DescribeCluster = 60,
+    /// Describes topics, page by page.
+    DescribeTopicPartitions = 75,
 }
 
 /// Who is at the other end of a listener.
@@ -77,6 +87,10 @@ pub enum AclOperation {
     TopicCreate,
     /// DELETE on each topic.
     TopicDelete,
+    /// ALTER on each topic.
+    TopicAlter,
+    /// DESCRIBE_CONFIGS on each topic, or on the cluster for what is not a topic's.
+    DescribeConfigs,
     /// WRITE on the transactional id, or IDEMPOTENT_WRITE on the cluster without one.
     ProducerWrite,
 }
@@ -132,7 +146,7 @@ const FRAME_LIST: u32 = 4 * 1024 * 1024;
 const FRAME_SMALL: u32 = 64 * 1024;
 
 /// The table, by key.
-pub static TABLE: [Api; 9] = [
+pub static TABLE: [Api; 14] = [
     Api {
         key: ApiKey::Produce,
         name: "Produce",
@@ -253,6 +267,72 @@ pub static TABLE: [Api; 9] = [
         barrier: true,
         frame_limit_bytes: FRAME_SMALL,
     },
+    Api {
+        key: ApiKey::OffsetForLeaderEpoch,
+        name: "OffsetForLeaderEpoch",
+        version_first: 2,
+        version_last: 4,
+        advertised_first: 2,
+        flexible_first: 4,
+        listeners: BROKER_LISTENERS,
+        acl: AclOperation::TopicDescribe,
+        route: Route::Partitions,
+        barrier: true,
+        frame_limit_bytes: FRAME_LIST,
+    },
+    Api {
+        key: ApiKey::DescribeConfigs,
+        name: "DescribeConfigs",
+        version_first: 1,
+        version_last: 4,
+        advertised_first: 1,
+        flexible_first: 4,
+        listeners: EVERY_LISTENER,
+        acl: AclOperation::DescribeConfigs,
+        route: Route::Local,
+        barrier: true,
+        frame_limit_bytes: FRAME_LIST,
+    },
+    Api {
+        key: ApiKey::CreatePartitions,
+        name: "CreatePartitions",
+        version_first: 0,
+        version_last: 3,
+        advertised_first: 0,
+        flexible_first: 2,
+        listeners: EVERY_LISTENER,
+        acl: AclOperation::TopicAlter,
+        route: Route::Controller,
+        barrier: true,
+        frame_limit_bytes: FRAME_LIST,
+    },
+    Api {
+        // Kafka answers it on a controller's listener too, with the controllers.
+        key: ApiKey::DescribeCluster,
+        name: "DescribeCluster",
+        version_first: 0,
+        version_last: 2,
+        advertised_first: 0,
+        flexible_first: 0,
+        listeners: BROKER_LISTENERS,
+        acl: AclOperation::None,
+        route: Route::Local,
+        barrier: true,
+        frame_limit_bytes: FRAME_SMALL,
+    },
+    Api {
+        key: ApiKey::DescribeTopicPartitions,
+        name: "DescribeTopicPartitions",
+        version_first: 0,
+        version_last: 0,
+        advertised_first: 0,
+        flexible_first: 0,
+        listeners: BROKER_LISTENERS,
+        acl: AclOperation::TopicDescribe,
+        route: Route::Local,
+        barrier: true,
+        frame_limit_bytes: FRAME_LIST,
+    },
 ];
 
 /// The row of a key.
@@ -327,6 +407,8 @@ impl AclOperation {
             Self::TopicDescribe => "DESCRIBE on topic",
             Self::TopicCreate => "CREATE on cluster or topic",
             Self::TopicDelete => "DELETE on topic",
+            Self::TopicAlter => "ALTER on topic",
+            Self::DescribeConfigs => "DESCRIBE_CONFIGS on topic or cluster",
             Self::ProducerWrite => "WRITE on transactional id, or IDEMPOTENT_WRITE on cluster",
         }
     }

@@ -162,16 +162,25 @@ impl ByteBuf for Checked {
 #[cfg(test)]
 mod tests {
     use bytes::BytesMut;
+    use kafka_protocol::messages::create_partitions_request::{
+        CreatePartitionsAssignment, CreatePartitionsTopic,
+    };
     use kafka_protocol::messages::create_topics_request::{
         CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
     };
     use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+    use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+    use kafka_protocol::messages::describe_topic_partitions_request::{Cursor, TopicRequest};
     use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
     use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+    use kafka_protocol::messages::offset_for_leader_epoch_request::{
+        OffsetForLeaderPartition, OffsetForLeaderTopic,
+    };
     use kafka_protocol::messages::{
-        ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest, FetchRequest,
-        FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest,
-        TopicName,
+        ApiVersionsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
+        DescribeClusterRequest, DescribeConfigsRequest, DescribeTopicPartitionsRequest, FetchRequest,
+        FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
+        OffsetForLeaderEpochRequest, ProduceRequest, TopicName,
     };
     use kafka_protocol::protocol::Encodable;
 
@@ -250,7 +259,46 @@ mod tests {
                 let request = InitProducerIdRequest::default().with_transaction_timeout_ms(60_000);
                 encoded(&request.with_transactional_id(Some(text("txn").into())), version)
             }
+            _ => describing_sample(key, version),
         })
+    }
+
+    fn describing_sample(key: ApiKey, version: i16) -> Bytes {
+        let text = StrBytes::from_static_str;
+        match key {
+            ApiKey::OffsetForLeaderEpoch => {
+                let partition = OffsetForLeaderPartition::default().with_partition(1).with_leader_epoch(3);
+                let topic = OffsetForLeaderTopic::default()
+                    .with_topic(name("orders"))
+                    .with_partitions(vec![partition.clone(), partition]);
+                encoded(&OffsetForLeaderEpochRequest::default().with_topics(vec![topic]), version)
+            }
+            ApiKey::DescribeConfigs => {
+                let resource = DescribeConfigsResource::default()
+                    .with_resource_type(2)
+                    .with_resource_name(text("orders"))
+                    .with_configuration_keys(Some(vec![text("retention.ms")]));
+                let all = resource.clone().with_configuration_keys(None);
+                encoded(&DescribeConfigsRequest::default().with_resources(vec![resource, all]), version)
+            }
+            ApiKey::CreatePartitions => {
+                let assignment = CreatePartitionsAssignment::default().with_broker_ids(vec![BrokerId(1)]);
+                let topic = CreatePartitionsTopic::default()
+                    .with_name(name("orders"))
+                    .with_count(4)
+                    .with_assignments(Some(vec![assignment]));
+                let other = topic.clone().with_name(name("payments")).with_assignments(None);
+                encoded(&CreatePartitionsRequest::default().with_topics(vec![topic, other]), version)
+            }
+            ApiKey::DescribeCluster => encoded(&DescribeClusterRequest::default(), version),
+            ApiKey::DescribeTopicPartitions => {
+                let topic = TopicRequest::default().with_name(name("orders"));
+                let cursor = Cursor::default().with_topic_name(name("orders")).with_partition_index(3);
+                let request = DescribeTopicPartitionsRequest::default().with_topics(vec![topic]);
+                encoded(&request.with_cursor(Some(cursor)), version)
+            }
+            _ => unreachable!("{key:?} is another sample's"),
+        }
     }
 
     /// Decodes with the type of a key; says whether that worked.
@@ -268,6 +316,11 @@ mod tests {
             ApiKey::CreateTopics => run::<CreateTopicsRequest>(body, version),
             ApiKey::DeleteTopics => run::<DeleteTopicsRequest>(body, version),
             ApiKey::InitProducerId => run::<InitProducerIdRequest>(body, version),
+            ApiKey::OffsetForLeaderEpoch => run::<OffsetForLeaderEpochRequest>(body, version),
+            ApiKey::DescribeConfigs => run::<DescribeConfigsRequest>(body, version),
+            ApiKey::CreatePartitions => run::<CreatePartitionsRequest>(body, version),
+            ApiKey::DescribeCluster => run::<DescribeClusterRequest>(body, version),
+            ApiKey::DescribeTopicPartitions => run::<DescribeTopicPartitionsRequest>(body, version),
         }
     }
 

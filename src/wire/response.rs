@@ -79,7 +79,7 @@ mod tests {
         let decoded = ApiVersionsResponse::decode(&mut buffer, 0).unwrap();
         assert_eq!(decoded.error_code, 35);
         let keys: Vec<_> = decoded.api_keys.iter().map(|api| api.api_key).collect();
-        assert_eq!(keys, [18, 19, 20]);
+        assert_eq!(keys, [18, 19, 20, 32, 37]);
     }
 
     #[test]

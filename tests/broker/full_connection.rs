@@ -30,8 +30,7 @@ fn frame<R: Encodable + HeaderVersion>(api_key: i16, version: i16, number: i32, 
 /// Sends frames until the socket takes no more for a while; how many went out whole, and the rest of the last.
 fn fill(raw: &mut Raw, frames: impl Iterator<Item = Vec<u8>>) -> (i32, Vec<u8>) {
     raw.0.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
-    let mut sent = 0;
-    for frame in frames {
+    for (sent, frame) in (0..).zip(frames) {
         let mut rest = &frame[..];
         while !rest.is_empty() {
             match raw.0.write(rest) {
@@ -40,7 +39,6 @@ fn fill(raw: &mut Raw, frames: impl Iterator<Item = Vec<u8>>) -> (i32, Vec<u8>) 
                 Err(error) => panic!("after {sent} frames: {error}"),
             }
         }
-        sent += 1;
     }
     panic!("the socket takes everything: nothing ever pushes back");
 }

@@ -9,9 +9,15 @@
 mod configuration;
 mod connections;
 mod crash;
+mod describe;
+mod epochs;
 mod full_connection;
+mod full_device;
 mod hostile_frames;
+mod list_offsets;
+mod log_dirs;
 mod long_poll;
+mod more_partitions;
 mod pipelining;
 mod process;
 mod refused_batches;

@@ -5,7 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tidemill::log::batch::BatchInfo;
 
 use crate::process::{Home, until};
-use crate::wire::{append, batch, connect, create, delete, describe, fetch, produce, read_all, try_create};
+use crate::wire::{
+    append, batch, connect, create, delete, describe, fetch, fetch_request, only_partition, produce,
+    read_all, try_create,
+};
 
 #[test]
 fn a_name_can_be_used_again_at_once_and_holds_nothing_of_before() {
@@ -95,6 +98,25 @@ fn log_append_time_is_the_brokers_and_reaches_producer_and_consumer() {
     assert_eq!(info.max_timestamp_ms, answer.log_append_time_ms);
     // The checksum, which `read_all` checks, is that of the rewritten header.
     assert_eq!(read_all(&mut connection, "stamped", 0).len(), 2);
+}
+
+#[test]
+fn a_topic_of_zstd_is_refused_to_fetches_that_cannot_know_it() {
+    let home = Home::new(&[]);
+    let broker = home.start();
+    let mut connection = connect(&broker);
+    for (topic, codec) in [("zstd", "zstd"), ("gzip", "gzip")] {
+        create(&mut connection, topic, 1, &[("compression.type", codec)]);
+        append(&mut connection, topic, 0, &[b"a"]);
+        read_all(&mut connection, topic, 0);
+        for version in 4..=12 {
+            let response = connection.call(&fetch_request(topic, &[(0, 0)]), version).unwrap();
+            let partition = only_partition(&response);
+            let refused = topic == "zstd" && version < 10;
+            assert_eq!(partition.error_code, if refused { 76 } else { 0 }, "{topic} by Fetch {version}");
+            assert_eq!(partition.records.is_none_or(|records| records.is_empty()), refused);
+        }
+    }
 }
 
 #[test]

@@ -106,7 +106,7 @@ pub fn produce(
     until("the partition serves", || {
         let response = connection.call(&request, PRODUCE_VERSION).unwrap();
         let answer = response.responses[0].partition_responses[0].clone();
-        if answer.error_code == NOT_LEADER_OR_FOLLOWER { Err(answer) } else { Ok(answer) }
+        if answer.error_code == NOT_LEADER_OR_FOLLOWER { Err(answer.error_code) } else { Ok(answer) }
     })
 }
 
@@ -143,7 +143,7 @@ pub fn fetch(connection: &mut Connection, topic: &str, partition: i32, offset: i
     let request = fetch_request(topic, &[(partition, offset)]);
     until("the partition serves", || {
         let answer = only_partition(&connection.call(&request, FETCH_VERSION).unwrap());
-        if answer.error_code == NOT_LEADER_OR_FOLLOWER { Err(answer) } else { Ok(answer) }
+        if answer.error_code == NOT_LEADER_OR_FOLLOWER { Err(answer.error_code) } else { Ok(answer) }
     })
 }
 

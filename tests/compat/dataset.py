@@ -12,7 +12,7 @@ import sysconfig
 from pathlib import Path
 from typing import Iterator, List
 
-from records import Record, digest, body, decode, encode, frames, without_nulls
+from records import Record, body, decode, digest, encode, frames, grouped, without_nulls
 
 FULL_RECORDS = 200_000
 BYTES_MAX = 100_000_000
@@ -128,17 +128,22 @@ def ensure(folder: Path, count: int) -> Path:
     return path
 
 
+FORMS = {"kafka-python": without_nulls, "kafkajs": grouped}
+
+
 def expected(path: Path) -> tuple:
-    """(timestamps, digests as written, digests without the nulls that kafka-python refuses), by record number."""
-    timestamps, exact, plain = [], [], []
+    """(timestamps, digests as written, {writer: digests of what this one can send}), by record number."""
+    timestamps, exact = [], []
+    reduced = {writer: [] for writer in FORMS}
     with path.open("rb") as file:
         for payload in frames(file):
             record = decode(payload)
             timestamps.append(record.timestamp_ms)
             exact.append(digest(payload[8:]))
-            reduced = without_nulls(record)
-            plain.append(exact[-1] if reduced == record else digest(body(*reduced[1:])))
-    return timestamps, exact, plain
+            for writer, form in FORMS.items():
+                sent = form(record)
+                reduced[writer].append(exact[-1] if sent == record else digest(body(*sent[1:])))
+    return timestamps, exact, reduced
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 A data file is a sequence of records, each an i32 length and that many bytes: an i64 timestamp, then the body:
 key, value, and the headers with their count. Lengths are big-endian i32; -1 says null. The digest of a record
 is taken over its body, so a client that confuses null with empty, or reorders headers, is caught.
-`RoundTrip.java` writes and reads the same form.
+The clients in other languages read and write the same form.
 """
 
 import hashlib
@@ -82,3 +82,10 @@ def without_nulls(record: Record) -> Record:
     """The record as kafka-python can send it: it refuses null header values, and a null value beside a null key."""
     value = b"" if record.key is None and record.value is None else record.value
     return record._replace(value=value, headers=tuple((name, data or b"") for name, data in record.headers))
+
+
+def grouped(record: Record) -> Record:
+    """The record as kafkajs can send it: headers by name, where each name first stands, and none of them null."""
+    names = dict.fromkeys(name for name, _ in record.headers)
+    headers = tuple((name, data or b"") for name in names for other, data in record.headers if other == name)
+    return record._replace(headers=headers)

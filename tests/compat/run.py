@@ -22,6 +22,7 @@ import broker
 import install
 import matrix
 import tools
+import zstd
 
 COVERING_RECORDS = 20_000
 FULL_RECORDS = 200_000
@@ -35,6 +36,7 @@ class Results:
         self._fingerprint = fingerprint
         self.passed: List[str] = []
         self.failed = 0
+        self.skipped = 0
         self._earlier = self._load() if resume else []
         if not resume:
             state.unlink(missing_ok=True)
@@ -56,6 +58,11 @@ class Results:
     def all_done_before(self, names: List[str]) -> bool:
         """Whether cases that build on each other all passed earlier; if not, none counts and all have to run."""
         return set(names) <= set(self._earlier) and all([self.done_before(name) for name in names])
+
+    def skip(self, name: str, reason: str) -> None:
+        """Prints one case that this machine cannot run; it counts neither as passed nor as failed."""
+        print(f"SKIP {name}: {reason}", flush=True)
+        self.skipped += 1
 
     def add(self, name: str, problems: List[str], seconds: float) -> None:
         """Prints one result and saves the state."""
@@ -92,17 +99,36 @@ def run_matrix(options, results: Results, folder: Path) -> None:
     cases = (matrix.covering if options.covering else matrix.product)(options.codecs, shard_counts)
     cases = [case for case in cases if options.only in case.name()]
     round_trip = matrix.RoundTrip(folder, options.records)
-    for shards in shard_counts:
-        left = [case for case in cases if case.shards == shards and not results.done_before(case.name())]
+    try:
+        for shards in shard_counts:
+            left = [case for case in cases if case.shards == shards and not results.done_before(case.name())]
 
-        def work(instance: broker.Broker) -> None:
-            for case in left:
-                results.add(case.name(), *matrix.timed(round_trip, instance.bootstrap, case))
-                if not instance.alive():
-                    raise broker.BrokerError(f"the broker died in this case\n{instance.tail()}")
+            def work(instance: broker.Broker) -> None:
+                for case in left:
+                    if reason := round_trip.missing(case):
+                        results.skip(case.name(), reason)
+                        continue
+                    results.add(case.name(), *matrix.timed(round_trip, instance.bootstrap, case))
+                    if not instance.alive():
+                        raise broker.BrokerError(f"the broker died in this case\n{instance.tail()}")
 
-        if left:
-            with_broker(folder / f"matrix-of-{shards}-shards", shards, options, results, work)
+            if left:
+                with_broker(folder / f"matrix-of-{shards}-shards", shards, options, results, work)
+        run_zstd(options, results, folder, round_trip)
+    finally:
+        round_trip.close()
+
+
+def run_zstd(options, results: Results, folder: Path, round_trip: matrix.RoundTrip) -> None:
+    """The case of clients that know no zstd, on a broker of two shards."""
+    if options.only not in zstd.CASE or results.done_before(zstd.CASE):
+        return
+
+    def work(instance: broker.Broker) -> None:
+        start = time.monotonic()
+        results.add(zstd.CASE, zstd.check(instance.bootstrap, round_trip), time.monotonic() - start)
+
+    with_broker(folder / "zstd", 2, options, results, work)
 
 
 def run_tools(options, results: Results, folder: Path) -> None:
@@ -137,7 +163,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--covering", action="store_true", help="the covering subset, from the start")
     parser.add_argument("--fresh", action="store_true", help="forget what passed before")
     parser.add_argument("--records", type=int, help="size of the data set")
-    parser.add_argument("--codecs", type=lambda text: text.split(","), default=["none", "lz4"])
+    parser.add_argument("--codecs", type=lambda text: text.split(","), default=matrix.CODECS)
     parser.add_argument("--shards", type=lambda text: [int(n) for n in text.split(",")], default=matrix.SHARDS)
     parser.add_argument("--only", default="", help="only cases whose name contains this; 'tools' runs all tools")
     parser.add_argument("--reference", choices=["kafka"], help="run against Apache Kafka itself")
@@ -159,7 +185,8 @@ def main() -> int:
         run_matrix(options, results, Path(folder))
         if options.only in "tools":
             run_tools(options, results, Path(folder))
-    print(f"{len(results.passed)} passed, {results.failed} failed")
+    skipped = f", {results.skipped} skipped" if results.skipped else ""
+    print(f"{len(results.passed)} passed, {results.failed} failed{skipped}")
     return 1 if results.failed or not results.passed else 0
 
 

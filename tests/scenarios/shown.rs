@@ -25,6 +25,7 @@ pub fn kind(op: &FileOp) -> &'static str {
         FileOp::SyncDir => "sync-dir",
         FileOp::List => "list",
         FileOp::RetireDir => "retire-dir",
+        FileOp::StrayDir => "stray-dir",
         FileOp::DeleteDir => "delete-dir",
         FileOp::Create { .. } => "create",
         FileOp::Append { .. } => "append",
@@ -89,6 +90,9 @@ fn answer(answer: &Answer) -> String {
         }
         Answer::Offset { offset, timestamp_ms, leader_epoch } => {
             format!("offset {offset}, timestamp {timestamp_ms}, leader epoch {leader_epoch}")
+        }
+        Answer::EpochEnd { leader_epoch, end_offset } => {
+            format!("leader epoch {leader_epoch} ends at {end_offset}")
         }
         Answer::Failed { error, .. } => format!("{error:?}"),
         Answer::Fired => "fired".to_owned(),

@@ -8,6 +8,7 @@
 //! | `produce NAME [acks=all\|1] [records=1] [size=10] [pid=P seq=S pe=E] [timeout=30000] [time=T]` | one batch |
 //! | `read NAME offset=N [max=1000000] [watch=BYTES] [epoch=-1]` | a fetch |
 //! | `offset NAME latest\|earliest\|max-timestamp\|MILLISECONDS` | a ListOffsets |
+//! | `epoch-end NAME EPOCH [epoch=-1]` | an OffsetForLeaderEpoch |
 //! | `unwatch NAME` | the reader has gone |
 //! | `end-turn` | what was gathered is written |
 //! | `complete [KIND] [enospc\|eio\|short=BYTES]` | ends the oldest operation in flight |
@@ -98,6 +99,7 @@ impl Stage {
             "produce" => partition.call(now, to, append(&words, now), &mut effects),
             "read" => partition.call(now, to, read(&words), &mut effects),
             "offset" => partition.call(now, to, offset(&words), &mut effects),
+            "epoch-end" => partition.call(now, to, epoch_end(&words), &mut effects),
             "unwatch" => partition.call(now, to, Op::Unwatch, &mut effects),
             "end-turn" => partition.end_turn(now, &mut effects),
             "close" => partition.close(now, &mut effects),
@@ -268,10 +270,16 @@ fn read(words: &Words) -> Op {
 
 fn offset(words: &Words) -> Op {
     let query = match words.word(1) {
-        "latest" => OffsetQuery::Latest(Isolation::Uncommitted),
+        "latest" => OffsetQuery::Latest,
         "earliest" => OffsetQuery::Earliest,
         "max-timestamp" => OffsetQuery::MaxTimestamp,
         time => OffsetQuery::Timestamp(time.parse().unwrap()),
     };
-    Op::Offset { query, current_leader_epoch: words.number("epoch", -1) }
+    let isolation = Some(Isolation::Uncommitted);
+    Op::Offset { query, isolation, current_leader_epoch: words.number("epoch", -1) }
+}
+
+fn epoch_end(words: &Words) -> Op {
+    let leader_epoch = words.word(1).parse().unwrap();
+    Op::EpochEnd { leader_epoch, current_leader_epoch: words.number("epoch", -1) }
 }

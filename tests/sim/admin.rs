@@ -47,11 +47,13 @@ pub struct Admin {
     not_before_us: u64,
     look: bool,
     calm: bool,
+    /// What is deleted is made again at once, mostly.
+    quick: bool,
 }
 
 impl Admin {
     /// An admin of topics: partitions, whether they are flushed, whether they are deleted now and then.
-    pub fn new(topics: &[(i32, bool, bool)]) -> Self {
+    pub fn new(topics: &[(i32, bool, bool)], quick: bool) -> Self {
         let topic = |&(partitions, flushed, churns): &(i32, bool, bool)| Topic {
             partitions,
             flushed,
@@ -65,6 +67,7 @@ impl Admin {
             not_before_us: 0,
             look: true,
             calm: false,
+            quick,
         }
     }
 
@@ -87,7 +90,8 @@ impl Admin {
         if churning.is_empty() || stage.calm {
             return;
         }
-        let at = *stage.random.choice(&churning).expect("some");
+        let absent = churning.iter().find(|at| self.quick && self.topics[**at].state == Topical::Absent);
+        let at = absent.copied().unwrap_or_else(|| *stage.random.choice(&churning).expect("some"));
         match self.topics[at].state {
             Topical::Absent => self.create(at, stage),
             _ => self.delete(at, stage),
@@ -103,6 +107,10 @@ impl Admin {
                 .with_value(Some(StrBytes::from_string(value.to_string())))
         };
         let mut configs = vec![config("file.delete.delay.ms", if stage.random.bool() { "0" } else { "700" })];
+        if topic.churns && stage.random.bool() {
+            // Each topic of the name is synced as far as another one is not.
+            configs.push(config("flush.ms", "20"));
+        }
         if topic.flushed {
             configs.push(config("flush.messages", "1"));
         }
@@ -143,7 +151,12 @@ impl Admin {
                 let answer = response.decode::<CreateTopicsRequest>();
                 let topic = &mut self.topics[*at];
                 match answer.topics.first().expect("the topic asked for").error_code {
-                    0 => topic.state = Topical::Present,
+                    0 => {
+                        topic.state = Topical::Present;
+                        if self.quick && topic.churns && stage.random.u8(0..4) == 0 {
+                            stage.actions.push(Action::CutPower { after_us: stage.random.u64(0..500_000) });
+                        }
+                    }
                     error => assert!(error == EXISTS || RETRIABLE.contains(&error), "create: error {error}"),
                 }
                 self.look_soon(stage);
@@ -152,7 +165,12 @@ impl Admin {
                 let answer = response.decode::<DeleteTopicsRequest>();
                 let topic = &mut self.topics[*at];
                 match answer.responses.first().expect("the topic asked for").error_code {
-                    0 => topic.state = Topical::Absent,
+                    0 => {
+                        topic.state = Topical::Absent;
+                        if self.quick && stage.random.u8(0..4) > 0 {
+                            return;
+                        }
+                    }
                     error => {
                         let known = UNKNOWN.contains(&error) || RETRIABLE.contains(&error);
                         assert!(known, "delete: error {error}");
@@ -169,7 +187,8 @@ impl Admin {
         if self.look && stage.random.bool() {
             drop(self.link.close(stage));
         }
-        let rest_us = if stage.calm { 10_000 } else { stage.random.u64(1_000..400_000) };
+        let rest_ms = if self.quick { 1_500 } else { 400 };
+        let rest_us = if stage.calm { 10_000 } else { stage.random.u64(1_000..rest_ms * 1_000) };
         self.not_before_us = stage.now_us + rest_us;
     }
 

@@ -25,6 +25,8 @@ pub enum Action {
     Close,
     /// Call [`Client::wake`] at this time.
     WakeAt(u64),
+    /// It is a good time for a power cut.
+    CutPower { after_us: u64 },
 }
 
 /// What a client sees while it is stepped.

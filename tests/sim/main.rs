@@ -11,8 +11,10 @@ mod boot;
 mod client;
 mod consumer;
 mod disk;
+mod faults;
 mod history;
 mod node;
+mod operations;
 mod plan;
 mod producer;
 mod trace;
@@ -118,7 +120,8 @@ fn planted_bugs_are_found() {
     use tidemill::planted::{Bug, plant};
 
     quiet();
-    for bug in [Bug::ReplyBeforeWrite, Bug::StateAfterFailedAppend, Bug::TornBatch] {
+    let bugs = [Bug::ReplyBeforeWrite, Bug::StateAfterFailedAppend, Bug::TornBatch, Bug::OutlivingCheckpoint];
+    for bug in bugs {
         plant(Some(bug));
         let found = (1..=SEEDS).find_map(|seed| run(seed, false).err().map(|(violated, _)| (seed, violated)));
         plant(None);

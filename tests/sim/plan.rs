@@ -62,6 +62,18 @@ pub struct Plan {
     pub flush_ms: i64,
     /// Segments are preallocated.
     pub preallocate: bool,
+    /// A deleted topic is made again at once, mostly.
+    pub quick_churn: bool,
+    /// Time between checkpoints.
+    pub checkpoint_ms: u64,
+    /// One in so many chances makes a batch: how long producers have something to send.
+    pub pace: u8,
+    /// Idempotent producers also send to topics that are deleted and made again.
+    pub idempotent_churn: bool,
+    /// Log directories, each on a device of its own.
+    pub directories: usize,
+    /// The only device that fails with EIO, if not each of them may.
+    pub io_errors_in: Option<usize>,
 }
 
 impl Plan {
@@ -71,6 +83,8 @@ impl Plan {
         let r = &mut random;
         let often = |r: &mut fastrand::Rng, chance: f64, value: u64| if r.f64() < chance { value } else { 0 };
         let topics = r.usize(1..=3);
+        let mut directories_of = fastrand::Rng::with_seed(seed ^ 0xd1c);
+        let directories = if directories_of.bool() { 1 } else { directories_of.usize(2..=3) };
         Self {
             seed,
             shards: r.u16(1..=4),
@@ -82,7 +96,7 @@ impl Plan {
             leader_acks: r.usize(0..=2),
             no_acks: r.usize(0..=1),
             consumers: r.usize(1..=4),
-            records: r.u64(30..=250),
+            records: r.u64(30..=600),
             faulty_ms: r.u64(3_000..=12_000),
             crash_every_ms: {
                 let value = r.u64(300..=4_000);
@@ -113,6 +127,12 @@ impl Plan {
             log_append_time: r.f64() < 0.2,
             flush_ms: *r.choice(&[i64::MAX, i64::MAX, 400]).expect("some"),
             preallocate: r.f64() < 0.1,
+            quick_churn: r.bool(),
+            checkpoint_ms: *r.choice(&[100, 700, 3_000]).expect("some"),
+            pace: *r.choice(&[3, 15, 50]).expect("some"),
+            idempotent_churn: r.bool(),
+            directories,
+            io_errors_in: (directories > 1 && r.u8(0..3) > 0).then(|| r.usize(0..directories)),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::boot::{self, Failed};
 use crate::client::{Action, Client, Stage};
 use crate::consumer::Consumer;
 use crate::disk::Disk;
-use crate::history::{History, Kind};
+use crate::history::{History, Kind, Place};
 use crate::node::{Arrived, Node};
 use crate::plan::Plan;
 use crate::producer::Producer;
@@ -38,8 +38,8 @@ pub enum Event {
     Wake { client: usize },
     /// The broker is started.
     Boot,
-    /// The broker dies, if it is still the same process.
-    Crash { incarnation: u64 },
+    /// The broker dies, if it is still the same process, perhaps because the power does.
+    Crash { incarnation: u64, power: bool },
     /// Time for a crash.
     CrashDue,
     /// Time for a client to lose its connection.
@@ -54,11 +54,13 @@ pub enum Event {
 
 /// Where a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub enum Phase {
     /// Faults happen.
     Faulty,
     /// They do not any more; everyone finishes.
     Calm,
+    /// What was sent without waiting for an answer arrives.
+    Settling { until_us: u64 },
     /// Everything is read.
     Audit,
     /// The connections are closed: nothing may be left of them.
@@ -103,23 +105,26 @@ pub struct World {
     events: BTreeMap<(u64, u64), Event>,
     events_made: u64,
     pub trace: Trace,
-    pub disk: Disk,
+    /// One device for each log directory.
+    pub disks: Vec<Disk>,
     pub random: Randoms,
     pub node: Option<Node>,
     pub incarnation: u64,
-    boot_number: u64,
+    pub boot_number: u64,
     pub connections: BTreeMap<u64, Connection>,
     connections_made: u64,
     seats: Vec<Seat>,
-    history: History,
+    pub history: History,
     names: Vec<String>,
     flushed: Vec<bool>,
-    wall_offset_ms: i64,
-    power_was_cut: bool,
-    pub full_until_us: u64,
-    phase: Phase,
+    pub wall_offset_ms: i64,
+    pub power_was_cut: bool,
+    pub full_until_us: Vec<u64>,
+    pub phase: Phase,
     calm_since_us: u64,
     pub crashes: u64,
+    /// How far each replica ever claimed to be synced.
+    pub synced: BTreeMap<Place, i64>,
 }
 
 impl World {
@@ -128,7 +133,7 @@ impl World {
         let stream =
             |number: u64| fastrand::Rng::with_seed(plan.seed.wrapping_mul(0x9e37_79b9) ^ number << 56);
         let stable = plan.topics.iter().map(|(partitions, flushed)| (*partitions, *flushed, false));
-        let churning = (0..plan.churn_topics).map(|number| (2, number == 0, true));
+        let churning = (0..plan.churn_topics).map(|number| (2, number == 1, true));
         let topics: Vec<(i32, bool, bool)> = stable.chain(churning).collect();
         let name = |(at, topic): (usize, &(i32, bool, bool))| {
             if topic.2 { format!("churn-{at}") } else { format!("t{at}") }
@@ -138,7 +143,7 @@ impl World {
             events: BTreeMap::new(),
             events_made: 0,
             trace: Trace::new(with_words),
-            disk: Disk::default(),
+            disks: (0..plan.directories).map(|_| Disk::default()).collect(),
             random: Randoms {
                 schedule: stream(1),
                 disk: stream(2),
@@ -157,13 +162,14 @@ impl World {
             flushed: topics.iter().map(|(_, flushed, _)| *flushed).collect(),
             wall_offset_ms: 0,
             power_was_cut: false,
-            full_until_us: 0,
+            full_until_us: vec![0; plan.directories],
             phase: Phase::Faulty,
             calm_since_us: 0,
             crashes: 0,
+            synced: BTreeMap::new(),
             plan,
         };
-        world.seat(Box::new(Admin::new(&topics)));
+        world.seat(Box::new(Admin::new(&topics, world.plan.quick_churn)));
         world.seat_clients(&topics);
         world.at(0, Event::Boot);
         world.at(world.plan.faulty_ms * 1000, Event::Look);
@@ -184,9 +190,11 @@ impl World {
         ];
         for (kind, count) in kinds {
             for _ in 0..count {
-                let from = if kind == Kind::Idempotent { &stable } else { &all };
+                let only_stable = kind == Kind::Idempotent && !plan.idempotent_churn;
+                let from = if only_stable { &stable } else { &all };
                 let targets = self.some_of(from);
-                let producer = self.with_stage(|stage| Producer::new(kind, targets, plan.records, stage));
+                let work = (plan.records, plan.pace);
+                let producer = self.with_stage(|stage| Producer::new(kind, targets, work, stage));
                 self.seat(Box::new(producer));
             }
         }
@@ -237,25 +245,6 @@ impl World {
         self.phase != Phase::Faulty
     }
 
-    fn plan_faults(&mut self) {
-        let plan = self.plan.clone();
-        for (every_ms, event) in [
-            (plan.crash_every_ms, Event::CrashDue),
-            (plan.drop_every_ms, Event::DropDue),
-            (plan.full_every_ms, Event::FullDue),
-            (if plan.clock_jumps { 2000 } else { 0 }, Event::JumpDue),
-        ] {
-            self.fault_later(every_ms, event);
-        }
-    }
-
-    fn fault_later(&mut self, every_ms: u64, event: Event) {
-        if every_ms > 0 {
-            let us = draw(every_ms * 1000, &mut self.random.faults);
-            self.after(us, event);
-        }
-    }
-
     /// Runs to the end; a violation panics.
     pub fn run(&mut self) {
         while self.phase != Phase::Over {
@@ -274,28 +263,12 @@ impl World {
             Event::Opened { client, connection } => self.opened(client, connection),
             Event::Wake { client } => self.step(client, |client, stage| client.wake(stage)),
             Event::Boot => self.boot(),
-            Event::Crash { incarnation } if incarnation == self.incarnation => self.crash(false),
+            Event::Crash { incarnation, power } if incarnation == self.incarnation => {
+                self.crash(power && !self.is_calm());
+            }
             Event::Crash { .. } => {}
-            Event::CrashDue if !self.is_calm() => {
-                self.crash_or_stop();
-                self.fault_later(self.plan.crash_every_ms, Event::CrashDue);
-            }
-            Event::DropDue if !self.is_calm() => {
-                self.drop_connection();
-                self.fault_later(self.plan.drop_every_ms, Event::DropDue);
-            }
-            Event::FullDue if !self.is_calm() => {
-                self.full_until_us = self.now_us + self.random.faults.u64(1_000..1_500_000);
-                let until = self.full_until_us;
-                self.trace
-                    .note(self.now_us, 20, [until, 0], || format!("the device is full until {until} us"));
-                self.fault_later(self.plan.full_every_ms, Event::FullDue);
-            }
-            Event::JumpDue if !self.is_calm() => {
-                self.wall_offset_ms += self.random.faults.i64(-3_000..3_000);
-                self.fault_later(2000, Event::JumpDue);
-            }
-            Event::CrashDue | Event::DropDue | Event::FullDue | Event::JumpDue => {}
+            Event::CrashDue | Event::DropDue | Event::FullDue | Event::JumpDue if self.is_calm() => {}
+            Event::CrashDue | Event::DropDue | Event::FullDue | Event::JumpDue => self.fault_due(event),
             Event::Look => self.look(),
         }
     }
@@ -306,10 +279,11 @@ impl World {
             Phase::Faulty => {
                 self.phase = Phase::Calm;
                 self.calm_since_us = self.now_us;
-                self.full_until_us = 0;
+                self.full_until_us.fill(0);
                 self.trace.note(self.now_us, 21, [0, 0], || "faults are over".into());
             }
-            Phase::Calm if done => {
+            Phase::Calm if done => self.phase = Phase::Settling { until_us: self.now_us + 2_000_000 },
+            Phase::Settling { until_us } if until_us <= self.now_us => {
                 self.phase = Phase::Audit;
                 self.seat(Box::new(Auditor::new()));
             }
@@ -348,7 +322,8 @@ impl World {
             (!self.is_calm() && self.random.faults.u8(0..6) == 0).then(|| self.random.faults.u64(0..60));
         let boot_id = format!("boot-{}", self.boot_number);
         self.incarnation += 1;
-        let shards = boot::boot(&self.plan, &mut self.disk, &boot_id, crash_after, &mut self.random.disk);
+        let random = &mut self.random.disk;
+        let shards = boot::boot(&self.plan, &mut self.disks, &boot_id, crash_after, random, &self.synced);
         match shards {
             Ok(shards) => {
                 self.trace.note(self.now_us, 22, [self.incarnation, 0], || format!("start ({boot_id})"));
@@ -366,57 +341,7 @@ impl World {
         }
     }
 
-    /// Everything not synced is at stake. `durable` says what the replicas claimed.
-    fn cut_power(&mut self, durable: &[(crate::history::Place, i64)]) {
-        self.disk.cut_power(self.plan.cut, &mut self.random.disk);
-        self.history.crashed(durable, true);
-        self.power_was_cut = true;
-        self.boot_number += 1;
-        self.trace.note(self.now_us, 24, [self.boot_number, 0], || "the power is cut".into());
-    }
-
-    fn crash_or_stop(&mut self) {
-        if self.node.is_none() {
-            return;
-        }
-        if self.random.faults.f64() < self.plan.clean_stops {
-            self.begin_stop();
-        } else {
-            let power = self.random.faults.f64() < self.plan.power_cuts;
-            self.crash(power);
-        }
-    }
-
-    /// The process dies, perhaps because the power does.
-    pub fn crash(&mut self, power: bool) {
-        let Some(mut node) = self.node.take() else { return };
-        self.crashes += 1;
-        self.trace.note(self.now_us, 25, [u64::from(power), 0], || "the process dies".into());
-        let durable = node.durable();
-        self.abandon_operations(&mut node);
-        self.close_all();
-        if power {
-            self.cut_power(&durable);
-        } else {
-            self.history.crashed(&durable, false);
-        }
-        let us = self.random.faults.u64(1_000..300_000);
-        self.after(us, Event::Boot);
-    }
-
-    /// The node has stopped. If it could do so cleanly, everything is durable whatever happens to the power now.
-    pub fn stopped(&mut self, cleanly: bool) {
-        self.trace.note(self.now_us, 26, [0, 0], || "stopped cleanly".into());
-        self.close_all();
-        if cleanly && (self.phase == Phase::Stopping || self.random.faults.bool()) {
-            self.disk.cut_power(self.plan.cut, &mut self.random.disk);
-            self.boot_number += 1;
-        }
-        let us = self.random.faults.u64(1_000..300_000);
-        self.after(us, Event::Boot);
-    }
-
-    fn close_all(&mut self) {
+    pub fn close_all(&mut self) {
         self.connections.clear();
         for client in 0..self.seats.len() {
             if self.seats[client].connection.take().is_some() {
@@ -425,7 +350,7 @@ impl World {
         }
     }
 
-    fn drop_connection(&mut self) {
+    pub fn drop_connection(&mut self) {
         let client = self.random.faults.usize(0..self.seats.len());
         let late = self.random.faults.bool();
         self.lose_connection(client, late);
@@ -532,6 +457,11 @@ impl World {
                 let at_us = self.connections.get(&id).map_or(0, |connection| connection.to_server_at_us);
                 self.at(at_us, Event::ToServer { connection: id, bytes: None });
             }
+            Action::CutPower { after_us } if self.plan.power_cuts > 0.0 && !self.is_calm() => {
+                let incarnation = self.incarnation;
+                self.after(after_us, Event::Crash { incarnation, power: true });
+            }
+            Action::CutPower { .. } => {}
             Action::WakeAt(at_us) => self.at(at_us, Event::Wake { client }),
         }
     }

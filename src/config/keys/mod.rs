@@ -214,6 +214,11 @@ pub fn groups() -> [(&'static str, &'static [Key]); 7] {
     ]
 }
 
+/// Whether Kafka 4 no longer has the key.
+pub(super) fn is_legacy(key: &Key) -> bool {
+    legacy::KEYS.iter().any(|legacy| legacy.name == key.name)
+}
+
 /// The broker key of that name.
 pub fn broker_key(name: &str) -> Option<&'static Key> {
     broker_keys().find(|key| key.name == name)

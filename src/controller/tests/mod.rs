@@ -1,6 +1,7 @@
 //! Scenarios of the whole controller on a simulated directory: requests and answers, crashes, repeated seeds.
 
 mod crash;
+mod partitions;
 mod placed;
 mod replay;
 mod scenarios;
@@ -134,8 +135,14 @@ struct Node {
     disk: Disk,
     pending: VecDeque<(Ticket, FileOp)>,
     image: Arc<Image>,
+    images: Vec<Arc<Image>>,
+    published: Vec<ImageDelta>,
     answers: Vec<(u64, ControllerAnswer)>,
     trace: Vec<String>,
+    /// So many more operations find the device full, once this many were carried out.
+    full: u32,
+    full_from: usize,
+    now_ms: u64,
 }
 
 impl Node {
@@ -147,8 +154,13 @@ impl Node {
             disk,
             pending: VecDeque::new(),
             image: Arc::default(),
+            images: Vec::new(),
+            published: Vec::new(),
             answers: Vec::new(),
             trace: Vec::new(),
+            full: 0,
+            full_from: 0,
+            now_ms: 0,
         };
         node.give(Input::Tick);
         node
@@ -156,17 +168,22 @@ impl Node {
 
     fn give(&mut self, input: Input) {
         let mut out = Vec::new();
-        self.controller.step(NOW, input, &mut out);
+        self.controller.step(Now { mono_ms: self.now_ms, wall_ms: 0 }, input, &mut out);
         for output in out {
             self.trace.push(format!("{output:?}"));
             match output {
                 Output::File(ticket, op) => self.pending.push_back((ticket, op)),
-                Output::Publish(image, _) => self.image = image,
+                Output::Publish(image, delta) => {
+                    self.images.push(Arc::clone(&image));
+                    self.published.push(delta);
+                    self.image = image;
+                }
                 Output::Answer { token, version, answer } => {
                     assert!(version <= self.image.version(), "an answer never outruns the Image");
                     self.answers.push((token, answer));
                 }
-                Output::WakeAt(_) => panic!("a single voter needs no clock"),
+                Output::WakeAt(_) => assert!(self.full > 0, "a single voter needs no clock"),
+                Output::Full => assert!(self.full > 0, "there is space"),
                 Output::Fatal(why) => panic!("{why}"),
             }
         }
@@ -180,9 +197,29 @@ impl Node {
     fn run(&mut self, operations: usize) {
         for _ in 0..operations {
             let Some((ticket, op)) = self.pending.pop_front() else { return };
+            let grows = matches!(op, FileOp::Write { .. } | FileOp::Create { .. } | FileOp::Rename { .. });
+            if self.full > 0 && grows && self.disk.operations >= self.full_from {
+                self.refuse(ticket, &op);
+                continue;
+            }
             let result = self.disk.run(&op);
             self.give(Input::Completed { ticket, result });
         }
+    }
+
+    /// The device is full: of a write it takes a few bytes. Nothing is tried again before time passes.
+    fn refuse(&mut self, ticket: Ticket, op: &FileOp) {
+        if let FileOp::Write { file, position, bytes } = op {
+            let torn =
+                FileOp::Write { file: *file, position: *position, bytes: bytes.slice(..bytes.len() / 2) };
+            self.disk.run(&torn).unwrap();
+        }
+        self.give(Input::Completed { ticket, result: Err(FileError::NoSpace) });
+        self.give(Input::Tick);
+        assert!(self.pending.is_empty(), "the log rests: {:?}", self.pending);
+        self.full -= 1;
+        self.now_ms += 1000;
+        self.give(Input::Tick);
     }
 
     fn call(&mut self, request: ControllerRequest) -> ControllerAnswer {

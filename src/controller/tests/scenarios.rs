@@ -3,14 +3,14 @@
 use super::super::request::{MorePartitions, TopicRef};
 use super::*;
 
-fn one_broker() -> Node {
+pub(super) fn one_broker() -> Node {
     let mut node = Node::start(Disk::default(), 5);
     node.register(0);
     node
 }
 
 /// The answer as text: names and outcomes.
-fn told(answer: ControllerAnswer) -> String {
+pub(super) fn told(answer: ControllerAnswer) -> String {
     let words = |result: Result<String, ApiError>| match result {
         Ok(made) => made,
         Err(error) => format!("{:?}: {}", error.code, error.message),
@@ -168,4 +168,51 @@ fn automatic_creation_answers_a_topic_that_is_there_as_made() {
     let names = vec!["a".to_string(), "b".to_string(), "/".to_string()];
     let told = told(node.call(ControllerRequest::AutoCreateTopics { names }));
     assert!(told.starts_with("a -> 5 x 1\nb -> 2 x 1\n/ -> InvalidTopicException"), "{told}");
+}
+
+#[test]
+fn a_name_changes_hands_over_two_images_even_if_one_write_carries_both() {
+    let mut node = one_broker();
+    node.call(create(vec![new_topic("a", 1, 1)]));
+    let first = node.image.topic("a").unwrap().id;
+    node.trace.clear();
+    // The first of these is being written while the others gather for the next write.
+    node.ask(1, create(vec![new_topic("b", 1, 1)]));
+    node.ask(
+        2,
+        ControllerRequest::DeleteTopics {
+            topics: vec![TopicRef { name: Some("a".into()), ..TopicRef::default() }],
+        },
+    );
+    node.ask(3, create(vec![new_topic("a", 1, 1)]));
+    node.run(1000);
+    let second = node.image.topic("a").unwrap().id;
+    assert_ne!(first, second);
+    assert!(!node.published.is_empty());
+    for delta in &node.published {
+        let both = delta.topics_removed.contains_key(&first) && delta.topics_changed.contains(&second);
+        assert!(!both, "one Image takes the name from one topic and gives it to another");
+    }
+}
+
+#[test]
+fn a_start_publishes_nothing_that_a_later_committed_entry_has_undone() {
+    let mut node = one_broker();
+    node.call(create(vec![new_topic("a", 1, 1)]));
+    let first = node.image.topic("a").unwrap().id;
+    node.ask(1, create(vec![new_topic("b", 1, 1)]));
+    node.ask(
+        2,
+        ControllerRequest::DeleteTopics {
+            topics: vec![TopicRef { name: Some("a".into()), ..TopicRef::default() }],
+        },
+    );
+    node.ask(3, create(vec![new_topic("a", 1, 1)]));
+    node.run(1000);
+    let second = node.image.topic("a").unwrap().id;
+    let mut again = Node::start(node.disk, 6);
+    again.run(1000);
+    let seen: Vec<_> = again.images.iter().filter_map(|image| Some(image.topic("a")?.id)).collect();
+    assert!(seen.contains(&second) && !seen.contains(&first), "{seen:?}");
+    assert!(again.images.iter().all(|image| image.topic("a").is_some()));
 }

@@ -3,10 +3,11 @@
 
 use bytes::Bytes;
 
-use super::listing::segment_files;
+use super::listing::{PARTITION_METADATA, segment_files};
 use super::machine::{Flow, Recovery, State};
 use super::{Recovered, RecoveryStep};
 use crate::effect::{FileName, FileOp, Stem};
+use crate::log::checkpoint::PartitionMetadata;
 use crate::log::epoch::LEADER_EPOCH_CHECKPOINT;
 
 impl Recovery {
@@ -66,6 +67,12 @@ impl Recovery {
     }
 
     fn finish_small_files(&mut self, first: i64, log_end: i64) {
+        if self.topic_id.is_none() {
+            // A log from before topics had ids, or one whose directory lost the file.
+            let metadata = PartitionMetadata { topic_id: self.plan.topic_id };
+            self.topic_id = Some(metadata.topic_id);
+            self.replace(Stem::Named(PARTITION_METADATA).into(), Bytes::from(metadata.encode()));
+        }
         self.epochs.truncate_from_end(log_end);
         self.epochs.truncate_from_start(self.plan.log_start_offset.max(first));
         let text = self.epochs.encode();

@@ -1,8 +1,11 @@
 import java.io.BufferedInputStream;
+import java.io.BufferedReader;
 import java.io.DataInputStream;
 import java.io.EOFException;
 import java.io.FileInputStream;
+import java.io.InputStreamReader;
 import java.io.PrintWriter;
+import java.io.StringWriter;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.security.MessageDigest;
@@ -16,6 +19,7 @@ import java.util.Properties;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.ConsumerRecords;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
@@ -27,44 +31,60 @@ import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 
 /**
- * The Java client as a writer and a reader of the data set: the same command line, data file and output as the Python
- * clients (see command.py and records.py). It keeps to calls that clients since 2.0 have, so that older ones can run it.
+ * The Java client as a writer and a reader of the data set: the same commands, data file and notes as the Python clients
+ * (see command.py and records.py). It is compiled against each version of the client from 0.11 on.
  */
 public final class RoundTrip {
-    private static final long STALL_MS = 60_000;
+    private static final long STALL_MS = Long.getLong("compat.stall.ms", 60_000);
     private static final int OUTSTANDING_MAX = 20_000;
+    private static final String CODECS = "none,gzip,snappy,lz4";
 
     public static void main(String[] arguments) throws Exception {
-        Map<String, String> options = new HashMap<>();
-        for (int i = 1; i < arguments.length; i++) {
-            boolean flag = i + 1 == arguments.length || arguments[i + 1].startsWith("--");
-            options.put(arguments[i].substring(2), flag ? "true" : arguments[++i]);
-        }
-        try (PrintWriter out = new PrintWriter(options.get("out"), StandardCharsets.US_ASCII)) {
-            switch (arguments[0]) {
-                case "write" -> write(options, out);
-                case "read" -> read(options, out);
-                default -> throw new IllegalArgumentException(arguments[0]);
+        BufferedReader commands = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+        System.out.println("ready " + CODECS + (knowsZstd() ? ",zstd" : ""));
+        for (String line; (line = commands.readLine()) != null; ) {
+            String[] words = line.split("\t");
+            try {
+                switch (words[0]) {
+                    case "write" -> write(words[1], words[2], Integer.parseInt(words[3]), words[4], words[5], words[6]);
+                    case "read" -> read(words[1], words[2], Integer.parseInt(words[3]), words[4]);
+                    default -> throw new IllegalArgumentException(words[0]);
+                }
+                System.out.println("ok");
+            } catch (Exception error) {
+                StringWriter trace = new StringWriter();
+                error.printStackTrace(new PrintWriter(trace));
+                System.out.println("error " + trace.toString().replaceAll("\\s+", " "));
             }
         }
     }
 
-    private static void write(Map<String, String> options, PrintWriter out) throws Exception {
+    /** Clients since 2.1 bring the library; those before cannot name the codec. */
+    private static boolean knowsZstd() {
+        return RoundTrip.class.getResource("/com/github/luben/zstd/Zstd.class") != null;
+    }
+
+    private static PrintWriter notes(String path) throws Exception {
+        return new PrintWriter(path, StandardCharsets.US_ASCII);
+    }
+
+    private static void write(String bootstrap, String topic, int partitions, String codec, String path, String notes)
+            throws Exception {
         Properties settings = new Properties();
-        settings.put("bootstrap.servers", options.get("bootstrap"));
-        settings.put("acks", options.getOrDefault("acks", "all"));
-        settings.put("compression.type", options.getOrDefault("codec", "none"));
-        settings.put("enable.idempotence", options.getOrDefault("idempotent", "false"));
+        settings.put("bootstrap.servers", bootstrap);
+        settings.put("acks", "all");
+        settings.put("compression.type", codec);
+        settings.put("enable.idempotence", "true");
         settings.put("linger.ms", "5");
         settings.put("batch.size", "65536");
-        int partitions = Integer.parseInt(options.get("partitions"));
         List<Future<RecordMetadata>> waiting = new ArrayList<>();
-        try (KafkaProducer<byte[], byte[]> producer =
+        try (PrintWriter out = notes(notes);
+                KafkaProducer<byte[], byte[]> producer =
                         new KafkaProducer<>(settings, new ByteArraySerializer(), new ByteArraySerializer());
-                DataInputStream data = new DataInputStream(
-                        new BufferedInputStream(new FileInputStream(options.get("data")), 1 << 20))) {
+                DataInputStream data =
+                        new DataInputStream(new BufferedInputStream(new FileInputStream(path), 1 << 20))) {
             for (int i = 0; ; i++) {
-                ProducerRecord<byte[], byte[]> record = next(data, options.get("topic"), i % partitions);
+                ProducerRecord<byte[], byte[]> record = next(data, topic, i % partitions);
                 if (record == null) {
                     break;
                 }
@@ -111,46 +131,67 @@ public final class RoundTrip {
     private static void collect(List<Future<RecordMetadata>> waiting, PrintWriter out) throws Exception {
         for (Future<RecordMetadata> future : waiting) {
             RecordMetadata metadata = future.get(120, TimeUnit.SECONDS);
-            out.println(metadata.partition() + " " + metadata.offset());
+            out.print(metadata.partition() + " " + metadata.offset() + "\n");
         }
         waiting.clear();
     }
 
-    private static void read(Map<String, String> options, PrintWriter out) throws Exception {
+    private static void read(String bootstrap, String topic, int partitions, String notes) throws Exception {
         Properties settings = new Properties();
-        settings.put("bootstrap.servers", options.get("bootstrap"));
+        settings.put("bootstrap.servers", bootstrap);
         settings.put("enable.auto.commit", "false");
         settings.put("auto.offset.reset", "none");
         settings.put("max.poll.records", "5000");
         List<TopicPartition> assigned = new ArrayList<>();
-        for (String partition : options.get("partition-list").split(",")) {
-            assigned.add(new TopicPartition(options.get("topic"), Integer.parseInt(partition)));
+        List<PrintWriter> outs = new ArrayList<>();
+        for (int partition = 0; partition < partitions; partition++) {
+            assigned.add(new TopicPartition(topic, partition));
+            outs.add(notes(notes + "." + partition));
         }
-        MessageDigest sha1 = MessageDigest.getInstance("SHA-1");
         try (KafkaConsumer<byte[], byte[]> consumer =
                 new KafkaConsumer<>(settings, new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
             consumer.assign(assigned);
-            Map<TopicPartition, Long> left = new HashMap<>(consumer.endOffsets(assigned));
-            left.values().removeIf(end -> end == 0);
-            for (TopicPartition partition : assigned) {
-                consumer.seek(partition, 0);
+            readAll(consumer, assigned, outs);
+        }
+        outs.forEach(PrintWriter::close);
+    }
+
+    private static void readAll(
+            KafkaConsumer<byte[], byte[]> consumer, List<TopicPartition> assigned, List<PrintWriter> outs)
+            throws Exception {
+        MessageDigest sha1 = MessageDigest.getInstance("SHA-1");
+        Map<TopicPartition, Long> left = new HashMap<>(consumer.endOffsets(assigned));
+        left.values().removeIf(end -> end == 0);
+        for (TopicPartition partition : assigned) {
+            consumer.seek(partition, 0);
+        }
+        long progressMs = System.currentTimeMillis();
+        while (!left.isEmpty()) {
+            for (ConsumerRecord<byte[], byte[]> record : poll(consumer)) {
+                outs.get(record.partition()).print(
+                        record.offset() + " " + record.timestamp() + " " + digest(sha1, record) + "\n");
+                TopicPartition partition = new TopicPartition(record.topic(), record.partition());
+                if (record.offset() + 1 >= left.getOrDefault(partition, 0L)) {
+                    left.remove(partition);
+                }
+                progressMs = System.currentTimeMillis();
             }
-            long progressMs = System.currentTimeMillis();
-            while (!left.isEmpty()) {
-                for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofMillis(500))) {
-                    out.println(record.partition() + " " + record.offset() + " " + record.timestamp() + " "
-                            + digest(sha1, record));
-                    TopicPartition partition = new TopicPartition(record.topic(), record.partition());
-                    if (record.offset() + 1 >= left.getOrDefault(partition, 0L)) {
-                        left.remove(partition);
-                    }
-                    progressMs = System.currentTimeMillis();
-                }
-                if (System.currentTimeMillis() - progressMs > STALL_MS) {
-                    throw new IllegalStateException("no record for a minute; still to be read to their ends: " + left);
-                }
+            if (System.currentTimeMillis() - progressMs > STALL_MS) {
+                throw new IllegalStateException("no record for " + STALL_MS + " ms; still to be read: " + left);
             }
         }
+    }
+
+    /** Clients before 2.0 have only one of the two polls, those since 4.0 only the other. */
+    @SuppressWarnings("unchecked")
+    private static ConsumerRecords<byte[], byte[]> poll(KafkaConsumer<byte[], byte[]> consumer) throws Exception {
+        Object records;
+        try {
+            records = KafkaConsumer.class.getMethod("poll", Duration.class).invoke(consumer, Duration.ofMillis(500));
+        } catch (NoSuchMethodException older) {
+            records = KafkaConsumer.class.getMethod("poll", long.class).invoke(consumer, 500L);
+        }
+        return (ConsumerRecords<byte[], byte[]>) records;
     }
 
     private static String digest(MessageDigest sha1, ConsumerRecord<byte[], byte[]> record) {

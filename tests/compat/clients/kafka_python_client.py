@@ -1,9 +1,8 @@
 """kafka-python as a writer and a reader of the data set."""
 
 import logging
-import sys
 
-from command import Reader, Writer, main
+from command import ClientError, Reader, Writer, main
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from records import without_nulls
 
@@ -13,12 +12,11 @@ OUTSTANDING_MAX = 20_000
 
 def write(writer: Writer) -> None:
     """Sends every record to its partition and notes the offset of each acknowledgement."""
-    options = writer.options
     producer = KafkaProducer(
-        bootstrap_servers=options.bootstrap,
-        acks={"0": 0, "1": 1}.get(options.acks, "all"),
-        compression_type=None if options.codec == "none" else options.codec,
-        enable_idempotence=options.idempotent,
+        bootstrap_servers=writer.bootstrap,
+        acks="all",
+        compression_type=None if writer.codec == "none" else writer.codec,
+        enable_idempotence=True,
         batch_size=65_536,
         linger_ms=5,
     )
@@ -26,7 +24,7 @@ def write(writer: Writer) -> None:
     for record, partition in writer.records():
         record = without_nulls(record)
         waiting.append((partition, producer.send(
-            options.topic, value=record.value, key=record.key, headers=list(record.headers), partition=partition,
+            writer.topic, value=record.value, key=record.key, headers=list(record.headers), partition=partition,
             timestamp_ms=record.timestamp_ms)))
         if len(waiting) >= OUTSTANDING_MAX:
             collect(writer, waiting)
@@ -40,16 +38,15 @@ def collect(writer: Writer, waiting: list) -> None:
     for partition, future in waiting:
         metadata = future.get(timeout=120)
         if metadata.partition != partition:
-            raise SystemExit(f"sent to partition {partition}, acknowledged by {metadata.partition}")
+            raise ClientError(f"sent to partition {partition}, acknowledged by {metadata.partition}")
         writer.acknowledged(partition, metadata.offset)
     waiting.clear()
 
 
 def read(reader: Reader) -> None:
     """Reads the assigned partitions from offset 0 to the end that they had at the start."""
-    options = reader.options
-    consumer = KafkaConsumer(bootstrap_servers=options.bootstrap, enable_auto_commit=False, max_poll_records=5_000)
-    assigned = [TopicPartition(options.topic, partition) for partition in options.partition_list]
+    consumer = KafkaConsumer(bootstrap_servers=reader.bootstrap, enable_auto_commit=False, max_poll_records=5_000)
+    assigned = [TopicPartition(reader.topic, partition) for partition in reader.partitions]
     consumer.assign(assigned)
     ends = consumer.end_offsets(assigned)
     for partition in assigned:
@@ -64,4 +61,4 @@ def read(reader: Reader) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(write, read))
+    main(write, read)

@@ -1,4 +1,5 @@
-"""The load of the kill test: idempotent acks=all producers that go on through every kill of the broker.
+"""The load of the kill test: producers that go on through every kill of the broker, idempotent with acks=all or plain
+with acks=1.
 
 It talks to the driver over its standard streams. Each line on standard input is a command; each gets one line
 of JSON back:
@@ -27,7 +28,7 @@ READ_S = 120
 class Load:
     """One producer with a thread of its own; message n of a partition has sequence n."""
 
-    def __init__(self, number: int, bootstrap: str, topic: str, partitions: int, batch_records_max: int):
+    def __init__(self, number: int, bootstrap: str, topic: str, acks: str, partitions: int, batch_records_max: int):
         self.number = number
         self.topic = topic
         self.sent = [0] * partitions
@@ -40,8 +41,8 @@ class Load:
         self._stop = threading.Event()
         self._producer = Producer({
             "bootstrap.servers": bootstrap,
-            "enable.idempotence": True,
-            "acks": "all",
+            "enable.idempotence": acks == "all",
+            "acks": acks,
             "linger.ms": 0,
             "batch.num.messages": batch_records_max,
             "message.timeout.ms": 300_000,
@@ -140,7 +141,7 @@ def read_back(bootstrap: str, topic: str, partitions: int):
 
 
 def verify(loads: List[Load], bootstrap: str, topic: str) -> dict:
-    """Every record acknowledged is in the log once, at its offset, in order; and nothing else is there."""
+    """Of idempotent producers: every record is in the log once, at its offset, in order, and nothing else is there."""
     problems: List[str] = []
     due: Dict[tuple, int] = {}
     count = 0
@@ -165,12 +166,34 @@ def verify(loads: List[Load], bootstrap: str, topic: str) -> dict:
     return {"read": count, "problems": problems[:5]}
 
 
-def main(bootstrap: str, topic: str, partitions: int, producers: int, batch_records_max: int) -> None:
+def verify_none_missing(loads: List[Load], bootstrap: str, topic: str) -> dict:
+    """Of plain producers: every acknowledged record is in the log, at the offset that it was acknowledged with.
+
+    A retry may have repeated it elsewhere and, with several requests in flight, moved it behind later ones.
+    """
+    problems: List[str] = []
+    places: Dict[tuple, list] = {}
+    count = 0
+    for partition, offset, producer, sequence in read_back(bootstrap, topic, len(loads[0].sent)):
+        count += 1
+        places.setdefault((producer, partition, sequence), []).append(offset)
+    for load in loads:
+        for partition, acked in enumerate(load.acked):
+            for sequence, told in acked.items():
+                at = places.get((load.number, partition, sequence), [])
+                if not at or told >= 0 and told not in at:
+                    problems.append(f"partition {partition}: producer {load.number}'s sequence {sequence}, acknowledged "
+                                    f"at {told}, is at {at or 'no offset'}")
+    return {"read": count, "problems": problems[:5]}
+
+
+def main(bootstrap: str, topic: str, acks: str, partitions: int, producers: int, batch_records_max: int) -> None:
     """Answers the driver until its stream ends."""
-    loads = [Load(number, bootstrap, topic, partitions, batch_records_max) for number in range(producers)]
+    loads = [Load(number, bootstrap, topic, acks, partitions, batch_records_max) for number in range(producers)]
+    check = verify if acks == "all" else verify_none_missing
     for line in sys.stdin:
         if line.strip() == "verify":
-            answer = verify(loads, bootstrap, topic)
+            answer = check(loads, bootstrap, topic)
         else:
             if line.strip() == "finish":
                 for load in loads:
@@ -181,4 +204,4 @@ def main(bootstrap: str, topic: str, partitions: int, producers: int, batch_reco
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], *(int(argument) for argument in sys.argv[3:6]))
+    main(*sys.argv[1:4], *(int(argument) for argument in sys.argv[4:7]))

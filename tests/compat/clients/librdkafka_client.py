@@ -1,19 +1,16 @@
 """librdkafka, by way of confluent-kafka, as a writer and a reader of the data set."""
 
-import sys
-
-from command import Reader, Writer, main
+from command import ClientError, Reader, Writer, main
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 
 def write(writer: Writer) -> None:
     """Sends every record to its partition and notes the offset of each acknowledgement, by record number."""
-    options = writer.options
     producer = Producer({
-        "bootstrap.servers": options.bootstrap,
-        "acks": options.acks,
-        "compression.type": options.codec,
-        "enable.idempotence": options.idempotent,
+        "bootstrap.servers": writer.bootstrap,
+        "acks": "all",
+        "compression.type": writer.codec,
+        "enable.idempotence": True,
         "linger.ms": 5,
         "message.timeout.ms": 120_000,
         "queue.buffering.max.messages": 50_000,
@@ -24,7 +21,7 @@ def write(writer: Writer) -> None:
     def noting(i: int):
         def delivered(error, message):
             if error:
-                raise SystemExit(f"record {i}: {error}")
+                raise ClientError(f"record {i}: {error}")
             acknowledgements[i] = (message.partition(), message.offset())
         return delivered
 
@@ -32,33 +29,32 @@ def write(writer: Writer) -> None:
         acknowledgements.append(None)
         while True:
             try:
-                producer.produce(options.topic, value=record.value, key=record.key, headers=list(record.headers),
+                producer.produce(writer.topic, value=record.value, key=record.key, headers=list(record.headers),
                                  partition=partition, timestamp=record.timestamp_ms, on_delivery=noting(i))
                 break
             except BufferError:
                 producer.poll(0.1)
         producer.poll(0)
     if left := producer.flush(120):
-        raise SystemExit(f"{left} records were not acknowledged in time")
+        raise ClientError(f"{left} records were not acknowledged in time")
     for i, acknowledgement in enumerate(acknowledgements):
         if acknowledgement is None:
-            raise SystemExit(f"record {i} has no acknowledgement")
+            raise ClientError(f"record {i} has no acknowledgement")
         writer.acknowledged(*acknowledgement)
 
 
 def read(reader: Reader) -> None:
     """Reads the assigned partitions from offset 0 to the end that they had at the start."""
-    options = reader.options
     consumer = Consumer({
-        "bootstrap.servers": options.bootstrap,
+        "bootstrap.servers": reader.bootstrap,
         "group.id": "unused-by-assigned-partitions",
         "enable.auto.commit": False,
         "auto.offset.reset": "error",
         "check.crcs": True,
     })
-    assigned = [TopicPartition(options.topic, partition, 0) for partition in options.partition_list]
+    assigned = [TopicPartition(reader.topic, partition, 0) for partition in reader.partitions]
     for partition in assigned:
-        _, end = consumer.get_watermark_offsets(TopicPartition(options.topic, partition.partition), timeout=30)
+        _, end = consumer.get_watermark_offsets(TopicPartition(reader.topic, partition.partition), timeout=30)
         reader.expect(partition.partition, end)
     consumer.assign(assigned)
     while not reader.finished():
@@ -66,11 +62,11 @@ def read(reader: Reader) -> None:
             if error := message.error():
                 if error.code() == KafkaError._PARTITION_EOF:
                     continue
-                raise SystemExit(str(error))
+                raise ClientError(str(error))
             reader.record(message.partition(), message.offset(), message.timestamp()[1], message.key(),
                           message.value(), message.headers() or ())
     consumer.close()
 
 
 if __name__ == "__main__":
-    sys.exit(main(write, read))
+    main(write, read)

@@ -19,14 +19,15 @@ def settled(admin: AdminClient, topic: str, partitions: int) -> bool:
     return len(led) == partitions
 
 
-def main(bootstrap: str, topic: str, partitions: int) -> int:
+def change(bootstrap: str, topic: str, partitions: int, settings: dict) -> None:
     """`partitions` of 0 deletes. A broker that has only just started may refuse at first; the deadline bounds that."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
     deadline = time.monotonic() + DEADLINE_S
     while True:
         try:
             if partitions:
-                admin.create_topics([NewTopic(topic, partitions, 1)], request_timeout=10)[topic].result()
+                wanted = NewTopic(topic, partitions, 1, config=settings)
+                admin.create_topics([wanted], request_timeout=10)[topic].result()
             else:
                 admin.delete_topics([topic], request_timeout=10)[topic].result()
             break
@@ -36,10 +37,21 @@ def main(bootstrap: str, topic: str, partitions: int) -> int:
             time.sleep(0.2)
     while not settled(admin, topic, partitions):
         if time.monotonic() > deadline:
-            raise SystemExit(f"{topic} does not show {partitions} led partitions after {DEADLINE_S} s")
+            raise TimeoutError(f"{topic} does not show {partitions} led partitions after {DEADLINE_S} s")
         time.sleep(0.05)
-    return 0
+
+
+def main() -> None:
+    """Obeys lines of "BOOTSTRAP TOPIC PARTITIONS [KEY=VALUE …]", as command.py describes the clients' commands."""
+    print("ready", flush=True)
+    for line in sys.stdin:
+        bootstrap, topic, partitions, *settings = line.rstrip("\n").split("\t")
+        try:
+            change(bootstrap, topic, int(partitions), dict(setting.split("=", 1) for setting in settings))
+            print("ok", flush=True)
+        except Exception as error:  # whatever it is, it is the answer
+            print("error", type(error).__name__, " ".join(str(error).split()), flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+    main()

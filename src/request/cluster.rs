@@ -1,0 +1,121 @@
+//! DescribeCluster: the cluster's id, its brokers and who to ask for changes. Any broker takes those, and
+//! names itself.
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
+use kafka_protocol::messages::{BrokerId, DescribeClusterRequest, DescribeClusterResponse};
+use kafka_protocol::protocol::StrBytes;
+
+use super::authorized::{CLUSTER_OPERATIONS, NOT_ASKED};
+use super::leader_hint::endpoint;
+use super::{CloseReason, Scene, Work};
+use crate::wire::api::ApiKey;
+use crate::wire::header::RequestHeader;
+use crate::wire::{ErrorCode, guard, response};
+
+/// Kafka's numbers of what a client may want to reach.
+const ENDPOINT_BROKER: i8 = 1;
+const ENDPOINT_CONTROLLER: i8 = 2;
+
+pub(super) fn describe(header: &RequestHeader, body: &Bytes, scene: &Scene) -> Result<Work, CloseReason> {
+    let request: DescribeClusterRequest = guard::decode(body, header.version, guard::Limits::default())?;
+    let mut buffer = BytesMut::new();
+    let answer = match refusal(request.endpoint_type) {
+        Some((error, message)) => DescribeClusterResponse::default()
+            .with_error_code(error.code())
+            .with_error_message(Some(StrBytes::from_string(message)))
+            .with_cluster_authorized_operations(NOT_ASKED),
+        None => described(&request, scene),
+    };
+    response::encode(&mut buffer, ApiKey::DescribeCluster, header.version, header.correlation_id, &answer)
+        .expect("fields that a version lacks have their defaults there");
+    Ok(Work::Encoded(buffer))
+}
+
+fn refusal(endpoint_type: i8) -> Option<(ErrorCode, String)> {
+    match endpoint_type {
+        ENDPOINT_BROKER => None,
+        ENDPOINT_CONTROLLER => {
+            let words = "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER";
+            Some((ErrorCode::MismatchedEndpointType, words.to_string()))
+        }
+        other => Some((ErrorCode::UnsupportedEndpointType, format!("Unsupported endpoint type {other}"))),
+    }
+}
+
+fn described(request: &DescribeClusterRequest, scene: &Scene) -> DescribeClusterResponse {
+    let live = scene.view.image.brokers().filter_map(|broker| {
+        let node = endpoint(scene, broker.node_id)?;
+        Some(broker_of(node.node_id, node.host, node.port, node.rack))
+    });
+    let listener = scene.node.config.listeners.get(scene.listener).map(|listener| listener.name.as_str());
+    let fenced = scene.view.image.brokers().filter(|broker| broker.fenced).filter_map(|broker| {
+        let at = broker.listeners.iter().find(|endpoint| Some(&*endpoint.name) == listener)?;
+        let rack = broker.rack.as_deref();
+        Some(broker_of(broker.node_id, &at.host, i32::from(at.port), rack).with_is_fenced(true))
+    });
+    let brokers: Vec<_> =
+        if request.include_fenced_brokers { live.chain(fenced).collect() } else { live.collect() };
+    let node_id = scene.node.config.node_id;
+    let is_told = brokers.iter().any(|broker| broker.broker_id.0 == node_id);
+    let asked = request.include_cluster_authorized_operations;
+    DescribeClusterResponse::default()
+        .with_endpoint_type(ENDPOINT_BROKER)
+        .with_cluster_id(StrBytes::from_string(scene.node.cluster_id.clone()))
+        .with_controller_id(BrokerId(if is_told { node_id } else { -1 }))
+        .with_brokers(brokers)
+        .with_cluster_authorized_operations(if asked { CLUSTER_OPERATIONS } else { NOT_ASKED })
+}
+
+fn broker_of(node_id: i32, host: &str, port: i32, rack: Option<&str>) -> DescribeClusterBroker {
+    DescribeClusterBroker::default()
+        .with_broker_id(BrokerId(node_id))
+        .with_host(StrBytes::from_string(host.to_string()))
+        .with_port(port)
+        .with_rack(rack.map(|rack| StrBytes::from_string(rack.to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stage::Stage;
+    use super::*;
+
+    fn ask(stage: &mut Stage, version: i16, request: &DescribeClusterRequest) -> DescribeClusterResponse {
+        stage.ask(ApiKey::DescribeCluster, version, request)
+    }
+
+    #[test]
+    fn every_version_tells_the_brokers_and_the_operations_asked_for() {
+        let mut stage = Stage::new(&[("broker.rack", "r1")]);
+        stage.broker(2, None, true);
+        for version in 0..=2 {
+            let quiet = ask(&mut stage, version, &DescribeClusterRequest::default());
+            assert_eq!((quiet.error_code, quiet.controller_id.0), (0, 1));
+            assert_eq!(quiet.cluster_id.as_str(), "AAAAAAAAAAAAAAAAAAAAAA");
+            assert_eq!(quiet.cluster_authorized_operations, i32::MIN);
+            let broker = &quiet.brokers[0];
+            assert_eq!(
+                (broker.host.as_str(), broker.port, broker.rack.as_deref()),
+                ("host-1", 9092, Some("r1"))
+            );
+            assert_eq!(quiet.brokers.len(), 1);
+            let asking = DescribeClusterRequest::default().with_include_cluster_authorized_operations(true);
+            assert_eq!(ask(&mut stage, version, &asking).cluster_authorized_operations, 8096);
+        }
+        let fenced = DescribeClusterRequest::default().with_include_fenced_brokers(true);
+        let all: Vec<_> =
+            ask(&mut stage, 2, &fenced).brokers.iter().map(|b| (b.broker_id.0, b.is_fenced)).collect();
+        assert_eq!(all, [(1, false), (2, true)]);
+    }
+
+    #[test]
+    fn controllers_are_not_described_to_a_clients_listener() {
+        let mut stage = Stage::new(&[]);
+        for (endpoint_type, error) in [(2, 114), (3, 115)] {
+            let request = DescribeClusterRequest::default().with_endpoint_type(endpoint_type);
+            let refused = ask(&mut stage, 1, &request);
+            assert_eq!(refused.error_code, error);
+            assert!(refused.brokers.is_empty() && refused.error_message.is_some());
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Fetch requests with their sessions, on a stage where the test answers for the partitions.
+
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
+use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse};
+use uuid::Uuid;
+
+use super::partition_state::topic_name;
+use super::stage::{Stage, TO};
+use super::{Answered, Work};
+use crate::partition::{Answer, Op, ReadFound, ReplyTo};
+use crate::wire::api::ApiKey;
+use crate::wire::header::RequestHeader;
+
+const VERSIONS: [i16; 4] = [7, 12, 13, 18];
+
+/// Topic 7, which is called `t`, in the way of the version.
+fn named(version: i16, partitions: &[i32]) -> FetchTopic {
+    let partitions = partitions
+        .iter()
+        .map(|index| FetchPartition::default().with_partition(*index).with_partition_max_bytes(1));
+    let topic = FetchTopic::default().with_partitions(partitions.collect());
+    if version >= 13 { topic.with_topic_id(Uuid::from_u128(7)) } else { topic.with_topic(topic_name("t")) }
+}
+
+fn request(id: i32, epoch: i32, topics: Vec<FetchTopic>) -> FetchRequest {
+    FetchRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_session_id(id)
+        .with_session_epoch(epoch)
+        .with_topics(topics)
+}
+
+/// Answers every read with nothing at a high watermark.
+fn nothing_new(stage: &mut Stage, header: &RequestHeader, work: &mut Work, high_watermark: i64) {
+    let calls: Vec<_> = stage.desk.calls.drain(..).collect();
+    for call in calls.iter().filter(|call| matches!(call.op, Op::Read(_))) {
+        let found =
+            ReadFound { span: None, high_watermark, last_stable_offset: high_watermark, log_start_offset: 0 };
+        let to = ReplyTo { part: call.to.part, ..TO };
+        work.answer(header, to, Answered::Partition(Answer::Read(found), None), &mut stage.scene());
+    }
+}
+
+fn ask(stage: &mut Stage, version: i16, request: &FetchRequest) -> FetchResponse {
+    let (header, mut work) = stage.start(ApiKey::Fetch, version, request);
+    nothing_new(stage, &header, &mut work, 0);
+    stage.finish(&header, work)
+}
+
+fn told(response: &FetchResponse) -> Vec<(i32, i16)> {
+    let partitions = response.responses.iter().flat_map(|topic| &topic.partitions);
+    partitions.map(|partition| (partition.partition_index, partition.error_code)).collect()
+}
+
+#[test]
+fn a_final_epoch_ends_the_session_and_so_does_a_new_one() {
+    for version in VERSIONS {
+        let mut stage = Stage::new(&[]);
+        stage.topic("t", 7, &[1, 1]);
+        let full = vec![named(version, &[0, 1])];
+        let made = ask(&mut stage, version, &request(0, 0, full.clone()));
+        assert!(made.session_id > 0, "v{version}");
+        let again = ask(&mut stage, version, &request(made.session_id, 0, full.clone()));
+        assert!(again.session_id > 0 && again.session_id != made.session_id);
+        assert_eq!(told(&again), [(0, 0), (1, 0)]);
+        let old = ask(&mut stage, version, &request(made.session_id, 1, vec![]));
+        assert_eq!((old.error_code, old.session_id), (70, 0));
+        let last = ask(&mut stage, version, &request(again.session_id, -1, full.clone()));
+        assert_eq!((last.error_code, last.session_id, told(&last).len()), (0, 0, 2));
+        let gone = ask(&mut stage, version, &request(again.session_id, 1, vec![]));
+        assert_eq!((gone.error_code, gone.session_id), (70, 0));
+    }
+}
+
+#[test]
+fn a_session_without_partitions_left_is_answered_without_one() {
+    for version in VERSIONS {
+        let mut stage = Stage::new(&[]);
+        stage.topic("t", 7, &[1]);
+        let id = ask(&mut stage, version, &request(0, 0, vec![named(version, &[0])])).session_id;
+        let forgotten = ForgottenTopic::default().with_partitions(vec![0]);
+        let forgotten = if version >= 13 {
+            forgotten.with_topic_id(Uuid::from_u128(7))
+        } else {
+            forgotten.with_topic(topic_name("t"))
+        };
+        let empty = request(id, 1, vec![]).with_forgotten_topics_data(vec![forgotten]);
+        let answer = ask(&mut stage, version, &empty);
+        assert_eq!((answer.error_code, answer.session_id, told(&answer).len()), (0, 0, 0));
+        assert_eq!(ask(&mut stage, version, &request(id, 2, vec![])).error_code, 70);
+    }
+}
+
+#[test]
+fn of_two_requests_under_way_in_a_session_the_last_is_answered() {
+    let mut stage = Stage::new(&[]);
+    stage.topic("t", 7, &[1]);
+    let id = ask(&mut stage, 12, &request(0, 0, vec![named(12, &[0])])).session_id;
+    let (first_header, mut first) = stage.start(ApiKey::Fetch, 12, &request(id, 1, vec![]));
+    nothing_new(&mut stage, &first_header, &mut first, 5);
+    let (header, mut second) = stage.start(ApiKey::Fetch, 12, &request(id, 2, vec![]));
+    nothing_new(&mut stage, &header, &mut second, 5);
+    let overtaken: FetchResponse = stage.finish(&first_header, first);
+    assert_eq!((overtaken.error_code, overtaken.session_id, told(&overtaken).len()), (71, id, 0));
+    let answered: FetchResponse = stage.finish(&header, second);
+    assert_eq!((answered.error_code, told(&answered)), (0, vec![(0, 0)]));
+}
+
+#[test]
+fn a_session_knows_a_topic_that_was_made_again_from_one_that_is_gone() {
+    let mut stage = Stage::new(&[]);
+    let old = stage.topic("t", 7, &[1, 1]);
+    let session = ask(&mut stage, 13, &request(0, 0, vec![named(13, &[0, 1])])).session_id;
+    let unknown = request(0, -1, vec![named(13, &[0])]);
+    stage.remove(old);
+    // UNKNOWN_TOPIC_OR_PARTITION in a session, UNKNOWN_TOPIC_ID outside.
+    assert_eq!(told(&ask(&mut stage, 13, &request(session, 1, vec![]))), [(0, 3), (1, 3)]);
+    assert_eq!(told(&ask(&mut stage, 13, &unknown)), [(0, 100)]);
+    stage.topic("t", 8, &[1]);
+    // INCONSISTENT_TOPIC_ID where the new topic has the partition.
+    assert_eq!(told(&ask(&mut stage, 13, &request(session, 2, vec![]))), [(0, 103), (1, 3)]);
+    assert_eq!(told(&ask(&mut stage, 13, &unknown)), [(0, 100)]);
+}
+
+#[test]
+fn a_session_by_name_goes_on_with_the_topic_that_was_made_again() {
+    let mut stage = Stage::new(&[]);
+    let old = stage.topic("t", 7, &[1]);
+    let session = ask(&mut stage, 12, &request(0, 0, vec![named(12, &[0])])).session_id;
+    stage.remove(old);
+    assert_eq!(told(&ask(&mut stage, 12, &request(session, 1, vec![]))), [(0, 3)]);
+    stage.topic("t", 8, &[1]);
+    assert_eq!(told(&ask(&mut stage, 12, &request(session, 2, vec![]))), [(0, 0)], "an error is taken back");
+    assert_eq!(told(&ask(&mut stage, 12, &request(session, 3, vec![]))), []);
+}
+
+#[test]
+fn a_replica_is_refused_and_rack_and_isolation_are_accepted() {
+    for version in VERSIONS {
+        let mut stage = Stage::new(&[]);
+        stage.topic("t", 7, &[1]);
+        let mut consumer = request(0, -1, vec![named(version, &[0])]).with_isolation_level(1);
+        if version >= 11 {
+            consumer.rack_id = "r1".to_string().into();
+        }
+        assert_eq!(told(&ask(&mut stage, version, &consumer)), [(0, 0)]);
+        if version <= 14 {
+            let replica = consumer.with_replica_id(BrokerId(1));
+            let refused = ask(&mut stage, version, &replica);
+            assert_eq!((refused.error_code, told(&refused).len()), (31, 0));
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What Metadata and DescribeTopicPartitions tell of one partition: who leads it, who holds it, and which
+//! of its replicas are offline.
+
+use kafka_protocol::messages::{BrokerId, TopicName};
+use kafka_protocol::protocol::StrBytes;
+
+use super::Scene;
+use super::leader_hint::endpoint;
+use crate::controller::TopicImage;
+use crate::wire::ErrorCode;
+
+/// One partition as a client is told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PartitionState {
+    pub error: Option<ErrorCode>,
+    /// Node id, -1 if nobody leads or the leader cannot be reached by the listener of the request.
+    pub leader: BrokerId,
+    pub leader_epoch: i32,
+    pub replicas: Vec<BrokerId>,
+    pub isr: Vec<BrokerId>,
+    /// Replicas on nodes that are not there, or on failed log directories of this one.
+    pub offline: Vec<BrokerId>,
+}
+
+/// The state of a partition; `None` if the topic has no such partition. `names_listeners`: the caller
+/// tells a leader without the caller's listener from no leader at all.
+pub(super) fn partition_state(
+    scene: &Scene,
+    topic: &TopicImage,
+    index: i32,
+    names_listeners: bool,
+) -> Option<PartitionState> {
+    let partition = topic.partitions.get(usize::try_from(index).ok()?)?;
+    let node_id = scene.node.config.node_id;
+    let failed = scene.desk.is_on_failed_directory(scene.view, topic.id, index);
+    let is_offline = |node: &i32| (*node == node_id && failed) || endpoint(scene, *node).is_none();
+    let ids = |ids: &[i32]| ids.iter().map(|id| BrokerId(*id)).collect::<Vec<_>>();
+    let has_leader = partition.leader >= 0 && !is_offline(&partition.leader);
+    let registered = scene.view.image.broker(partition.leader).is_some_and(|broker| !broker.fenced);
+    let unreachable = registered && !(partition.leader == node_id && failed);
+    let error = match (has_leader, unreachable && names_listeners) {
+        (true, _) => None,
+        (false, true) => Some(ErrorCode::ListenerNotFound),
+        (false, false) => Some(ErrorCode::LeaderNotAvailable),
+    };
+    Some(PartitionState {
+        error,
+        leader: BrokerId(if has_leader { partition.leader } else { -1 }),
+        leader_epoch: partition.leader_epoch,
+        replicas: ids(&partition.replicas),
+        isr: ids(&partition.isr),
+        offline: partition.replicas.iter().filter(|node| is_offline(node)).map(|id| BrokerId(*id)).collect(),
+    })
+}
+
+/// The topics that are Kafka's own.
+pub(super) fn is_internal(topic: &str) -> bool {
+    matches!(topic, "__consumer_offsets" | "__transaction_state" | "__share_group_state")
+}
+
+/// A topic's name on the wire.
+pub(super) fn topic_name(name: &str) -> TopicName {
+    TopicName(StrBytes::from_string(name.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stage::Stage;
+    use super::*;
+
+    #[test]
+    fn a_replica_is_offline_with_its_node_or_its_directory() {
+        let mut stage = Stage::new(&[]);
+        stage.broker(2, None, true);
+        let id = stage.topic("t", 7, &[1, 2, -1]);
+        let topic = stage.view.image.topic_by_id(id).unwrap().clone();
+        let state = |stage: &mut Stage, index| partition_state(&stage.scene(), &topic, index, true).unwrap();
+        let healthy = state(&mut stage, 0);
+        assert_eq!((healthy.error, healthy.leader.0, healthy.leader_epoch), (None, 1, 5));
+        assert_eq!((healthy.replicas, healthy.offline), (vec![BrokerId(1)], vec![]));
+        let fenced = state(&mut stage, 1);
+        assert_eq!((fenced.error, fenced.leader.0), (Some(ErrorCode::LeaderNotAvailable), -1));
+        assert_eq!(fenced.offline, [BrokerId(2)]);
+        assert_eq!(state(&mut stage, 2).error, Some(ErrorCode::LeaderNotAvailable));
+        assert_eq!(partition_state(&stage.scene(), &topic, 3, true), None);
+        assert_eq!(partition_state(&stage.scene(), &topic, -1, true), None);
+        stage.place(id);
+        stage.desk.directory_failed(0);
+        let failed = state(&mut stage, 0);
+        assert_eq!((failed.error, failed.leader.0), (Some(ErrorCode::LeaderNotAvailable), -1));
+        assert_eq!((failed.isr, failed.offline), (vec![BrokerId(1)], vec![BrokerId(1)]));
+    }
+
+    #[test]
+    fn a_leader_without_the_listener_is_told_so_where_the_caller_knows_that_error() {
+        let mut stage = Stage::new(&[
+            ("listeners", "PLAINTEXT://:9092,OTHER://:9093"),
+            ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,OTHER:PLAINTEXT"),
+        ]);
+        let id = stage.topic("t", 7, &[1]);
+        let topic = stage.view.image.topic_by_id(id).unwrap().clone();
+        let mut scene = stage.scene();
+        scene.listener = 1;
+        let told = |named| partition_state(&scene, &topic, 0, named).unwrap().error;
+        assert_eq!(told(true), Some(ErrorCode::ListenerNotFound));
+        assert_eq!(told(false), Some(ErrorCode::LeaderNotAvailable));
+    }
+}

@@ -1,0 +1,176 @@
+//! A stage for unit tests of requests: a node, a cluster, and the answers of a request that asks nobody
+//! else or is answered by the test.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::protocol::{Decodable, Encodable};
+use uuid::Uuid;
+
+use super::{ClusterView, Desk, FetchSessions, Node, Outbox, Scene, Work};
+use crate::config::{NodeConfig, TopicConfig};
+use crate::controller::image::ImageBuilder;
+use crate::controller::record::{METADATA_VERSION_LATEST, PartitionRecord, Record};
+use crate::controller::{BrokerRegistration, Endpoint, ImageDelta, ResourceType, ShardId, ShardPlacement};
+use crate::effect::Now;
+use crate::partition::ReplyTo;
+use crate::wire::api::ApiKey;
+use crate::wire::header::{self, RequestHeader};
+
+/// Where the requests of tests come from.
+pub(super) const TO: ReplyTo = ReplyTo { shard: 0, connection: 0, generation: 1, request: 0, part: 0 };
+
+pub(super) struct Stage {
+    pub node: Node,
+    pub view: ClusterView,
+    pub desk: Desk,
+    pub now: Now,
+    builder: ImageBuilder,
+}
+
+impl Stage {
+    /// Node 1 with these configuration values and nobody else.
+    pub fn new(pairs: &[(&str, &str)]) -> Self {
+        let pairs: Vec<(String, String)> =
+            pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        let (config, _) = NodeConfig::load(None, &pairs).unwrap();
+        let rack = config.rack.clone();
+        let mut stage = Self {
+            node: Node { config, cluster_id: "AAAAAAAAAAAAAAAAAAAAAA".to_string(), shard_count: 1 },
+            view: ClusterView {
+                version: 1,
+                image: Arc::default(),
+                placement: Arc::default(),
+                topic_configs: imbl::OrdMap::new(),
+                changed: Arc::new([]),
+                removed: Arc::new([]),
+            },
+            desk: Desk::new(FetchSessions::new(ShardId(0), 1_000)),
+            now: Now { mono_ms: 1_000, wall_ms: 1_700_000_000_000 },
+            builder: ImageBuilder::default(),
+        };
+        stage.apply(Record::MetadataVersion { version: METADATA_VERSION_LATEST });
+        stage.broker(1, rack.as_deref(), false);
+        stage
+    }
+
+    pub fn broker(&mut self, node_id: i32, rack: Option<&str>, fenced: bool) {
+        let listener = Endpoint {
+            name: "PLAINTEXT".into(),
+            host: format!("host-{node_id}").into(),
+            port: 9092,
+            security_protocol: 0,
+        };
+        self.apply(Record::RegisterBroker(BrokerRegistration {
+            node_id,
+            incarnation: Uuid::from_u128(1),
+            epoch: 1,
+            listeners: vec![listener],
+            rack: rack.map(Arc::from),
+            fenced,
+        }));
+    }
+
+    /// A topic whose partitions are led by these nodes, with leader epoch 5; -1 leads nothing.
+    pub fn topic(&mut self, name: &str, id: u128, leaders: &[i32]) -> Uuid {
+        let topic_id = Uuid::from_u128(id);
+        self.apply(Record::Topic { name: name.into(), topic_id });
+        for (index, leader) in (0..).zip(leaders) {
+            let replicas = [leader.abs()];
+            self.apply(Record::Partition(PartitionRecord {
+                topic_id,
+                index,
+                replicas: replicas.into_iter().collect(),
+                isr: replicas.into_iter().collect(),
+                leader: *leader,
+                leader_epoch: 5,
+                partition_epoch: 7,
+                directories: std::iter::once(Uuid::nil()).collect(),
+            }));
+        }
+        self.view.topic_configs.insert(topic_id, Arc::new(TopicConfig::default()));
+        topic_id
+    }
+
+    /// Gives this node's replicas of a topic to shard 0 and log directory 0.
+    pub fn place(&mut self, topic_id: Uuid) {
+        let mut placement = ShardPlacement::new(self.node.config.node_id, 1, 1);
+        let delta = ImageDelta { topics_changed: [topic_id].into(), ..ImageDelta::default() };
+        self.view.placement = placement.assign(&self.view.image, &delta, |_, _| None);
+    }
+
+    pub fn remove(&mut self, topic_id: Uuid) {
+        self.apply(Record::RemoveTopic { topic_id });
+    }
+
+    pub fn override_config(&mut self, resource_type: ResourceType, name: &str, key: &str, value: &str) {
+        self.apply(Record::Config {
+            resource_type,
+            resource: name.into(),
+            key: key.into(),
+            value: Some(value.into()),
+        });
+    }
+
+    fn apply(&mut self, record: Record) {
+        self.builder.apply(&record).unwrap();
+        let version = self.view.image.version() + 1;
+        self.view.image = self.builder.publish(version).0;
+    }
+
+    pub fn scene(&mut self) -> Scene<'_> {
+        Scene {
+            now: self.now,
+            shard: ShardId(0),
+            node: &self.node,
+            view: &self.view,
+            listener: 0,
+            desk: &mut self.desk,
+        }
+    }
+
+    /// Starts a request encoded by the message library.
+    pub fn start<Q: Encodable>(&mut self, key: ApiKey, version: i16, request: &Q) -> (RequestHeader, Work) {
+        let mut body = BytesMut::new();
+        request.encode(&mut body, version).unwrap();
+        self.start_bytes(key, version, &body)
+    }
+
+    /// Starts a request whose body is these bytes.
+    pub fn start_bytes(&mut self, key: ApiKey, version: i16, body: &[u8]) -> (RequestHeader, Work) {
+        let mut frame = BytesMut::new();
+        frame.put_i16(key as i16);
+        frame.put_i16(version);
+        frame.put_i32(77);
+        frame.put_i16(-1);
+        if key.api().is_flexible(version) {
+            frame.put_u8(0);
+        }
+        frame.put_slice(body);
+        let frame: Bytes = frame.freeze();
+        let (header, body) = header::parse(&frame).unwrap();
+        let work = Work::start(&header, body, TO, &mut self.scene()).unwrap();
+        (header, work)
+    }
+
+    /// The response of a request that is done.
+    pub fn finish<R: Decodable>(&mut self, header: &RequestHeader, work: Work) -> R {
+        assert!(work.is_done(), "the request waits for something");
+        let mut outbox = Outbox::default();
+        work.encode(header, &mut outbox, &mut self.scene()).unwrap();
+        let mut bytes = std::mem::take(outbox.buffer()).freeze();
+        assert_eq!(bytes.len(), 4 + i32::from_be_bytes(bytes[..4].try_into().unwrap()) as usize);
+        assert_eq!(bytes[4..8], 77_i32.to_be_bytes());
+        let flexible = header.api.is_flexible(header.version) && header.api.key != ApiKey::ApiVersions;
+        let mut body = bytes.split_off(if flexible { 9 } else { 8 });
+        let response = R::decode(&mut body, header.version).unwrap();
+        assert!(body.is_empty(), "{} v{} leaves bytes", header.api.name, header.version);
+        response
+    }
+
+    /// Starts a request that asks nobody else, and gives its response.
+    pub fn ask<Q: Encodable, R: Decodable>(&mut self, key: ApiKey, version: i16, request: &Q) -> R {
+        let (header, work) = self.start(key, version, request);
+        self.finish(&header, work)
+    }
+}

@@ -1,0 +1,139 @@
+//! A storm of hostile frames: all accounted for, memory flat, the witness served, a clean stop and a whole log.
+
+use std::time::{Duration, Instant};
+
+use crate::attacker::Attacker;
+use crate::process::Broker;
+use crate::tally::Tally;
+use crate::witness::{self, Reader};
+use crate::*;
+
+/// Connections that attack at once.
+const ATTACKERS: u64 = 6;
+const PARTS: u64 = 4;
+/// Between two looks for topics that hostile requests have made.
+const SWEEP_EVERY: Duration = Duration::from_millis(200);
+/// What the broker's memory may grow by from the end of the first quarter to the end of the last.
+const GROWTH_PERCENT_MAX: u64 = 5;
+
+#[test]
+fn a_storm_of_hostile_frames_is_answered_or_closed_and_leaves_nothing_behind() {
+    let _turn = turn();
+    let frames = setting("HOSTILE_FRAMES", 60_000);
+    let seed = setting("HOSTILE_SEED", fastrand::u64(..));
+    eprintln!("HOSTILE_FRAMES={frames} HOSTILE_SEED={seed}");
+    let mut home = Home::new(&[]);
+    let broker = home.start();
+    let world = world(&broker);
+    let descriptors = broker.descriptors();
+    let stop = AtomicBool::new(false);
+    let (tally, memory, testimony) = std::thread::scope(|scope| {
+        let witness = scope.spawn(|| witness::testify(&broker.address, &stop));
+        let sweeper = scope.spawn(|| sweep(&broker.address, &world, &stop));
+        let storm = storm(&broker, &world, seed, frames);
+        stop.store(true, Ordering::Relaxed);
+        sweeper.join().unwrap();
+        let testimony = witness.join().unwrap().expect("the witness is served");
+        let (tally, memory) = storm.unwrap_or_else(|wrong| panic!("HOSTILE_SEED={seed}: {wrong}"));
+        (tally, memory, testimony)
+    });
+    eprintln!("{tally}");
+    eprintln!("memory after each quarter: {memory:?} bytes; closed: {:?}", closes::reasons(&broker));
+    eprintln!("{testimony:?}");
+    judge(&tally, &memory, frames);
+    process::until("connections that ended hold no descriptor", || {
+        let now = broker.descriptors();
+        if now <= descriptors + DESCRIPTORS_KEPT { Ok(()) } else { Err((now, descriptors)) }
+    });
+    assert_eq!(closes::alarms(&broker), Vec::<String>::new());
+    assert_eq!(broker.stop(), Some(0), "a clean stop");
+    home.overrides.push("auto.create.topics.enable=false".to_owned());
+    let again = home.start();
+    let whole = Reader::new(&again.address).read_to(&testimony.written);
+    whole.expect("every acknowledged record is there after a restart");
+    assert_eq!(again.stop(), Some(0));
+}
+
+/// Files of topics that were used meanwhile stay open.
+const DESCRIPTORS_KEPT: usize = 64;
+
+fn judge(tally: &Tally, memory: &[u64], frames: u64) {
+    assert_eq!(tally.missed(), [], "every API and version is hit");
+    let total = tally.total();
+    assert!(total.frames >= frames, "{total}");
+    assert!(total.valid_up_to_body * 2 >= total.frames, "half of them valid up to the body: {total}");
+    let (first, last) = (memory[0], memory[memory.len() - 1]);
+    let most = first + first * GROWTH_PERCENT_MAX / 100;
+    assert!(last <= most, "memory grew from {first} to {last} bytes: {memory:?}");
+}
+
+/// The topics that are attacked, and the one that is not.
+pub fn world(broker: &Broker) -> World {
+    let mut cluster = witness::cluster(&broker.address);
+    let names = [("target-of-one", 1), ("target-of-three", 3)];
+    let mut admin = Admin::new(witness::cluster(&broker.address), process::PATIENCE);
+    for (name, partitions) in names.into_iter().chain([(witness::TOPIC, witness::PARTITIONS)]) {
+        let topic =
+            NewTopic { name: name.to_owned(), partitions, replication_factor: -1, configs: Vec::new() };
+        admin.create_topic(&topic).unwrap();
+        cluster.partitions(name, false).unwrap();
+    }
+    let described = cluster.describe(None, false).unwrap();
+    let targets = names.into_iter().map(|(name, partitions)| {
+        let found = described.iter().find(|topic| topic.name.as_ref().is_some_and(|n| n.0.as_str() == name));
+        Target { name: name.to_owned(), id: found.unwrap().topic_id, partitions }
+    });
+    let passing = (0..8).map(|n| format!("passing-{n}")).collect();
+    World { targets: targets.collect(), passing, arsenal: Arsenal::new() }
+}
+
+/// Deletes what hostile requests have created, so that a storm of any length has the same topics.
+fn sweep(address: &str, world: &World, stop: &AtomicBool) {
+    let mut admin = Admin::new(witness::cluster(address), process::PATIENCE);
+    while !stop.load(Ordering::Relaxed) {
+        std::thread::park_timeout(SWEEP_EVERY);
+        for topic in admin.list_topics().unwrap() {
+            let stays =
+                topic.name == witness::TOPIC || world.targets.iter().any(|target| target.name == topic.name);
+            if !stays {
+                // A hostile request may have deleted it meanwhile.
+                let _ = admin.delete_topic(&topic.name);
+            }
+        }
+    }
+}
+
+/// All frames in four parts, and the broker's memory after each.
+fn storm(broker: &Broker, world: &World, seed: u64, frames: u64) -> Result<(Tally, Vec<u64>), String> {
+    let (mut tally, mut memory) = (Tally::default(), Vec::new());
+    for part in 0..PARTS {
+        let started = Instant::now();
+        let tallies = std::thread::scope(|scope| {
+            let attackers = (0..ATTACKERS).map(|number| {
+                let seed = seed.wrapping_add((part * ATTACKERS + number).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                scope.spawn(move || {
+                    let mut attacker = Attacker::new(&broker.address, world, seed);
+                    attacker.attack(frames.div_ceil(PARTS * ATTACKERS))?;
+                    Ok(attacker.tally)
+                })
+            });
+            let attackers: Vec<_> = attackers.collect();
+            attackers.into_iter().map(|one| one.join().unwrap()).collect::<Result<Vec<_>, String>>()
+        })?;
+        tallies.iter().for_each(|one| tally.add(one));
+        memory.push(settled_memory(broker));
+        eprintln!("part {part}: {} ms, {} bytes", started.elapsed().as_millis(), memory[memory.len() - 1]);
+    }
+    Ok((tally, memory))
+}
+
+/// The least memory of two seconds in which nobody attacks.
+pub fn settled_memory(broker: &Broker) -> u64 {
+    let until = Instant::now() + Duration::from_secs(2);
+    let mut least = broker.memory_bytes();
+    while Instant::now() < until {
+        std::thread::park_timeout(Duration::from_millis(50));
+        least = least.min(broker.memory_bytes());
+    }
+    least
+}
