@@ -142,6 +142,11 @@ impl Broker {
         named.filter(|name| name.to_string_lossy().starts_with("socket:")).count()
     }
 
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
     /// Bytes of memory that belong to the process alone: neither shared nor of a file.
     pub fn memory_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
