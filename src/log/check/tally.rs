@@ -49,7 +49,8 @@ impl Tally {
         }
     }
 
-    /// Reads records off `bytes`. Done when all of them were read and nothing is left. `ended` says that no more bytes will come.
+    /// Reads records off `bytes`. Done when all of them were read and nothing is left. `ended` says that no more
+    /// bytes will come.
     pub(super) fn read(
         &mut self,
         bytes: &mut &[u8],
