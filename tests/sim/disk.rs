@@ -119,6 +119,11 @@ impl Disk {
         self.sequence
     }
 
+    /// Whether the log directory itself has a file of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.dirs[&ROOT].entries.contains_key(name)
+    }
+
     fn sequence(&mut self) -> u64 {
         self.sequence += 1;
         self.sequence

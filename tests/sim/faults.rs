@@ -94,6 +94,12 @@ impl World {
 
     /// The node has stopped. If it could do so cleanly, everything is durable whatever happens to the power now.
     pub fn stopped(&mut self, cleanly: bool) {
+        // A device that is full at the wrong moment gets no marker: what was not synced is at stake.
+        let marked = self.disks.iter().all(|disk| disk.has(".kafka_cleanshutdown"));
+        if !marked && !self.is_calm() && self.random.faults.f64() < self.plan.power_cuts {
+            self.cut_power(&[]);
+        }
+        let cleanly = cleanly && marked;
         self.trace.note(self.now_us, 26, [0, 0], || "stopped cleanly".into());
         self.close_all();
         if cleanly && (self.phase == Phase::Stopping || self.random.faults.bool()) {
