@@ -38,13 +38,19 @@ pub fn config(plan: &Plan) -> NodeConfig {
     let mut config = NodeConfig {
         log_flush_offset_checkpoint_interval_ms: plan.checkpoint_ms,
         high_watermark_checkpoint_interval_ms: plan.checkpoint_ms,
+        fetch_session_slots: plan.session_slots,
         ..NodeConfig::default()
     };
+    if let Some(expiration_ms) = plan.expiration_ms {
+        config.producer_id_expiration_ms = expiration_ms;
+    }
     let topics = &mut config.topic_defaults;
     topics.segment_bytes = plan.segment_bytes;
     topics.index_interval_bytes = plan.index_interval_bytes;
     topics.preallocate = plan.preallocate;
     topics.flush_ms = plan.flush_ms;
+    (topics.segment_ms, topics.segment_jitter_ms) = plan.segment_ms;
+    topics.segment_index_bytes = plan.segment_index_bytes;
     if plan.log_append_time {
         topics.timestamp_type = TimestampType::LogAppendTime;
     }

@@ -16,8 +16,8 @@ use crate::history::Place;
 use crate::operations::{Operation, Work};
 use crate::world::{Event, World, draw};
 
-/// Requests of a connection after which it is read no further, as in the real shell.
-const IN_FLIGHT_MAX: usize = 100;
+/// Unsent bytes of a connection after which it is read no further, as in the real shell.
+const UNSENT_BYTES_MAX: usize = 16 << 10;
 const FRAME_LIMIT_BYTES: u32 = 1 << 20;
 
 /// One process.
@@ -251,7 +251,8 @@ impl World {
                 connection.key = Some(key);
                 host.connections.insert(key, id);
             }
-            Arrived::Bytes(id) => self.frames(node, shard, id),
+            // Nobody overtakes those who wait for room.
+            Arrived::Bytes(_) => self.resume(node, shard),
             Arrived::Gone(id) => {
                 if let Some(key) = self.connections.remove(&id).and_then(|connection| connection.key) {
                     host.connections.remove(&key);
@@ -264,32 +265,46 @@ impl World {
         }
     }
 
-    /// Hands the whole frames of a connection over, as long as it takes them.
-    fn frames(&mut self, node: &mut Node, shard: usize, id: u64) {
+    /// Hands the whole frames of a connection over, as long as it takes them; whether there was one.
+    fn frames(&mut self, node: &mut Node, shard: usize, id: u64) -> bool {
         let now = self.now(node.started_us);
         let core = &mut node.hosts[shard].core;
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        let Some(key) = connection.key else { return };
-        while core.in_flight(key) < IN_FLIGHT_MAX {
+        let Some(connection) = self.connections.get_mut(&id) else { return false };
+        let Some(key) = connection.key else { return false };
+        let (in_flight_max, budget_bytes) = (self.plan.in_flight_max, self.plan.budget_bytes);
+        let mut taken = false;
+        while core.in_flight(key) < in_flight_max
+            && (core.admitted_bytes() == 0 || core.admitted_bytes() < budget_bytes)
+            && core.outbox(key).is_some_and(|outbox| outbox.memory_bytes() < UNSENT_BYTES_MAX)
+        {
             match frame::split(&mut connection.received, FRAME_LIMIT_BYTES) {
                 Ok(Some(frame)) => core.frame(now, key, frame),
-                Ok(None) => return,
-                Err(error) => panic!("a client's frame is refused: {error}"),
+                Ok(None) => return taken,
+                Err(error) => {
+                    assert!(connection.hostile, "a client's frame is refused: {error}");
+                    connection.received.clear();
+                    self.close(node, shard, key, error.into());
+                    return taken;
+                }
             }
+            (taken, connection.taken_us) = (true, self.now_us);
         }
+        taken
     }
 
     /// Reads on from connections that have room again.
     fn resume(&mut self, node: &mut Node, shard: usize) {
-        let waiting: Vec<u64> = self
+        let mut waiting: Vec<(u64, u64)> = self
             .connections
             .iter()
             .filter(|(_, connection)| connection.shard == shard && !connection.received.is_empty())
-            .map(|(id, _)| *id)
+            .map(|(id, connection)| (connection.taken_us, *id))
             .collect();
-        for id in waiting {
-            self.frames(node, shard, id);
-            self.turn_soon(node, shard);
+        waiting.sort_unstable();
+        for (_, id) in waiting {
+            if self.frames(node, shard, id) {
+                self.turn_soon(node, shard);
+            }
         }
     }
 
@@ -343,6 +358,14 @@ impl World {
         let host = &mut node.hosts[shard];
         let Some(id) = host.connections.get(&key).copied() else { return };
         let Some(outbox) = host.core.outbox(key) else { return };
+        let Some(connection) = self.connections.get_mut(&id).filter(|connection| !connection.blocked) else {
+            return;
+        };
+        if !self.phase.is_calm() && self.random.network.f64() < self.plan.slow_readers {
+            connection.blocked = true;
+            let us = self.random.network.u64(0..400_000);
+            return self.after(us, Event::Writable { connection: id });
+        }
         let mut bytes = BytesMut::new();
         while let Some(chunk) = outbox.pop() {
             match chunk {
@@ -358,6 +381,17 @@ impl World {
         self.send_to_client(id, Some(bytes));
     }
 
+    /// A client reads on.
+    pub fn writable(&mut self, id: u64) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.blocked = false;
+        let (shard, key) = (connection.shard, connection.key);
+        let (Some(mut node), Some(key)) = (self.node.take(), key) else { return };
+        self.flush(&mut node, shard, key);
+        self.turn_soon(&mut node, shard);
+        self.node = Some(node);
+    }
+
     fn send_to_client(&mut self, id: u64, bytes: Option<Bytes>) {
         let us = draw(self.plan.network_us, &mut self.random.network);
         let Some(connection) = self.connections.get_mut(&id) else { return };
@@ -370,7 +404,8 @@ impl World {
         self.flush(node, shard, key);
         let Some(id) = node.hosts[shard].connections.get(&key).copied() else { return };
         self.trace.note(self.now_us, 7, [id, 0], || format!("shard {shard} closes {id}: {reason:?}"));
-        let expected = matches!(reason, CloseReason::FailedWithoutAcks | CloseReason::Stopping);
+        let expected = matches!(reason, CloseReason::FailedWithoutAcks | CloseReason::Stopping)
+            || self.connections.get(&id).is_some_and(|connection| connection.hostile);
         assert!(expected, "a connection is closed: {reason:?}");
         self.send_to_client(id, None);
         node.hosts[shard].arrived.push_back(Arrived::Gone(id));

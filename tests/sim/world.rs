@@ -13,9 +13,10 @@ use crate::client::{Action, Client, Stage};
 use crate::consumer::Consumer;
 use crate::disk::Disk;
 use crate::history::{History, Kind, Place};
+use crate::hostile::Hostile;
 use crate::node::{Arrived, Node};
 use crate::plan::Plan;
-use crate::producer::Producer;
+use crate::producer::{Producer, Work};
 use crate::trace::{Trace, digest};
 
 /// Faults are over this long before a client that is not done is stuck.
@@ -34,6 +35,8 @@ pub enum Event {
     ToClient { connection: u64, bytes: Option<Bytes> },
     /// The connection that a client asked for is there, or was refused.
     Opened { client: usize, connection: Option<u64> },
+    /// A client that did not read reads on.
+    Writable { connection: u64 },
     /// A client wanted to be woken.
     Wake { client: usize },
     /// The broker is started.
@@ -73,6 +76,13 @@ pub enum Phase {
     Over,
 }
 
+impl Phase {
+    /// Whether nothing fails any more.
+    pub fn is_calm(self) -> bool {
+        self != Self::Faulty
+    }
+}
+
 /// A connection from a client to a shard.
 #[derive(Debug)]
 pub struct Connection {
@@ -82,6 +92,12 @@ pub struct Connection {
     pub received: BytesMut,
     pub to_server_at_us: u64,
     pub to_client_at_us: u64,
+    /// When its last request was taken: who waits longest is next.
+    pub taken_us: u64,
+    /// Its client does not read at the moment.
+    pub blocked: bool,
+    /// Its client may be refused for what it sends.
+    pub hostile: bool,
 }
 
 struct Seat {
@@ -169,7 +185,7 @@ impl World {
             synced: BTreeMap::new(),
             plan,
         };
-        world.seat(Box::new(Admin::new(&topics, world.plan.quick_churn)));
+        world.seat(Box::new(Admin::new(&topics, world.plan.quick_churn, world.plan.more_partitions)));
         world.seat_clients(&topics);
         world.at(0, Event::Boot);
         world.at(world.plan.faulty_ms * 1000, Event::Look);
@@ -180,7 +196,10 @@ impl World {
     fn seat_clients(&mut self, topics: &[(i32, bool, bool)]) {
         let plan = self.plan.clone();
         let all: Vec<(usize, i32)> = (0..topics.len())
-            .flat_map(|topic| (0..topics[topic].0).map(move |partition| (topic, partition)))
+            .flat_map(|topic| {
+                let more = if topics[topic].2 { 0 } else { plan.more_partitions };
+                (0..topics[topic].0 + more).map(move |partition| (topic, partition))
+            })
             .collect();
         let stable: Vec<(usize, i32)> = all.iter().copied().filter(|(topic, _)| !topics[*topic].2).collect();
         let kinds = [
@@ -193,10 +212,17 @@ impl World {
                 let only_stable = kind == Kind::Idempotent && !plan.idempotent_churn;
                 let from = if only_stable { &stable } else { &all };
                 let targets = self.some_of(from);
-                let work = (plan.records, plan.pace);
+                let work = Work {
+                    records: plan.records,
+                    pace: plan.pace,
+                    give_up_us: plan.expiration_ms.map_or(u64::MAX, |ms| ms * 1000 / 3),
+                };
                 let producer = self.with_stage(|stage| Producer::new(kind, targets, work, stage));
                 self.seat(Box::new(producer));
             }
+        }
+        for number in 0..plan.hostile {
+            self.seat(Box::new(Hostile::new(number)));
         }
         for number in 0..plan.consumers {
             let targets = self.some_of(&all);
@@ -242,7 +268,7 @@ impl World {
 
     /// Whether nothing fails any more.
     pub fn is_calm(&self) -> bool {
-        self.phase != Phase::Faulty
+        self.phase.is_calm()
     }
 
     /// Runs to the end; a violation panics.
@@ -260,6 +286,7 @@ impl World {
             Event::Operation { incarnation, number } => self.operation(incarnation, number),
             Event::ToServer { connection, bytes } => self.reach_server(connection, bytes),
             Event::ToClient { connection, bytes } => self.reach_client(connection, bytes),
+            Event::Writable { connection } => self.writable(connection),
             Event::Opened { client, connection } => self.opened(client, connection),
             Event::Wake { client } => self.step(client, |client, stage| client.wake(stage)),
             Event::Boot => self.boot(),
@@ -480,6 +507,9 @@ impl World {
             received: BytesMut::new(),
             to_server_at_us: self.now_us + us,
             to_client_at_us: self.now_us + us,
+            taken_us: self.now_us,
+            blocked: false,
+            hostile: self.seats[client].client.is_hostile(),
         };
         self.connections.insert(id, connection);
         self.seats[client].connection = Some(id);

@@ -9,6 +9,8 @@ use super::{Recovered, RecoveryStep};
 use crate::effect::{FileName, FileOp, Stem};
 use crate::log::checkpoint::PartitionMetadata;
 use crate::log::epoch::LEADER_EPOCH_CHECKPOINT;
+use crate::log::producer::ProducerStates;
+use crate::planted::{Bug, is_planted};
 
 impl Recovery {
     pub(super) fn finish(&mut self) -> Flow {
@@ -101,7 +103,10 @@ impl Recovery {
             topic_id: self.topic_id,
             segments: std::mem::take(&mut self.segments),
             epochs: std::mem::take(&mut self.epochs),
-            producers: std::mem::take(&mut self.producers),
+            producers: match is_planted(Bug::ForgottenProducers) {
+                true => ProducerStates::default(),
+                false => std::mem::take(&mut self.producers),
+            },
             // Damage can hide where the log starts.
             log_start_offset: self.plan.log_start_offset.max(first).min(log_end),
             log_end,
