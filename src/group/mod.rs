@@ -1,6 +1,6 @@
-//! The group coordinator: one [`Coordinator`] per partition of `__consumer_offsets`, on the shard that owns that partition.
-//! It serves the classic group protocol and committed offsets. Pure: time, randomness and what became of its batches
-//! come in, batches and answers go out.
+//! The group coordinator: one [`Coordinator`] per partition of `__consumer_offsets`, on the shard that owns that
+//! partition. It serves the classic group protocol and committed offsets. Pure: time, randomness and what became of its
+//! batches come in, batches and answers go out.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -93,12 +93,12 @@ impl Default for GroupConfig {
 pub enum Input {
     /// Time has passed.
     Tick,
-    /// This replica leads the partition. Also after an append that failed, once nothing of it is in flight: everything is
-    /// dropped and loaded again.
+    /// This replica leads the partition. Also after an append that failed, once nothing of it is in flight: everything
+    /// is dropped and loaded again.
     Lead,
     /// This replica does not lead any more.
     Resign,
-    /// Records of the log, in order, from its start to its end at the time of [`Output::Load`]; all of them are committed.
+    /// Records of the log, in order, from its start to its end at the time of [`Output::Load`]; all are committed.
     Loaded {
         /// Which load they belong to; those of an earlier one change nothing.
         load: u64,

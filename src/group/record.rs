@@ -5,8 +5,8 @@
 //! its own expiry. Group metadata is type 2 with values of versions 0–4, of which 3 is written. Version 4 of both is
 //! flexible, so tagged fields that this build does not know are skipped (KIP-915).
 //!
-//! Types that are not known are left out by those who read the log, as Kafka does; a value of an unknown version, or bytes
-//! that end too early, are an error: going on without them could lose a committed offset in silence.
+//! Types that are not known are left out by those who read the log, as Kafka does; a value of an unknown version, or
+//! bytes that end too early, are an error: going on without them could lose a committed offset in silence.
 
 use std::sync::Arc;
 
@@ -439,8 +439,9 @@ mod tests {
         };
         assert_eq!((read.state_timestamp_ms, read.protocol, read.leader), (None, None, None));
         assert_eq!((read.members[0].rebalance_timeout_ms, read.members[0].session_timeout_ms), (-1, 6));
-        let flexible = b"\0\x04\x02t\0\0\0\x02\0\0\0\0\0\0\0\0\0\x09\x02\x02a\0\x02c\x02h\0\0\0\x04\0\0\0\x06\x01\x01\0\0";
-        let Ok(Some(Record::Group(_, Some(read)))) = Record::decode(Some(group_key), Some(flexible)) else {
+        let member = b"\x02\x02a\0\x02c\x02h\0\0\0\x04\0\0\0\x06\x01\x01\0\0";
+        let flexible = [b"\0\x04\x02t\0\0\0\x02\0\0\0\0\0\0\0\0\0\x09".as_slice(), member].concat();
+        let Ok(Some(Record::Group(_, Some(read)))) = Record::decode(Some(group_key), Some(&flexible)) else {
             panic!()
         };
         assert_eq!((read.state_timestamp_ms, read.members.len()), (Some(9), 1));

@@ -1,5 +1,5 @@
-//! What is asked of a group's coordinator, and what it answers: plain values, without wire versions. Where versions of an API
-//! mean different things, a request says so in a field.
+//! What is asked of a group's coordinator, and what it answers: plain values, without wire versions. Where versions of
+//! an API mean different things, a request says so in a field.
 
 use std::sync::Arc;
 

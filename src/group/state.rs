@@ -1,8 +1,8 @@
 //! What the records of one coordinator partition say: groups and their committed offsets.
 //!
-//! [`Store::apply`] is the only function that changes the committed part, for records that are loaded and for records that
-//! were just committed. What was decided but is not committed yet lies above it ([`Store::propose`]), by key: decisions
-//! look there first, answers about committed state never.
+//! [`Store::apply`] is the only function that changes the committed part, for records that are loaded and for records
+//! that were just committed. What was decided but is not committed yet lies above it ([`Store::propose`]), by key:
+//! decisions look there first, answers about committed state never.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

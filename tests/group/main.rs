@@ -1,8 +1,8 @@
 //! The group coordinator: text stories, and random clients over failing appends.
 //!
-//! A line `> command` of a story is carried out; the indented lines below it are what came of it; every other line is prose.
-//! `UPDATE_SCENARIOS=1 cargo test --test group` writes what comes of the commands into the files, to be reviewed as a
-//! difference. [`stage`] says which commands there are.
+//! A line `> command` of a story is carried out; the indented lines below it are what came of it; every other line is
+//! prose. `UPDATE_SCENARIOS=1 cargo test --test group` writes what comes of the commands into the files, to be reviewed
+//! as a difference. [`stage`] says which commands there are.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 

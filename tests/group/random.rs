@@ -1,6 +1,6 @@
 //! Random clients, failing appends and reloads, from one seed: what is answered is in the log, a reload gives back
-//! exactly what is in the log, a member of a generation has one assignment, every request is answered once, and when the
-//! faults stop every client gets its assignment.
+//! exactly what is in the log, a member of a generation has one assignment, every request is answered once, and when
+//! the faults stop every client gets its assignment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

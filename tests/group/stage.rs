@@ -2,21 +2,23 @@
 //!
 //! | command | what it does |
 //! |---|---|
-//! | `configure [delay=3000] [size=N] [retention=MS] [metadata=4096] [batch=BYTES]` | a new coordinator, and an empty log |
+//! | `configure [delay=3000] [size=N] [retention=MS] [metadata=4096] [batch=BYTES]` | another coordinator, same log |
 //! | `lead`, `resign` | the partition is led here, or not any more |
 //! | `load` | gives it the whole log |
 //! | `hold`, `commit [N]` | batches are kept from being committed; all, or N of them, are |
 //! | `fail` | what is in flight is lost; it has to load again |
-//! | `join NAME GROUP MEMBER\|- [c=CLIENT] [i=INSTANCE] [session=10000] [rebalance=60000] [p=range:a] [type=consumer] [v=9]` | `p` names protocols and the topics that a member subscribes to: `p=range:a+b,rr:a` |
-//! | `sync NAME GROUP MEMBER GENERATION [i=INSTANCE] [type=T] [name=P] [MEMBER:ASSIGNMENT…]` | |
+//! | `join NAME GROUP MEMBER\|- [KEY=VALUE…]` | also `c=` client, `i=` instance, `v=` version |
+//! | `sync NAME GROUP MEMBER GENERATION [i=] [type=] [name=] [MEMBER:ASSIGNMENT…]` | a leader assigns |
 //! | `heartbeat NAME GROUP MEMBER GENERATION [i=INSTANCE]` | |
 //! | `leave NAME GROUP MEMBER\|MEMBER@INSTANCE\|-@INSTANCE…` | |
-//! | `offsets NAME GROUP MEMBER\|- GENERATION [i=INSTANCE] [keep=MS] [v=9] TOPIC/PARTITION:OFFSET[:METADATA]…` | commits them |
+//! | `offsets NAME GROUP MEMBER\|- GENERATION [i=] [keep=MS] [v=] TOPIC/PARTITION:OFFSET[:METADATA]…` | commits |
 //! | `fetch NAME GROUP [stable] [TOPIC/PARTITION…]` | reads these offsets, or all |
 //! | `remove NAME GROUP TOPIC/PARTITION…` | deletes offsets |
 //! | `describe NAME GROUP…`, `list NAME [STATE…] [of=TYPE]`, `delete NAME GROUP…` | |
 //! | `drop-topic TOPIC` | the topic is deleted |
 //! | `tick MS` | time passes |
+//!
+//! `p` names protocols and the topics that the member subscribes to: `p=range:a+b,rr:a`.
 //!
 //! A member's id is its client's name, or its instance, and a number in the order in which ids were made: `c#1`.
 
@@ -150,7 +152,7 @@ impl Stage {
             "load" => self.load(&mut shown),
             "hold" => self.held = true,
             "commit" => {
-                self.held = words.0.first().is_some();
+                self.held = !words.0.is_empty();
                 let count = words.0.first().map_or(self.in_flight.len(), |count| count.parse().unwrap());
                 self.commit(count, &mut shown);
             }
