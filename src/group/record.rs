@@ -243,10 +243,11 @@ impl CommittedOffset {
         let expire = if version == OFFSET_VALUE_EXPIRING { reader.i64()? } else { -1 };
         let mut topic_id = Uuid::nil();
         reader.tags(|tag, field| {
-            if tag == TOPIC_ID_TAG {
-                topic_id = field.uuid()?;
+            if tag != TOPIC_ID_TAG {
+                return Ok(true);
             }
-            Ok(tag == TOPIC_ID_TAG)
+            topic_id = field.uuid()?;
+            Ok(field.remaining() == 0)
         })?;
         let expire_timestamp_ms = (expire != -1).then_some(expire);
         Ok(Self { offset, leader_epoch, metadata, commit_timestamp_ms, expire_timestamp_ms, topic_id })
