@@ -7,7 +7,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tidemill::config::TopicConfig;
 use tidemill::log::batch::{self, BatchBuilder};
 use tidemill::log::check::{BatchRules, check_with};
-use tidemill::log::codec::{Codec, Decompressor};
+use tidemill::log::codec::{Codec, CodecPool};
 
 const WALL_MS: i64 = 1_700_000_000_000;
 
@@ -25,7 +25,7 @@ fn batch_of(record_count: i64, value_bytes: usize, codec: Codec) -> Bytes {
 
 fn bench(criterion: &mut Criterion) {
     let rules = BatchRules::of(&TopicConfig::default(), 9);
-    let mut decompressor = Decompressor::default();
+    let mut pool = CodecPool::default();
     for (record_count, value_bytes) in [(1, 100), (100, 100), (1000, 1000)] {
         let mut group = criterion.benchmark_group(format!("{record_count}x{value_bytes}B"));
         for codec in Codec::ALL {
@@ -38,7 +38,7 @@ fn bench(criterion: &mut Criterion) {
                 });
             }
             group.bench_function(format!("check/{codec:?}"), |bencher| {
-                bencher.iter(|| check_with(&mut decompressor, bytes.clone(), &rules, WALL_MS).is_ok());
+                bencher.iter(|| check_with(&mut pool, bytes.clone(), &rules, WALL_MS).is_ok());
             });
         }
         group.finish();

@@ -128,6 +128,9 @@ pub enum FileOp {
     /// Renames the owner's directory to `<name>.<32 hex digits>-delete`; later operations of
     /// the owner act on it under its new name.
     RetireDir,
+    /// Renames the owner's directory to `<name>.<32 hex digits>-stray`: it belongs to a topic that the
+    /// cluster does not know, and stays for the operator. The owner's name is free then.
+    StrayDir,
     /// Deletes the owner's directory and what is in it; spans already handed out stay readable.
     DeleteDir,
     /// Creates an empty file, or empties one that is there, with that many bytes reserved beyond
@@ -277,6 +280,11 @@ impl<P> OpQueue<P> {
     /// Plans an operation after all planned ones.
     pub fn plan(&mut self, op: FileOp, purpose: P) {
         self.planned.push_back((op, purpose));
+    }
+
+    /// Plans an operation before all planned ones: one that failed and is tried again.
+    pub fn plan_first(&mut self, op: FileOp, purpose: P) {
+        self.planned.push_front((op, purpose));
     }
 
     /// Plans the replacement of a small file so that a crash leaves the old or the new bytes:

@@ -13,6 +13,10 @@ pub enum Bug {
     TornBatch,
     /// The checkpoints keep the entries of removed topics.
     OutlivingCheckpoint,
+    /// The high watermark is the end of what was given out, not of what is written.
+    ReservedHighWatermark,
+    /// Recovery forgets the producers: what is sent again is not recognised.
+    ForgottenProducers,
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -56,6 +56,8 @@ struct Directory {
     /// The kernel's boot id is still to be written, once every log is recovered: a start that
     /// crashes during recovery must not pass for one on the same boot.
     boot_id_due: bool,
+    /// A replica in it has to be recovered by the next start, whatever this one did.
+    unclean: bool,
     failed: bool,
 }
 
@@ -155,12 +157,16 @@ impl Checkpoints {
         for progress in self.surveyed.drain(..) {
             let at = usize::from(progress.directory);
             if let (Some(directory), Some(changed)) = (self.directories.get_mut(at), changed.get_mut(at)) {
+                directory.unclean |= progress.unclean;
                 directory.offsets.take(&progress, changed);
             }
         }
         for (directory, changed) in self.directories.iter_mut().zip(changed) {
             let all = self.stopping || std::mem::take(&mut directory.stale);
             directory.plan_files(changed.map(|changed| changed || all), Purpose::Step);
+            if directory.unclean {
+                continue;
+            }
             // A recovery under way, cut short, must not pass for one that ended.
             if (self.opening == 0 || self.stopping) && std::mem::take(&mut directory.boot_id_due) {
                 directory.plan(directory::boot_id_file(&self.boot_id), Purpose::Step);
@@ -344,6 +350,7 @@ mod tests {
             log_start_offset: 0,
             high_watermark: recovery_point,
             segment_base_offset: 0,
+            unclean: false,
         }
     }
 
@@ -416,6 +423,25 @@ mod tests {
         let (renamed, finished) = settle(&mut checkpoints, outputs);
         assert!(finished);
         assert!(renamed.iter().all(|name| name.starts_with("0/")), "{renamed:?}");
+    }
+
+    #[test]
+    fn a_directory_with_a_replica_that_is_offline_never_passes_for_recovered_or_cleanly_stopped() {
+        let mut checkpoints =
+            Checkpoints::new(vec![StoredOffsets::default(); 2], "boot".into(), &NodeConfig::default());
+        let mut outputs = Vec::new();
+        let told = |unclean| (vec![Progress { unclean, ..progress(0, 0, 5) }, progress(1, 1, 7)], 0);
+        assert!(checkpoints.survey_is_due(Now { mono_ms: 1_000_000, wall_ms: 0 }, 1));
+        checkpoints.surveyed(ShardId(0), told(true), false, |_| true, &mut outputs);
+        let (mut renamed, _) = settle(&mut checkpoints, std::mem::take(&mut outputs));
+        assert!(checkpoints.begin_stop(1));
+        checkpoints.surveyed(ShardId(0), told(false), true, |_| true, &mut outputs);
+        renamed.extend(settle(&mut checkpoints, outputs).0);
+        assert!(renamed.contains(&"0/recovery-point-offset-checkpoint".to_owned()), "its offsets stand");
+        for mark in [".tidemill-boot-id", ".kafka_cleanshutdown"] {
+            let marked = |directory| renamed.contains(&format!("{directory}/{mark}"));
+            assert!(!marked(0) && marked(1), "{renamed:?}");
+        }
     }
 
     #[test]

@@ -68,6 +68,12 @@ pub struct ControlHost {
     answers: VecDeque<(u64, u64, ControllerAnswer)>,
     waiting: BTreeMap<u64, ReplyTo>,
     token_next: u64,
+    /// Log directories that failed, before the start or since.
+    offline: BTreeSet<u16>,
+    /// Every log that was found, until the node has registered.
+    found_at_start: Vec<((String, i32), Option<Uuid>)>,
+    /// The node has registered: every topic from before this start is published.
+    registered: bool,
 }
 
 #[derive(Debug)]
@@ -86,6 +92,9 @@ impl fmt::Debug for ControlHost {
 impl ControlHost {
     /// A host that has not begun.
     pub fn new(start: ControlStart) -> Self {
+        let each = start.found.iter();
+        let found_at_start =
+            each.flat_map(|(log, places)| places.iter().map(|(_, id)| (log.clone(), *id))).collect();
         Self {
             start,
             inputs: VecDeque::new(),
@@ -98,7 +107,42 @@ impl ControlHost {
             answers: VecDeque::new(),
             waiting: BTreeMap::new(),
             token_next: REGISTRATION + 1,
+            offline: BTreeSet::new(),
+            found_at_start,
+            registered: false,
         }
+    }
+
+    /// A log directory that cannot be used, before the node starts.
+    pub fn offline_from_start(&mut self, directory: u16) {
+        self.fail_directory(directory);
+    }
+
+    fn fail_directory(&mut self, directory: u16) {
+        self.start.checkpoints.fail(directory);
+        if self.offline.insert(directory) {
+            self.start.placement.fail_directory(directory);
+        }
+    }
+
+    /// Why the node cannot go on, if it cannot.
+    fn verdict(&self) -> Option<&'static str> {
+        let log_directories = self.start.checkpoints.directories();
+        if self.offline.contains(&self.start.metadata_directory) {
+            return Some("the log directory that holds the metadata failed");
+        }
+        let lost = (0..log_directories).all(|directory| self.offline.contains(&directory));
+        lost.then_some("every log directory failed")
+    }
+
+    /// Logs whose topics the cluster does not know, by name; asked once.
+    fn unclaimed(&mut self, image: &Image) -> Vec<String> {
+        let is_stranger = |topic: &str, id: Option<Uuid>| {
+            image.topic(topic).is_none_or(|known| id.is_some_and(|id| id != known.id))
+        };
+        let found = std::mem::take(&mut self.found_at_start);
+        let unclaimed = found.iter().filter(|((topic, _), id)| is_stranger(topic, *id));
+        unclaimed.map(|((topic, partition), _)| format!("{topic}-{partition}")).collect()
     }
 
     pub(super) fn start(&mut self, node: &NodeConfig, outputs: &mut Vec<Output>) {
@@ -183,9 +227,19 @@ impl Shard {
         }
     }
 
+    /// Every shard learns which log directories cannot be used before it learns of any replica.
+    pub(super) fn tell_offline_directories(&mut self) {
+        let offline: Vec<u16> = self.control.iter().flat_map(|control| control.offline.clone()).collect();
+        for directory in offline {
+            self.tell_everyone(|| Message::DirectoryOffline(directory));
+        }
+    }
+
     pub(super) fn control_directory_failed(&mut self, directory: u16) {
-        if let Some(control) = &mut self.control {
-            control.start.checkpoints.fail(directory);
+        let Some(control) = &mut self.control else { return };
+        control.fail_directory(directory);
+        if let Some(why) = control.verdict() {
+            self.outputs.push(Output::Fatal(why.to_owned()));
         }
         self.publish_next();
     }
@@ -220,6 +274,9 @@ impl Shard {
                 controller::Output::Answer { token, version, answer } => {
                     control.answers.push_back((token, version, answer));
                 }
+                controller::Output::Full => self.outputs.push(Output::Say(format!(
+                    "the log directory that holds {METADATA_DIRECTORY} is full: changes of the metadata wait for space"
+                ))),
                 controller::Output::WakeAt(at_ms) => control.wake_at_ms = Some(at_ms),
                 controller::Output::Fatal(why) => self.outputs.push(Output::Fatal(why)),
             }
@@ -245,9 +302,13 @@ impl Shard {
         control.forget_topics(&delta, &mut self.outputs);
         control.published = Some(Arc::clone(&image));
         let found = &control.start.found;
+        // A replica from before this start that is nowhere is where nobody can look: an empty one
+        // elsewhere would pass for it.
+        let elsewhere = control.offline.first().copied().filter(|_| !control.registered);
         let placement = control.start.placement.assign(&image, &delta, |id, partition| {
             let name = image.topic_by_id(id)?.name.to_string();
-            found_in(found.get(&(name, partition))?, id)
+            let own = found.get(&(name, partition)).and_then(|places| found_in(places, id));
+            own.or(elsewhere)
         });
         let mut topic_configs = view.topic_configs.clone();
         for id in delta.topics_removed.keys() {
@@ -294,6 +355,9 @@ impl Shard {
             control.answers.pop_front_if(|(_, version, _)| *version <= control.applied_image)
         {
             if token == REGISTRATION {
+                control.registered = true;
+                let unclaimed = control.unclaimed(&self.view.image);
+                self.outputs.extend(told(&unclaimed).map(Output::Say));
                 self.outputs.push(Output::Ready);
             }
             let Some(to) = control.waiting.remove(&token) else { continue };
@@ -332,6 +396,20 @@ impl Shard {
         let is_there = |id| published.as_ref().is_some_and(|image| image.topic_by_id(id).is_some());
         control.start.checkpoints.surveyed(from, progress, last, is_there, &mut self.outputs);
     }
+}
+
+/// What the operator is told of logs that no topic claims.
+fn told(unclaimed: &[String]) -> Option<String> {
+    const NAMES_MAX: usize = 10;
+    let names: Vec<&str> = unclaimed.iter().take(NAMES_MAX).map(String::as_str).collect();
+    let more = if unclaimed.len() > NAMES_MAX { " and more" } else { "" };
+    (!names.is_empty()).then(|| {
+        format!(
+            "left alone logs of topics that the cluster does not know: {}, {}{more}",
+            unclaimed.len(),
+            names.join(", ")
+        )
+    })
 }
 
 /// The log directory among these that is the topic's own, or else one that names no topic.

@@ -50,6 +50,9 @@ pub struct Progress {
     pub high_watermark: i64,
     /// Base offset of the first segment: a higher log start offset must be remembered.
     pub segment_base_offset: i64,
+    /// It is offline, or was closed without everything that a clean stop writes: its log directory
+    /// must not pass for one that was recovered or stopped cleanly.
+    pub unclean: bool,
 }
 
 /// What one shard says to another of its node.

@@ -9,6 +9,7 @@
 //!
 //! Invariant: a partition has exactly one owning shard; others see only the view and byte spans.
 
+mod checking;
 mod checkpoint;
 mod control;
 mod message;
@@ -43,6 +44,8 @@ pub struct Shard {
     connections: Slab<(u32, Connection)>,
     generation_next: u32,
     timers: BTreeSet<Timer>,
+    /// Requests whose check goes on in later turns, the next one first.
+    checking: VecDeque<ReplyTo>,
     replicas: Replicas,
     control: Option<Box<ControlHost>>,
     /// What is to be carried on inside this step; empty between steps.
@@ -51,6 +54,8 @@ pub struct Shard {
     held_back: VecDeque<(ShardId, Message)>,
     outputs: Vec<Output>,
     dirty: Vec<ConnectionKey>,
+    /// Connections that wait until their clients take answers.
+    held_up: Vec<ConnectionKey>,
     admitted_bytes: usize,
     desk: Desk,
     /// The view whose application is not yet told.
@@ -85,12 +90,14 @@ impl Shard {
             connections: Slab::new(),
             generation_next: 1,
             timers: BTreeSet::new(),
+            checking: VecDeque::new(),
             replicas,
             control,
             todo: VecDeque::new(),
             held_back: VecDeque::new(),
             outputs: Vec::new(),
             dirty: Vec::new(),
+            held_up: Vec::new(),
             admitted_bytes: 0,
             desk: Desk::new(FetchSessions::new(id, session_slots)),
             applying: None,
@@ -103,6 +110,7 @@ impl Shard {
         if let Some(control) = &mut self.control {
             control.start(&self.node.config, &mut self.outputs);
         }
+        self.tell_offline_directories();
         self.run_control(now);
         self.work(now);
     }
@@ -122,7 +130,7 @@ impl Shard {
         &self.replicas
     }
 
-    /// Bytes of all frames whose requests are not answered yet; the shell admits frames by it.
+    /// What all requests that are not answered yet cost, in bytes; the shell admits frames by it.
     pub fn admitted_bytes(&self) -> usize {
         self.admitted_bytes
     }
@@ -152,8 +160,8 @@ impl Shard {
         }
         let (_, connection) = self.connections.remove(key.slot as usize);
         let listener = connection.context.listener;
-        let (works, frame_bytes) = connection.abandon();
-        self.admitted_bytes -= frame_bytes;
+        let (works, cost_bytes) = connection.abandon();
+        self.admitted_bytes -= cost_bytes;
         for (number, work) in works {
             let to = self.address(key, number);
             self.in_scene(now, listener, |scene| work.cancel(to, scene));
@@ -161,7 +169,8 @@ impl Shard {
         self.work(now);
     }
 
-    fn connection(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
+    /// A connection's requests and unsent answers.
+    pub fn connection(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
         let (generation, connection) = self.connections.get_mut(key.slot as usize)?;
         (*generation == key.generation).then_some(connection)
     }
@@ -182,15 +191,14 @@ impl Shard {
 
     /// A whole frame has arrived, without its length prefix.
     pub fn frame(&mut self, now: Now, key: ConnectionKey, frame: Bytes) {
-        let frame_bytes = frame.len();
         let Some(listener) = self.connection(key).map(|connection| connection.context.listener) else {
             return;
         };
         let door = self.node.door(listener);
         let Some(connection) = self.connection(key).filter(|connection| !connection.closing) else { return };
         match connection.accept(frame, door) {
-            Ok(()) => {
-                self.admitted_bytes += frame_bytes;
+            Ok(cost_bytes) => {
+                self.admitted_bytes += cost_bytes;
                 self.todo.push_back(Todo::Pump(key));
                 self.work(now);
             }
@@ -279,7 +287,7 @@ impl Shard {
     pub fn completed(&mut self, now: Now, owner: Owner, ticket: Ticket, result: FileResult) {
         match owner {
             Owner::Replica(slot) => {
-                self.replicas.completed(now, slot, ticket, result);
+                self.replicas.completed(now, slot, ticket, result, &self.view);
                 self.drain_replicas();
             }
             Owner::Controller | Owner::Directory(_) => self.control_completed(now, owner, ticket, result),
@@ -314,6 +322,7 @@ impl Shard {
         self.replicas.end_turn(now);
         self.drain_replicas();
         self.work(now);
+        self.take_up(now);
         let mut dirty = std::mem::take(&mut self.dirty);
         for key in dirty.drain(..) {
             if let Some(connection) = self.connection(key) {
@@ -324,10 +333,26 @@ impl Shard {
         self.dirty = dirty;
     }
 
+    /// Goes on with connections whose clients have taken answers.
+    fn take_up(&mut self, now: Now) {
+        if self.held_up.is_empty() {
+            return;
+        }
+        for key in std::mem::take(&mut self.held_up) {
+            if let Some(connection) = self.connection(key) {
+                connection.held_up = false;
+                self.todo.push_back(Todo::Pump(key));
+            }
+        }
+        self.work(now);
+    }
+
     /// When [`Shard::wake`] wants to be called next.
     pub fn next_wake_ms(&self) -> Option<u64> {
         let timers = [
             self.timers.first().map(|timer| timer.at_ms),
+            // At once.
+            self.checking.front().map(|_| 0),
             self.replicas.next_wake_ms(),
             self.control.as_ref().and_then(|control| control.next_wake_ms()),
         ];
@@ -343,6 +368,7 @@ impl Shard {
             }
             self.with_work(now, timer.to, |work, _, to, scene| work.timeout(to, scene));
         }
+        self.check_on(now);
         self.replicas.wake(now);
         self.drain_replicas();
         self.control_wake(now);
@@ -402,9 +428,9 @@ impl Shard {
                 return;
             };
             let listener = connection.context.listener;
-            if let Some((header, work, frame_bytes)) = connection.next_done() {
+            if let Some((header, work, cost_bytes)) = connection.next_done() {
                 let mut outbox = std::mem::take(&mut connection.outbox);
-                self.admitted_bytes -= frame_bytes;
+                self.admitted_bytes -= cost_bytes;
                 let encoded = self.in_scene(now, listener, |scene| work.encode(&header, &mut outbox, scene));
                 if let Some(connection) = self.connection(key) {
                     connection.outbox = outbox;
@@ -417,10 +443,18 @@ impl Shard {
                 }
                 continue;
             }
+            if connection.outbox.is_full() {
+                // A client that takes no answers gets no more of them made.
+                if !std::mem::replace(&mut connection.held_up, true) {
+                    self.held_up.push(key);
+                }
+                return;
+            }
             let Some((number, header, body)) = connection.next_start() else { return };
             let to = self.address(key, number);
             match self.in_scene(now, listener, |scene| Work::start(&header, body, to, scene)) {
-                Ok(work) => {
+                Ok(mut work) => {
+                    self.queue_check(to, &mut work);
                     if let Some(connection) = self.connection(key) {
                         connection.run(number, work);
                     }
@@ -458,6 +492,11 @@ impl Shard {
         if done {
             self.todo.push_back(Todo::Pump(key));
         }
+    }
+
+    fn pump_later(&mut self, to: ReplyTo) {
+        let key = ConnectionKey { slot: to.connection, generation: to.generation };
+        self.todo.push_back(Todo::Pump(key));
     }
 
     fn in_scene<T>(&mut self, now: Now, listener: usize, step: impl FnOnce(&mut Scene) -> T) -> T {

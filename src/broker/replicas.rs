@@ -3,6 +3,7 @@
 //! A slot is given back only when its replica is gone and none of its operations is in flight,
 //! so a late completion never reaches a successor.
 
+mod opening;
 mod recovered;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -11,12 +12,12 @@ use std::sync::Arc;
 use slab::Slab;
 use uuid::Uuid;
 
+use self::opening::Opening;
 use super::message::{Delivery, Output, Owner, Progress};
 use crate::config::TopicConfig;
 use crate::controller::{PartitionImage, ShardId};
-use crate::effect::{FileResult, Now, Ticket};
-use crate::log::batch::BatchInfo;
-use crate::log::{Log, Recovered, Recovery, RecoveryPlan};
+use crate::effect::{FileResult, Now, OpQueue, Ticket};
+use crate::log::{Log, Recovered, RecoveryPlan};
 use crate::partition::{Answer, Assignment, Effect, Partition};
 use crate::request::{Call, ClusterView};
 use crate::wire::ErrorCode;
@@ -37,7 +38,7 @@ pub enum Opened {
 }
 
 /// A replica's directory that was there when the node started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FoundReplica {
     /// Everything below is synced, by the checkpoint.
     pub recovery_point: i64,
@@ -71,22 +72,16 @@ struct Slot {
 #[derive(Debug)]
 enum State {
     /// Its log is being recovered; what the Image says meanwhile is read again afterwards.
-    Opening {
-        /// Batches of idempotent producers that were sent away meanwhile.
-        refused: Vec<BatchInfo>,
-    },
+    Opening(Box<Opening>),
     /// It serves.
     Open(Box<Partition>),
-    /// It is closed or deleted, or never came up.
+    /// Its log cannot be opened, or its log directory failed before it was: nothing of it is
+    /// served or changed.
+    Offline(FoundReplica),
+    /// Its topic is deleted and its log was never opened: the directory goes without it.
+    Removing(OpQueue<()>),
+    /// It is closed or deleted.
     Gone,
-}
-
-/// A new replica that waits for the directory of an earlier topic to be renamed.
-#[derive(Debug)]
-struct Successor {
-    slot: u32,
-    image: PartitionImage,
-    config: Arc<TopicConfig>,
 }
 
 /// The replicas of one shard.
@@ -107,8 +102,6 @@ pub struct Replicas {
     closed: Vec<Progress>,
     /// Removed replicas whose directory still has its old name.
     retiring: BTreeSet<u32>,
-    successors: BTreeMap<u32, Successor>,
-    just_retired: Vec<u32>,
     /// Log directories known to have failed.
     failed: BTreeSet<u16>,
     failed_untold: Vec<u16>,
@@ -132,8 +125,6 @@ impl Replicas {
             deliveries: VecDeque::new(),
             closed: Vec::new(),
             retiring: BTreeSet::new(),
-            successors: BTreeMap::new(),
-            just_retired: Vec::new(),
             failed: BTreeSet::new(),
             failed_untold: Vec::new(),
             closing: false,
@@ -145,13 +136,13 @@ impl Replicas {
     pub fn partition(&self, slot: u32) -> Option<&Partition> {
         match &self.slots.get(slot as usize)?.state {
             State::Open(partition) => Some(partition),
-            State::Opening { .. } | State::Gone => None,
+            _ => None,
         }
     }
 
     /// How many replicas are being recovered.
     pub fn opening(&self) -> usize {
-        self.slots.iter().filter(|(_, slot)| matches!(slot.state, State::Opening { .. })).count()
+        self.slots.iter().filter(|(_, slot)| matches!(slot.state, State::Opening(_))).count()
     }
 
     /// These topics are removed. A topic made again under the name of one gets none of its offsets;
@@ -213,6 +204,7 @@ impl Replicas {
         let found = facts.and_then(|facts| facts.found.get(&(topic.to_string(), partition)).copied());
         let outdated = self.outdated.contains(&topic);
         let plan = facts.zip(found).map(|(facts, found)| RecoveryPlan {
+            topic_id,
             clean: facts.clean && !outdated,
             same_boot: facts.same_boot,
             recovery_point: if outdated { 0 } else { found.recovery_point },
@@ -220,23 +212,24 @@ impl Replicas {
             config: Arc::clone(config),
             wall_ms: now.wall_ms,
         });
+        let state = if self.failed.contains(&directory) {
+            State::Offline(found.unwrap_or_default())
+        } else {
+            State::Opening(Box::new(Opening::new(plan)))
+        };
         let slot = self.slots.insert(Slot {
             topic_id,
             topic,
             partition,
             directory,
-            state: State::Opening { refused: Vec::new() },
+            state,
             in_flight: 0,
             wake_at_ms: None,
         }) as u32;
         self.by_partition.insert((topic_id, partition), slot);
         self.outputs.push(Output::Own { owner: Owner::Replica(slot), directory, name });
-        match plan {
-            Some(plan) => {
-                self.count_operation(slot);
-                self.outputs.push(Output::Recover(slot, Box::new(Recovery::new(plan))));
-            }
-            None => self.serve_new(now, slot, image, config),
+        if !self.recover(slot) {
+            self.serve_new(now, slot, image, config);
         }
     }
 
@@ -255,8 +248,8 @@ impl Replicas {
         config: &Arc<TopicConfig>,
     ) {
         if let Some(entry) = self.slots.get_mut(slot as usize) {
-            if let State::Opening { refused, .. } = &entry.state {
-                refused.iter().for_each(|batch| log.refuse(batch));
+            if let State::Opening(opening) = &entry.state {
+                opening.refused.iter().for_each(|batch| log.refuse(batch));
             }
             entry.state = State::Open(Box::new(Partition::new(self.node_id, Arc::clone(config), log)));
         }
@@ -281,21 +274,13 @@ impl Replicas {
         let Some(entry) = self.slots.get_mut(slot as usize) else { return };
         self.by_partition.remove(&(entry.topic_id, entry.partition));
         self.retiring.insert(slot);
-        match &mut entry.state {
-            State::Opening { .. } => self.retire_unopened(slot),
+        match &entry.state {
+            // What is found is retired when the recovery ends.
+            State::Opening(opening) if !opening.waits() => {}
+            State::Opening(_) | State::Offline(_) => self.remove(slot),
             State::Open(_) => self.step(slot, |partition, effects| partition.retire(now, effects)),
+            State::Removing(_) => {}
             State::Gone => drop(self.retiring.remove(&slot)),
-        }
-    }
-
-    /// What a recovery finds is retired when it ends. A replica that waits for the name of another
-    /// directory never had one of its own.
-    fn retire_unopened(&mut self, slot: u32) {
-        let waits_for = self.successors.iter().find(|(_, successor)| successor.slot == slot);
-        if let Some(stranger) = waits_for.map(|(stranger, _)| *stranger) {
-            self.successors.remove(&stranger);
-            self.set_gone(slot);
-            self.free_if_gone(slot);
         }
     }
 
@@ -322,10 +307,13 @@ impl Replicas {
             None if matches!(call.op, crate::partition::Op::Unwatch) => {}
             None => {
                 self.note_refused(slot, &call);
+                let entry = slot.and_then(|slot| self.slots.get(slot as usize));
+                let is_offline = entry.is_some_and(|entry| matches!(entry.state, State::Offline(_)));
                 // Known and not served here (yet): the client asks again.
-                let error = match topic_known {
-                    true => ErrorCode::NotLeaderOrFollower,
-                    false => ErrorCode::UnknownTopicOrPartition,
+                let error = match (topic_known, is_offline) {
+                    (true, true) => ErrorCode::KafkaStorageError,
+                    (true, false) => ErrorCode::NotLeaderOrFollower,
+                    (false, _) => ErrorCode::UnknownTopicOrPartition,
                 };
                 let answer = Answer::Failed { error, log_start_offset: -1 };
                 self.deliveries.push_back(Delivery { to: call.to, answer, span: None });
@@ -337,19 +325,27 @@ impl Replicas {
     /// first, when the log is open: they must not be taken for the producer's first one.
     fn note_refused(&mut self, slot: Option<u32>, call: &Call) {
         let entry = slot.and_then(|slot| self.slots.get_mut(slot as usize));
-        if let Some(Slot { state: State::Opening { refused, .. }, .. }) = entry
+        if let Some(Slot { state: State::Opening(opening), .. }) = entry
             && let crate::partition::Op::Append { batch, .. } = &call.op
             && batch.info.has_producer()
-            && refused.len() < REFUSED_MAX
+            && opening.refused.len() < REFUSED_MAX
         {
-            refused.push(batch.info);
+            opening.refused.push(batch.info);
         }
     }
 
-    pub(super) fn completed(&mut self, now: Now, slot: u32, ticket: Ticket, result: FileResult) {
-        self.step(slot, |partition, effects| partition.completed(now, ticket, result, effects));
-        while let Some(retired) = self.just_retired.pop() {
-            self.retired(now, retired);
+    pub(super) fn completed(
+        &mut self,
+        now: Now,
+        slot: u32,
+        ticket: Ticket,
+        result: FileResult,
+        view: &ClusterView,
+    ) {
+        if self.partition(slot).is_some() {
+            self.step(slot, |partition, effects| partition.completed(now, ticket, result, effects));
+        } else {
+            self.unopened_completed(now, slot, ticket, result, view);
         }
         self.operation_ended(slot);
     }
@@ -401,6 +397,7 @@ impl Replicas {
             if let Some(entry) = self.slots.get_mut(slot as usize) {
                 entry.wake_at_ms = None;
             }
+            self.recover_again(slot);
             self.step(slot, |partition, effects| partition.wake(now, effects));
         }
     }
@@ -410,6 +407,7 @@ impl Replicas {
         self.closing = true;
         let slots: Vec<u32> = self.slots.iter().map(|(slot, _)| slot as u32).collect();
         for slot in slots {
+            self.close_unopened(slot);
             self.step(slot, |partition, effects| partition.close(now, effects));
         }
     }
@@ -431,7 +429,12 @@ impl Replicas {
         let there = self.slots.iter().filter(|(_, slot)| slot.directory == directory);
         let slots: Vec<u32> = there.map(|(slot, _)| slot as u32).collect();
         for slot in slots {
+            self.fail_unopened(slot);
             self.step(slot, |partition, effects| partition.fail(now, effects));
+            if self.partition(slot).is_some() {
+                // Its directory is never renamed now, and nobody waits for that.
+                self.retiring.remove(&slot);
+            }
         }
     }
 
@@ -500,7 +503,7 @@ impl Replicas {
             }
             Effect::Reply(to, answer) => self.deliveries.push_back(Delivery { to, answer, span: None }),
             Effect::EndTurn => self.dirty.push(slot),
-            Effect::Retired => self.just_retired.push(slot),
+            Effect::Retired => drop(self.retiring.remove(&slot)),
             Effect::Gone => self.gone(slot),
             Effect::Offline => {
                 self.retiring.remove(&slot);
@@ -520,18 +523,31 @@ impl Replicas {
     }
 }
 
+/// How far a replica has got. One that is offline is where the start found it: its damage must be
+/// found again by the next start, which therefore has to check everything in its log directory.
 fn progress(slot: &Slot) -> Option<Progress> {
-    let State::Open(partition) = &slot.state else { return None };
-    let log = partition.log();
+    let (found, high_watermark, segment_base_offset, unclean) = match &slot.state {
+        State::Open(partition) => {
+            let log = partition.log();
+            let reached = FoundReplica {
+                recovery_point: log.recovery_point(),
+                log_start_offset: log.log_start_offset(),
+            };
+            (reached, partition.high_watermark(), log.first_segment_base_offset(), log.is_unclean())
+        }
+        State::Offline(found) => (*found, found.recovery_point, 0, true),
+        _ => return None,
+    };
     Some(Progress {
         directory: slot.directory,
         topic_id: slot.topic_id,
         topic: Arc::clone(&slot.topic),
         partition: slot.partition,
-        recovery_point: log.recovery_point(),
-        log_start_offset: log.log_start_offset(),
-        high_watermark: partition.high_watermark(),
-        segment_base_offset: log.first_segment_base_offset(),
+        recovery_point: found.recovery_point,
+        log_start_offset: found.log_start_offset,
+        high_watermark,
+        segment_base_offset,
+        unclean,
     })
 }
 

@@ -46,6 +46,8 @@ use self::topics::Rules;
 use crate::effect::{FileOp, FileResult, Now, Ticket};
 use crate::wire::ErrorCode;
 
+/// How long the log rests after a full device refused to take more of it.
+const FULL_MS: u64 = 1000;
 /// Milliseconds of one raft tick.
 const TICK_MS: u64 = 20;
 /// Ticks made up for after a pause; more would only hold elections that the pause already decided.
@@ -125,6 +127,8 @@ pub enum Output {
     },
     /// Give a [`Input::Tick`] at this monotonic millisecond; replaces an earlier one.
     WakeAt(u64),
+    /// The device that holds the metadata log is full: changes of the metadata wait for space.
+    Full,
     /// The node must stop; why, in words for the operator. Nothing follows.
     Fatal(String),
 }
@@ -164,6 +168,10 @@ pub struct Controller {
     queued: VecDeque<(u64, ControllerRequest)>,
     rng: fastrand::Rng,
     ticked_at_ms: Option<u64>,
+    /// The device is full: when the log is tried again.
+    full_until_ms: Option<u64>,
+    /// Nothing was persisted since that was said.
+    full_said: bool,
     failed: bool,
 }
 
@@ -189,6 +197,8 @@ impl Controller {
             queued: VecDeque::new(),
             rng,
             ticked_at_ms: None,
+            full_until_ms: None,
+            full_said: false,
             failed: false,
             config,
         })
@@ -208,7 +218,7 @@ impl Controller {
                 self.enqueue(token, request, out);
                 Ok(())
             }
-            Input::Completed { ticket, result } => self.complete(ticket, result),
+            Input::Completed { ticket, result } => self.complete(now, ticket, result, out),
         };
         if let Err(why) = taken.and_then(|()| self.settle(out)) {
             self.failed = true;
@@ -227,6 +237,14 @@ impl Controller {
     }
 
     fn tick(&mut self, now: Now, out: &mut Vec<Output>) {
+        if let Some(until) = self.full_until_ms {
+            if until <= now.mono_ms {
+                self.full_until_ms = None;
+                self.storage.try_again();
+            } else {
+                out.push(Output::WakeAt(until));
+            }
+        }
         // A single voter has nobody to wait for: it leads from the start and needs no clock.
         if self.config.voters.len() == 1 {
             return;
@@ -254,10 +272,30 @@ impl Controller {
         Output::Answer { token, version: self.applied_index, answer }
     }
 
-    fn complete(&mut self, ticket: Ticket, result: FileResult) -> Result<(), String> {
+    fn complete(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        result: FileResult,
+        out: &mut Vec<Output>,
+    ) -> Result<(), String> {
         match self.storage.complete(ticket, result) {
             StorageEvent::None => {}
-            StorageEvent::Persisted(number) => self.raft.persisted(number),
+            StorageEvent::Full => {
+                let until = now.mono_ms + FULL_MS;
+                self.full_until_ms = Some(until);
+                if !std::mem::replace(&mut self.full_said, true) {
+                    out.push(Output::Full);
+                }
+                // A node that ticks anyway comes by.
+                if self.config.voters.len() == 1 {
+                    out.push(Output::WakeAt(until));
+                }
+            }
+            StorageEvent::Persisted(number) => {
+                self.full_said = false;
+                self.raft.persisted(number);
+            }
             StorageEvent::SnapshotTaken(index) => self.raft.compact(index),
             StorageEvent::Failed(why) => return Err(why),
         }

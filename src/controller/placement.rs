@@ -6,7 +6,7 @@
 //! The second is the node's own business ([`ShardPlacement`]): it never enters the metadata log, and is made anew at
 //! every start from the Image and from where partitions are found on disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -125,6 +125,8 @@ pub struct ShardPlacement {
     shard_loads: Vec<u32>,
     eligible_first: usize,
     directory_loads: Vec<u32>,
+    /// Log directories that failed; nothing new is put there.
+    failed: BTreeSet<u16>,
     map: ShardMap,
 }
 
@@ -137,8 +139,14 @@ impl ShardPlacement {
             shard_loads: vec![0; usize::from(shards)],
             eligible_first: usize::from(shards >= SHARD_0_RESTS_FROM),
             directory_loads: vec![0; usize::from(directories)],
+            failed: BTreeSet::new(),
             map: ShardMap::default(),
         }
+    }
+
+    /// A log directory failed: new replicas go elsewhere, as long as there is another one.
+    pub fn fail_directory(&mut self, directory: u16) {
+        self.failed.insert(directory);
     }
 
     /// Follows the Image to its next version. `found` says in which log directory a replica was found at start: it
@@ -207,8 +215,9 @@ impl ShardPlacement {
 
     fn take(&mut self, shard: usize, found: Option<u16>) -> Place {
         let fewest = || {
-            let loads = self.directory_loads.iter().enumerate();
-            loads.min_by_key(|(_, load)| **load).map_or(0, |(directory, _)| directory)
+            let loads = (0..).zip(&self.directory_loads);
+            let fewest = loads.min_by_key(|(number, load)| (self.failed.contains(number), **load));
+            fewest.map_or(0, |(directory, _)| usize::from(directory))
         };
         let directory =
             found.map(usize::from).filter(|at| *at < self.directory_loads.len()).unwrap_or_else(fewest);

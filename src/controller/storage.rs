@@ -174,6 +174,8 @@ pub enum StorageEvent {
     Persisted(u64),
     /// A snapshot up to this index is durable.
     SnapshotTaken(u64),
+    /// The device is full: nothing goes on before [`LogStorage::try_again`].
+    Full,
     /// The log cannot go on; why, in words for the operator.
     Failed(String),
 }
@@ -182,6 +184,9 @@ pub enum StorageEvent {
 #[derive(Debug)]
 pub struct LogStorage {
     ops: OpQueue<Purpose>,
+    /// What is in flight, where a full device may refuse it: all it takes then is to do it again.
+    again: Option<FileOp>,
+    is_full: bool,
     /// Steps of a snapshot; one at a time, and only when no append waits.
     snapshot_ops: VecDeque<(FileOp, Purpose)>,
     /// First indexes of the log files, oldest first; the last one is written to.
@@ -220,6 +225,8 @@ impl LogStorage {
         assert!(!at.log_files.is_empty(), "recovery leaves a log file to write to");
         Self {
             ops: OpQueue::default(),
+            again: None,
+            is_full: false,
             snapshot_ops: VecDeque::new(),
             log_files: at.log_files,
             snapshots: at.snapshots,
@@ -301,6 +308,9 @@ impl LogStorage {
 
     /// The next operation, if none is in flight.
     pub fn next_op(&mut self) -> Option<(Ticket, FileOp)> {
+        if self.is_full {
+            return None;
+        }
         if self.ops.is_idle() {
             if let Some(number) = self.waiting_number.take() {
                 self.plan_frame(number);
@@ -308,7 +318,18 @@ impl LogStorage {
                 self.ops.plan(op, purpose);
             }
         }
-        self.ops.take_next()
+        let next = self.ops.take_next();
+        if let Some((_, op)) = &next {
+            let repeatable =
+                matches!(op, FileOp::Write { .. } | FileOp::Create { .. } | FileOp::Rename { .. });
+            self.again = repeatable.then(|| op.clone());
+        }
+        next
+    }
+
+    /// There may be space again.
+    pub fn try_again(&mut self) {
+        self.is_full = false;
     }
 
     fn plan_frame(&mut self, number: u64) {
@@ -336,7 +357,15 @@ impl LogStorage {
             Ok(_) => {
                 return StorageEvent::Failed("an operation on the metadata log gave a foreign result".into());
             }
-            Err(error) => return StorageEvent::Failed(describe(error)),
+            Err(error) => {
+                // Not a sync: after one that failed nobody knows what is on the device.
+                let Some(op) = self.again.take().filter(|_| error == FileError::NoSpace) else {
+                    return StorageEvent::Failed(describe(error));
+                };
+                self.ops.plan_first(op, purpose);
+                self.is_full = true;
+                return StorageEvent::Full;
+            }
         }
         match purpose {
             Purpose::Step => StorageEvent::None,

@@ -18,7 +18,7 @@ pub const MAGIC: i8 = 2;
 /// Stands for "none" in producer id, epoch and sequence.
 pub const NONE: i8 = -1;
 /// Where the checksummed bytes begin.
-const ATTRIBUTES_AT: usize = 21;
+pub(super) const ATTRIBUTES_AT: usize = 21;
 
 const CODEC_MASK: i16 = 0x07;
 const LOG_APPEND_TIME_BIT: i16 = 0x08;
@@ -31,6 +31,11 @@ const KNOWN_BITS: i16 = 0x7f;
 /// The checksum of a batch: CRC-32C of everything from the attributes (byte 21) to its end.
 pub fn crc(from_attributes: &[u8]) -> u32 {
     crc32c::crc32c(from_attributes)
+}
+
+/// The checksum of bytes behind those that gave `crc`; 0 stands for none.
+pub(super) fn crc_on(crc: u32, bytes: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc, bytes)
 }
 
 /// Why bytes are not the header of a batch.
@@ -231,15 +236,19 @@ pub(super) fn with_create_time(batch: &[u8], max_timestamp_ms: i64) -> Bytes {
     joined(&header, body)
 }
 
-/// The same batch with its records (`body`, compressed already) under another codec.
-pub(super) fn with_body(batch: &[u8], codec: Codec, body: &[u8], max_timestamp_ms: i64) -> Bytes {
+/// The same batch with its records under another codec: `out` has room for the header and then the records,
+/// compressed already.
+pub(super) fn with_body(batch: &[u8], codec: Codec, mut out: Vec<u8>, max_timestamp_ms: i64) -> Bytes {
     let header = batch.first_chunk::<HEADER_BYTES>().expect("a checked batch has its header");
     let mut header = *header;
-    let kept = KNOWN_BITS & !CODEC_MASK & !LOG_APPEND_TIME_BIT;
+    let (room, body) = out.split_first_chunk_mut::<HEADER_BYTES>().expect("there is room for the header");
+    // Kafka's builder knows neither of the latter two.
+    let kept = KNOWN_BITS & !CODEC_MASK & !LOG_APPEND_TIME_BIT & !DELETE_HORIZON_BIT;
     let attributes = i16::from_be_bytes(field::<21, 2>(&header)) & kept | codec.id();
     put(&mut header, 8, length_field(body).to_be_bytes());
     reseal(&mut header, body, attributes, max_timestamp_ms);
-    joined(&header, body)
+    *room = header;
+    out.into()
 }
 
 fn reseal(header: &mut [u8; HEADER_BYTES], body: &[u8], attributes: i16, max_timestamp_ms: i64) {

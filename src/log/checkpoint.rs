@@ -178,7 +178,7 @@ pub fn parse_offsets(file: &'static str, bytes: &[u8]) -> Result<Offsets, Checkp
 /// `meta.properties`: whose directory this is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetaProperties {
-    /// 1 is what Kafka writes since KRaft; 0 has a broker id and may have no cluster id.
+    /// 1 is what Kafka writes since KRaft; 0, from before, has a broker id.
     pub version: i32,
     /// The cluster's id, usually 22 characters of base64.
     pub cluster_id: Option<String>,
@@ -244,9 +244,10 @@ impl MetaProperties {
             }
         }
         let line = text.lines().count().max(1);
-        match (properties.version, &properties.cluster_id, properties.node_id) {
-            (1, None, _) => Err(error(line, "no cluster.id")),
-            (1, _, None) => Err(error(line, "no node.id")),
+        // Version 0 could do without them; no directory that a node of KRaft has started with does.
+        match (&properties.cluster_id, properties.node_id) {
+            (None, _) => Err(error(line, "no cluster.id")),
+            (_, None) => Err(error(line, "no node.id")),
             _ => Ok(properties),
         }
     }
@@ -356,6 +357,11 @@ mod tests {
         assert_eq!(properties.cluster_id.as_deref(), Some("a=b"));
         assert_eq!(MetaProperties::parse(b"version=1\nnode.id=3\n").unwrap_err().reason, "no cluster.id");
         assert_eq!(MetaProperties::parse(b"version=2\n").unwrap_err().line, 1);
+        let halves: [&[u8]; 3] =
+            [b"", b"broker.id=3\n", b"#\nnode.id=1\ndirectory.id=AAAAAAAAAAAAAAAAAAAAAQ\n"];
+        for half in halves {
+            assert_eq!(MetaProperties::parse(half).unwrap_err().reason, "no cluster.id");
+        }
     }
 
     #[test]

@@ -1,17 +1,17 @@
 //! The compression codecs of record batches, with bounded output.
 //!
-//! What is compressed is what Java's clients read: gzip with one member, snappy in xerial framing, LZ4
-//! frames of independent 64 KiB blocks without checksums, one zstd frame. What is decompressed is
-//! also what other clients write (raw snappy, larger LZ4 blocks). No output exceeds the limit that the
-//! caller gives, whatever the input claims, and no memory is reserved by a length from the input that
-//! the input's size cannot bear out.
+//! [`Encoder`] writes what Java's clients read; [`Decoder`] reads what Kafka's own readers take, whoever wrote it.
+//! Both go piece by piece. No output exceeds the limit that the caller gives, whatever the input claims, and no
+//! memory is reserved by a length from the input that the input's size cannot bear out.
 
-use std::io::{Read, Write};
+mod decode;
+mod encode;
+mod pool;
+mod xxh32;
 
-use flate2::Compression;
-use flate2::bufread::GzDecoder;
-use flate2::write::GzEncoder;
-use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
+pub use decode::{Decoder, PIECE_BYTES};
+pub use encode::Encoder;
+pub use pool::CodecPool;
 
 /// What a decompressed batch may always have.
 pub const DECOMPRESSED_BYTES_FLOOR: u64 = 32 << 20;
@@ -28,9 +28,10 @@ const SNAPPY_RATIO_MAX: usize = 32;
 const SCRATCH_KEPT_BYTES: usize = 1 << 20;
 
 const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
+const XERIAL_HEADER_BYTES: usize = 16;
 /// Magic, version 1, compatible with version 1.
-const XERIAL_HEADER: [u8; 16] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1];
-const XERIAL_CHUNK_BYTES: usize = 32 * 1024;
+const XERIAL_HEADER: [u8; XERIAL_HEADER_BYTES] =
+    [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1];
 
 /// How the records of a batch are compressed; the number is that of the batch's attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,10 +80,11 @@ pub fn decompressed_bytes_limit(compressed_bytes: usize) -> u64 {
     by_ratio.clamp(DECOMPRESSED_BYTES_FLOOR, DECOMPRESSED_BYTES_MAX)
 }
 
-/// Decompresses batch after batch into a buffer that it keeps.
+/// Decompresses whole batches, one after another, into a buffer that it keeps.
 #[derive(Debug, Default)]
 pub struct Decompressor {
     scratch: Vec<u8>,
+    pool: CodecPool,
 }
 
 impl Decompressor {
@@ -90,145 +92,29 @@ impl Decompressor {
     pub fn decompress(&mut self, codec: Codec, input: &[u8], limit_bytes: u64) -> Result<&[u8], CodecError> {
         self.scratch.clear();
         self.scratch.shrink_to(SCRATCH_KEPT_BYTES);
-        let out = &mut self.scratch;
-        match codec {
-            Codec::None if input.len() as u64 > limit_bytes => return Err(CodecError::TooLarge(limit_bytes)),
-            Codec::None => out.extend_from_slice(input),
-            Codec::Gzip => gunzip(input, out, limit_bytes)?,
-            Codec::Snappy => unsnappy(input, out, limit_bytes)?,
-            Codec::Lz4 => unlz4(input, out, limit_bytes)?,
-            Codec::Zstd => unzstd(input, out, limit_bytes)?,
+        match Decoder::new(codec, limit_bytes, &mut self.pool) {
+            None if input.len() as u64 > limit_bytes => return Err(CodecError::TooLarge(limit_bytes)),
+            None => self.scratch.extend_from_slice(input),
+            Some(mut decoder) => {
+                while !decoder.read(input, &mut self.scratch)? {}
+                decoder.retire(&mut self.pool);
+            }
         }
-        Ok(out)
+        Ok(&self.scratch)
     }
 }
 
-/// Reads to the end, growing `out` only as bytes arrive.
-fn read_bounded(reader: impl Read, out: &mut Vec<u8>, limit_bytes: u64) -> Result<(), CodecError> {
-    let read =
-        reader.take(limit_bytes.saturating_add(1)).read_to_end(out).map_err(|_| CodecError::Corrupt)?;
-    if read as u64 > limit_bytes { Err(CodecError::TooLarge(limit_bytes)) } else { Ok(()) }
-}
-
-fn gunzip(input: &[u8], out: &mut Vec<u8>, limit_bytes: u64) -> Result<(), CodecError> {
-    let mut decoder = GzDecoder::new(input);
-    read_bounded(&mut decoder, out, limit_bytes)?;
-    // One member and nothing behind it.
-    if decoder.into_inner().is_empty() { Ok(()) } else { Err(CodecError::Corrupt) }
-}
-
-fn unzstd(input: &[u8], out: &mut Vec<u8>, limit_bytes: u64) -> Result<(), CodecError> {
-    if input.is_empty() {
-        return Err(CodecError::Corrupt);
-    }
-    let mut decoder = zstd::stream::read::Decoder::with_buffer(input).map_err(|_| CodecError::Corrupt)?;
-    decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(|_| CodecError::Corrupt)?;
-    read_bounded(decoder, out, limit_bytes)
-}
-
-fn unlz4(input: &[u8], out: &mut Vec<u8>, limit_bytes: u64) -> Result<(), CodecError> {
-    if !is_whole_lz4_frame(input).unwrap_or(false) {
-        return Err(CodecError::Corrupt);
-    }
-    read_bounded(FrameDecoder::new(input), out, limit_bytes)
-}
-
-/// Whether the bytes are one frame that Java's decoder takes: version 1, independent blocks, no
-/// dictionary, an end mark, and nothing behind it. `None` when they end too early.
-fn is_whole_lz4_frame(input: &[u8]) -> Option<bool> {
-    const MAGIC: [u8; 4] = 0x184d_2204_u32.to_le_bytes();
-    let (magic, rest) = input.split_first_chunk::<4>()?;
-    let ([flags, _block_size], rest) = rest.split_first_chunk::<2>()?;
-    let version_and_independent_blocks = flags & 0b1110_0011 == 0b0110_0000;
-    if *magic != MAGIC || !version_and_independent_blocks {
-        return Some(false);
-    }
-    let content_size_bytes = if flags & 0b1000 != 0 { 8 } else { 0 };
-    let block_checksum_bytes = if flags & 0b1_0000 != 0 { 4 } else { 0 };
-    let content_checksum_bytes = if flags & 0b100 != 0 { 4 } else { 0 };
-    // The descriptor ends with its checksum, which the decoder verifies.
-    let (_, mut rest) = rest.split_at_checked(content_size_bytes + 1)?;
-    loop {
-        let (block, after) = rest.split_first_chunk::<4>()?;
-        let length = u32::from_le_bytes(*block) & 0x7fff_ffff;
-        if length == 0 {
-            return Some(after.len() == content_checksum_bytes);
-        }
-        (_, rest) = after.split_at_checked(length as usize + block_checksum_bytes)?;
-    }
-}
-
-fn unsnappy(input: &[u8], out: &mut Vec<u8>, limit_bytes: u64) -> Result<(), CodecError> {
-    if !input.starts_with(&XERIAL_MAGIC) {
-        return unsnappy_block(input, out, limit_bytes);
-    }
-    let (_, mut rest) = input.split_at_checked(XERIAL_HEADER.len()).ok_or(CodecError::Corrupt)?;
-    while !rest.is_empty() {
-        let (length, after) = rest.split_first_chunk::<4>().ok_or(CodecError::Corrupt)?;
-        let length = usize::try_from(i32::from_be_bytes(*length)).map_err(|_| CodecError::Corrupt)?;
-        let (chunk, after) = after.split_at_checked(length).ok_or(CodecError::Corrupt)?;
-        unsnappy_block(chunk, out, limit_bytes)?;
-        rest = after;
-    }
-    Ok(())
-}
-
-fn unsnappy_block(block: &[u8], out: &mut Vec<u8>, limit_bytes: u64) -> Result<(), CodecError> {
-    let length = snap::raw::decompress_len(block).map_err(|_| CodecError::Corrupt)?;
-    if length > block.len().saturating_mul(SNAPPY_RATIO_MAX) {
-        return Err(CodecError::Corrupt);
-    }
-    let from = out.len();
-    let end = from.saturating_add(length);
-    if end as u64 > limit_bytes {
-        return Err(CodecError::TooLarge(limit_bytes));
-    }
-    out.resize(end, 0);
-    let target = out.get_mut(from..).unwrap_or_default();
-    let written = snap::raw::Decoder::new().decompress(block, target).map_err(|_| CodecError::Corrupt)?;
-    if written == length { Ok(()) } else { Err(CodecError::Corrupt) }
-}
-
-/// Appends the compressed form of `input` to `out`. The level is of the codec's own scale and falls back to
-/// its default; snappy and LZ4 (whose encoder here is the fast one) have none.
+/// Appends the compressed form of `input` to `out`, at a level as [`Encoder::new`] takes it.
 pub fn compress(codec: Codec, level: Option<i32>, input: &[u8], out: &mut Vec<u8>) {
-    match codec {
-        Codec::None => out.extend_from_slice(input),
-        Codec::Gzip => {
-            let level =
-                level.and_then(|level| u32::try_from(level).ok()).filter(|level| (1..=9).contains(level));
-            let level = level.map_or(Compression::default(), Compression::new);
-            let mut encoder = GzEncoder::new(out, level);
-            encoder.write_all(input).and_then(|()| encoder.finish()).expect("writing to memory succeeds");
-        }
-        Codec::Snappy => snappy(input, out),
-        Codec::Lz4 => {
-            let info = FrameInfo::new().block_mode(BlockMode::Independent).block_size(BlockSize::Max64KB);
-            let mut encoder = FrameEncoder::with_frame_info(info, out);
-            encoder.write_all(input).expect("writing to memory succeeds");
-            encoder.finish().expect("writing to memory succeeds");
-        }
-        Codec::Zstd => {
-            let level = level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL);
-            let frame = zstd::bulk::compress(input, level).expect("the bound of the output is reserved");
-            out.extend_from_slice(&frame);
-        }
-    }
-}
-
-fn snappy(input: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(&XERIAL_HEADER);
-    let mut encoder = snap::raw::Encoder::new();
-    for chunk in input.chunks(XERIAL_CHUNK_BYTES) {
-        let block = encoder.compress_vec(chunk).expect("a chunk is smaller than snappy's limit");
-        let length = i32::try_from(block.len()).expect("a chunk is smaller than 2 GiB");
-        out.extend_from_slice(&length.to_be_bytes());
-        out.extend_from_slice(&block);
-    }
+    let mut pool = CodecPool::default();
+    Encoder::new(codec, level, &mut pool, out).finish(input, out, &mut pool);
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
+    use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
     use proptest::prelude::*;
 
     use super::*;
@@ -330,6 +216,90 @@ mod tests {
         encoder.write_all(&text()).unwrap();
         let linked = encoder.finish().unwrap();
         assert_eq!(decompressed(Codec::Lz4, &linked), Err(CodecError::Corrupt), "Java refuses linked blocks");
+    }
+
+    #[test]
+    fn lz4_frames_of_other_writers_are_read_and_verified() {
+        for block_size in [BlockSize::Max64KB, BlockSize::Max256KB, BlockSize::Max1MB, BlockSize::Max4MB] {
+            let info = FrameInfo::new().block_mode(BlockMode::Independent).block_size(block_size);
+            let info = info.block_checksums(true).content_checksum(true);
+            let info = info.content_size(Some(text().len() as u64));
+            let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
+            encoder.write_all(&text()).unwrap();
+            let packed = encoder.finish().unwrap();
+            assert!(decompressed(Codec::Lz4, &packed).unwrap() == text());
+            // The header, its checksum, a block and its checksum, the end, and the content's checksum.
+            for at in [4, 6, 14, 40, packed.len() - 1] {
+                let mut changed = packed.clone();
+                changed[at] ^= 1;
+                assert_eq!(decompressed(Codec::Lz4, &changed), Err(CodecError::Corrupt), "byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn several_gzip_members_zstd_frames_and_xerial_streams_are_one() {
+        for codec in [Codec::Gzip, Codec::Zstd, Codec::Snappy] {
+            let twice =
+                [compressed(codec, &text()), compressed(codec, b""), compressed(codec, b"behind")].concat();
+            let expected = [&text()[..], b"behind"].concat();
+            assert!(decompressed(codec, &twice).unwrap() == expected, "{codec:?}");
+        }
+        let twice = [compressed(Codec::Lz4, b"a"), compressed(Codec::Lz4, b"b")].concat();
+        assert_eq!(decompressed(Codec::Lz4, &twice), Err(CodecError::Corrupt), "Java stops behind the first");
+    }
+
+    #[test]
+    fn a_gzip_header_with_every_field_is_read() {
+        let packed = compressed(Codec::Gzip, b"body");
+        let mut header = packed[..10].to_vec();
+        header[3] = 2 | 4 | 8 | 16;
+        header.extend_from_slice(&[3, 0, 1, 2, 3]);
+        header.extend_from_slice(b"name\0comment\0");
+        let mut crc = flate2::Crc::new();
+        crc.update(&header);
+        header.extend_from_slice(&(crc.sum() as u16).to_le_bytes());
+        let whole = [&header[..], &packed[10..]].concat();
+        assert_eq!(decompressed(Codec::Gzip, &whole).unwrap(), b"body");
+        for cut in 0..whole.len() {
+            assert_eq!(decompressed(Codec::Gzip, &whole[..cut]), Err(CodecError::Corrupt), "cut at {cut}");
+        }
+        let mut wrong = whole.clone();
+        wrong[header.len() - 1] ^= 1;
+        assert_eq!(decompressed(Codec::Gzip, &wrong), Err(CodecError::Corrupt));
+    }
+
+    #[test]
+    fn zstd_frames_without_a_content_size_are_read() {
+        let mut pool = CodecPool::default();
+        let mut out = Vec::new();
+        let mut encoder = Encoder::new(Codec::Zstd, Some(1), &mut pool, &mut out);
+        for piece in text().chunks(999) {
+            encoder.write(piece, &mut out);
+        }
+        encoder.finish(&[], &mut out, &mut pool);
+        assert_eq!(out[4] & 0b1110_0000, 0, "neither a single segment nor a content size");
+        assert!(decompressed(Codec::Zstd, &out).unwrap() == text());
+        // A window of 2^31 bytes, which Java's decoder refuses.
+        out[5] = 21 << 3;
+        assert_eq!(decompressed(Codec::Zstd, &out), Err(CodecError::Corrupt));
+    }
+
+    #[test]
+    fn pieces_compress_like_the_whole_and_states_serve_again() {
+        let mut pool = CodecPool::default();
+        for round in 0..3 {
+            for codec in Codec::ALL {
+                let mut out = Vec::new();
+                let mut encoder = Encoder::new(codec, Some(round + 1), &mut pool, &mut out);
+                for piece in text().chunks(10_007) {
+                    encoder.write(piece, &mut out);
+                }
+                encoder.finish(b"end", &mut out, &mut pool);
+                let expected = [&text()[..], b"end"].concat();
+                assert!(decompressed(codec, &out).unwrap() == expected, "{codec:?}");
+            }
+        }
     }
 
     proptest! {

@@ -30,6 +30,9 @@ pub const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 /// The kernel's boot id when all logs were last known to be recovered; ours, Kafka has no such file.
 pub const BOOT_ID: &str = ".tidemill-boot-id";
 
+/// Where Apache Kafka in KRaft mode keeps its metadata.
+const KAFKA_METADATA: &str = "__cluster_metadata-0";
+
 const NAMES: [&str; 6] =
     [META_PROPERTIES, CLEAN_SHUTDOWN, BOOT_ID, RECOVERY_POINTS, LOG_STARTS, HIGH_WATERMARKS];
 /// A checkpoint of a million partitions with the longest names.
@@ -158,11 +161,21 @@ pub enum DirectoryError {
         /// How it failed.
         error: FileError,
     },
-    /// There is no `meta.properties`, and logs or checkpoints are there or it is not to be formatted.
-    #[error(
-        "the log directory has no meta.properties: it is not formatted, or another disk is mounted there"
-    )]
+    /// There is no `meta.properties`, and the directory is not to be formatted.
+    #[error("the log directory has no meta.properties")]
     NotFormatted,
+    /// There is no `meta.properties`, but something else.
+    #[error("the log directory has no meta.properties, but {found}, which nobody may lose")]
+    Foreign {
+        /// The first thing that is there.
+        found: String,
+    },
+    /// Apache Kafka keeps its cluster's metadata here, which are not read yet.
+    #[error(
+        "the log directory is Apache Kafka's: {KAFKA_METADATA} holds the metadata of a KRaft cluster, \
+         which this node cannot read"
+    )]
+    OfKafka,
     /// `meta.properties` cannot be read.
     #[error("{0}")]
     Malformed(CheckpointError),
@@ -213,7 +226,9 @@ pub struct DirectoryStart {
     to_read: VecDeque<(&'static str, u64)>,
     reading: Vec<u8>,
     contents: Vec<(&'static str, Vec<u8>)>,
-    has_foreign_files: bool,
+    /// The first name that is neither ours nor a mount point's.
+    foreign: Option<String>,
+    is_kafkas: bool,
     entries: Vec<(String, LogDirEntry)>,
     changes: VecDeque<FileOp>,
     opened: Option<DirectoryState>,
@@ -229,7 +244,8 @@ impl DirectoryStart {
             to_read: VecDeque::new(),
             reading: Vec::new(),
             contents: Vec::new(),
-            has_foreign_files: false,
+            foreign: None,
+            is_kafkas: false,
             entries: Vec::new(),
             changes: VecDeque::new(),
             opened: None,
@@ -292,7 +308,8 @@ impl DirectoryStart {
                 self.changes.push_back(FileOp::Delete { file });
             } else if !matches!(name.as_str(), ".lock" | "lost+found") {
                 // The lock and the mount point's own directory may be in an unformatted one.
-                self.has_foreign_files = true;
+                self.foreign.get_or_insert_with(|| name.clone());
+                self.is_kafkas |= name == KAFKA_METADATA;
                 match parse_directory_name(name) {
                     LogDirEntry::Other => {}
                     entry => self.entries.push((name.clone(), entry)),
@@ -329,10 +346,19 @@ impl DirectoryStart {
 
     /// Whether the directory is ours, and what has to be written before its logs are opened.
     fn judge(&mut self) -> Result<(), DirectoryError> {
+        if self.is_kafkas {
+            return Err(DirectoryError::OfKafka);
+        }
         let found = self.content(META_PROPERTIES).map(MetaProperties::parse);
         let found = found.transpose().map_err(DirectoryError::Malformed)?;
-        if found.is_none() && (!self.plan.format || self.has_foreign_files || !self.contents.is_empty()) {
-            return Err(DirectoryError::NotFormatted);
+        if found.is_none() {
+            let ours = self.contents.first().map(|(name, _)| (*name).to_owned());
+            if let Some(found) = self.foreign.clone().or(ours) {
+                return Err(DirectoryError::Foreign { found });
+            }
+            if !self.plan.format {
+                return Err(DirectoryError::NotFormatted);
+            }
         }
         let cluster_id = found.as_ref().and_then(|found| found.cluster_id.clone());
         if let Some(found) = cluster_id.filter(|found| *found != self.plan.cluster_id) {
@@ -384,6 +410,11 @@ impl DirectoryStart {
             unreadable,
         });
         Ok(())
+    }
+
+    /// What the directory says, once everything is read and judged and before anything is changed.
+    pub fn judged(&self) -> Option<&DirectoryState> {
+        self.opened.as_ref()
     }
 
     fn replace(&mut self, name: &'static str, bytes: Bytes) {

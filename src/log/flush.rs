@@ -228,17 +228,19 @@ impl Log {
             return self.jobs.is_idle().then_some(delete_at_ms);
         }
         if self.state != State::Open {
-            return None;
+            return self.full_until_ms;
         }
         let sync = if self.syncs.in_flight.is_none() { self.sync_wake_ms() } else { None };
         let tail = if self.tail.is_empty() { None } else { Some(self.appended_ms + TAIL_IDLE_MS) };
         let index = if self.gather.rolling { None } else { self.pending_index.wake_ms() };
-        [sync, tail, index, self.deletions.wake_ms(), self.create_again_ms].into_iter().flatten().min()
+        let again = [self.create_again_ms, self.full_until_ms];
+        [sync, tail, index, self.deletions.wake_ms()].into_iter().chain(again).flatten().min()
     }
 
     /// Does what is due by the clock: syncs, index entries, deletions, giving memory back.
     pub fn wake(&mut self, now: Now) {
         self.remove_if_due(now);
+        self.full_until_ms = self.full_until_ms.filter(|until| *until > now.mono_ms);
         if self.state != State::Open {
             return;
         }
@@ -259,6 +261,8 @@ impl Log {
     pub fn begin_close(&mut self, now: Now) {
         if self.state == State::Open {
             self.state = State::Closing;
+            // One more try: a stop does not wait for space.
+            self.full_until_ms = None;
             self.end_turn(now);
             self.closing_at = now;
             self.advance_close();

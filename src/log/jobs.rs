@@ -40,6 +40,14 @@ pub(super) enum Purpose {
     Remove,
 }
 
+impl Purpose {
+    /// Whether a job waits for space on a full device, and everything planned behind it, too. The
+    /// others fail, and what they were for says what then.
+    fn waits_for_space(self) -> bool {
+        matches!(self, Self::CutBack | Self::Delete)
+    }
+}
+
 /// A job and the operations that it still has.
 #[derive(Debug)]
 struct Job {
@@ -60,6 +68,8 @@ pub(super) enum Progress {
     Done(Purpose),
     /// The job failed; what it still had to do is forgotten.
     Failed(Purpose, FileError),
+    /// The device is full: the operation is the next one again.
+    Full,
 }
 
 /// The jobs of one log, oldest first.
@@ -67,6 +77,8 @@ pub(super) enum Progress {
 pub(super) struct Jobs {
     ops: OpQueue<()>,
     jobs: VecDeque<Job>,
+    /// The operation in flight, of a job that waits for space.
+    again: Option<FileOp>,
 }
 
 impl Jobs {
@@ -99,6 +111,7 @@ impl Jobs {
         }
         let job = self.jobs.front_mut()?;
         let op = job.first.take().or_else(|| job.rest.pop_front()).expect("a finished job leaves the queue");
+        self.again = job.purpose.waits_for_space().then(|| op.clone());
         self.ops.plan(op, ());
         self.ops.take_next()
     }
@@ -108,8 +121,13 @@ impl Jobs {
         if self.ops.complete(ticket).is_none() {
             return Progress::NotOurs;
         }
-        let job = self.jobs.front().expect("an operation in flight belongs to the first job");
+        let job = self.jobs.front_mut().expect("an operation in flight belongs to the first job");
         let purpose = job.purpose;
+        let again = self.again.take();
+        if *result == Err(FileError::NoSpace) && again.is_some() {
+            job.first = again;
+            return Progress::Full;
+        }
         let failed = match result {
             Ok(_) => None,
             Err(FileError::NotFound) if job.missing_is_fine => None,

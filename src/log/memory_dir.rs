@@ -82,7 +82,8 @@ impl MemoryDir {
         parts: impl Iterator<Item = (&'a [u8; 61], &'a [u8])>,
     ) -> FileResult {
         match op {
-            FileOp::MakeDir | FileOp::SyncParent | FileOp::SyncDir | FileOp::RetireDir => {}
+            FileOp::MakeDir | FileOp::SyncParent | FileOp::SyncDir | FileOp::RetireDir | FileOp::StrayDir => {
+            }
             FileOp::List => {
                 let length = |bytes: &Vec<u8>| bytes.len() as u64;
                 let mut list: Vec<_> =

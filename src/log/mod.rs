@@ -143,6 +143,10 @@ pub struct Log {
     deletions: Deletions,
     /// When the creation of the log is tried again after a full device.
     create_again_ms: Option<u64>,
+    /// A full device refused what everything behind it waits for: when it is tried again.
+    full_until_ms: Option<u64>,
+    /// The clean stop could not write everything: the next start has to recover the log.
+    unclean: bool,
     /// When the clean stop began.
     closing_at: Now,
 }
@@ -231,6 +235,8 @@ impl Log {
             syncs: Syncs::default(),
             deletions: Deletions::default(),
             create_again_ms: None,
+            full_until_ms: None,
+            unclean: false,
             closing_at: Now { mono_ms: 0, wall_ms: 0 },
         }
     }
@@ -360,7 +366,8 @@ impl Log {
         if matches!(self.state, State::Closed | State::Offline) {
             return None;
         }
-        self.next_sync(now).or_else(|| self.jobs.next())
+        let sync = self.next_sync(now);
+        if sync.is_some() || self.full_until_ms.is_some() { sync } else { self.jobs.next() }
     }
 
     /// Base offset of the oldest segment.
@@ -385,6 +392,11 @@ impl Log {
                 Progress::NotOurs | Progress::Step => LogEvent::None,
                 Progress::Done(purpose) => self.job_done(now, purpose),
                 Progress::Failed(purpose, error) => self.job_failed(now, purpose, error),
+                Progress::Full if self.state == State::Closing => self.close_unclean(),
+                Progress::Full => {
+                    self.full_until_ms = Some(now.mono_ms + RETRY_MS);
+                    LogEvent::None
+                }
             },
         };
         if matches!(self.state, State::Closing | State::Retiring) {
@@ -444,12 +456,27 @@ impl Log {
                 self.epochs_dirty = true;
                 LogEvent::None
             }
+            Purpose::Close if retriable => self.close_unclean(),
             Purpose::IndexFlush { .. } if retriable => {
                 self.pending_index.flush_failed(now.mono_ms);
                 LogEvent::None
             }
             _ => self.device_failed(error),
         }
+    }
+
+    /// A full device keeps the clean stop from its end: what is in the files is recovered at the next start.
+    fn close_unclean(&mut self) -> LogEvent {
+        self.jobs.abandon();
+        let _ = self.drop_reserved(FileError::NoSpace);
+        self.unclean = true;
+        self.state = State::Closed;
+        LogEvent::Closed
+    }
+
+    /// Whether the log was closed without everything that a clean stop writes.
+    pub fn is_unclean(&self) -> bool {
+        self.unclean
     }
 
     fn device_failed(&mut self, error: FileError) -> LogEvent {

@@ -85,6 +85,157 @@ fn read_header<'a>(bytes: &mut &'a [u8]) -> Result<Header<'a>, RecordError> {
     Ok((name, nullable(bytes)?))
 }
 
+/// How many bytes the record at the start of `bytes` takes with its length; `None` when the bytes end inside
+/// the length.
+#[inline]
+pub(super) fn total_bytes(bytes: &[u8]) -> Result<Option<usize>, RecordError> {
+    let mut rest = bytes;
+    let length = match varint(&mut rest) {
+        Ok(length) => usize::try_from(length).map_err(|_| RecordError::Length)?,
+        Err(RecordError::Short) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Ok(Some(bytes.len() - rest.len() + length))
+}
+
+/// What the check of a batch wants to know of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Outline {
+    pub timestamp_delta_ms: i64,
+    pub offset_delta: i32,
+    pub has_key: bool,
+}
+
+/// Reads one record whose bytes come piece by piece, with the checks of [`Record::read`] and without keeping
+/// its fields.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PartialRecord {
+    /// Bytes of the record that were not taken yet.
+    left: usize,
+    /// Bytes of a field's content that were not taken yet.
+    skip: usize,
+    next: Field,
+    outline: Outline,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Field {
+    Length,
+    Attributes,
+    Timestamp,
+    Offset,
+    Key,
+    Value,
+    HeaderCount,
+    /// With the number of headers to come.
+    HeaderName(i32),
+    HeaderValue(i32),
+}
+
+impl PartialRecord {
+    pub(super) fn new() -> Self {
+        let outline = Outline { timestamp_delta_ms: 0, offset_delta: 0, has_key: false };
+        Self { left: 0, skip: 0, next: Field::Length, outline }
+    }
+
+    /// Takes in what there is, at most `fields_max` fields. `None` when there is more to take, now or when
+    /// more bytes have come; fewer than ten bytes are left behind then, or the fields are used up.
+    pub(super) fn read(
+        &mut self,
+        bytes: &mut &[u8],
+        fields_max: usize,
+    ) -> Result<Option<Outline>, RecordError> {
+        for _ in 0..fields_max {
+            let skipped = self.skip.min(bytes.len());
+            *bytes = bytes.get(skipped..).unwrap_or_default();
+            self.skip -= skipped;
+            if self.skip > 0 {
+                return Ok(None);
+            }
+            if matches!(self.next, Field::HeaderName(0)) {
+                return if self.left == 0 { Ok(Some(self.outline)) } else { Err(RecordError::Size) };
+            }
+            let whole = self.left <= bytes.len() && !matches!(self.next, Field::Length);
+            let reach =
+                if matches!(self.next, Field::Length) { bytes.len() } else { self.left.min(bytes.len()) };
+            let mut field = bytes.get(..reach).unwrap_or_default();
+            match self.field(&mut field) {
+                Ok(()) => {}
+                Err(RecordError::Short) if !whole => return Ok(None),
+                Err(error) => return Err(error),
+            }
+            *bytes = bytes.get(reach - field.len()..).unwrap_or_default();
+        }
+        Ok(None)
+    }
+
+    /// Reads one field's number, changing nothing when it is cut short.
+    fn field(&mut self, bytes: &mut &[u8]) -> Result<(), RecordError> {
+        let before = bytes.len();
+        let mut content = 0;
+        let next = match self.next {
+            Field::Length => {
+                let length = varint(bytes)?;
+                self.left = usize::try_from(length).map_err(|_| RecordError::Length)?;
+                self.next = Field::Attributes;
+                return Ok(());
+            }
+            Field::Attributes => {
+                let (_, rest) = bytes.split_first().ok_or(RecordError::Short)?;
+                *bytes = rest;
+                Field::Timestamp
+            }
+            Field::Timestamp => {
+                self.outline.timestamp_delta_ms = varlong(bytes)?;
+                Field::Offset
+            }
+            Field::Offset => {
+                self.outline.offset_delta = varint(bytes)?;
+                Field::Key
+            }
+            Field::Key => {
+                let length = content_length(bytes)?;
+                self.outline.has_key = length.is_some();
+                content = length.unwrap_or(0);
+                Field::Value
+            }
+            Field::Value => {
+                content = content_length(bytes)?.unwrap_or(0);
+                Field::HeaderCount
+            }
+            Field::HeaderCount => {
+                let count = varint(bytes)?;
+                if count < 0 {
+                    return Err(RecordError::Headers);
+                }
+                Field::HeaderName(count)
+            }
+            Field::HeaderName(count) => {
+                content = content_length(bytes)?.ok_or(RecordError::Length)?;
+                Field::HeaderValue(count)
+            }
+            Field::HeaderValue(count) => {
+                content = content_length(bytes)?.unwrap_or(0);
+                Field::HeaderName(count - 1)
+            }
+        };
+        // Only bytes within the record were read.
+        self.left -= before - bytes.len();
+        self.left = self.left.checked_sub(content).ok_or(RecordError::Size)?;
+        self.skip = content;
+        self.next = next;
+        Ok(())
+    }
+}
+
+/// The length before a nullable field.
+fn content_length(bytes: &mut &[u8]) -> Result<Option<usize>, RecordError> {
+    match varint(bytes)? {
+        -1 => Ok(None),
+        length => usize::try_from(length).map(Some).map_err(|_| RecordError::Length),
+    }
+}
+
 /// The records of a batch: its bytes after the header, decompressed. Ends after the first error.
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
@@ -291,7 +442,62 @@ mod tests {
         assert_eq!(read(&[0x80, 0x80, 0x80, 0x80, 0x80, 0]), Err(RecordError::Varint));
     }
 
+    /// Reads the record at the front byte by byte, as pieces of a stream.
+    fn read_in_pieces(bytes: &[u8]) -> Result<Option<Outline>, RecordError> {
+        let mut partial = PartialRecord::new();
+        let (mut at, mut end) = (0, 0);
+        loop {
+            let mut rest = &bytes[at..end];
+            let read = partial.read(&mut rest, 3)?;
+            at = end - rest.len();
+            if read.is_some() {
+                assert_eq!(end, at, "nothing behind the record was taken");
+                return Ok(read);
+            }
+            if end == bytes.len() && rest.len() < 11 && partial.read(&mut &bytes[at..], 3)?.is_none() {
+                return Ok(None);
+            }
+            end = (end + 1).min(bytes.len());
+        }
+    }
+
+    #[test]
+    fn a_record_in_pieces_says_the_same() {
+        let mut out = Vec::new();
+        let value = [7; 300];
+        write(&mut out, -70_000, 3, Some(b"k"), Some(&value), &[(b"h", Some(&value)), (b"", None)]);
+        let outline = Outline { timestamp_delta_ms: -70_000, offset_delta: 3, has_key: true };
+        assert_eq!(read_in_pieces(&out), Ok(Some(outline)));
+        for cut in 0..out.len() {
+            assert_eq!(read_in_pieces(&out[..cut]), Ok(None), "cut at {cut}");
+        }
+        out.clear();
+        write(&mut out, 0, 0, None, None, &[]);
+        let outline = Outline { timestamp_delta_ms: 0, offset_delta: 0, has_key: false };
+        assert_eq!(read_in_pieces(&out), Ok(Some(outline)));
+    }
+
     proptest! {
+        #[test]
+        fn pieces_and_wholes_are_refused_alike(changes in proptest::collection::vec((0_usize..40, any::<u8>()), 0..3)) {
+            let mut out = Vec::new();
+            write(&mut out, 5, 1, Some(b"key"), Some(b"value"), &[(b"name", Some(b"x")), (b"n", None)]);
+            for (at, byte) in changes {
+                if let Some(slot) = out.get_mut(at) {
+                    *slot = byte;
+                }
+            }
+            if let Ok(Some(total)) = total_bytes(&out) && total <= out.len() {
+                let whole = Record::read(&mut &out[..total]).map(|record| Outline {
+                    timestamp_delta_ms: record.timestamp_delta_ms,
+                    offset_delta: record.offset_delta,
+                    has_key: record.key.is_some(),
+                });
+                let pieces = read_in_pieces(&out[..total]);
+                prop_assert_eq!(whole.ok(), pieces.ok().flatten());
+            }
+        }
+
         #[test]
         fn numbers_survive(value: i64, small: i32) {
             let mut out = Vec::new();

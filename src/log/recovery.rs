@@ -41,6 +41,8 @@ pub use machine::Recovery;
 /// What the caller knows before it opens a log.
 #[derive(Clone, Debug)]
 pub struct RecoveryPlan {
+    /// The topic that the log is opened for. A directory that names another one is left as it is.
+    pub topic_id: Uuid,
     /// The log directory was closed in order (`.kafka_cleanshutdown` was there).
     pub clean: bool,
     /// The kernel has not restarted since the log was written: what was written is in the page cache.
@@ -111,6 +113,8 @@ pub enum RecoveryError {
     },
     /// A file that must not be lost is malformed.
     Malformed(CheckpointError),
+    /// The directory is another topic's of the same name; nothing in it was changed.
+    OtherTopic(Uuid),
 }
 
 /// What comes next.

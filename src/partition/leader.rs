@@ -75,6 +75,9 @@ impl Partition {
     /// until a cluster has followers the ISR is the leader and its own log end decides.
     fn in_sync_end(&self) -> crate::log::LogPosition {
         match self.assignment.isr.as_slice() {
+            [only] if *only == self.node_id && is_planted(Bug::ReservedHighWatermark) => {
+                crate::log::LogPosition { offset: self.log.reserved_end(), ..self.log.log_end_position() }
+            }
             [only] if *only == self.node_id => self.log.log_end_position(),
             _ => self.high_watermark,
         }

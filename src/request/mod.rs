@@ -39,6 +39,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::controller::ControllerAnswer;
 use crate::effect::ByteSpan;
+use crate::log::check::Budget;
 use crate::partition::{Answer, ReplyTo};
 use crate::wire::WireError;
 use crate::wire::api::ApiKey;
@@ -61,6 +62,10 @@ pub enum CloseReason {
     TooCostly,
     /// Nothing arrived or left for longer than allowed.
     Idle,
+    /// A frame was longer on its way than allowed.
+    SlowSender,
+    /// Answers were not taken while their memory was needed.
+    SlowReader,
     /// The other side closed or the socket failed.
     Peer,
     /// The node stops.
@@ -162,6 +167,25 @@ impl Work {
         }
     }
 
+    /// Whether it still looks at what was sent; until it has, no later request of its connection starts.
+    pub fn is_checking(&self) -> bool {
+        matches!(self, Self::Produce(produce) if produce.is_checking())
+    }
+
+    /// Goes on looking at what was sent.
+    pub fn check_on(&mut self, to: ReplyTo, scene: &mut Scene, budget: &mut Budget) {
+        if let Self::Produce(produce) = self {
+            produce.check_on(to, scene, budget);
+        }
+    }
+
+    /// Gives up what a look at what was sent has reached: it will begin anew, and holds nothing until then.
+    pub fn rewind_check(&mut self) {
+        if let Self::Produce(produce) = self {
+            produce.rewind();
+        }
+    }
+
     /// Whether everything it waits for has come.
     pub fn is_done(&self) -> bool {
         match self {
@@ -184,7 +208,7 @@ impl Work {
         scene: &mut Scene,
     ) -> Result<(), CloseReason> {
         match self {
-            Self::Produce(produce) => return produce.encode(header, outbox),
+            Self::Produce(produce) => return produce.encode(header, outbox, scene),
             Self::Fetch(fetch) => fetch.encode(header, outbox, scene),
             Self::Offsets(offsets) => offsets.encode(header, outbox.buffer()),
             Self::Epochs(epochs) => epochs.encode(header, outbox.buffer()),

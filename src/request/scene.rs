@@ -9,6 +9,7 @@ use super::session::FetchSessions;
 use crate::config::{NodeConfig, TopicConfig};
 use crate::controller::{ControllerRequest, Image, ShardId, ShardMap};
 use crate::effect::Now;
+use crate::log::codec::CodecPool;
 use crate::partition::{Op, ReplyTo};
 use crate::wire::api::Listener;
 
@@ -95,6 +96,8 @@ pub struct Desk {
     pub sessions: FetchSessions,
     /// The shard's block of producer ids.
     pub producer_ids: ProducerIds,
+    /// What checks of compressed batches use one after another.
+    pub codecs: CodecPool,
     /// Parts for partitions.
     pub calls: Vec<Call>,
     /// Requests for the controller.
@@ -108,10 +111,10 @@ pub struct Desk {
 impl Desk {
     /// An empty one, with the sessions given.
     pub fn new(sessions: FetchSessions) -> Self {
-        let producer_ids = ProducerIds::default();
         Self {
             sessions,
-            producer_ids,
+            producer_ids: ProducerIds::default(),
+            codecs: CodecPool::default(),
             calls: Vec::new(),
             controls: Vec::new(),
             timers: Vec::new(),

@@ -42,7 +42,9 @@ pub(super) struct Aftermath {
 /// Why an operation failed, in the owner's words.
 pub(super) fn file_error(error: &io::Error) -> FileError {
     match error.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => FileError::NoSpace,
+        // A process or system without descriptors is like a full device: it passes, and says
+        // nothing of what is on the device.
+        Some(libc::ENOSPC | libc::EDQUOT | libc::EMFILE | libc::ENFILE) => FileError::NoSpace,
         Some(libc::ENOENT) => FileError::NotFound,
         Some(errno) => FileError::Io(errno),
         None => FileError::Io(libc::EIO),
@@ -52,8 +54,26 @@ pub(super) fn file_error(error: &io::Error) -> FileError {
 /// Carries out any operation but [`FileOp::Append`], whose bytes the caller holds.
 pub(super) fn run(dir: &OwnerDir, op: &FileOp) -> (FileResult, Aftermath) {
     let mut aftermath = Aftermath::default();
-    let result = attempt(dir, op, &mut aftermath).map_err(|error| file_error(&error));
+    let result = patiently(|| attempt(dir, op, &mut aftermath)).map_err(|error| file_error(&error));
     (result, aftermath)
+}
+
+/// Whether the process or the system has no descriptor left.
+pub(super) fn is_exhausted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// Tries again for a while when there is no descriptor: others give theirs back.
+pub(super) fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    const TRIES: u32 = 500;
+    const REST: std::time::Duration = std::time::Duration::from_millis(10);
+    for _ in 0..TRIES {
+        match attempt() {
+            Err(error) if is_exhausted(&error) => std::thread::sleep(REST),
+            other => return other,
+        }
+    }
+    attempt()
 }
 
 fn attempt(dir: &OwnerDir, op: &FileOp, aftermath: &mut Aftermath) -> io::Result<FileDone> {
@@ -62,7 +82,8 @@ fn attempt(dir: &OwnerDir, op: &FileOp, aftermath: &mut Aftermath) -> io::Result
         FileOp::SyncParent => sync_dir(dir.path.parent().unwrap_or(Path::new("/")))?,
         FileOp::SyncDir => sync_dir(&dir.path)?,
         FileOp::List => return list(&dir.path),
-        FileOp::RetireDir => aftermath.moved = Some(retire(&dir.path)?),
+        FileOp::RetireDir => aftermath.moved = Some(set_aside(&dir.path, "-delete")?),
+        FileOp::StrayDir => drop(set_aside(&dir.path, "-stray")?),
         FileOp::DeleteDir => missing_is_fine(fs::remove_dir_all(&dir.path))?,
         FileOp::Create { file, preallocate_bytes } => {
             let created = create(&dir.file(*file), matches!(file.stem, Stem::Log(_)), *preallocate_bytes)?;
@@ -115,15 +136,22 @@ fn list(path: &Path) -> io::Result<FileDone> {
     Ok(FileDone::Listing(listing))
 }
 
-/// Kafka's name of a directory on its way out: `<name>.<32 hex digits>-delete`, cut so that it
-/// stays a valid file name.
-fn retire(path: &Path) -> io::Result<PathBuf> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let suffix = format!(".{}-delete", uuid::Uuid::new_v4().simple());
-    let kept: String = name.chars().take(255 - suffix.len()).collect();
-    let target = path.with_file_name(OsString::from(kept + &suffix));
+/// Kafka's name of a directory on its way out: `<topic>-<partition>.<32 hex digits><mark>`, the topic
+/// cut so that it stays a valid file name.
+fn set_aside(path: &Path, mark: &str) -> io::Result<PathBuf> {
+    let target = path.with_file_name(aside_name(path, mark));
     fs::rename(path, &target)?;
     Ok(target)
+}
+
+fn aside_name(path: &Path, mark: &str) -> OsString {
+    const NAME_LIMIT_BYTES: usize = 255;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // Without its partition the name would not be known again.
+    let (topic, partition) = name.rsplit_once('-').unwrap_or((&name, ""));
+    let suffix = format!("-{partition}.{}{mark}", uuid::Uuid::new_v4().simple());
+    let kept: String = topic.chars().take(NAME_LIMIT_BYTES - suffix.len()).collect();
+    OsString::from(kept + &suffix)
 }
 
 /// Records are never thrown away by creating a file over them: whoever asks for that has missed
@@ -136,10 +164,21 @@ fn create(path: &Path, holds_records: bool, preallocate_bytes: u64) -> io::Resul
     }
     file.set_len(0)?;
     if preallocate_bytes > 0 {
-        let length = i64::try_from(preallocate_bytes).unwrap_or(i64::MAX);
-        fallocate(file.as_fd(), FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, length)?;
+        preallocate(&file, preallocate_bytes)?;
     }
     Ok(file.into())
+}
+
+/// Reserves space beyond the file's end. A file system that cannot, or has not so much, leaves the
+/// file as it is: what is not reserved is allocated by each write.
+fn preallocate(file: &File, bytes: u64) -> io::Result<()> {
+    let length = i64::try_from(bytes).unwrap_or(i64::MAX);
+    match fallocate(file.as_fd(), FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, length) {
+        Err(nix::errno::Errno::EOPNOTSUPP) => Ok(()),
+        // A part may be reserved, which would keep it from everyone else.
+        Err(nix::errno::Errno::ENOSPC | nix::errno::Errno::EDQUOT) => file.set_len(0),
+        other => Ok(other?),
+    }
 }
 
 /// Reads up to `length` bytes; fewer only at the end of the file. Memory grows with what is
@@ -208,5 +247,35 @@ mod tests {
         assert!(moved.path.to_string_lossy().ends_with("-delete"));
         assert_eq!(run(&moved, &FileOp::DeleteDir).0, Ok(FileDone::Ok));
         assert!(!moved.path.exists());
+    }
+
+    #[test]
+    fn a_directory_set_aside_is_known_again_however_long_its_topic_is() {
+        use crate::log::directory::{LogDirEntry, parse_directory_name};
+        for topic in ["t".to_string(), "a-b.c".to_string(), "x".repeat(249)] {
+            let root = tempfile::tempdir().unwrap();
+            let dir = OwnerDir { path: root.path().join(format!("{topic}-1234")) };
+            for (op, entry) in
+                [(FileOp::RetireDir, LogDirEntry::Deleted), (FileOp::StrayDir, LogDirEntry::Stray)]
+            {
+                fs::create_dir(&dir.path).unwrap();
+                run(&dir, &op).0.unwrap();
+                let name = fs::read_dir(root.path()).unwrap().next().unwrap().unwrap().file_name();
+                let name = name.to_string_lossy().into_owned();
+                assert_eq!(parse_directory_name(&name), entry, "{name}");
+                fs::remove_dir(root.path().join(name)).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn more_space_than_there_is_is_not_reserved_and_no_error() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = OwnerDir { path: root.path().to_path_buf() };
+        let file = FileName::from(Stem::Log(0));
+        let create = FileOp::Create { file, preallocate_bytes: 1 << 50 };
+        // Where the file system cannot have a file of that size, that is what it says.
+        let result = run(&dir, &create).0;
+        assert!(matches!(result, Ok(_) | Err(FileError::Io(libc::EFBIG))), "{result:?}");
     }
 }

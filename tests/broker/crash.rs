@@ -128,3 +128,81 @@ fn a_kill_during_topic_creation_leaves_topics_whole_or_absent() {
     }
     assert!(created >= 15 && seen >= created, "{created} created, {seen} seen");
 }
+
+/// Whether a replica can be read, or answers that its storage failed.
+fn serves(broker: &crate::process::Broker, topic: &str) -> bool {
+    let found = crate::wire::fetch(&mut connect(broker), topic, 0, 0);
+    assert!(matches!(found.error_code, 0 | 56), "{found:?}");
+    found.error_code == 0
+}
+
+/// The machine has booted since the last start, as far as the files say, and the stop was none.
+fn as_after_a_power_cut(home: &Home) {
+    std::fs::write(home.data().join(".tidemill-boot-id"), "another boot\n").unwrap();
+    std::fs::remove_file(home.data().join(".kafka_cleanshutdown")).unwrap();
+}
+
+#[test]
+fn damage_below_the_recovery_point_stays_offline_over_every_kind_of_restart_until_it_is_repaired() {
+    let home = Home::new(&[]);
+    let broker = home.start();
+    let mut connection = connect(&broker);
+    for topic in ["hurt", "whole"] {
+        create(&mut connection, topic, 1, &[]);
+        for _ in 0..10 {
+            append(&mut connection, topic, 0, &[b"a record that is long enough to be hit"]);
+        }
+    }
+    assert_eq!(broker.stop(), Some(0));
+    as_after_a_power_cut(&home);
+    let log = home.data().join("hurt-0/00000000000000000000.log");
+    let sound = std::fs::read(&log).unwrap();
+    let mut damaged = sound.clone();
+    damaged[sound.len() / 2] ^= 1;
+    std::fs::write(&log, &damaged).unwrap();
+    for stop_cleanly in [true, true, false, true] {
+        let broker = home.start();
+        broker.wait_for_line("hurt-0 is damaged below its recovery point");
+        assert!(!serves(&broker, "hurt") && serves(&broker, "whole"));
+        let refused = crate::wire::produce(&mut connect(&broker), "hurt", 0, 1, crate::wire::batch(&[b"x"]));
+        assert_eq!(refused.error_code, 56);
+        if stop_cleanly {
+            assert_eq!(broker.stop(), Some(0));
+        } else {
+            broker.kill();
+        }
+        assert!(std::fs::read(&log).unwrap() == damaged, "nothing of it is touched");
+        assert!(!home.data().join(".kafka_cleanshutdown").exists(), "the next start has to look again");
+    }
+    std::fs::write(&log, &sound).unwrap();
+    let broker = home.start();
+    assert_eq!(read_all(&mut connect(&broker), "hurt", 0).len(), 10);
+    assert_eq!(append(&mut connect(&broker), "hurt", 0, &[b"next"]), 10);
+    assert_eq!(broker.stop(), Some(0));
+    assert!(home.data().join(".kafka_cleanshutdown").exists());
+}
+
+#[test]
+fn a_replica_whose_topic_id_cannot_be_read_takes_none_along_and_goes_with_its_topic() {
+    let home = Home::new(&[]);
+    let broker = home.start();
+    for topic in ["hurt", "whole"] {
+        create(&mut connect(&broker), topic, 1, &[]);
+        append(&mut connect(&broker), topic, 0, &[b"a"]);
+    }
+    assert_eq!(broker.stop(), Some(0));
+    std::fs::write(home.data().join("hurt-0/partition.metadata"), "version: 0\ntopic_id: nonsense").unwrap();
+    let broker = home.start();
+    broker.wait_for_line("hurt-0 cannot be opened and stays offline: partition.metadata, line 2");
+    assert!(!serves(&broker, "hurt") && serves(&broker, "whole"));
+    assert_eq!(crate::wire::delete(&mut connect(&broker), "hurt"), 0);
+    until("its directory is gone", || {
+        let mut names = std::fs::read_dir(home.data()).unwrap().map(|entry| entry.unwrap().file_name());
+        match names.find(|name| name.to_string_lossy().starts_with("hurt-0")) {
+            Some(name) => Err(name),
+            None => Ok(()),
+        }
+    });
+    create(&mut connect(&broker), "hurt", 1, &[]);
+    assert_eq!(append(&mut connect(&broker), "hurt", 0, &[b"new"]), 0);
+}

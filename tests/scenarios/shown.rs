@@ -25,6 +25,7 @@ pub fn kind(op: &FileOp) -> &'static str {
         FileOp::SyncDir => "sync-dir",
         FileOp::List => "list",
         FileOp::RetireDir => "retire-dir",
+        FileOp::StrayDir => "stray-dir",
         FileOp::DeleteDir => "delete-dir",
         FileOp::Create { .. } => "create",
         FileOp::Append { .. } => "append",

@@ -1,15 +1,19 @@
 //! The one client that creates and deletes topics, and sees that they are whole or absent.
 
 use bytes::Bytes;
+use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
-use kafka_protocol::messages::{CreateTopicsRequest, DeleteTopicsRequest, MetadataRequest};
+use kafka_protocol::messages::{
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, MetadataRequest,
+};
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use crate::client::{Action, Client, Link, Response, Stage, metadata_request, topic_in, topic_name};
 
 const EXISTS: i16 = 36;
+const HAS_MORE: i16 = 37;
 const UNKNOWN: [i16; 2] = [3, 100];
 const RETRIABLE: [i16; 4] = [7, 41, 15, 56];
 
@@ -21,6 +25,10 @@ struct Topic {
     churns: bool,
     state: Topical,
     id: Option<Uuid>,
+    /// Partitions that were asked for.
+    asked: i32,
+    /// Partitions that it shall have in the end.
+    wanted: i32,
 }
 
 /// What is known of a topic.
@@ -37,6 +45,7 @@ enum Ask {
     Metadata(Vec<Topical>),
     Create(usize),
     Delete(usize),
+    Grow(usize),
 }
 
 /// The admin.
@@ -53,13 +62,15 @@ pub struct Admin {
 
 impl Admin {
     /// An admin of topics: partitions, whether they are flushed, whether they are deleted now and then.
-    pub fn new(topics: &[(i32, bool, bool)], quick: bool) -> Self {
+    pub fn new(topics: &[(i32, bool, bool)], quick: bool, more_partitions: i32) -> Self {
         let topic = |&(partitions, flushed, churns): &(i32, bool, bool)| Topic {
             partitions,
             flushed,
             churns,
             state: Topical::Unknown,
             id: None,
+            asked: partitions,
+            wanted: if churns { partitions } else { partitions + more_partitions },
         };
         Self {
             link: Link::new("admin".into()),
@@ -86,6 +97,12 @@ impl Admin {
         if let Some(at) = missing {
             return self.create(at, stage);
         }
+        let growing = |t: &Topic| t.partitions < t.wanted && t.state == Topical::Present;
+        if let Some(at) = self.topics.iter().position(growing)
+            && (stage.calm || stage.random.u8(0..3) == 0)
+        {
+            return self.grow(at, stage);
+        }
         let churning: Vec<usize> = (0..self.topics.len()).filter(|at| self.topics[*at].churns).collect();
         if churning.is_empty() || stage.calm {
             return;
@@ -111,6 +128,10 @@ impl Admin {
             // Each topic of the name is synced as far as another one is not.
             configs.push(config("flush.ms", "20"));
         }
+        if stage.random.u8(0..3) == 0 {
+            let codecs = ["gzip", "snappy", "lz4", "zstd", "uncompressed"];
+            configs.push(config("compression.type", stage.random.choice(&codecs).expect("some")));
+        }
         if topic.flushed {
             configs.push(config("flush.messages", "1"));
         }
@@ -122,6 +143,19 @@ impl Admin {
         let request = CreateTopicsRequest::default().with_topics(vec![creatable]).with_timeout_ms(10_000);
         let version = stage.random.i16(2..=7);
         self.link.send(&request, version, Some(Ask::Create(at)), stage);
+    }
+
+    fn grow(&mut self, at: usize, stage: &mut Stage) {
+        let topic = &mut self.topics[at];
+        topic.asked =
+            if stage.calm { topic.wanted } else { stage.random.i32(topic.partitions + 1..=topic.wanted) };
+        let asked = CreatePartitionsTopic::default()
+            .with_name(topic_name(&stage.names[at]))
+            .with_count(topic.asked)
+            .with_assignments(None);
+        let request = CreatePartitionsRequest::default().with_topics(vec![asked]).with_timeout_ms(10_000);
+        let version = stage.random.i16(0..=3);
+        self.link.send(&request, version, Some(Ask::Grow(at)), stage);
     }
 
     fn delete(&mut self, at: usize, stage: &mut Stage) {
@@ -160,6 +194,17 @@ impl Admin {
                     error => assert!(error == EXISTS || RETRIABLE.contains(&error), "create: error {error}"),
                 }
                 self.look_soon(stage);
+            }
+            Ask::Grow(at) => {
+                let answer = response.decode::<CreatePartitionsRequest>();
+                let topic = &mut self.topics[*at];
+                match answer.results.first().expect("the topic asked for").error_code {
+                    0 => topic.partitions = topic.asked,
+                    // An earlier request, whose answer was lost, came through.
+                    error => assert!(error == HAS_MORE || RETRIABLE.contains(&error), "grow: error {error}"),
+                }
+                self.look_soon(stage);
+                self.look = true;
             }
             Ask::Delete(at) => {
                 let answer = response.decode::<DeleteTopicsRequest>();
@@ -202,7 +247,12 @@ impl Admin {
         }
         topic.state = if found.is_some() { Topical::Present } else { Topical::Absent };
         if let Some((id, partitions)) = found {
-            assert_eq!(partitions as i32, topic.partitions, "topic {name} is not whole");
+            let counts = topic.partitions..=topic.wanted;
+            assert!(
+                counts.contains(&(partitions as i32)),
+                "topic {name} is not whole: {partitions} of {counts:?}"
+            );
+            topic.partitions = partitions as i32;
             stage.history.flushed.insert(id, topic.flushed);
             if !topic.churns {
                 assert!(topic.id.is_none_or(|known| known == id), "topic {name} changed its id");
@@ -239,7 +289,12 @@ impl Client for Admin {
     }
 
     fn is_done(&self) -> bool {
-        self.calm && !self.look && self.topics.iter().all(|topic| topic.state == Topical::Present)
+        self.calm
+            && !self.look
+            && self
+                .topics
+                .iter()
+                .all(|topic| topic.state == Topical::Present && topic.partitions == topic.wanted)
     }
 
     fn state(&self) -> String {

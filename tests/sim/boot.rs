@@ -38,13 +38,19 @@ pub fn config(plan: &Plan) -> NodeConfig {
     let mut config = NodeConfig {
         log_flush_offset_checkpoint_interval_ms: plan.checkpoint_ms,
         high_watermark_checkpoint_interval_ms: plan.checkpoint_ms,
+        fetch_session_slots: plan.session_slots,
         ..NodeConfig::default()
     };
+    if let Some(expiration_ms) = plan.expiration_ms {
+        config.producer_id_expiration_ms = expiration_ms;
+    }
     let topics = &mut config.topic_defaults;
     topics.segment_bytes = plan.segment_bytes;
     topics.index_interval_bytes = plan.index_interval_bytes;
     topics.preallocate = plan.preallocate;
     topics.flush_ms = plan.flush_ms;
+    (topics.segment_ms, topics.segment_jitter_ms) = plan.segment_ms;
+    topics.segment_index_bytes = plan.segment_index_bytes;
     if plan.log_append_time {
         topics.timestamp_type = TimestampType::LogAppendTime;
     }
@@ -53,65 +59,56 @@ pub fn config(plan: &Plan) -> NodeConfig {
 
 /// Runs operations until the crash that was planned.
 struct Hands<'a> {
-    disk: &'a mut Disk,
+    disks: &'a mut [Disk],
     random: &'a mut fastrand::Rng,
     /// Operations until the crash.
     left: Option<u64>,
 }
 
 impl Hands<'_> {
-    fn run(&mut self, dir: &str, op: &FileOp) -> Result<tidemill::effect::FileResult, Failed> {
+    fn run(
+        &mut self,
+        directory: usize,
+        dir: &str,
+        op: &FileOp,
+    ) -> Result<tidemill::effect::FileResult, Failed> {
         if let Some(left) = &mut self.left {
             *left = left.checked_sub(1).ok_or(Failed::Crashed)?;
         }
-        let mark = self.disk.mark();
-        Ok(self.disk.execute(&mut dir.to_string(), op, &Bytes::new(), mark, self.random))
+        let disk = &mut self.disks[directory];
+        let mark = disk.mark();
+        Ok(disk.execute(&mut dir.to_string(), op, &Bytes::new(), mark, self.random))
     }
 }
 
 /// Starts the broker: its shards, ready to be started. `crash_after` operations it dies.
 pub fn boot(
     plan: &Plan,
-    disk: &mut Disk,
+    disks: &mut [Disk],
     boot_id: &str,
     crash_after: Option<u64>,
     random: &mut fastrand::Rng,
     synced: &BTreeMap<Place, i64>,
 ) -> Result<Vec<Shard>, Failed> {
     let config = config(plan);
-    let mut hands = Hands { disk, random, left: crash_after };
-    let state = open_directory(&mut hands, &config, boot_id)?;
-    let retired: Vec<&str> = state
-        .entries
-        .iter()
-        .filter(|(_, entry)| matches!(entry, LogDirEntry::Deleted))
-        .map(|(name, _)| name.as_str())
-        .collect();
-    for name in retired {
-        // The real shell does so beside the start, and may not come to its end.
-        if hands.random.bool() {
-            drop(hands.run(name, &FileOp::DeleteDir)?);
+    let mut hands = Hands { disks, random, left: crash_after };
+    let (mut facts, mut stored, mut found) = (Vec::new(), Vec::new(), FoundReplicas::new());
+    let mut raft_id = 0;
+    for number in 0..hands.disks.len() {
+        let state = open_directory(&mut hands, number, &config, boot_id)?;
+        if number == 0 {
+            raft_id = state.directory_id.as_u64_pair().1 | 1;
         }
+        remove_retired(&mut hands, number, &state)?;
+        facts.push(facts_of(&state));
+        find_replicas(&mut hands, number, &state, synced, &mut found)?;
+        stored.push(StoredOffsets {
+            recovery_points: state.recovery_points,
+            log_starts: state.log_starts,
+            high_watermarks: state.high_watermarks,
+        });
     }
-    let mut found = FoundReplicas::new();
-    let facts = facts_of(&state);
-    for ((topic, partition), replica) in &facts.found {
-        let topic_id = topic_id_of(&mut hands, &format!("{topic}-{partition}"))?;
-        let claimed = topic_id.map(|id| synced.get(&(id, *partition)).copied().unwrap_or(0));
-        assert!(
-            claimed.is_none_or(|claimed| replica.recovery_point <= claimed),
-            "checkpoint: {topic}-{partition} of {topic_id:?} is called synced up to {}, and never was beyond {claimed:?}",
-            replica.recovery_point
-        );
-        found.entry((topic.clone(), *partition)).or_default().push((0, topic_id));
-    }
-    let stored = StoredOffsets {
-        recovery_points: state.recovery_points,
-        log_starts: state.log_starts,
-        high_watermarks: state.high_watermarks,
-    };
     let recovered = recover_controller(&mut hands)?;
-    let raft_id = state.directory_id.as_u64_pair().1 | 1;
     let controller = ControllerConfig {
         raft_id,
         voters: vec![raft_id],
@@ -126,7 +123,7 @@ pub fn boot(
     };
     let start = ControlStart {
         controller: Controller::new(controller, recovered).map_err(Failed::Refused)?,
-        placement: ShardPlacement::new(config.node_id, plan.shards, 1),
+        placement: ShardPlacement::new(config.node_id, plan.shards, plan.directories as u16),
         found,
         incarnation: Uuid::from_u128(hands.random.u128(..)),
         listeners: vec![Endpoint {
@@ -136,7 +133,7 @@ pub fn boot(
             security_protocol: 0,
         }],
         metadata_directory: 0,
-        checkpoints: Checkpoints::new(vec![stored], boot_id.to_string(), &config),
+        checkpoints: Checkpoints::new(stored, boot_id.to_string(), &config),
     };
     let node = Arc::new(Node { cluster_id: "simulated".into(), shard_count: plan.shards, config });
     let view = Arc::new(ClusterView {
@@ -147,7 +144,7 @@ pub fn boot(
         changed: Arc::from([]),
         removed: Arc::from([]),
     });
-    let facts: Arc<[DirectoryFacts]> = Arc::from([facts]);
+    let facts: Arc<[DirectoryFacts]> = Arc::from(facts);
     let mut control = Some(Box::new(ControlHost::new(start)));
     let shard = |id| {
         Shard::new(ShardId(id), Arc::clone(&node), Arc::clone(&view), Arc::clone(&facts), control.take())
@@ -155,7 +152,45 @@ pub fn boot(
     Ok((0..plan.shards).map(shard).collect())
 }
 
-fn open_directory(hands: &mut Hands, config: &NodeConfig, boot_id: &str) -> Result<DirectoryState, Failed> {
+/// The real shell deletes what was retired beside the start, and may not come to its end.
+fn remove_retired(hands: &mut Hands, number: usize, state: &DirectoryState) -> Result<(), Failed> {
+    for (name, entry) in &state.entries {
+        if matches!(entry, LogDirEntry::Deleted) && hands.random.bool() {
+            drop(hands.run(number, name, &FileOp::DeleteDir)?);
+        }
+    }
+    Ok(())
+}
+
+/// Which topic each replica belongs to, and whether what the checkpoint says of it can be so.
+fn find_replicas(
+    hands: &mut Hands,
+    number: usize,
+    state: &DirectoryState,
+    synced: &BTreeMap<Place, i64>,
+    found: &mut FoundReplicas,
+) -> Result<(), Failed> {
+    for (name, entry) in &state.entries {
+        let LogDirEntry::Log { topic, partition } = entry else { continue };
+        let topic_id = topic_id_of(hands, number, name)?;
+        let key = (topic.clone(), *partition);
+        let recovery_point = state.recovery_points.get(&key).copied().unwrap_or(0);
+        let claimed = topic_id.map(|id| synced.get(&(id, *partition)).copied().unwrap_or(0));
+        assert!(
+            claimed.is_none_or(|claimed| recovery_point <= claimed),
+            "checkpoint: {name} of {topic_id:?} is called synced up to {recovery_point}, and never was beyond {claimed:?}",
+        );
+        found.entry(key).or_default().push((number as u16, topic_id));
+    }
+    Ok(())
+}
+
+fn open_directory(
+    hands: &mut Hands,
+    number: usize,
+    config: &NodeConfig,
+    boot_id: &str,
+) -> Result<DirectoryState, Failed> {
     let mut start = DirectoryStart::new(DirectoryPlan {
         cluster_id: "simulated".into(),
         node_id: config.node_id,
@@ -166,7 +201,7 @@ fn open_directory(hands: &mut Hands, config: &NodeConfig, boot_id: &str) -> Resu
     let mut last = None;
     loop {
         match start.step(last.take()) {
-            DirectoryStep::Op(op) => last = Some(hands.run("", &op)?),
+            DirectoryStep::Op(op) => last = Some(hands.run(number, "", &op)?),
             DirectoryStep::Done(state) => return Ok(*state),
             DirectoryStep::Failed(error) => return Err(Failed::Refused(error.to_string())),
         }
@@ -174,9 +209,9 @@ fn open_directory(hands: &mut Hands, config: &NodeConfig, boot_id: &str) -> Resu
 }
 
 /// Which topic a replica's directory belongs to.
-fn topic_id_of(hands: &mut Hands, name: &str) -> Result<Option<Uuid>, Failed> {
+fn topic_id_of(hands: &mut Hands, number: usize, name: &str) -> Result<Option<Uuid>, Failed> {
     let file = Stem::Named("partition.metadata").into();
-    match hands.run(name, &FileOp::Read { file, position: 0, length: 4096 })? {
+    match hands.run(number, name, &FileOp::Read { file, position: 0, length: 4096 })? {
         Ok(FileDone::Bytes(bytes)) => Ok(PartitionMetadata::parse(&bytes).ok().map(|found| found.topic_id)),
         _ => Ok(None),
     }
@@ -205,7 +240,7 @@ fn recover_controller(hands: &mut Hands) -> Result<tidemill::controller::recover
     let mut last = None;
     loop {
         match recovery.step(last.take()) {
-            Step::Op(op) => last = Some(hands.run(METADATA_DIRECTORY, &op)?),
+            Step::Op(op) => last = Some(hands.run(0, METADATA_DIRECTORY, &op)?),
             Step::Done(recovered) => return Ok(*recovered),
             Step::Failed(why) => return Err(Failed::Refused(why)),
         }

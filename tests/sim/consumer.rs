@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::client::{Action, Client, Link, Response, Stage, metadata_request, topic_in, topic_name};
 
 const OUT_OF_RANGE: i16 = 1;
+const UNSUPPORTED_COMPRESSION: i16 = 76;
 /// Errors after which a consumer looks for the topic again.
 const RETRIABLE: [i16; 6] = [3, 5, 6, 56, 100, 103];
 /// Errors after which a session is made anew.
@@ -277,6 +278,8 @@ impl Consumer {
                 target.end = end;
                 target.position = stage.history.fetched(place, target.topic, wanted.position, end, records);
             }
+            // A topic that stores Zstandard, and a client that is older.
+            UNSUPPORTED_COMPRESSION if self.version < 10 => {}
             OUT_OF_RANGE => {
                 let known = wanted.end_known;
                 let churns = by_name && stage.names[target.topic].starts_with("churn");

@@ -119,6 +119,11 @@ impl Disk {
         self.sequence
     }
 
+    /// Whether the log directory itself has a file of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.dirs[&ROOT].entries.contains_key(name)
+    }
+
     fn sequence(&mut self) -> u64 {
         self.sequence += 1;
         self.sequence
@@ -168,14 +173,8 @@ impl Disk {
                 self.sync_dir(id, mark);
             }
             FileOp::List => return self.list(dir),
-            FileOp::RetireDir => {
-                self.dir_of(dir)?;
-                let to = format!("{dir}.{:032x}-delete", random.u128(..));
-                let sequence = self.sequence();
-                let change = DirChange::Rename(dir.clone(), to.clone());
-                self.dirs.get_mut(&ROOT).expect("root").change(sequence, change);
-                *dir = to;
-            }
+            FileOp::RetireDir => *dir = self.set_aside(dir, "-delete", random)?,
+            FileOp::StrayDir => drop(self.set_aside(dir, "-stray", random)?),
             FileOp::DeleteDir => self.delete_dir(dir),
             FileOp::Create { file, .. } => self.create(dir, *file)?,
             FileOp::Append { base_offset, position, .. } => {
@@ -211,6 +210,15 @@ impl Disk {
             }
         }
         Ok(FileDone::Ok)
+    }
+
+    fn set_aside(&mut self, dir: &str, mark: &str, random: &mut fastrand::Rng) -> Result<String, FileError> {
+        self.dir_of(dir)?;
+        let to = format!("{dir}.{:032x}{mark}", random.u128(..));
+        let sequence = self.sequence();
+        let change = DirChange::Rename(dir.to_string(), to.clone());
+        self.dirs.get_mut(&ROOT).expect("root").change(sequence, change);
+        Ok(to)
     }
 
     /// A name that is there keeps its inode, as in the kernel, but a log with records is left alone.

@@ -11,8 +11,11 @@ mod boot;
 mod client;
 mod consumer;
 mod disk;
+mod faults;
 mod history;
+mod hostile;
 mod node;
+mod operations;
 mod plan;
 mod producer;
 mod trace;
@@ -118,7 +121,14 @@ fn planted_bugs_are_found() {
     use tidemill::planted::{Bug, plant};
 
     quiet();
-    let bugs = [Bug::ReplyBeforeWrite, Bug::StateAfterFailedAppend, Bug::TornBatch, Bug::OutlivingCheckpoint];
+    let bugs = [
+        Bug::ReplyBeforeWrite,
+        Bug::StateAfterFailedAppend,
+        Bug::TornBatch,
+        Bug::OutlivingCheckpoint,
+        Bug::ReservedHighWatermark,
+        Bug::ForgottenProducers,
+    ];
     for bug in bugs {
         plant(Some(bug));
         let found = (1..=SEEDS).find_map(|seed| run(seed, false).err().map(|(violated, _)| (seed, violated)));

@@ -5,29 +5,30 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::{Bytes, BytesMut};
 use tidemill::broker::{ConnectionKey, Message, Opened, Output, Owner, Shard};
 use tidemill::controller::ShardId;
-use tidemill::effect::{ByteSpan, FileError, FileName, FileOp, FileResult, Stem, Ticket};
-use tidemill::log::{Recovery, RecoveryError, RecoveryStep};
+use tidemill::effect::{ByteSpan, FileResult, Ticket};
+use tidemill::log::RecoveryError;
 use tidemill::partition::{ReadFound, ReplyTo};
 use tidemill::request::{Chunk, CloseReason, RequestContext};
 use tidemill::security::Principal;
 use tidemill::wire::frame;
 
 use crate::history::Place;
+use crate::operations::{Operation, Work};
 use crate::world::{Event, World, draw};
 
-/// Requests of a connection after which it is read no further, as in the real shell.
-const IN_FLIGHT_MAX: usize = 100;
+/// Unsent bytes of a connection after which it is read no further, as in the real shell.
+const UNSENT_BYTES_MAX: usize = 16 << 10;
 const FRAME_LIMIT_BYTES: u32 = 1 << 20;
 
 /// One process.
 #[derive(Debug)]
 pub struct Node {
-    started_us: u64,
-    hosts: Vec<Host>,
+    pub started_us: u64,
+    pub hosts: Vec<Host>,
     /// Messages from one shard to another (`from * shards + to`), with the time from which they are seen.
     lanes: Vec<VecDeque<(u64, Message)>>,
-    operations: BTreeMap<u64, Operation>,
-    operations_made: u64,
+    pub operations: BTreeMap<u64, Operation>,
+    pub operations_made: u64,
     ready: bool,
     stopping: bool,
     finished: bool,
@@ -38,15 +39,26 @@ pub struct Node {
 
 /// One shard and what its shell knows.
 #[derive(Debug)]
-struct Host {
-    core: Shard,
-    /// The name of each owner's directory, and the partition's number.
-    owners: BTreeMap<Owner, (String, i32)>,
-    arrived: VecDeque<Arrived>,
+pub struct Host {
+    pub core: Shard,
+    /// Where each owner's files are.
+    pub owners: BTreeMap<Owner, Owned>,
+    pub arrived: VecDeque<Arrived>,
     /// When its next turn is.
     turn_at_us: Option<u64>,
     outputs: Vec<Output>,
     connections: BTreeMap<ConnectionKey, u64>,
+}
+
+/// The directory of an owner.
+#[derive(Debug)]
+pub struct Owned {
+    /// Which of the log directories it is in.
+    pub directory: usize,
+    /// Its name there.
+    pub name: String,
+    /// The partition's number.
+    partition: i32,
 }
 
 /// What a shard finds at its next turn.
@@ -66,21 +78,6 @@ pub enum Arrived {
     Recovered(u32, Result<Opened, RecoveryError>),
 }
 
-/// Something that the disk has still to do.
-#[derive(Debug)]
-struct Operation {
-    shard: usize,
-    owner: Owner,
-    work: Work,
-}
-
-#[derive(Debug)]
-enum Work {
-    File { ticket: Ticket, op: FileOp, appended: Bytes, mark: u64 },
-    Open { to: ReplyTo, found: ReadFound },
-    Recover { recovery: Box<Recovery>, op: FileOp, mark: u64 },
-}
-
 impl Node {
     /// Whether clients may connect.
     pub fn takes_clients(&self) -> bool {
@@ -89,16 +86,19 @@ impl Node {
 
     /// The replicas that are there, by shard.
     pub fn owners(&self) -> Vec<Vec<&str>> {
-        self.hosts.iter().map(|host| host.owners.values().map(|(name, _)| name.as_str()).collect()).collect()
+        self.hosts
+            .iter()
+            .map(|host| host.owners.values().map(|owned| owned.name.as_str()).collect())
+            .collect()
     }
 
     /// How far each replica claims to be synced.
     pub fn durable(&self) -> Vec<(Place, i64)> {
         let replicas = self.hosts.iter().flat_map(|host| host.owners.iter().map(move |owned| (host, owned)));
-        let durable = replicas.filter_map(|(host, (owner, (_, index)))| {
+        let durable = replicas.filter_map(|(host, (owner, owned))| {
             let Owner::Replica(slot) = owner else { return None };
             let log = host.core.replicas().partition(*slot)?.log();
-            Some(((log.topic_id(), *index), log.durable_end()))
+            Some(((log.topic_id(), owned.partition), log.durable_end()))
         });
         durable.collect()
     }
@@ -136,7 +136,7 @@ impl World {
     }
 
     /// A turn of a shard comes soon.
-    fn turn_soon(&mut self, node: &mut Node, shard: usize) {
+    pub fn turn_soon(&mut self, node: &mut Node, shard: usize) {
         let us = draw(self.plan.turn_us, &mut self.random.schedule);
         self.turn_at(node, shard, self.now_us + us);
     }
@@ -251,7 +251,8 @@ impl World {
                 connection.key = Some(key);
                 host.connections.insert(key, id);
             }
-            Arrived::Bytes(id) => self.frames(node, shard, id),
+            // Nobody overtakes those who wait for room.
+            Arrived::Bytes(_) => self.resume(node, shard),
             Arrived::Gone(id) => {
                 if let Some(key) = self.connections.remove(&id).and_then(|connection| connection.key) {
                     host.connections.remove(&key);
@@ -264,41 +265,55 @@ impl World {
         }
     }
 
-    /// Hands the whole frames of a connection over, as long as it takes them.
-    fn frames(&mut self, node: &mut Node, shard: usize, id: u64) {
+    /// Hands the whole frames of a connection over, as long as it takes them; whether there was one.
+    fn frames(&mut self, node: &mut Node, shard: usize, id: u64) -> bool {
         let now = self.now(node.started_us);
         let core = &mut node.hosts[shard].core;
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        let Some(key) = connection.key else { return };
-        while core.in_flight(key) < IN_FLIGHT_MAX {
+        let Some(connection) = self.connections.get_mut(&id) else { return false };
+        let Some(key) = connection.key else { return false };
+        let (in_flight_max, budget_bytes) = (self.plan.in_flight_max, self.plan.budget_bytes);
+        let mut taken = false;
+        while core.in_flight(key) < in_flight_max
+            && (core.admitted_bytes() == 0 || core.admitted_bytes() < budget_bytes)
+            && core.outbox(key).is_some_and(|outbox| outbox.memory_bytes() < UNSENT_BYTES_MAX)
+        {
             match frame::split(&mut connection.received, FRAME_LIMIT_BYTES) {
                 Ok(Some(frame)) => core.frame(now, key, frame),
-                Ok(None) => return,
-                Err(error) => panic!("a client's frame is refused: {error}"),
+                Ok(None) => return taken,
+                Err(error) => {
+                    assert!(connection.hostile, "a client's frame is refused: {error}");
+                    connection.received.clear();
+                    self.close(node, shard, key, error.into());
+                    return taken;
+                }
             }
+            (taken, connection.taken_us) = (true, self.now_us);
         }
+        taken
     }
 
     /// Reads on from connections that have room again.
     fn resume(&mut self, node: &mut Node, shard: usize) {
-        let waiting: Vec<u64> = self
+        let mut waiting: Vec<(u64, u64)> = self
             .connections
             .iter()
             .filter(|(_, connection)| connection.shard == shard && !connection.received.is_empty())
-            .map(|(id, _)| *id)
+            .map(|(id, connection)| (connection.taken_us, *id))
             .collect();
-        for id in waiting {
-            self.frames(node, shard, id);
-            self.turn_soon(node, shard);
+        waiting.sort_unstable();
+        for (_, id) in waiting {
+            if self.frames(node, shard, id) {
+                self.turn_soon(node, shard);
+            }
         }
     }
 
     fn carry_out(&mut self, node: &mut Node, shard: usize, output: Output) {
         let host = &mut node.hosts[shard];
         match output {
-            Output::Own { owner, name, .. } => {
-                let index = name.rsplit_once('-').and_then(|(_, index)| index.parse().ok()).unwrap_or(-1);
-                host.owners.insert(owner, (name, index));
+            Output::Own { owner, directory, name } => {
+                let partition = name.rsplit_once('-').and_then(|(_, index)| index.parse().ok()).unwrap_or(-1);
+                host.owners.insert(owner, Owned { directory: usize::from(directory), name, partition });
             }
             Output::Disown(owner) => drop(host.owners.remove(&owner)),
             Output::File(owner, ticket, op) => self.order(node, shard, owner, ticket, op),
@@ -320,12 +335,16 @@ impl World {
                 self.trace.note(self.now_us, 3, [0, 0], || format!("shard {shard} says: {line}"));
                 assert!(!line.contains("is damaged below"), "quarantine: {line}");
             }
-            Output::DirectoryOffline(_) => {
-                self.trace.note(self.now_us, 4, [0, 0], || "the log directory is offline".into());
-                let allowed = self.plan.io_errors > 0.0 || self.full_until_us > self.now_us;
-                assert!(allowed, "the log directory is offline though no device failed");
+            Output::DirectoryOffline(directory) => {
+                self.trace.note(self.now_us, 4, [directory.into(), 0], || {
+                    format!("directory {directory} is offline")
+                });
+                let directory = usize::from(directory);
+                let allowed = self.plan.io_errors > 0.0 || self.full_until_us[directory] > self.now_us;
+                assert!(allowed, "a log directory is offline though no device failed");
                 node.offline = true;
-                let us = self.random.faults.u64(10_000..1_500_000);
+                // The operator takes a while; whatever is elsewhere goes on.
+                let us = self.random.faults.u64(10_000..3_000_000);
                 self.after(us, Event::Crash { incarnation: self.incarnation, power: false });
             }
             Output::Closed => {}
@@ -339,6 +358,14 @@ impl World {
         let host = &mut node.hosts[shard];
         let Some(id) = host.connections.get(&key).copied() else { return };
         let Some(outbox) = host.core.outbox(key) else { return };
+        let Some(connection) = self.connections.get_mut(&id).filter(|connection| !connection.blocked) else {
+            return;
+        };
+        if !self.phase.is_calm() && self.random.network.f64() < self.plan.slow_readers {
+            connection.blocked = true;
+            let us = self.random.network.u64(0..400_000);
+            return self.after(us, Event::Writable { connection: id });
+        }
         let mut bytes = BytesMut::new();
         while let Some(chunk) = outbox.pop() {
             match chunk {
@@ -354,6 +381,17 @@ impl World {
         self.send_to_client(id, Some(bytes));
     }
 
+    /// A client reads on.
+    pub fn writable(&mut self, id: u64) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.blocked = false;
+        let (shard, key) = (connection.shard, connection.key);
+        let (Some(mut node), Some(key)) = (self.node.take(), key) else { return };
+        self.flush(&mut node, shard, key);
+        self.turn_soon(&mut node, shard);
+        self.node = Some(node);
+    }
+
     fn send_to_client(&mut self, id: u64, bytes: Option<Bytes>) {
         let us = draw(self.plan.network_us, &mut self.random.network);
         let Some(connection) = self.connections.get_mut(&id) else { return };
@@ -366,196 +404,23 @@ impl World {
         self.flush(node, shard, key);
         let Some(id) = node.hosts[shard].connections.get(&key).copied() else { return };
         self.trace.note(self.now_us, 7, [id, 0], || format!("shard {shard} closes {id}: {reason:?}"));
-        let expected = matches!(reason, CloseReason::FailedWithoutAcks | CloseReason::Stopping);
+        let expected = matches!(reason, CloseReason::FailedWithoutAcks | CloseReason::Stopping)
+            || self.connections.get(&id).is_some_and(|connection| connection.hostile);
         assert!(expected, "a connection is closed: {reason:?}");
         self.send_to_client(id, None);
         node.hosts[shard].arrived.push_back(Arrived::Gone(id));
         self.turn_soon(node, shard);
     }
 
-    /// An owner wants an operation carried out.
-    fn order(&mut self, node: &mut Node, shard: usize, owner: Owner, ticket: Ticket, op: FileOp) {
-        let mut appended = Bytes::new();
-        if let (FileOp::Append { length, .. }, Owner::Replica(slot)) = (&op, owner) {
-            let partition = node.hosts[shard].core.replicas().partition(slot).expect("it appends");
-            let mut bytes = BytesMut::new();
-            for (header, body) in partition.log().append_parts() {
-                bytes.extend_from_slice(header);
-                bytes.extend_from_slice(body);
-            }
-            // A log that went offline in this very turn has taken its bytes back.
-            assert!(bytes.is_empty() || bytes.len() as u64 == *length, "an append has the bytes it says");
-            appended = bytes.freeze();
-        }
-        let here = self.plan.inline
-            && matches!(op, FileOp::Append { .. } | FileOp::Write { .. } | FileOp::Read { .. });
-        let mark = self.disk.mark();
-        if here {
-            let result = self.execute(node, shard, owner, &op, &appended, mark);
-            let now = self.now(node.started_us);
-            node.hosts[shard].core.completed(now, owner, ticket, result);
-        } else {
-            self.later(node, shard, owner, Work::File { ticket, op, appended, mark });
-        }
-    }
-
-    fn later(&mut self, node: &mut Node, shard: usize, owner: Owner, work: Work) {
-        node.operations_made += 1;
-        let number = node.operations_made;
-        node.operations.insert(number, Operation { shard, owner, work });
-        let us = draw(self.plan.disk_us, &mut self.random.disk);
-        self.after(us, Event::Operation { incarnation: self.incarnation, number });
-    }
-
-    /// The disk gets to an operation.
-    pub fn operation(&mut self, incarnation: u64, number: u64) {
-        if incarnation != self.incarnation {
-            return;
-        }
-        let Some(mut node) = self.node.take() else { return };
-        let Some(Operation { shard, owner, work }) = node.operations.remove(&number) else {
-            return self.node = Some(node);
-        };
-        match work {
-            Work::File { ticket, op, appended, mark } => {
-                let result = self.execute(&mut node, shard, owner, &op, &appended, mark);
-                node.hosts[shard].arrived.push_back(Arrived::Done(owner, ticket, result));
-                self.turn_soon(&mut node, shard);
-            }
-            Work::Open { to, found } => {
-                let span = self.open_span(&node, shard, owner, &found);
-                let Owner::Replica(slot) = owner else { unreachable!("only replicas have spans") };
-                node.hosts[shard].arrived.push_back(Arrived::Opened(slot, to, found, span));
-                self.turn_soon(&mut node, shard);
-            }
-            Work::Recover { recovery, op, mark } => {
-                let result = self.execute(&mut node, shard, owner, &op, &Bytes::new(), mark);
-                let Owner::Replica(slot) = owner else { unreachable!("only replicas are recovered") };
-                self.recover(&mut node, shard, slot, recovery, Some(result));
-            }
-        }
-        self.node = Some(node);
-    }
-
-    fn open_span(&mut self, node: &Node, shard: usize, owner: Owner, found: &ReadFound) -> Option<ByteSpan> {
-        let span = found.span?;
-        let (dir, _) = node.hosts[shard].owners.get(&owner)?;
-        let file = FileName::from(Stem::Log(span.segment_base_offset));
-        let bytes = self.disk.read(dir, file, span.position, span.length).ok()?;
-        assert_eq!(bytes.len() as u64, span.length, "a span reaches beyond its file {dir}/{file}: {span:?}");
-        Some(ByteSpan::Memory(bytes))
-    }
-
-    /// Goes on with a recovery, one operation at a time.
-    fn recover(
-        &mut self,
-        node: &mut Node,
-        shard: usize,
-        slot: u32,
-        mut recovery: Box<Recovery>,
-        last: Option<FileResult>,
-    ) {
-        let result = match recovery.step(last) {
-            RecoveryStep::Op(op) => {
-                let mark = self.disk.mark();
-                return self.later(node, shard, Owner::Replica(slot), Work::Recover { recovery, op, mark });
-            }
-            RecoveryStep::Done(recovered) => Ok(Opened::Log(recovered)),
-            RecoveryStep::Empty { base_offset, .. } => Ok(Opened::Empty { base_offset }),
-            RecoveryStep::Failed(error) => Err(error),
-        };
-        node.hosts[shard].arrived.push_back(Arrived::Recovered(slot, result));
-        self.turn_soon(node, shard);
-    }
-
-    /// Carries an operation out on the disk, unless it is to fail.
-    fn execute(
-        &mut self,
-        node: &mut Node,
-        shard: usize,
-        owner: Owner,
-        op: &FileOp,
-        appended: &Bytes,
-        mark: u64,
-    ) -> FileResult {
-        let (dir, _) = node.hosts[shard].owners.get_mut(&owner).expect("an owner has a directory");
-        let fault = self.fault(op, appended.len());
-        let random = &mut self.random.disk;
-        let result = match fault {
-            Some(FileError::Short { written }) => {
-                let part = appended.slice(..written as usize);
-                let result = self.disk.execute(dir, op, &part, mark, random);
-                result.and(Err(FileError::Short { written }))
-            }
-            Some(error) => Err(error),
-            None => self.disk.execute(dir, op, appended, mark, random),
-        };
-        let failed = u64::from(result.is_err());
-        self.trace.note(self.now_us, 8, [shard as u64, failed], || {
-            format!(
-                "shard {shard} {dir}: {} {}",
-                shown_op(op),
-                if failed == 1 { format!("{result:?}") } else { String::new() }
-            )
-        });
-        result
-    }
-
-    fn fault(&mut self, op: &FileOp, appended_bytes: usize) -> Option<FileError> {
-        if self.is_calm() {
-            return None;
-        }
-        let random = &mut self.random.disk;
-        let is_append = matches!(op, FileOp::Append { .. });
-        let allocates =
-            is_append || matches!(op, FileOp::MakeDir | FileOp::Create { .. } | FileOp::Write { .. });
-        if allocates && self.full_until_us > self.now_us && random.u8(0..10) < 7 {
-            let short = is_append && random.bool();
-            let written = random.usize(0..appended_bytes.max(1)) as u64;
-            return Some(if short { FileError::Short { written } } else { FileError::NoSpace });
-        }
-        if is_append && random.f64() < self.plan.short_appends {
-            return Some(FileError::Short { written: random.usize(0..appended_bytes) as u64 });
-        }
-        (random.f64() < self.plan.io_errors).then_some(FileError::Io(5))
-    }
-
-    /// What was on its way when the process died: carried out, not carried out, or an append in part.
-    pub fn abandon_operations(&mut self, node: &mut Node) {
-        for (_, Operation { shard, owner, work }) in std::mem::take(&mut node.operations) {
-            let (op, mut appended, mark) = match work {
-                Work::File { op, appended, mark, .. } => (op, appended, mark),
-                Work::Recover { op, mark, .. } => (op, Bytes::new(), mark),
-                Work::Open { .. } => continue,
-            };
-            if self.random.disk.bool() {
-                continue;
-            }
-            if !appended.is_empty() {
-                appended.truncate(self.random.disk.usize(0..=appended.len()));
-            }
-            let (dir, _) = node.hosts[shard].owners.get_mut(&owner).expect("an owner has a directory");
-            let result = self.disk.execute(dir, &op, &appended, mark, &mut self.random.disk);
-            self.trace.note(self.now_us, 9, [shard as u64, 0], || {
-                format!(
-                    "on its way when the process died, {dir}: {} ({} B) {}",
-                    shown_op(&op),
-                    appended.len(),
-                    result.is_ok()
-                )
-            });
-        }
-    }
-
     fn check_invariants(&mut self, node: &Node, shard: usize) {
         let host = &node.hosts[shard];
-        for (owner, (_, index)) in &host.owners {
+        for (owner, owned) in &host.owners {
             let Owner::Replica(slot) = owner else { continue };
             if let Some(partition) = host.core.replicas().partition(*slot) {
                 partition.check_invariants();
                 let log = partition.log();
                 log.check_invariants();
-                let synced = self.synced.entry((log.topic_id(), *index)).or_default();
+                let synced = self.synced.entry((log.topic_id(), owned.partition)).or_default();
                 // A clean stop makes everything durable and closes the log in one step.
                 *synced = if node.stopping { log.written_end() } else { log.durable_end() }.max(*synced);
             }
@@ -575,20 +440,4 @@ fn shown(message: &Message) -> String {
     let mut text = format!("{message:?}");
     text.truncate(text.char_indices().nth(160).map_or(text.len(), |(at, _)| at));
     text
-}
-
-fn shown_op(op: &FileOp) -> String {
-    match op {
-        FileOp::Write { file, position, bytes } => format!("Write {file} at {position}, {} B", bytes.len()),
-        FileOp::Append { base_offset, position, length } => {
-            format!("Append {base_offset} at {position}, {length} B")
-        }
-        FileOp::Create { file, .. } => format!("Create {file}"),
-        FileOp::Sync { file } => format!("Sync {file}"),
-        FileOp::Delete { file } => format!("Delete {file}"),
-        FileOp::Truncate { file, length } => format!("Truncate {file} to {length}"),
-        FileOp::Rename { from, to } => format!("Rename {from} to {to}"),
-        FileOp::Read { file, position, length } => format!("Read {file} at {position}, {length} B"),
-        other => format!("{other:?}"),
-    }
 }

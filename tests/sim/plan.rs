@@ -3,6 +3,9 @@
 
 use crate::disk::Cut;
 
+/// A producer is forgotten when it was silent for so long.
+pub const EXPIRATION_MS: u64 = 3_000;
+
 /// The parameters of one run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -70,6 +73,28 @@ pub struct Plan {
     pub pace: u8,
     /// Idempotent producers also send to topics that are deleted and made again.
     pub idempotent_churn: bool,
+    /// Log directories, each on a device of its own.
+    pub directories: usize,
+    /// The only device that fails with EIO, if not each of them may.
+    pub io_errors_in: Option<usize>,
+    /// `segment.ms` and `segment.jitter.ms`: segments roll by time.
+    pub segment_ms: (i64, i64),
+    /// `segment.index.bytes`: segments roll when an index is full.
+    pub segment_index_bytes: u64,
+    /// Fetch sessions of the whole node.
+    pub session_slots: u32,
+    /// Requests of a connection after which it is read no further.
+    pub in_flight_max: usize,
+    /// Bytes of requests on a shard after which it reads no further.
+    pub budget_bytes: usize,
+    /// Chance that a client does not read when there is something to read.
+    pub slow_readers: f64,
+    /// Clients that send garbage.
+    pub hostile: usize,
+    /// Topics that are never deleted get more partitions, so many each.
+    pub more_partitions: i32,
+    /// `producer.id.expiration.ms`, short; producers give up long before.
+    pub expiration_ms: Option<u64>,
 }
 
 impl Plan {
@@ -79,6 +104,9 @@ impl Plan {
         let r = &mut random;
         let often = |r: &mut fastrand::Rng, chance: f64, value: u64| if r.f64() < chance { value } else { 0 };
         let topics = r.usize(1..=3);
+        let mut directories_of = fastrand::Rng::with_seed(seed ^ 0xd1c);
+        let directories = if directories_of.bool() { 1 } else { directories_of.usize(2..=3) };
+        let clock_jumps = r.f64() < 0.3;
         Self {
             seed,
             shards: r.u16(1..=4),
@@ -117,14 +145,29 @@ impl Plan {
                 let value = r.u64(300..=3_000);
                 often(r, 0.5, value)
             },
-            clock_jumps: r.f64() < 0.3,
+            clock_jumps,
             log_append_time: r.f64() < 0.2,
             flush_ms: *r.choice(&[i64::MAX, i64::MAX, 400]).expect("some"),
-            preallocate: r.f64() < 0.1,
+            preallocate: r.f64() < 0.2,
             quick_churn: r.bool(),
             checkpoint_ms: *r.choice(&[100, 700, 3_000]).expect("some"),
             pace: *r.choice(&[3, 15, 50]).expect("some"),
             idempotent_churn: r.bool(),
+            directories,
+            segment_ms: if r.u8(0..3) == 0 {
+                (r.i64(200..3_000), *r.choice(&[0, 500, 5_000]).expect("some"))
+            } else {
+                (i64::MAX, 0)
+            },
+            segment_index_bytes: *r.choice(&[10 << 20, 10 << 20, 200, 40]).expect("some"),
+            session_slots: *r.choice(&[1_000, 1_000, 1, 4]).expect("some"),
+            in_flight_max: *r.choice(&[100, 100, 5, 1]).expect("some"),
+            budget_bytes: *r.choice(&[usize::MAX, usize::MAX, 4_000, 100]).expect("some"),
+            slow_readers: *r.choice(&[0.0, 0.0, 0.05, 0.4]).expect("some"),
+            hostile: *r.choice(&[0, 0, 1, 2]).expect("some"),
+            more_partitions: *r.choice(&[0, 0, 1, 3]).expect("some"),
+            expiration_ms: (r.u8(0..8) == 0 && !clock_jumps).then_some(EXPIRATION_MS),
+            io_errors_in: (directories > 1 && r.u8(0..3) > 0).then(|| r.usize(0..directories)),
         }
     }
 }

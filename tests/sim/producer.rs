@@ -21,6 +21,7 @@ struct Batch {
     number: u64,
     ids: Vec<u64>,
     bytes: Bytes,
+    made_us: u64,
     topic_id: Uuid,
     in_flight: bool,
 }
@@ -42,6 +43,17 @@ enum Ask {
     Produce(Vec<(usize, u64)>),
 }
 
+/// What a producer has to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    /// Records that it sends.
+    pub records: u64,
+    /// One in so many chances makes a batch.
+    pub pace: u8,
+    /// A batch that is older is not sent again: its producer may be forgotten.
+    pub give_up_us: u64,
+}
+
 /// One producer.
 #[derive(Debug)]
 pub struct Producer {
@@ -58,16 +70,12 @@ pub struct Producer {
     codec: Codec,
     /// One in so many chances makes a batch.
     pace: u8,
+    give_up_us: u64,
 }
 
 impl Producer {
     /// A producer of so many records for these partitions (topic, partition).
-    pub fn new(
-        kind: Kind,
-        targets: Vec<(usize, i32)>,
-        (records, pace): (u64, u8),
-        stage: &mut Stage,
-    ) -> Self {
+    pub fn new(kind: Kind, targets: Vec<(usize, i32)>, work: Work, stage: &mut Stage) -> Self {
         let number = stage.history.add_producer();
         let target = |(topic, partition)| Target {
             topic,
@@ -90,11 +98,12 @@ impl Producer {
             producer_id: None,
             metadata_due: true,
             batches: 0,
-            records_left: records,
+            records_left: work.records,
             not_before_us: 0,
             // Zstandard came with version 7.
             codec: *stage.random.choice(if version < 7 { &codecs[..3] } else { &codecs }).expect("some"),
-            pace,
+            pace: work.pace,
+            give_up_us: work.give_up_us,
         }
     }
 
@@ -118,7 +127,16 @@ impl Producer {
             let request = request.with_producer_id((-1).into()).with_producer_epoch(-1);
             return self.link.send(&request, 4, Some(Ask::ProducerId), stage);
         }
+        if self.is_idempotent() && self.is_too_late(stage.now_us) {
+            return self.start_over(stage);
+        }
         while self.link.in_flight() < IN_FLIGHT_MAX && self.send_some(stage) {}
+    }
+
+    /// A batch is to be sent again that is too old for it.
+    fn is_too_late(&self, now_us: u64) -> bool {
+        let mut waiting = self.targets.iter().flat_map(|target| &target.queue);
+        waiting.any(|batch| !batch.in_flight && batch.made_us.saturating_add(self.give_up_us) < now_us)
     }
 
     /// Sends one request with a batch for each of some targets; false if there is nothing to send.
@@ -199,7 +217,14 @@ impl Producer {
         target.sequence += count as i32;
         self.batches += 1;
         let number = self.batches;
-        target.queue.push_back(Batch { number, ids, bytes, topic_id, in_flight: false });
+        target.queue.push_back(Batch {
+            number,
+            ids,
+            bytes,
+            topic_id,
+            in_flight: false,
+            made_us: stage.now_us,
+        });
     }
 
     fn answered(&mut self, response: Response<Ask>, stage: &mut Stage) {
@@ -207,7 +232,11 @@ impl Producer {
             Ask::Metadata => {
                 let metadata = response.decode::<MetadataRequest>();
                 for target in &mut self.targets {
-                    let found = topic_in(&metadata, &stage.names[target.topic]).map(|(id, _)| id);
+                    // Only to partitions that are there: a batch behind one that was sent away as unknown would
+                    // be taken for its producer's first.
+                    let found = topic_in(&metadata, &stage.names[target.topic])
+                        .filter(|(_, partitions)| (target.partition as usize) < *partitions)
+                        .map(|(id, _)| id);
                     if target.topic_id != found {
                         // Another topic of that name, or none: what was meant for the old one is given up.
                         target.topic_id = found;
@@ -215,11 +244,7 @@ impl Producer {
                     }
                 }
                 let missing = |target: &Target| target.topic_id.is_none();
-                self.metadata_due = if self.is_idempotent() {
-                    self.targets.iter().any(missing)
-                } else {
-                    self.targets.iter().all(missing)
-                };
+                self.metadata_due = self.targets.iter().all(missing);
                 if self.metadata_due {
                     self.not_before_us = stage.now_us + 100_000;
                 }

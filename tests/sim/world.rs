@@ -13,9 +13,10 @@ use crate::client::{Action, Client, Stage};
 use crate::consumer::Consumer;
 use crate::disk::Disk;
 use crate::history::{History, Kind, Place};
+use crate::hostile::Hostile;
 use crate::node::{Arrived, Node};
 use crate::plan::Plan;
-use crate::producer::Producer;
+use crate::producer::{Producer, Work};
 use crate::trace::{Trace, digest};
 
 /// Faults are over this long before a client that is not done is stuck.
@@ -34,6 +35,8 @@ pub enum Event {
     ToClient { connection: u64, bytes: Option<Bytes> },
     /// The connection that a client asked for is there, or was refused.
     Opened { client: usize, connection: Option<u64> },
+    /// A client that did not read reads on.
+    Writable { connection: u64 },
     /// A client wanted to be woken.
     Wake { client: usize },
     /// The broker is started.
@@ -54,7 +57,7 @@ pub enum Event {
 
 /// Where a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub enum Phase {
     /// Faults happen.
     Faulty,
     /// They do not any more; everyone finishes.
@@ -73,6 +76,13 @@ enum Phase {
     Over,
 }
 
+impl Phase {
+    /// Whether nothing fails any more.
+    pub fn is_calm(self) -> bool {
+        self != Self::Faulty
+    }
+}
+
 /// A connection from a client to a shard.
 #[derive(Debug)]
 pub struct Connection {
@@ -82,6 +92,12 @@ pub struct Connection {
     pub received: BytesMut,
     pub to_server_at_us: u64,
     pub to_client_at_us: u64,
+    /// When its last request was taken: who waits longest is next.
+    pub taken_us: u64,
+    /// Its client does not read at the moment.
+    pub blocked: bool,
+    /// Its client may be refused for what it sends.
+    pub hostile: bool,
 }
 
 struct Seat {
@@ -105,21 +121,22 @@ pub struct World {
     events: BTreeMap<(u64, u64), Event>,
     events_made: u64,
     pub trace: Trace,
-    pub disk: Disk,
+    /// One device for each log directory.
+    pub disks: Vec<Disk>,
     pub random: Randoms,
     pub node: Option<Node>,
     pub incarnation: u64,
-    boot_number: u64,
+    pub boot_number: u64,
     pub connections: BTreeMap<u64, Connection>,
     connections_made: u64,
     seats: Vec<Seat>,
-    history: History,
+    pub history: History,
     names: Vec<String>,
     flushed: Vec<bool>,
-    wall_offset_ms: i64,
-    power_was_cut: bool,
-    pub full_until_us: u64,
-    phase: Phase,
+    pub wall_offset_ms: i64,
+    pub power_was_cut: bool,
+    pub full_until_us: Vec<u64>,
+    pub phase: Phase,
     calm_since_us: u64,
     pub crashes: u64,
     /// How far each replica ever claimed to be synced.
@@ -142,7 +159,7 @@ impl World {
             events: BTreeMap::new(),
             events_made: 0,
             trace: Trace::new(with_words),
-            disk: Disk::default(),
+            disks: (0..plan.directories).map(|_| Disk::default()).collect(),
             random: Randoms {
                 schedule: stream(1),
                 disk: stream(2),
@@ -161,14 +178,14 @@ impl World {
             flushed: topics.iter().map(|(_, flushed, _)| *flushed).collect(),
             wall_offset_ms: 0,
             power_was_cut: false,
-            full_until_us: 0,
+            full_until_us: vec![0; plan.directories],
             phase: Phase::Faulty,
             calm_since_us: 0,
             crashes: 0,
             synced: BTreeMap::new(),
             plan,
         };
-        world.seat(Box::new(Admin::new(&topics, world.plan.quick_churn)));
+        world.seat(Box::new(Admin::new(&topics, world.plan.quick_churn, world.plan.more_partitions)));
         world.seat_clients(&topics);
         world.at(0, Event::Boot);
         world.at(world.plan.faulty_ms * 1000, Event::Look);
@@ -179,7 +196,10 @@ impl World {
     fn seat_clients(&mut self, topics: &[(i32, bool, bool)]) {
         let plan = self.plan.clone();
         let all: Vec<(usize, i32)> = (0..topics.len())
-            .flat_map(|topic| (0..topics[topic].0).map(move |partition| (topic, partition)))
+            .flat_map(|topic| {
+                let more = if topics[topic].2 { 0 } else { plan.more_partitions };
+                (0..topics[topic].0 + more).map(move |partition| (topic, partition))
+            })
             .collect();
         let stable: Vec<(usize, i32)> = all.iter().copied().filter(|(topic, _)| !topics[*topic].2).collect();
         let kinds = [
@@ -192,10 +212,17 @@ impl World {
                 let only_stable = kind == Kind::Idempotent && !plan.idempotent_churn;
                 let from = if only_stable { &stable } else { &all };
                 let targets = self.some_of(from);
-                let work = (plan.records, plan.pace);
+                let work = Work {
+                    records: plan.records,
+                    pace: plan.pace,
+                    give_up_us: plan.expiration_ms.map_or(u64::MAX, |ms| ms * 1000 / 3),
+                };
                 let producer = self.with_stage(|stage| Producer::new(kind, targets, work, stage));
                 self.seat(Box::new(producer));
             }
+        }
+        for number in 0..plan.hostile {
+            self.seat(Box::new(Hostile::new(number)));
         }
         for number in 0..plan.consumers {
             let targets = self.some_of(&all);
@@ -241,26 +268,7 @@ impl World {
 
     /// Whether nothing fails any more.
     pub fn is_calm(&self) -> bool {
-        self.phase != Phase::Faulty
-    }
-
-    fn plan_faults(&mut self) {
-        let plan = self.plan.clone();
-        for (every_ms, event) in [
-            (plan.crash_every_ms, Event::CrashDue),
-            (plan.drop_every_ms, Event::DropDue),
-            (plan.full_every_ms, Event::FullDue),
-            (if plan.clock_jumps { 2000 } else { 0 }, Event::JumpDue),
-        ] {
-            self.fault_later(every_ms, event);
-        }
-    }
-
-    fn fault_later(&mut self, every_ms: u64, event: Event) {
-        if every_ms > 0 {
-            let us = draw(every_ms * 1000, &mut self.random.faults);
-            self.after(us, event);
-        }
+        self.phase.is_calm()
     }
 
     /// Runs to the end; a violation panics.
@@ -278,6 +286,7 @@ impl World {
             Event::Operation { incarnation, number } => self.operation(incarnation, number),
             Event::ToServer { connection, bytes } => self.reach_server(connection, bytes),
             Event::ToClient { connection, bytes } => self.reach_client(connection, bytes),
+            Event::Writable { connection } => self.writable(connection),
             Event::Opened { client, connection } => self.opened(client, connection),
             Event::Wake { client } => self.step(client, |client, stage| client.wake(stage)),
             Event::Boot => self.boot(),
@@ -285,26 +294,8 @@ impl World {
                 self.crash(power && !self.is_calm());
             }
             Event::Crash { .. } => {}
-            Event::CrashDue if !self.is_calm() => {
-                self.crash_or_stop();
-                self.fault_later(self.plan.crash_every_ms, Event::CrashDue);
-            }
-            Event::DropDue if !self.is_calm() => {
-                self.drop_connection();
-                self.fault_later(self.plan.drop_every_ms, Event::DropDue);
-            }
-            Event::FullDue if !self.is_calm() => {
-                self.full_until_us = self.now_us + self.random.faults.u64(1_000..1_500_000);
-                let until = self.full_until_us;
-                self.trace
-                    .note(self.now_us, 20, [until, 0], || format!("the device is full until {until} us"));
-                self.fault_later(self.plan.full_every_ms, Event::FullDue);
-            }
-            Event::JumpDue if !self.is_calm() => {
-                self.wall_offset_ms += self.random.faults.i64(-3_000..3_000);
-                self.fault_later(2000, Event::JumpDue);
-            }
-            Event::CrashDue | Event::DropDue | Event::FullDue | Event::JumpDue => {}
+            Event::CrashDue | Event::DropDue | Event::FullDue | Event::JumpDue if self.is_calm() => {}
+            Event::CrashDue | Event::DropDue | Event::FullDue | Event::JumpDue => self.fault_due(event),
             Event::Look => self.look(),
         }
     }
@@ -315,7 +306,7 @@ impl World {
             Phase::Faulty => {
                 self.phase = Phase::Calm;
                 self.calm_since_us = self.now_us;
-                self.full_until_us = 0;
+                self.full_until_us.fill(0);
                 self.trace.note(self.now_us, 21, [0, 0], || "faults are over".into());
             }
             Phase::Calm if done => self.phase = Phase::Settling { until_us: self.now_us + 2_000_000 },
@@ -359,7 +350,7 @@ impl World {
         let boot_id = format!("boot-{}", self.boot_number);
         self.incarnation += 1;
         let random = &mut self.random.disk;
-        let shards = boot::boot(&self.plan, &mut self.disk, &boot_id, crash_after, random, &self.synced);
+        let shards = boot::boot(&self.plan, &mut self.disks, &boot_id, crash_after, random, &self.synced);
         match shards {
             Ok(shards) => {
                 self.trace.note(self.now_us, 22, [self.incarnation, 0], || format!("start ({boot_id})"));
@@ -377,57 +368,7 @@ impl World {
         }
     }
 
-    /// Everything not synced is at stake. `durable` says what the replicas claimed.
-    fn cut_power(&mut self, durable: &[(Place, i64)]) {
-        self.disk.cut_power(self.plan.cut, &mut self.random.disk);
-        self.history.crashed(durable, true);
-        self.power_was_cut = true;
-        self.boot_number += 1;
-        self.trace.note(self.now_us, 24, [self.boot_number, 0], || "the power is cut".into());
-    }
-
-    fn crash_or_stop(&mut self) {
-        if self.node.is_none() {
-            return;
-        }
-        if self.random.faults.f64() < self.plan.clean_stops {
-            self.begin_stop();
-        } else {
-            let power = self.random.faults.f64() < self.plan.power_cuts;
-            self.crash(power);
-        }
-    }
-
-    /// The process dies, perhaps because the power does.
-    pub fn crash(&mut self, power: bool) {
-        let Some(mut node) = self.node.take() else { return };
-        self.crashes += 1;
-        self.trace.note(self.now_us, 25, [u64::from(power), 0], || "the process dies".into());
-        let durable = node.durable();
-        self.abandon_operations(&mut node);
-        self.close_all();
-        if power {
-            self.cut_power(&durable);
-        } else {
-            self.history.crashed(&durable, false);
-        }
-        let us = self.random.faults.u64(1_000..300_000);
-        self.after(us, Event::Boot);
-    }
-
-    /// The node has stopped. If it could do so cleanly, everything is durable whatever happens to the power now.
-    pub fn stopped(&mut self, cleanly: bool) {
-        self.trace.note(self.now_us, 26, [0, 0], || "stopped cleanly".into());
-        self.close_all();
-        if cleanly && (self.phase == Phase::Stopping || self.random.faults.bool()) {
-            self.disk.cut_power(self.plan.cut, &mut self.random.disk);
-            self.boot_number += 1;
-        }
-        let us = self.random.faults.u64(1_000..300_000);
-        self.after(us, Event::Boot);
-    }
-
-    fn close_all(&mut self) {
+    pub fn close_all(&mut self) {
         self.connections.clear();
         for client in 0..self.seats.len() {
             if self.seats[client].connection.take().is_some() {
@@ -436,7 +377,7 @@ impl World {
         }
     }
 
-    fn drop_connection(&mut self) {
+    pub fn drop_connection(&mut self) {
         let client = self.random.faults.usize(0..self.seats.len());
         let late = self.random.faults.bool();
         self.lose_connection(client, late);
@@ -566,6 +507,9 @@ impl World {
             received: BytesMut::new(),
             to_server_at_us: self.now_us + us,
             to_client_at_us: self.now_us + us,
+            taken_us: self.now_us,
+            blocked: false,
+            hostile: self.seats[client].client.is_hostile(),
         };
         self.connections.insert(id, connection);
         self.seats[client].connection = Some(id);

@@ -1,13 +1,14 @@
-//! What becomes of a replica when its recovery has ended: it serves, or gives way, or stays offline.
+//! What becomes of a replica when its recovery has ended: it serves, gives another topic's directory
+//! a name of its own, waits for space, or stays offline.
 
 use std::sync::Arc;
 
-use super::{Opened, Replicas, Slot, State, Successor, jitter_seed};
-use crate::broker::message::{Output, Owner};
+use super::{Opened, Replicas, State, jitter_seed};
+use crate::broker::message::Output;
 use crate::config::TopicConfig;
 use crate::controller::PartitionImage;
-use crate::effect::Now;
-use crate::log::{Log, Recovered, RecoveryError};
+use crate::effect::{FileError, Now};
+use crate::log::{Log, Recovered, RecoveryError, encode_uuid};
 use crate::partition::Partition;
 use crate::request::ClusterView;
 
@@ -21,39 +22,47 @@ impl Replicas {
         view: &ClusterView,
     ) {
         let Some(entry) = self.slots.get(slot as usize) else { return };
-        let (topic_id, index, directory) = (entry.topic_id, entry.partition, entry.directory);
-        let seed = jitter_seed(entry);
-        let name = format!("{}-{index}", entry.topic);
-        if !matches!(entry.state, State::Opening { .. }) {
+        if !matches!(entry.state, State::Opening(_)) {
             return;
         }
-        let topic = view.image.topic_by_id(topic_id);
-        let image = topic.and_then(|topic| topic.partitions.get(usize::try_from(index).ok()?));
-        let config = view.topic_configs.get(&topic_id);
-        let (Some(image), Some(config)) = (image, config) else {
-            // Removed while it was being recovered; what is on disk is retired below.
-            return self.recovered_in_vain(now, slot, result, seed);
-        };
-        match result {
-            Ok(Opened::Log(recovered)) => {
+        let (topic_id, seed) = (entry.topic_id, jitter_seed(entry));
+        match (self.wanted(slot, view), result) {
+            // Removed while it was being recovered.
+            (None, result) => self.recovered_in_vain(now, slot, result, seed),
+            (Some((image, config)), Ok(Opened::Log(recovered))) => {
                 self.take_over(now, slot, *recovered, image, config);
             }
-            Ok(Opened::Empty { base_offset }) => {
+            (Some((image, config)), Ok(Opened::Empty { base_offset })) => {
                 let log = Log::create_at(topic_id, base_offset, Arc::clone(config), now, seed);
                 self.serve(now, slot, log, image, config);
             }
-            Err(error) => {
-                self.outputs.push(Output::Say(format!("{name} cannot be opened: {error:?}")));
-                self.set_gone(slot);
-                self.fail(directory);
-            }
+            (Some(_), Err(error)) => self.not_recovered(now, slot, error),
         }
         self.operation_ended(slot);
     }
 
-    /// A recovered log goes into service, unless it is damaged where it was durable (nothing of
-    /// it is touched then) or belongs to an earlier topic of the same name, whose deletion the
-    /// last stop cut short.
+    /// What the view wants of a replica, if it is still there.
+    fn wanted<'a>(
+        &self,
+        slot: u32,
+        view: &'a ClusterView,
+    ) -> Option<(&'a PartitionImage, &'a Arc<TopicConfig>)> {
+        let entry = self.slots.get(slot as usize)?;
+        let topic = view.image.topic_by_id(entry.topic_id)?;
+        let image = topic.partitions.get(usize::try_from(entry.partition).ok()?)?;
+        Some((image, view.topic_configs.get(&entry.topic_id)?))
+    }
+
+    /// The name that a replica waited for is free.
+    pub(super) fn serve_created(&mut self, now: Now, slot: u32, view: &ClusterView) {
+        match self.wanted(slot, view) {
+            Some((image, config)) => self.serve_new(now, slot, image, config),
+            None => self.set_gone(slot),
+        }
+    }
+
+    /// A recovered log goes into service, unless it is damaged where it was durable: nothing of it
+    /// is touched then.
     fn take_over(
         &mut self,
         now: Now,
@@ -63,73 +72,64 @@ impl Replicas {
         config: &Arc<TopicConfig>,
     ) {
         let Some(entry) = self.slots.get(slot as usize) else { return };
-        let (topic_id, seed) = (entry.topic_id, jitter_seed(entry));
-        let name = format!("{}-{}", entry.topic, entry.partition);
         if let Some(quarantine) = &recovered.quarantined {
+            let name = format!("{}-{}", entry.topic, entry.partition);
             self.outputs.push(Output::Say(format!(
                 "{name} is damaged below its recovery point and stays offline, untouched: {quarantine:?}"
             )));
-            return self.set_gone(slot);
+            return self.set_offline(slot);
         }
-        let is_other = recovered.topic_id.is_some_and(|found| found != topic_id);
-        let log = Log::recovered(recovered, Arc::clone(config), now, seed);
-        if !is_other {
-            return self.serve(now, slot, log, image, config);
-        }
-        let successor = Successor { slot, image: image.clone(), config: Arc::clone(config) };
-        self.retire_stranger(now, slot, log, successor);
+        let log = Log::recovered(recovered, Arc::clone(config), now, jitter_seed(entry));
+        self.serve(now, slot, log, image, config);
     }
 
-    /// Retires the log of an earlier topic; its successor is created when the name is free.
-    fn retire_stranger(&mut self, now: Now, slot: u32, log: Log, successor: Successor) {
+    /// The log cannot be opened as it is: only a failing device takes its neighbours along.
+    fn not_recovered(&mut self, now: Now, slot: u32, error: RecoveryError) {
         let Some(entry) = self.slots.get(slot as usize) else { return };
         let (directory, name) = (entry.directory, format!("{}-{}", entry.topic, entry.partition));
-        let config = Arc::clone(&successor.config);
-        let stranger = self.slots.insert(Slot {
-            topic_id: log.topic_id(),
-            topic: Arc::clone(&entry.topic),
-            partition: entry.partition,
-            directory,
-            state: State::Open(Box::new(Partition::new(self.node_id, config, log))),
-            in_flight: 0,
-            wake_at_ms: None,
-        }) as u32;
-        self.outputs.push(Output::Say(format!("{name} belongs to a deleted topic and is removed")));
-        self.outputs.push(Output::Own { owner: Owner::Replica(stranger), directory, name });
-        self.retiring.insert(stranger);
-        self.successors.insert(stranger, successor);
-        self.retire_found(now, stranger);
-    }
-
-    /// Retires a log that no topic claims; a stop that has begun does not wait for its deletion.
-    fn retire_found(&mut self, now: Now, slot: u32) {
-        self.step(slot, |partition, effects| partition.retire(now, effects));
-        if self.closing {
-            self.step(slot, |partition, effects| partition.close(now, effects));
-        }
-    }
-
-    /// The name of a retired directory is free.
-    pub(super) fn retired(&mut self, now: Now, slot: u32) {
-        self.retiring.remove(&slot);
-        if let Some(Successor { slot, image, config }) = self.successors.remove(&slot) {
-            self.serve_new(now, slot, &image, &config);
-        }
+        let why = match error {
+            RecoveryError::OtherTopic(found) => {
+                self.outputs.push(Output::Say(format!(
+                    "the directory {name} belongs to another topic, {}, which the cluster does not know: it is \
+                     renamed to end in -stray and kept",
+                    encode_uuid(found)
+                )));
+                return self.set_stranger_aside(slot);
+            }
+            RecoveryError::File { error: FileError::NoSpace | FileError::Short { .. }, .. } => {
+                self.outputs
+                    .push(Output::Say(format!("{name} waits to be recovered: its log directory is full")));
+                return self.recover_later(now, slot);
+            }
+            RecoveryError::File { op, error } => {
+                if matches!(error, FileError::Io(_)) {
+                    self.fail(directory);
+                }
+                format!("{op:?} failed: {error:?}")
+            }
+            RecoveryError::Malformed(error) => error.to_string(),
+        };
+        self.outputs.push(Output::Say(format!("{name} cannot be opened and stays offline: {why}")));
+        self.set_offline(slot);
     }
 
     /// The topic was removed while its replica was being recovered: what was found is retired.
     fn recovered_in_vain(&mut self, now: Now, slot: u32, result: Result<Opened, RecoveryError>, seed: u64) {
         match result {
-            Ok(Opened::Log(recovered)) => {
+            Ok(Opened::Log(recovered)) if recovered.quarantined.is_none() => {
                 let config = Arc::new(TopicConfig::default());
                 let log = Log::recovered(*recovered, Arc::clone(&config), now, seed);
                 if let Some(entry) = self.slots.get_mut(slot as usize) {
                     entry.state = State::Open(Box::new(Partition::new(self.node_id, config, log)));
                 }
-                self.retire_found(now, slot);
+                self.step(slot, |partition, effects| partition.retire(now, effects));
+                if self.closing {
+                    // A stop that has begun does not wait for the deletion.
+                    self.step(slot, |partition, effects| partition.close(now, effects));
+                }
             }
-            Ok(Opened::Empty { .. }) | Err(_) => self.set_gone(slot),
+            Err(RecoveryError::OtherTopic(_)) => self.set_gone(slot),
+            Ok(_) | Err(_) => self.remove(slot),
         }
-        self.operation_ended(slot);
     }
 }

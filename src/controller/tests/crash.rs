@@ -43,6 +43,23 @@ fn acknowledged_topics_survive_a_crash_at_every_operation_and_no_topic_is_half_t
     }
 }
 
+#[test]
+fn a_full_device_delays_metadata_and_loses_none() {
+    let mut whole = Node::start(Disk::default(), 5);
+    story(&mut whole, 10_000);
+    for at in 0..whole.disk.operations {
+        let mut node = Node::start(Disk::default(), 5);
+        (node.full, node.full_from) = (3, at);
+        story(&mut node, 10_000);
+        assert_eq!(node.answers.len(), 16, "full at {at}: {:?}", node.answers);
+        let said = node.trace.iter().filter(|output| output.as_str() == "Full").count();
+        assert!(said <= 1, "said once, not {said} times");
+        let mut again = Node::start(node.disk, 6);
+        again.run(1000);
+        assert_eq!(again.image.topics().count(), 14, "full at {at}");
+    }
+}
+
 /// Lives the story for that many operations of the running controller; gives the tokens answered.
 fn live_until(disk: &mut Disk, stop: usize) -> Option<Vec<u64>> {
     let mut node = Node::start(std::mem::take(disk), 5);

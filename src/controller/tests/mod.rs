@@ -139,6 +139,10 @@ struct Node {
     published: Vec<ImageDelta>,
     answers: Vec<(u64, ControllerAnswer)>,
     trace: Vec<String>,
+    /// So many more operations find the device full, once this many were carried out.
+    full: u32,
+    full_from: usize,
+    now_ms: u64,
 }
 
 impl Node {
@@ -154,6 +158,9 @@ impl Node {
             published: Vec::new(),
             answers: Vec::new(),
             trace: Vec::new(),
+            full: 0,
+            full_from: 0,
+            now_ms: 0,
         };
         node.give(Input::Tick);
         node
@@ -161,7 +168,7 @@ impl Node {
 
     fn give(&mut self, input: Input) {
         let mut out = Vec::new();
-        self.controller.step(NOW, input, &mut out);
+        self.controller.step(Now { mono_ms: self.now_ms, wall_ms: 0 }, input, &mut out);
         for output in out {
             self.trace.push(format!("{output:?}"));
             match output {
@@ -175,7 +182,8 @@ impl Node {
                     assert!(version <= self.image.version(), "an answer never outruns the Image");
                     self.answers.push((token, answer));
                 }
-                Output::WakeAt(_) => panic!("a single voter needs no clock"),
+                Output::WakeAt(_) => assert!(self.full > 0, "a single voter needs no clock"),
+                Output::Full => assert!(self.full > 0, "there is space"),
                 Output::Fatal(why) => panic!("{why}"),
             }
         }
@@ -189,9 +197,29 @@ impl Node {
     fn run(&mut self, operations: usize) {
         for _ in 0..operations {
             let Some((ticket, op)) = self.pending.pop_front() else { return };
+            let grows = matches!(op, FileOp::Write { .. } | FileOp::Create { .. } | FileOp::Rename { .. });
+            if self.full > 0 && grows && self.disk.operations >= self.full_from {
+                self.refuse(ticket, &op);
+                continue;
+            }
             let result = self.disk.run(&op);
             self.give(Input::Completed { ticket, result });
         }
+    }
+
+    /// The device is full: of a write it takes a few bytes. Nothing is tried again before time passes.
+    fn refuse(&mut self, ticket: Ticket, op: &FileOp) {
+        if let FileOp::Write { file, position, bytes } = op {
+            let torn =
+                FileOp::Write { file: *file, position: *position, bytes: bytes.slice(..bytes.len() / 2) };
+            self.disk.run(&torn).unwrap();
+        }
+        self.give(Input::Completed { ticket, result: Err(FileError::NoSpace) });
+        self.give(Input::Tick);
+        assert!(self.pending.is_empty(), "the log rests: {:?}", self.pending);
+        self.full -= 1;
+        self.now_ms += 1000;
+        self.give(Input::Tick);
     }
 
     fn call(&mut self, request: ControllerRequest) -> ControllerAnswer {

@@ -87,3 +87,15 @@ fn a_replica_stays_where_it_was_found_and_a_removed_one_gives_its_load_back() {
     assert_eq!(map.shard_of(id, 0), None);
     assert_eq!(placement.shard_loads(), [0, 0]);
 }
+
+#[test]
+fn new_replicas_avoid_a_failed_log_directory_while_there_is_another() {
+    let (node, _) = assigned(1, 2, &[1, 2]);
+    let mut fresh = ShardPlacement::new(0, 1, 2);
+    fresh.fail_directory(0);
+    let map = fresh.clone().assign(&node.image, &ImageDelta::whole(&node.image), |_, _| None);
+    assert!(map.replicas().all(|(_, _, _, directory)| directory == 1));
+    fresh.fail_directory(1);
+    let map = fresh.assign(&node.image, &ImageDelta::whole(&node.image), |_, _| None);
+    assert_eq!(map.replicas().count(), 3, "with no other left they are placed all the same");
+}

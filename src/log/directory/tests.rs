@@ -100,9 +100,33 @@ fn a_directory_that_is_not_ours_is_refused_and_not_touched() {
     assert_eq!(open(&mut ours, &node), Err(DirectoryError::OtherNode { found: 1, expected: 2 }));
     assert_eq!(ours, before);
     let mut half = Dir::from([("a-0".to_owned(), vec![])]);
-    assert_eq!(open(&mut half, &plan()), Err(DirectoryError::NotFormatted));
-    let mut malformed = Dir::from([(META_PROPERTIES.to_owned(), b"version=1\n".to_vec())]);
-    assert!(matches!(open(&mut malformed, &plan()), Err(DirectoryError::Malformed(_))));
+    assert_eq!(open(&mut half, &plan()), Err(DirectoryError::Foreign { found: "a-0".into() }));
+    let mut half = Dir::from([(LOG_STARTS.to_owned(), vec![])]);
+    assert_eq!(open(&mut half, &plan()), Err(DirectoryError::Foreign { found: LOG_STARTS.into() }));
+    for text in ["", "version=1\n", "version=2\ncluster.id=a\nnode.id=1\n", "\0\0\0\0"] {
+        let mut malformed = Dir::from([(META_PROPERTIES.to_owned(), text.into())]);
+        assert!(matches!(open(&mut malformed, &plan()), Err(DirectoryError::Malformed(_))), "{text:?}");
+    }
+    ours.insert(KAFKA_METADATA.into(), vec![]);
+    assert_eq!(open(&mut ours, &plan()), Err(DirectoryError::OfKafka));
+}
+
+#[test]
+fn a_directory_is_judged_before_anything_in_it_changes() {
+    for marked in [false, true] {
+        let mut dir = Dir::new();
+        if marked {
+            open(&mut dir, &plan()).unwrap();
+            put(&mut dir, clean_shutdown_file(1));
+        }
+        let mut start = DirectoryStart::new(plan());
+        let mut last = None;
+        while let DirectoryStep::Op(op) = start.step(last.take()) {
+            let reads = matches!(op, FileOp::List | FileOp::Read { .. });
+            assert_eq!(start.judged().is_none(), reads, "{op:?}");
+            last = Some(carry_out(&mut dir, &op));
+        }
+    }
 }
 
 #[test]

@@ -3,11 +3,14 @@
 
 use bytes::Bytes;
 
-use super::listing::segment_files;
+use super::listing::{PARTITION_METADATA, segment_files};
 use super::machine::{Flow, Recovery, State};
 use super::{Recovered, RecoveryStep};
 use crate::effect::{FileName, FileOp, Stem};
+use crate::log::checkpoint::PartitionMetadata;
 use crate::log::epoch::LEADER_EPOCH_CHECKPOINT;
+use crate::log::producer::ProducerStates;
+use crate::planted::{Bug, is_planted};
 
 impl Recovery {
     pub(super) fn finish(&mut self) -> Flow {
@@ -66,6 +69,12 @@ impl Recovery {
     }
 
     fn finish_small_files(&mut self, first: i64, log_end: i64) {
+        if self.topic_id.is_none() {
+            // A log from before topics had ids, or one whose directory lost the file.
+            let metadata = PartitionMetadata { topic_id: self.plan.topic_id };
+            self.topic_id = Some(metadata.topic_id);
+            self.replace(Stem::Named(PARTITION_METADATA).into(), Bytes::from(metadata.encode()));
+        }
         self.epochs.truncate_from_end(log_end);
         self.epochs.truncate_from_start(self.plan.log_start_offset.max(first));
         let text = self.epochs.encode();
@@ -94,7 +103,10 @@ impl Recovery {
             topic_id: self.topic_id,
             segments: std::mem::take(&mut self.segments),
             epochs: std::mem::take(&mut self.epochs),
-            producers: std::mem::take(&mut self.producers),
+            producers: match is_planted(Bug::ForgottenProducers) {
+                true => ProducerStates::default(),
+                false => std::mem::take(&mut self.producers),
+            },
             // Damage can hide where the log starts.
             log_start_offset: self.plan.log_start_offset.max(first).min(log_end),
             log_end,

@@ -1,4 +1,4 @@
-//! The order of a recovery: tidy the directory, read the small files, open segment after segment,
+//! The order of a recovery: see whose the directory is, tidy it, read the small files, open segment after segment,
 //! write what was repaired.
 
 use std::collections::VecDeque;
@@ -210,6 +210,16 @@ impl Recovery {
         let FileDone::Listing(names) = done else { panic!("a listing gave {done:?}") };
         let known = |(name, length): (String, u64)| Some((listing::parse_name(&name)?, length));
         self.files = names.into_iter().filter_map(known).collect();
+        let length = self.length_of(Stem::Named(PARTITION_METADATA)).unwrap_or(0);
+        self.state = State::Metadata(WholeRead::new(
+            Stem::Named(PARTITION_METADATA).into(),
+            length.min(METADATA_LIMIT_BYTES),
+        ));
+        Flow::Again
+    }
+
+    /// The directory is the topic's own: what a crash left aside goes, then compaction's output comes.
+    fn tidy(&mut self) -> Flow {
         for file in listing::take_leftovers(&mut self.files) {
             self.change(FileOp::Delete { file });
         }
@@ -258,10 +268,13 @@ impl Recovery {
             }
         }
         self.swap_in(replaced);
-        let length = self.length_of(Stem::Named(PARTITION_METADATA)).unwrap_or(0);
-        self.state = State::Metadata(WholeRead::new(
-            Stem::Named(PARTITION_METADATA).into(),
-            length.min(METADATA_LIMIT_BYTES),
+        if self.bases.is_empty() {
+            return self.start_over();
+        }
+        let length = self.length_of(Stem::Named(LEADER_EPOCH_CHECKPOINT)).unwrap_or(0);
+        self.state = State::Epochs(WholeRead::new(
+            Stem::Named(LEADER_EPOCH_CHECKPOINT).into(),
+            length.min(EPOCHS_LIMIT_BYTES),
         ));
         Flow::Again
     }
@@ -312,17 +325,12 @@ impl Recovery {
         }
         if self.length_of(Stem::Named(PARTITION_METADATA)).is_some() {
             let metadata = PartitionMetadata::parse(&read.into_bytes()).map_err(RecoveryError::Malformed)?;
+            if metadata.topic_id != self.plan.topic_id {
+                return Err(RecoveryError::OtherTopic(metadata.topic_id));
+            }
             self.topic_id = Some(metadata.topic_id);
         }
-        if self.bases.is_empty() {
-            return Ok(self.start_over());
-        }
-        let length = self.length_of(Stem::Named(LEADER_EPOCH_CHECKPOINT)).unwrap_or(0);
-        self.state = State::Epochs(WholeRead::new(
-            Stem::Named(LEADER_EPOCH_CHECKPOINT).into(),
-            length.min(EPOCHS_LIMIT_BYTES),
-        ));
-        Ok(Flow::Again)
+        Ok(self.tidy())
     }
 
     fn read_epochs(&mut self, mut read: WholeRead, done: Option<FileDone>) -> Flow {

@@ -85,16 +85,57 @@ fn a_device_error_takes_the_log_offline() {
     }
 }
 
-#[test]
-fn a_log_that_cannot_be_cut_back_goes_offline() {
+/// A log whose append failed and that could not be cut back either, with that error.
+fn uncut(error: FileError) -> (Driver, Vec<LogEvent>) {
     let mut driver = Driver::new(small());
     driver.append(&batch(&[1], 100));
     driver.gather(&batch(&[1], 100));
-    driver.dir.fail_next(Kind::Append, FileError::NoSpace);
-    driver.dir.fail_next(Kind::Truncate, FileError::NoSpace);
+    driver.dir.fail_next(Kind::Append, FileError::Short { written: 30 });
+    driver.dir.fail_next(Kind::Truncate, error);
     let events = driver.run();
-    let dropped = LogEvent::Dropped { from_offset: 1, error: FileError::NoSpace };
-    assert_eq!(events, [dropped, LogEvent::Offline(FileError::NoSpace)]);
+    (driver, events)
+}
+
+const SHORT: LogEvent = LogEvent::Dropped { from_offset: 1, error: FileError::Short { written: 30 } };
+
+#[test]
+fn a_log_that_cannot_be_cut_back_goes_offline() {
+    let (_, events) = uncut(FileError::Io(5));
+    assert_eq!(events, [SHORT, LogEvent::Offline(FileError::Io(5))]);
+}
+
+#[test]
+fn a_full_device_delays_cutting_back_and_everything_behind_it() {
+    let (mut driver, events) = uncut(FileError::NoSpace);
+    assert_eq!(events, [SHORT]);
+    let torn = driver.dir.file(Stem::Log(0)).unwrap().len();
+    driver.gather(&batch(&[2], 10));
+    assert_eq!(driver.run(), [], "nothing is written behind torn bytes");
+    assert_eq!(driver.dir.file(Stem::Log(0)).unwrap().len(), torn);
+    assert_eq!(driver.pass(1000), [LogEvent::Appended]);
+    assert_eq!(driver.first_batch(1).base_offset, 1);
+    assert_eq!(driver.log.size_bytes(), driver.dir.file(Stem::Log(0)).unwrap().len() as u64);
+}
+
+#[test]
+fn a_clean_stop_on_a_full_device_ends_and_says_that_it_was_not_clean() {
+    for kind in [Kind::Create, Kind::Write] {
+        let mut driver = Driver::new(small());
+        driver.append(&batch(&[1], 100));
+        driver.dir.fail_next(kind, FileError::NoSpace);
+        driver.log.begin_close(driver.now);
+        assert_eq!(driver.run(), [LogEvent::Closed]);
+        assert!(driver.log.is_unclean());
+    }
+    let (mut driver, _) = uncut(FileError::NoSpace);
+    driver.dir.fail_next(Kind::Truncate, FileError::NoSpace);
+    driver.log.begin_close(driver.now);
+    assert_eq!(driver.run(), [LogEvent::Closed], "a stop does not wait for space");
+    assert!(driver.log.is_unclean());
+    let mut driver = Driver::new(small());
+    driver.log.begin_close(driver.now);
+    assert_eq!(driver.run(), [LogEvent::Closed]);
+    assert!(!driver.log.is_unclean());
 }
 
 #[test]

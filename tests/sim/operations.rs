@@ -1,0 +1,231 @@
+//! File operations: ordered by the shards, carried out by the simulated devices after a time, or made to fail.
+
+use bytes::{Bytes, BytesMut};
+use tidemill::broker::{Opened, Owner};
+use tidemill::effect::{ByteSpan, FileError, FileName, FileOp, FileResult, Stem, Ticket};
+use tidemill::log::{Recovery, RecoveryStep};
+use tidemill::partition::{ReadFound, ReplyTo};
+
+use crate::node::{Arrived, Node};
+use crate::world::{Event, World, draw};
+
+/// Something that the disk has still to do.
+#[derive(Debug)]
+pub struct Operation {
+    shard: usize,
+    owner: Owner,
+    work: Work,
+}
+
+#[derive(Debug)]
+pub enum Work {
+    File { ticket: Ticket, op: FileOp, appended: Bytes, mark: u64 },
+    Open { to: ReplyTo, found: ReadFound },
+    Recover { recovery: Box<Recovery>, op: FileOp, mark: u64 },
+}
+
+impl World {
+    /// An owner wants an operation carried out.
+    pub fn order(&mut self, node: &mut Node, shard: usize, owner: Owner, ticket: Ticket, op: FileOp) {
+        let mut appended = Bytes::new();
+        if let (FileOp::Append { length, .. }, Owner::Replica(slot)) = (&op, owner) {
+            let partition = node.hosts[shard].core.replicas().partition(slot).expect("it appends");
+            let mut bytes = BytesMut::new();
+            for (header, body) in partition.log().append_parts() {
+                bytes.extend_from_slice(header);
+                bytes.extend_from_slice(body);
+            }
+            // A log that went offline in this very turn has taken its bytes back.
+            assert!(bytes.is_empty() || bytes.len() as u64 == *length, "an append has the bytes it says");
+            appended = bytes.freeze();
+        }
+        let here = self.plan.inline
+            && matches!(op, FileOp::Append { .. } | FileOp::Write { .. } | FileOp::Read { .. });
+        let mark = self.mark(node, shard, owner);
+        if here {
+            let result = self.execute(node, shard, owner, &op, &appended, mark);
+            let now = self.now(node.started_us);
+            node.hosts[shard].core.completed(now, owner, ticket, result);
+        } else {
+            self.later(node, shard, owner, Work::File { ticket, op, appended, mark });
+        }
+    }
+
+    pub fn later(&mut self, node: &mut Node, shard: usize, owner: Owner, work: Work) {
+        node.operations_made += 1;
+        let number = node.operations_made;
+        node.operations.insert(number, Operation { shard, owner, work });
+        let us = draw(self.plan.disk_us, &mut self.random.disk);
+        self.after(us, Event::Operation { incarnation: self.incarnation, number });
+    }
+
+    /// A sync of this owner that is ordered now reaches as far.
+    fn mark(&self, node: &Node, shard: usize, owner: Owner) -> u64 {
+        node.hosts[shard].owners.get(&owner).map_or(0, |owned| self.disks[owned.directory].mark())
+    }
+
+    /// The disk gets to an operation.
+    pub fn operation(&mut self, incarnation: u64, number: u64) {
+        if incarnation != self.incarnation {
+            return;
+        }
+        let Some(mut node) = self.node.take() else { return };
+        let Some(Operation { shard, owner, work }) = node.operations.remove(&number) else {
+            return self.node = Some(node);
+        };
+        match work {
+            Work::File { ticket, op, appended, mark } => {
+                let result = self.execute(&mut node, shard, owner, &op, &appended, mark);
+                node.hosts[shard].arrived.push_back(Arrived::Done(owner, ticket, result));
+                self.turn_soon(&mut node, shard);
+            }
+            Work::Open { to, found } => {
+                let span = self.open_span(&node, shard, owner, &found);
+                let Owner::Replica(slot) = owner else { unreachable!("only replicas have spans") };
+                node.hosts[shard].arrived.push_back(Arrived::Opened(slot, to, found, span));
+                self.turn_soon(&mut node, shard);
+            }
+            Work::Recover { recovery, op, mark } => {
+                let result = self.execute(&mut node, shard, owner, &op, &Bytes::new(), mark);
+                let Owner::Replica(slot) = owner else { unreachable!("only replicas are recovered") };
+                self.recover(&mut node, shard, slot, recovery, Some(result));
+            }
+        }
+        self.node = Some(node);
+    }
+
+    fn open_span(&mut self, node: &Node, shard: usize, owner: Owner, found: &ReadFound) -> Option<ByteSpan> {
+        let span = found.span?;
+        let owned = node.hosts[shard].owners.get(&owner)?;
+        let file = FileName::from(Stem::Log(span.segment_base_offset));
+        let bytes = self.disks[owned.directory].read(&owned.name, file, span.position, span.length).ok()?;
+        assert_eq!(
+            bytes.len() as u64,
+            span.length,
+            "a span reaches beyond its file {}/{file}: {span:?}",
+            owned.name
+        );
+        Some(ByteSpan::Memory(bytes))
+    }
+
+    /// Goes on with a recovery, one operation at a time.
+    pub fn recover(
+        &mut self,
+        node: &mut Node,
+        shard: usize,
+        slot: u32,
+        mut recovery: Box<Recovery>,
+        last: Option<FileResult>,
+    ) {
+        let result = match recovery.step(last) {
+            RecoveryStep::Op(op) => {
+                let mark = self.mark(node, shard, Owner::Replica(slot));
+                return self.later(node, shard, Owner::Replica(slot), Work::Recover { recovery, op, mark });
+            }
+            RecoveryStep::Done(recovered) => Ok(Opened::Log(recovered)),
+            RecoveryStep::Empty { base_offset, .. } => Ok(Opened::Empty { base_offset }),
+            RecoveryStep::Failed(error) => Err(error),
+        };
+        node.hosts[shard].arrived.push_back(Arrived::Recovered(slot, result));
+        self.turn_soon(node, shard);
+    }
+
+    /// Carries an operation out on the disk, unless it is to fail.
+    fn execute(
+        &mut self,
+        node: &mut Node,
+        shard: usize,
+        owner: Owner,
+        op: &FileOp,
+        appended: &Bytes,
+        mark: u64,
+    ) -> FileResult {
+        let owned = node.hosts[shard].owners.get_mut(&owner).expect("an owner has a directory");
+        let fault = self.fault(owned.directory, op, appended.len());
+        let (dir, random) = (&mut owned.name, &mut self.random.disk);
+        let disk = &mut self.disks[owned.directory];
+        let result = match fault {
+            Some(FileError::Short { written }) => {
+                let part = appended.slice(..written as usize);
+                let result = disk.execute(dir, op, &part, mark, random);
+                result.and(Err(FileError::Short { written }))
+            }
+            Some(error) => Err(error),
+            None => disk.execute(dir, op, appended, mark, random),
+        };
+        let failed = u64::from(result.is_err());
+        self.trace.note(self.now_us, 8, [shard as u64, failed], || {
+            format!(
+                "shard {shard} {dir}: {} {}",
+                shown_op(op),
+                if failed == 1 { format!("{result:?}") } else { String::new() }
+            )
+        });
+        result
+    }
+
+    fn fault(&mut self, directory: usize, op: &FileOp, appended_bytes: usize) -> Option<FileError> {
+        if self.is_calm() {
+            return None;
+        }
+        let random = &mut self.random.disk;
+        let is_append = matches!(op, FileOp::Append { .. });
+        let allocates =
+            is_append || matches!(op, FileOp::MakeDir | FileOp::Create { .. } | FileOp::Write { .. });
+        if allocates && self.full_until_us[directory] > self.now_us && random.u8(0..10) < 7 {
+            let short = is_append && random.bool();
+            let written = random.usize(0..appended_bytes.max(1)) as u64;
+            return Some(if short { FileError::Short { written } } else { FileError::NoSpace });
+        }
+        if is_append && random.f64() < self.plan.short_appends {
+            return Some(FileError::Short { written: random.usize(0..appended_bytes) as u64 });
+        }
+        let fails = self.plan.io_errors_in.is_none_or(|only| only == directory);
+        (fails && random.f64() < self.plan.io_errors).then_some(FileError::Io(5))
+    }
+
+    /// What was on its way when the process died: carried out, not carried out, or an append in part.
+    pub fn abandon_operations(&mut self, node: &mut Node) {
+        for (_, Operation { shard, owner, work }) in std::mem::take(&mut node.operations) {
+            let (op, mut appended, mark) = match work {
+                Work::File { op, appended, mark, .. } => (op, appended, mark),
+                Work::Recover { op, mark, .. } => (op, Bytes::new(), mark),
+                Work::Open { .. } => continue,
+            };
+            if self.random.disk.bool() {
+                continue;
+            }
+            if !appended.is_empty() {
+                appended.truncate(self.random.disk.usize(0..=appended.len()));
+            }
+            let owned = node.hosts[shard].owners.get_mut(&owner).expect("an owner has a directory");
+            let dir = &mut owned.name;
+            let result =
+                self.disks[owned.directory].execute(dir, &op, &appended, mark, &mut self.random.disk);
+            self.trace.note(self.now_us, 9, [shard as u64, 0], || {
+                format!(
+                    "on its way when the process died, {dir}: {} ({} B) {}",
+                    shown_op(&op),
+                    appended.len(),
+                    result.is_ok()
+                )
+            });
+        }
+    }
+}
+
+fn shown_op(op: &FileOp) -> String {
+    match op {
+        FileOp::Write { file, position, bytes } => format!("Write {file} at {position}, {} B", bytes.len()),
+        FileOp::Append { base_offset, position, length } => {
+            format!("Append {base_offset} at {position}, {length} B")
+        }
+        FileOp::Create { file, .. } => format!("Create {file}"),
+        FileOp::Sync { file } => format!("Sync {file}"),
+        FileOp::Delete { file } => format!("Delete {file}"),
+        FileOp::Truncate { file, length } => format!("Truncate {file} to {length}"),
+        FileOp::Rename { from, to } => format!("Rename {from} to {to}"),
+        FileOp::Read { file, position, length } => format!("Read {file} at {position}, {length} B"),
+        other => format!("{other:?}"),
+    }
+}
