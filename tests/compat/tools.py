@@ -29,11 +29,11 @@ PARTITION_FOLDER = re.compile(r"[^_].*-\d+")
 LATER = [
     ("kafka-console-consumer --group", "consumer groups"),
     ("kafka-e2e-latency", "consumer groups"),
+    ("kafka-get-offsets --time earliest-pending-upload", "ListOffsets 11"),
 ]
 
 # kafka-get-offsets' names of ListOffsets' special timestamps, as it also takes them by number.
-SPECIAL_TIMES = {"latest": -1, "earliest": -2, "max-timestamp": -3, "earliest-local": -4, "latest-tiered": -5,
-                 "earliest-pending-upload": -6}
+SPECIAL_TIMES = {"latest": -1, "earliest": -2, "max-timestamp": -3, "earliest-local": -4, "latest-tiered": -5}
 # What a topic is created with and must be described with.
 SETTINGS = {"retention.ms": "86400000", "compression.type": "producer", "segment.bytes": "16777216"}
 # Ranges of a few APIs that no client can do without; the tool must show each with a version that it could use.
@@ -246,7 +246,7 @@ class Tools:
         """Each special value by name and by number, and times before the first and after the last record."""
         starts = {n: 0 for n in self._ends}
         due = {"latest": self._ends, "earliest": starts, "earliest-local": starts, "latest-tiered": {},
-               "earliest-pending-upload": {}, "0": starts, "4000000000000": {}}
+               "0": starts, "4000000000000": {}}
         problems = []
         for name in [*SPECIAL_TIMES, "0", "4000000000000"]:
             told, more = self.offsets("tool-text", name)
