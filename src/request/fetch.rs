@@ -153,6 +153,7 @@ impl Fetch {
                     max_bytes: u64::try_from(part.wanted.max_bytes).unwrap_or(0).min(self.max_bytes),
                     current_leader_epoch: part.wanted.current_leader_epoch,
                     isolation: self.isolation,
+                    knows_zstd: self.knows_zstd,
                     watch_below_bytes: if watching { self.min_bytes } else { 0 },
                 };
                 let to = ReplyTo { part: at as u32, ..to };
