@@ -10,6 +10,7 @@
 //! | [`request`] | one request: what it needs, and how the answers become one response | yes |
 //! | [`log`] | one partition's bytes | yes |
 //! | [`partition`] | one replica: inputs in, effects out | yes |
+//! | [`group`] | consumer groups and committed offsets: one coordinator per partition of `__consumer_offsets` | yes |
 //! | [`controller`] | the metadata quorum and the Image it publishes | yes |
 //! | [`security`] | who is asking | yes |
 //! | [`broker`] | one shard's pure half: its partitions, its connections' requests, its copy of the Image | yes |
@@ -26,6 +27,7 @@ pub mod client;
 pub mod config;
 pub mod controller;
 pub mod effect;
+pub mod group;
 pub mod log;
 pub mod partition;
 pub mod planted;

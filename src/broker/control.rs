@@ -70,6 +70,8 @@ pub struct ControlHost {
     token_next: u64,
     /// Log directories that failed, before the start or since.
     offline: BTreeSet<u16>,
+    /// Every log that was found, until the node has registered.
+    found_at_start: Vec<((String, i32), Option<Uuid>)>,
     /// The node has registered: every topic from before this start is published.
     registered: bool,
 }
@@ -90,6 +92,9 @@ impl fmt::Debug for ControlHost {
 impl ControlHost {
     /// A host that has not begun.
     pub fn new(start: ControlStart) -> Self {
+        let each = start.found.iter();
+        let found_at_start =
+            each.flat_map(|(log, places)| places.iter().map(|(_, id)| (log.clone(), *id))).collect();
         Self {
             start,
             inputs: VecDeque::new(),
@@ -103,6 +108,7 @@ impl ControlHost {
             waiting: BTreeMap::new(),
             token_next: REGISTRATION + 1,
             offline: BTreeSet::new(),
+            found_at_start,
             registered: false,
         }
     }
@@ -129,14 +135,13 @@ impl ControlHost {
         lost.then_some("every log directory failed")
     }
 
-    /// Logs whose topics the cluster does not know, by name.
-    fn unclaimed(&self, image: &Image) -> Vec<String> {
-        let is_stranger = |topic: &str, id: &Option<Uuid>| {
+    /// Logs whose topics the cluster does not know, by name; asked once.
+    fn unclaimed(&mut self, image: &Image) -> Vec<String> {
+        let is_stranger = |topic: &str, id: Option<Uuid>| {
             image.topic(topic).is_none_or(|known| id.is_some_and(|id| id != known.id))
         };
-        let found = self.start.found.iter();
-        let unclaimed =
-            found.filter(|((topic, _), places)| places.iter().any(|(_, id)| is_stranger(topic, id)));
+        let found = std::mem::take(&mut self.found_at_start);
+        let unclaimed = found.iter().filter(|((topic, _), id)| is_stranger(topic, *id));
         unclaimed.map(|((topic, partition), _)| format!("{topic}-{partition}")).collect()
     }
 

@@ -54,6 +54,8 @@ pub struct Shard {
     held_back: VecDeque<(ShardId, Message)>,
     outputs: Vec<Output>,
     dirty: Vec<ConnectionKey>,
+    /// Connections that wait until their clients take answers.
+    held_up: Vec<ConnectionKey>,
     admitted_bytes: usize,
     desk: Desk,
     /// The view whose application is not yet told.
@@ -95,6 +97,7 @@ impl Shard {
             held_back: VecDeque::new(),
             outputs: Vec::new(),
             dirty: Vec::new(),
+            held_up: Vec::new(),
             admitted_bytes: 0,
             desk: Desk::new(FetchSessions::new(id, session_slots)),
             applying: None,
@@ -127,7 +130,7 @@ impl Shard {
         &self.replicas
     }
 
-    /// Bytes of all frames whose requests are not answered yet; the shell admits frames by it.
+    /// What all requests that are not answered yet cost, in bytes; the shell admits frames by it.
     pub fn admitted_bytes(&self) -> usize {
         self.admitted_bytes
     }
@@ -157,8 +160,8 @@ impl Shard {
         }
         let (_, connection) = self.connections.remove(key.slot as usize);
         let listener = connection.context.listener;
-        let (works, frame_bytes) = connection.abandon();
-        self.admitted_bytes -= frame_bytes;
+        let (works, cost_bytes) = connection.abandon();
+        self.admitted_bytes -= cost_bytes;
         for (number, work) in works {
             let to = self.address(key, number);
             self.in_scene(now, listener, |scene| work.cancel(to, scene));
@@ -166,7 +169,8 @@ impl Shard {
         self.work(now);
     }
 
-    fn connection(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
+    /// A connection's requests and unsent answers.
+    pub fn connection(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
         let (generation, connection) = self.connections.get_mut(key.slot as usize)?;
         (*generation == key.generation).then_some(connection)
     }
@@ -187,15 +191,14 @@ impl Shard {
 
     /// A whole frame has arrived, without its length prefix.
     pub fn frame(&mut self, now: Now, key: ConnectionKey, frame: Bytes) {
-        let frame_bytes = frame.len();
         let Some(listener) = self.connection(key).map(|connection| connection.context.listener) else {
             return;
         };
         let door = self.node.door(listener);
         let Some(connection) = self.connection(key).filter(|connection| !connection.closing) else { return };
         match connection.accept(frame, door) {
-            Ok(()) => {
-                self.admitted_bytes += frame_bytes;
+            Ok(cost_bytes) => {
+                self.admitted_bytes += cost_bytes;
                 self.todo.push_back(Todo::Pump(key));
                 self.work(now);
             }
@@ -319,6 +322,7 @@ impl Shard {
         self.replicas.end_turn(now);
         self.drain_replicas();
         self.work(now);
+        self.take_up(now);
         let mut dirty = std::mem::take(&mut self.dirty);
         for key in dirty.drain(..) {
             if let Some(connection) = self.connection(key) {
@@ -327,6 +331,20 @@ impl Shard {
             }
         }
         self.dirty = dirty;
+    }
+
+    /// Goes on with connections whose clients have taken answers.
+    fn take_up(&mut self, now: Now) {
+        if self.held_up.is_empty() {
+            return;
+        }
+        for key in std::mem::take(&mut self.held_up) {
+            if let Some(connection) = self.connection(key) {
+                connection.held_up = false;
+                self.todo.push_back(Todo::Pump(key));
+            }
+        }
+        self.work(now);
     }
 
     /// When [`Shard::wake`] wants to be called next.
@@ -410,9 +428,9 @@ impl Shard {
                 return;
             };
             let listener = connection.context.listener;
-            if let Some((header, work, frame_bytes)) = connection.next_done() {
+            if let Some((header, work, cost_bytes)) = connection.next_done() {
                 let mut outbox = std::mem::take(&mut connection.outbox);
-                self.admitted_bytes -= frame_bytes;
+                self.admitted_bytes -= cost_bytes;
                 let encoded = self.in_scene(now, listener, |scene| work.encode(&header, &mut outbox, scene));
                 if let Some(connection) = self.connection(key) {
                     connection.outbox = outbox;
@@ -424,6 +442,13 @@ impl Shard {
                     return self.close(key, reason);
                 }
                 continue;
+            }
+            if connection.outbox.is_full() {
+                // A client that takes no answers gets no more of them made.
+                if !std::mem::replace(&mut connection.held_up, true) {
+                    self.held_up.push(key);
+                }
+                return;
             }
             let Some((number, header, body)) = connection.next_start() else { return };
             let to = self.address(key, number);

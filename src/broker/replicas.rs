@@ -431,6 +431,10 @@ impl Replicas {
         for slot in slots {
             self.fail_unopened(slot);
             self.step(slot, |partition, effects| partition.fail(now, effects));
+            if self.partition(slot).is_some() {
+                // Its directory is never renamed now, and nobody waits for that.
+                self.retiring.remove(&slot);
+            }
         }
     }
 

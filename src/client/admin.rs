@@ -1,10 +1,13 @@
-//! Topics made, deleted and listed.
+//! Topics made, extended, deleted and listed.
 
 use std::time::Duration;
 
+use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
-use kafka_protocol::messages::{CreateTopicsRequest, DeleteTopicsRequest, TopicName};
+use kafka_protocol::messages::{
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, TopicName,
+};
 use kafka_protocol::protocol::StrBytes;
 
 use super::{ClientError, Cluster};
@@ -33,7 +36,7 @@ pub struct TopicSummary {
     pub is_internal: bool,
 }
 
-/// Makes and deletes topics.
+/// Makes, extends and deletes topics.
 #[derive(Debug)]
 pub struct Admin {
     cluster: Cluster,
@@ -86,6 +89,21 @@ impl Admin {
         let response = connection.receive(ticket)?;
         let named = |found: &Option<TopicName>| found.as_ref().is_some_and(|found| found.0.as_str() == name);
         let found = response.responses.iter().find(|result| named(&result.name));
+        let Some(found) = found else { return Err(unanswered(name)) };
+        self.cluster.forget(name);
+        ClientError::check(name, found.error_code, found.error_message.as_deref())
+    }
+
+    /// Gives one topic more partitions: `partitions` in all.
+    pub fn create_partitions(&mut self, name: &str, partitions: i32) -> Result<(), ClientError> {
+        let wanted = CreatePartitionsTopic::default()
+            .with_name(TopicName(text(name)))
+            .with_count(partitions)
+            .with_assignments(None);
+        let request =
+            CreatePartitionsRequest::default().with_topics(vec![wanted]).with_timeout_ms(self.timeout_ms());
+        let response = self.cluster.controller()?.call(&request, i16::MAX)?;
+        let found = response.results.iter().find(|result| result.name.0.as_str() == name);
         let Some(found) = found else { return Err(unanswered(name)) };
         self.cluster.forget(name);
         ClientError::check(name, found.error_code, found.error_message.as_deref())

@@ -58,6 +58,7 @@ fn build(given: &Given, problems: &mut Vec<Problem>) -> NodeConfig {
         shard_count: given.number("shard.count"),
         shard_cpus: shard_cpus(given, problems),
         shard_memory_percent: given.number("shard.memory.percent"),
+        recovery_threads_per_log_dir: given.number("num.recovery.threads.per.data.dir"),
         log_dir_free_floor_bytes: given.number_unless_negative("log.dir.free.floor.bytes"),
         num_partitions: given.number("num.partitions"),
         default_replication_factor: given.number("default.replication.factor"),
@@ -338,7 +339,6 @@ confluent.support.metrics.enable=false
             [
                 "num.io.threads",
                 "num.network.threads",
-                "num.recovery.threads.per.data.dir",
                 "offsets.topic.replication.factor",
                 "share.coordinator.state.topic.min.isr",
                 "share.coordinator.state.topic.replication.factor",

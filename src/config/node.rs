@@ -136,6 +136,8 @@ pub struct NodeConfig {
     pub shard_cpus: ShardCpus,
     /// `shard.memory.percent`: share of the machine's memory that all shards together may hold in requests.
     pub shard_memory_percent: u32,
+    /// `num.recovery.threads.per.data.dir`
+    pub recovery_threads_per_log_dir: u32,
     /// `log.dir.free.floor.bytes`; `None` is the less of 1 GiB and 5 % of the device.
     pub log_dir_free_floor_bytes: Option<u64>,
 

@@ -28,7 +28,7 @@ mod source;
 mod tally;
 
 use recode::Recode;
-use source::{Piece, Stream};
+use source::{Pause, Stream};
 use tally::Tally;
 
 /// The first Produce version that may carry zstd.
@@ -283,9 +283,9 @@ impl Check {
         let Stage::Plain { at } = &mut self.stage else { return Ok(None) };
         let body = self.records.get(HEADER_BYTES..).unwrap_or_default();
         let mut rest = body.get(*at..).unwrap_or_default();
-        let piece = self.tally.read(&mut rest, true, budget)?;
+        let pause = self.tally.read(&mut rest, true, budget)?;
         *at = body.len() - rest.len();
-        if piece == Piece::Some {
+        if pause != Pause::Done {
             return Ok(None);
         }
         if self.recode.is_some() {
@@ -308,7 +308,7 @@ impl Check {
                 recode.write(more, budget);
             }
         }
-        if stream.check(&mut self.tally, budget)? == Piece::Some {
+        if stream.check(&mut self.tally, budget)? != Pause::Done {
             return Ok(None);
         }
         if let Stage::Stream(_, stream) = std::mem::replace(&mut self.stage, Stage::Recode { at: 0 }) {

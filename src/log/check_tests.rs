@@ -35,7 +35,7 @@ fn with_field(batch: &[u8], at: usize, value: &[u8]) -> Vec<u8> {
 
 fn plain_records(batch: &[u8]) -> Vec<u8> {
     let codec = BatchInfo::parse(batch).unwrap().codec().unwrap();
-    Decompressor::default().decompress(codec, &batch[HEADER_BYTES..], 1 << 20).unwrap().to_vec()
+    Decompressor::default().decompress(codec, &batch[HEADER_BYTES..], 32 << 20).unwrap().to_vec()
 }
 
 #[test]
@@ -228,6 +228,110 @@ fn a_decompression_bomb_is_too_large() {
     assert_eq!(refused(bomb, &rules()), ErrorCode::MessageTooLarge);
 }
 
+/// What a check gives when it stops as often as it can, and how often it did.
+fn check_in_slices(records: Bytes, rules: &BatchRules) -> (Result<CheckedBatch, BatchRejection>, usize) {
+    let mut pool = CodecPool::default();
+    let mut check = match Check::new(records, rules, WALL_MS) {
+        Ok(check) => check,
+        Err(rejection) => return (Err(rejection), 0),
+    };
+    for stops in 0.. {
+        if let Some(result) = check.step(&mut pool, &mut Budget::new(1)) {
+            return (result, stops);
+        }
+    }
+    unreachable!("a check ends")
+}
+
+/// Records of every size, compressible by half: 3 MB of them.
+fn large_batch(codec: Codec) -> Bytes {
+    let mut random = fastrand::Rng::with_seed(5);
+    let noise: Vec<u8> = (0..400_000).map(|_| random.u8(..16)).collect();
+    let mut builder = BatchBuilder::new().codec(codec).producer(4, 2, 9);
+    for n in 0..3000 {
+        let length = [10, 100, 3000, 40][n % 4];
+        builder.push(WALL_MS + n as i64, Some(b"key"), Some(&noise[n..n + length]), &[]);
+    }
+    let headers: Vec<_> = (0..20_000).map(|n| (&noise[n..n + 3], Some(&noise[n..n + 5]))).collect();
+    builder.push(WALL_MS, Some(&noise[..70_000]), Some(&noise), &headers);
+    builder.push(WALL_MS, Some(b"key"), None, &[]);
+    builder.build()
+}
+
+#[test]
+fn a_check_in_slices_says_what_a_check_in_one_go_says() {
+    let roomy = BatchRules { max_message_bytes: 10 << 20, ..rules() };
+    for codec in Codec::ALL {
+        let batch = large_batch(codec);
+        let (checked, stops) = check_in_slices(batch.clone(), &roomy);
+        let checked = checked.unwrap();
+        assert_eq!(checked.bytes.as_ptr(), batch.as_ptr(), "{codec:?}");
+        assert!(stops > 1000, "{codec:?} stopped {stops} times");
+        for compression_type in [CompressionType::None, CompressionType::Zstd(1), CompressionType::Snappy] {
+            let rules = BatchRules { compression_type, ..roomy };
+            let whole = check(batch.clone(), &rules, WALL_MS).unwrap();
+            assert_eq!(check_in_slices(batch.clone(), &rules).0.unwrap(), whole, "{codec:?}");
+            assert!(plain_records(&whole.bytes) == plain_records(&large_batch(Codec::None)));
+        }
+        let tight = BatchRules { compression_type: CompressionType::None, ..rules() };
+        assert_eq!(refused(batch.clone(), &tight), ErrorCode::MessageTooLarge, "{codec:?}");
+        let late =
+            BatchRules { timestamp_after_max_ms: 2000, compression_type: CompressionType::None, ..rules() };
+        let late = BatchRules { max_message_bytes: batch.len() as u64, ..late };
+        let rejection = check_in_slices(batch.clone(), &late).0.unwrap_err();
+        assert_eq!(rejection, check(batch, &late, WALL_MS).unwrap_err());
+        assert_eq!(
+            rejection.error,
+            ErrorCode::InvalidTimestamp,
+            "what is wrong with records comes before sizes"
+        );
+        assert_eq!(rejection.record_errors[0].0, 2001);
+    }
+}
+
+#[test]
+fn a_slice_ends_soon_after_its_budget() {
+    for (codec, slices) in [(Codec::None, 2..10), (Codec::Lz4, 3..20), (Codec::Gzip, 6..60)] {
+        let roomy = BatchRules { max_message_bytes: 10 << 20, ..rules() };
+        let (mut pool, mut count) = (CodecPool::default(), 0);
+        let mut builder = BatchBuilder::new().codec(codec);
+        for n in 0..100_000 {
+            builder.push(WALL_MS + n, None, Some(&[7; 30]), &[]);
+        }
+        let mut check = Check::new(builder.build(), &roomy, WALL_MS).unwrap();
+        loop {
+            let mut budget = Budget::new(Budget::SLICE_NS);
+            let done = check.step(&mut pool, &mut budget);
+            assert!(budget.left_ns > -Budget::SLICE_NS / 2, "{codec:?}: {}", budget.left_ns);
+            count += 1;
+            if let Some(done) = done {
+                done.unwrap();
+                break;
+            }
+        }
+        assert!(slices.contains(&count), "{codec:?} took {count} slices");
+    }
+}
+
+#[test]
+fn a_compressed_batch_is_never_held_whole() {
+    let zeros = vec![0; 20 << 20];
+    for codec in [Codec::Gzip, Codec::Lz4, Codec::Zstd] {
+        let batch = BatchBuilder::new().codec(codec).record(WALL_MS, None, Some(&zeros)).build();
+        let mut pool = CodecPool::default();
+        let mut check = Check::new(batch, &rules(), WALL_MS).unwrap();
+        while check.step(&mut pool, &mut Budget::new(1)).is_none() {
+            if let Stage::Stream(_, stream) = &check.stage {
+                assert!(
+                    stream.window_bytes() <= 4 * codec::PIECE_BYTES,
+                    "{codec:?}: {}",
+                    stream.window_bytes()
+                );
+            }
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 struct AnyRecord {
     timestamp_ms: i64,
@@ -265,6 +369,7 @@ proptest! {
         let batch = built(&records, codec);
         let checked = check(batch.clone(), &rules(), WALL_MS).unwrap();
         prop_assert_eq!(&checked.bytes, &batch);
+        prop_assert_eq!(&check_in_slices(batch.clone(), &rules()).0.unwrap(), &checked);
         let plain = plain_records(&batch);
         let read: Vec<AnyRecord> = Records::new(&plain)
             .map(|record| record.unwrap())
@@ -308,7 +413,10 @@ proptest! {
         let body = [&[0; HEADER_BYTES], &bytes[..]].concat();
         let batch = batch::with_body(&template, codec, body, WALL_MS);
         let batch = with_field(&with_field(&batch, 57, &count.to_be_bytes()), 23, &(count - 1).to_be_bytes());
-        if let Ok(checked) = check(batch.into(), &rules(), WALL_MS) {
+        let batch = Bytes::from(batch);
+        let in_slices = check_in_slices(batch.clone(), &rules()).0;
+        prop_assert_eq!(&in_slices, &check(batch.clone(), &rules(), WALL_MS));
+        if let Ok(checked) = in_slices {
             let plain = plain_records(&checked.bytes);
             prop_assert_eq!(Records::new(&plain).filter(Result::is_ok).count(), count as usize);
         }
@@ -319,7 +427,8 @@ proptest! {
     fn sealed_changes_never_panic(records in vec(any_record(), 1..4), at in 21_usize..400, byte: u8) {
         let batch = built(&records, Codec::None);
         if at < batch.len() {
-            let _ = check(with_field(&batch, at, &[byte]).into(), &rules(), WALL_MS);
+            let changed = Bytes::from(with_field(&batch, at, &[byte]));
+            prop_assert_eq!(check_in_slices(changed.clone(), &rules()).0, check(changed, &rules(), WALL_MS));
         }
     }
 }

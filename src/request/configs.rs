@@ -1,6 +1,9 @@
 //! DescribeConfigs: the configuration of topics and of this node, key by key, with where each value comes
 //! from. A request for several resources is answered resource by resource; only a resource type that has no
-//! meaning at all refuses the request as a whole, as in Kafka.
+//! meaning at all refuses the request as a whole, as in Kafka. A resource that is named again is refused where
+//! Kafka would repeat the answer: a small request cannot make a large response.
+
+use std::collections::BTreeSet;
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::create_topics_response::CreatableTopicConfigs;
@@ -39,7 +42,19 @@ pub(super) fn describe(header: &RequestHeader, body: &Bytes, scene: &Scene) -> R
             let refusal = (ErrorCode::InvalidRequest, Some(words));
             request.resources.iter().map(|resource| refused(resource, refusal.clone())).collect()
         }
-        None => request.resources.iter().map(|resource| describe_one(&request, resource, scene)).collect(),
+        None => {
+            let mut told = BTreeSet::new();
+            let resources = request.resources.iter();
+            resources
+                .map(|resource| match told.insert((resource.resource_type, &resource.resource_name)) {
+                    true => describe_one(&request, resource, scene),
+                    false => {
+                        let words = "The resource is named more than once.".to_string();
+                        refused(resource, (ErrorCode::InvalidRequest, Some(words)))
+                    }
+                })
+                .collect()
+        }
     };
     let answer = DescribeConfigsResponse::default().with_results(results);
     let mut buffer = BytesMut::new();
@@ -64,7 +79,8 @@ fn describe_one(
     };
     // No keys, like null, are all keys; a key that is not known is left out.
     let keys = resource.configuration_keys.as_deref().filter(|keys| !keys.is_empty());
-    let is_asked = |name: &str| keys.is_none_or(|keys| keys.iter().any(|key| key.as_str() == name));
+    let keys: Option<BTreeSet<&str>> = keys.map(|keys| keys.iter().map(|key| key.as_str()).collect());
+    let is_asked = |name: &str| keys.as_ref().is_none_or(|keys| keys.contains(name));
     let asked = described.into_iter().filter(|config| is_asked(config.name));
     DescribeConfigsResult::default()
         .with_resource_type(resource.resource_type)
@@ -330,6 +346,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_resource_named_again_is_refused() {
+        let mut stage = Stage::new(&[]);
+        stage.topic("1", 7, &[1]);
+        let resources = vec![resource(4, "1"), resource(2, "1"), resource(4, "1"), resource(2, "1")];
+        let results = ask(&mut stage, 4, DescribeConfigsRequest::default().with_resources(resources));
+        let told: Vec<_> = results.iter().map(|r| (r.error_code, r.configs.len() > 30)).collect();
+        assert_eq!(told, [(0, true), (0, true), (42, false), (42, false)]);
     }
 
     #[test]

@@ -12,7 +12,12 @@ use super::{CloseReason, Work};
 use crate::security::Principal;
 use crate::wire::StrBytes;
 use crate::wire::api::Listener;
+use crate::wire::frame;
 use crate::wire::header::{self, RequestHeader};
+
+/// A request that has to wait keeps a slice of the buffer that it was received into only if it is
+/// at least so long; a shorter one would hold a block of 256 KiB for a few bytes.
+const BODY_SHARED_BYTES: usize = 64 * 1024;
 
 /// What a handler knows of who asks and through which door.
 #[derive(Clone, Debug)]
@@ -28,8 +33,8 @@ pub struct RequestContext {
 pub struct Exchange {
     /// What the header says.
     pub header: RequestHeader,
-    /// How many bytes its frame holds, for the shard's budget.
-    pub frame_bytes: usize,
+    /// How many bytes it takes of the shard's budget.
+    pub cost_bytes: usize,
     stage: Stage,
 }
 
@@ -56,6 +61,8 @@ pub struct Connection {
     pub outbox: Outbox,
     /// The shell has been told to send it.
     pub flush_asked: bool,
+    /// Nothing more starts until its client takes answers.
+    pub held_up: bool,
     /// The shell has been told to close it: no frame behind the reason is taken, started or answered.
     pub closing: bool,
     /// The client's name, kept apart from the frames so that a parked request holds none.
@@ -64,6 +71,8 @@ pub struct Connection {
     /// Number of the first exchange in the queue; numbers rise by one per frame.
     number_first: u32,
     started: usize,
+    /// What all its requests take of the shard's budget.
+    cost_bytes: usize,
 }
 
 impl Connection {
@@ -73,20 +82,22 @@ impl Connection {
             context,
             outbox: Outbox::default(),
             flush_asked: false,
+            held_up: false,
             closing: false,
             client_id: None,
             exchanges: VecDeque::new(),
             number_first: 0,
             started: 0,
+            cost_bytes: 0,
         }
     }
 
     /// Takes a frame in. Its header is checked against the API table; a version that is not
     /// served closes the connection, except for ApiVersions, which answers any; so does an API that
     /// is not for this door.
-    pub fn accept(&mut self, frame: Bytes, door: Listener) -> Result<(), CloseReason> {
-        let frame_bytes = frame.len();
-        let (mut header, body) = header::parse(&frame)?;
+    /// Gives what it takes of the shard's budget.
+    pub fn accept(&mut self, frame: Bytes, door: Listener) -> Result<usize, CloseReason> {
+        let (mut header, mut body) = header::parse(&frame)?;
         if !header.api.listeners.admit(door) {
             return Err(CloseReason::UnknownApi);
         }
@@ -94,18 +105,26 @@ impl Connection {
             self.client_id = header.client_id.as_ref().map(|id| StrBytes::from_string(id.to_string()));
         }
         header.client_id = self.client_id.clone();
-        self.exchanges.push_back(Exchange { header, frame_bytes, stage: Stage::Queued(body) });
-        Ok(())
+        let cost_bytes = frame::cost_bytes(header.api, frame.len());
+        if self.must_wait(self.exchanges.len(), header.api.barrier) && body.len() < BODY_SHARED_BYTES {
+            body = Bytes::copy_from_slice(&body);
+        }
+        self.exchanges.push_back(Exchange { header, cost_bytes, stage: Stage::Queued(body) });
+        self.cost_bytes += cost_bytes;
+        Ok(cost_bytes)
+    }
+
+    /// Whether the request at a place in the queue waits for those before it.
+    fn must_wait(&self, at: usize, is_barrier: bool) -> bool {
+        let holds_back = |before: &Exchange| before.header.api.barrier || before.is_checking();
+        at > 0 && (is_barrier || at > self.started || self.exchanges.get(at - 1).is_some_and(holds_back))
     }
 
     /// The next request that may start now: its number, header and body.
     pub fn next_start(&mut self) -> Option<(u32, RequestHeader, Bytes)> {
         let at = self.started;
-        let is_barrier = |exchange: &Exchange| exchange.header.api.barrier;
-        let next = self.exchanges.get(at)?;
-        let holds_back = |before: &Exchange| is_barrier(before) || before.is_checking();
-        let held_back = at > 0 && (is_barrier(next) || self.exchanges.get(at - 1).is_some_and(holds_back));
-        if held_back {
+        let is_barrier = self.exchanges.get(at)?.header.api.barrier;
+        if self.must_wait(at, is_barrier) {
             return None;
         }
         let next = self.exchanges.get_mut(at)?;
@@ -144,26 +163,39 @@ impl Connection {
         })?;
         self.number_first = self.number_first.wrapping_add(1);
         self.started -= 1;
+        self.cost_bytes -= first.cost_bytes;
         match first.stage {
-            Stage::Running(work) => Some((first.header, work, first.frame_bytes)),
+            Stage::Running(work) => Some((first.header, work, first.cost_bytes)),
             Stage::Queued(_) => None,
         }
     }
 
-    /// Every started request with its number, for a connection that is gone, and the bytes of
-    /// all frames that it held.
+    /// Every started request with its number, for a connection that is gone, and what all its
+    /// requests took of the budget.
     pub fn abandon(self) -> (Vec<(u32, Work)>, usize) {
-        let frame_bytes = self.exchanges.iter().map(|e| e.frame_bytes).sum();
         let numbers = (0..).map(|at: u32| self.number_first.wrapping_add(at));
         let works = numbers.zip(self.exchanges).filter_map(|(number, exchange)| match exchange.stage {
             Stage::Running(work) => Some((number, work)),
             Stage::Queued(_) => None,
         });
-        (works.collect(), frame_bytes)
+        (works.collect(), self.cost_bytes)
     }
 
     /// How many requests are not answered yet.
     pub fn in_flight(&self) -> usize {
         self.exchanges.len()
+    }
+
+    /// What they take of the shard's budget, in bytes.
+    pub fn cost_bytes(&self) -> usize {
+        self.cost_bytes
+    }
+
+    /// Gives back memory that a busy time has taken.
+    pub fn slim(&mut self) {
+        if self.exchanges.is_empty() {
+            self.exchanges = VecDeque::new();
+        }
+        self.outbox.slim();
     }
 }

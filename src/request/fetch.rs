@@ -88,42 +88,7 @@ impl Fetch {
         scene: &mut Scene,
     ) -> Result<Work, CloseReason> {
         let request = FetchRequest::parse(body, header.version)?;
-        let (session, refusal) = match scene.desk.sessions.enter(
-            request.session_id,
-            request.session_epoch,
-            header.version >= VERSION_BY_ID,
-        ) {
-            // A replica fetches with epochs that only a cluster gives out; nobody may pose as one.
-            Ok(_) if request.replica_id >= 0 => {
-                (SessionUse::None, Some(ErrorCode::ClusterAuthorizationFailed))
-            }
-            Ok(session) => (session, None),
-            Err(error) => (SessionUse::None, Some(error)),
-        };
-        let mut session = session;
-        let mut refusal = refusal;
-        let parts = match session {
-            _ if refusal.is_some() => SmallVec::new(),
-            SessionUse::Continue { id, .. } => {
-                let forgotten = request.forgotten().flat_map(|topic| {
-                    let key = topic_key(topic.topic, scene.view);
-                    topic.partitions.map(move |index| (key.clone(), index))
-                });
-                let changed = wanted(&request, scene.view);
-                let name_of = |id| topic_name(id, scene.view);
-                let sessions = &mut scene.desk.sessions;
-                let all = sessions.update(id, scene.now.mono_ms, changed, forgotten, name_of);
-                let all = all.unwrap_or_else(|error| {
-                    refusal = Some(error);
-                    Vec::new()
-                });
-                if all.is_empty() {
-                    session = SessionUse::None;
-                }
-                all.into_iter().map(Part::new).collect()
-            }
-            SessionUse::None | SessionUse::Make => wanted(&request, scene.view).map(Part::new).collect(),
-        };
+        let (session, parts, refusal) = enter(&request, header, scene);
         let at_least = |value: i32| u64::try_from(value).unwrap_or(0);
         let mut fetch = Self {
             parts,
@@ -410,6 +375,47 @@ fn unwatch(part: &Part, to: ReplyTo, scene: &mut Scene) {
     if let Some(topic) = topic {
         scene.desk.calls.push(Call { topic_id: topic.id, partition: part.index, to, op: Op::Unwatch });
     }
+}
+
+/// Finds out which session a request belongs to and what it wants, or why it is refused.
+fn enter(
+    request: &FetchRequest,
+    header: &RequestHeader,
+    scene: &mut Scene,
+) -> (SessionUse, SmallVec<[Part; 1]>, Option<ErrorCode>) {
+    let (mut session, mut refusal) = match scene.desk.sessions.enter(
+        request.session_id,
+        request.session_epoch,
+        header.version >= VERSION_BY_ID,
+    ) {
+        // A replica fetches with epochs that only a cluster gives out; nobody may pose as one.
+        Ok(_) if request.replica_id >= 0 => (SessionUse::None, Some(ErrorCode::ClusterAuthorizationFailed)),
+        Ok(session) => (session, None),
+        Err(error) => (SessionUse::None, Some(error)),
+    };
+    let parts = match session {
+        _ if refusal.is_some() => SmallVec::new(),
+        SessionUse::Continue { id, .. } => {
+            let forgotten = request.forgotten().flat_map(|topic| {
+                let key = topic_key(topic.topic, scene.view);
+                topic.partitions.map(move |index| (key.clone(), index))
+            });
+            let changed = wanted(request, scene.view);
+            let name_of = |id| topic_name(id, scene.view);
+            let sessions = &mut scene.desk.sessions;
+            let all = sessions.update(id, scene.now.mono_ms, changed, forgotten, name_of);
+            let all = all.unwrap_or_else(|error| {
+                refusal = Some(error);
+                Vec::new()
+            });
+            if all.is_empty() {
+                session = SessionUse::None;
+            }
+            all.into_iter().map(Part::new).collect()
+        }
+        SessionUse::None | SessionUse::Make => wanted(request, scene.view).map(Part::new).collect(),
+    };
+    (session, parts, refusal)
 }
 
 /// Why an id cannot be read. A session that knew its name tells more: the topic was made again under it,

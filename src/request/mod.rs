@@ -62,6 +62,10 @@ pub enum CloseReason {
     TooCostly,
     /// Nothing arrived or left for longer than allowed.
     Idle,
+    /// A frame was longer on its way than allowed.
+    SlowSender,
+    /// Answers were not taken while their memory was needed.
+    SlowReader,
     /// The other side closed or the socket failed.
     Peer,
     /// The node stops.

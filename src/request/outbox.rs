@@ -6,6 +6,13 @@ use bytes::{Bytes, BytesMut};
 
 use crate::effect::ByteSpan;
 
+/// Unsent answers in memory before a connection is read no further and nothing more of it starts.
+const UNSENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Unsent spans, and what lies between them, before the same.
+const UNSENT_PIECES_MAX: usize = 200;
+/// A buffer that is no larger than this stays with its connection.
+const BUFFER_KEPT_BYTES: usize = 4096;
+
 /// One piece of what leaves on a socket.
 #[derive(Debug)]
 pub enum Chunk {
@@ -75,9 +82,19 @@ impl Outbox {
         self.chunks.is_empty() && self.tail.is_empty()
     }
 
-    /// How many pieces wait behind each other.
-    pub fn pieces(&self) -> usize {
-        self.chunks.len()
+    /// Whether its client has to take some before more is done for it.
+    pub fn is_full(&self) -> bool {
+        self.chunks.len() > UNSENT_PIECES_MAX || self.memory_bytes() > UNSENT_BYTES_MAX
+    }
+
+    /// Gives back memory that large answers have taken; to be called when everything is sent.
+    pub fn slim(&mut self) {
+        if self.chunks.is_empty() && self.chunks.capacity() > 4 {
+            self.chunks = VecDeque::new();
+        }
+        if self.tail.is_empty() && self.tail.capacity() > BUFFER_KEPT_BYTES {
+            self.tail = BytesMut::new();
+        }
     }
 
     /// Bytes held in memory; spans of files hold none.
@@ -112,5 +129,22 @@ mod tests {
         }
         assert_eq!(sent, b"headrecordsnext");
         assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn an_outbox_is_full_by_bytes_or_by_pieces_and_small_again_when_it_is_sent() {
+        let mut outbox = Outbox::default();
+        outbox.buffer().resize(UNSENT_BYTES_MAX, 0);
+        assert!(!outbox.is_full());
+        outbox.buffer().resize(UNSENT_BYTES_MAX + 1, 0);
+        assert!(outbox.is_full());
+        outbox.buffer().clear();
+        outbox.slim();
+        assert_eq!(outbox.tail.capacity(), 0);
+        let span = || ByteSpan::Memory(Bytes::new());
+        outbox.lay_spans((0..UNSENT_PIECES_MAX / 2).map(|_| (0, span())));
+        assert!(!outbox.is_full());
+        outbox.lay_spans([(0, span())].into_iter());
+        assert!(outbox.is_full());
     }
 }

@@ -257,3 +257,140 @@ fn write_part(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+    use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
+    use kafka_protocol::protocol::StrBytes;
+
+    use super::super::stage::{Stage, TO};
+    use super::super::{Answered, Work};
+    use super::*;
+    use crate::log::batch::{BatchBuilder, BatchInfo};
+    use crate::log::codec::Codec;
+    use crate::wire::api::ApiKey;
+
+    const WALL_MS: i64 = 1_700_000_000_000;
+
+    fn small(value: &[u8]) -> Bytes {
+        BatchBuilder::new().record(WALL_MS, None, Some(value)).build()
+    }
+
+    fn large() -> Bytes {
+        let mut builder = BatchBuilder::new().codec(Codec::Gzip);
+        for n in 0..200_000_u32 {
+            builder.push(WALL_MS, None, Some(&n.to_be_bytes()), &[]);
+        }
+        builder.build()
+    }
+
+    fn request(parts: &[(i32, &Bytes)]) -> ProduceRequest {
+        let parts = parts.iter().map(|(index, records)| {
+            PartitionProduceData::default().with_index(*index).with_records(Some((*records).clone()))
+        });
+        let topic = TopicProduceData::default()
+            .with_name(TopicName(StrBytes::from_static_str("t")))
+            .with_partition_data(parts.collect());
+        ProduceRequest::default().with_acks(-1).with_timeout_ms(1000).with_topic_data(vec![topic])
+    }
+
+    fn appended(base_offset: i64) -> Answered {
+        let answer = Answer::Appended { base_offset, log_append_time_ms: -1, log_start_offset: 0 };
+        Answered::Partition(answer, None)
+    }
+
+    #[test]
+    fn a_batch_that_takes_long_holds_back_what_is_behind_it() {
+        let mut stage = Stage::new(&[]);
+        stage.topic("t", 7, &[1, 1]);
+        let request =
+            request(&[(0, &small(b"first")), (1, &large()), (0, &small(b"last")), (1, &small(b"x"))]);
+        let (header, mut work) = stage.start(ApiKey::Produce, 9, &request);
+        assert_eq!(stage.desk.calls.len(), 1, "the first was called for at once");
+        let mut slices = 0;
+        while work.is_checking() {
+            assert!(!work.is_done() && stage.desk.calls.len() == 1);
+            if slices == 3 {
+                work.rewind_check();
+            }
+            work.check_on(TO, &mut stage.scene(), &mut Budget::new(Budget::SLICE_NS));
+            slices += 1;
+        }
+        assert!(slices > 5, "{slices} slices");
+        let calls: Vec<_> = stage.desk.calls.drain(..).collect();
+        let called: Vec<_> = calls.iter().map(|call| (call.partition, call.to.part)).collect();
+        assert_eq!(called, [(0, 0), (1, 1), (0, 2), (1, 3)]);
+        for call in calls {
+            assert!(!work.is_done());
+            let offset = i64::from(call.to.part);
+            work.answer(&header, call.to, appended(offset), &mut stage.scene());
+        }
+        let response: ProduceResponse = stage.finish(&header, work);
+        let parts = &response.responses[0].partition_responses;
+        let answers: Vec<_> =
+            parts.iter().map(|part| (part.index, part.error_code, part.base_offset)).collect();
+        assert_eq!(answers, [(0, 0, 0), (1, 0, 1), (0, 0, 2), (1, 0, 3)]);
+    }
+
+    #[test]
+    fn many_batches_of_one_request_are_checked_in_slices_too() {
+        let mut stage = Stage::new(&[]);
+        stage.topic("t", 7, &[1]);
+        let mut builder = BatchBuilder::new().codec(Codec::Gzip);
+        for _ in 0..1000 {
+            builder.push(WALL_MS, None, Some(&[5; 40]), &[]);
+        }
+        let batch = builder.build();
+        let request = request(&vec![(0, &batch); 100]);
+        let (_, mut work) = stage.start(ApiKey::Produce, 9, &request);
+        assert!(work.is_checking() && stage.desk.calls.len() < 10, "{}", stage.desk.calls.len());
+        while work.is_checking() {
+            work.check_on(TO, &mut stage.scene(), &mut Budget::new(1));
+        }
+        let parts: Vec<u32> = stage.desk.calls.iter().map(|call| call.to.part).collect();
+        assert_eq!(parts, (0..100).collect::<Vec<u32>>());
+    }
+
+    #[test]
+    fn a_partition_that_is_led_elsewhere_names_its_leader() {
+        for version in [9, 10, 12] {
+            let mut stage = Stage::new(&[]);
+            stage.broker(2, None, false);
+            let id = stage.topic("t", 7, &[2, 1]);
+            let batch = small(b"v");
+            let (header, mut work) =
+                stage.start(ApiKey::Produce, version, &request(&[(0, &batch), (1, &batch)]));
+            let error = Answer::Failed { error: ErrorCode::NotLeaderOrFollower, log_start_offset: -1 };
+            work.answer(&header, TO, Answered::Partition(error, None), &mut stage.scene());
+            work.answer(&header, ReplyTo { part: 1, ..TO }, appended(3), &mut stage.scene());
+            assert_eq!(stage.desk.calls[0].topic_id, id);
+            let response: ProduceResponse = stage.finish(&header, work);
+            let [led_elsewhere, led_here] = &response.responses[0].partition_responses[..] else { panic!() };
+            assert_eq!((led_elsewhere.error_code, led_here.error_code), (6, 0));
+            let leader = &led_elsewhere.current_leader;
+            let expected = if version >= 10 { (2, 5) } else { (-1, -1) };
+            assert_eq!((leader.leader_id.0, leader.leader_epoch), expected, "v{version}");
+            let nodes: Vec<i32> = response.node_endpoints.iter().map(|node| node.node_id.0).collect();
+            assert_eq!(nodes, if version >= 10 { vec![2] } else { vec![] });
+        }
+    }
+
+    #[test]
+    fn transactional_batches_and_unknown_acks_call_nobody() {
+        let mut stage = Stage::new(&[]);
+        stage.topic("t", 7, &[1]);
+        let transactional = BatchBuilder::new().producer(1, 0, 0).transactional().record(WALL_MS, None, None);
+        let batch = transactional.build();
+        assert!(BatchInfo::parse(&batch).unwrap().is_transactional());
+        let response: ProduceResponse = stage.ask(ApiKey::Produce, 9, &request(&[(0, &batch)]));
+        assert_eq!(response.responses[0].partition_responses[0].error_code, 35);
+        let response: ProduceResponse =
+            stage.ask(ApiKey::Produce, 9, &request(&[(0, &small(b"v"))]).with_acks(2));
+        assert_eq!(response.responses[0].partition_responses[0].error_code, 21);
+        assert!(stage.desk.calls.is_empty());
+        let (_, work) = stage.start(ApiKey::Produce, 9, &ProduceRequest::default().with_acks(-1));
+        assert!(matches!(work, Work::Produce(_)) && work.is_done());
+    }
+}

@@ -89,8 +89,15 @@ impl Session {
     }
 
     fn forget(&mut self, topic: TopicKey, index: i32) {
-        if let Some(place) = self.places.remove(&(topic, index)) {
-            self.partitions.remove(&place);
+        let key = (topic, index);
+        let Some(place) = self.places.remove(&key) else { return };
+        self.partitions.remove(&place);
+        let (topic, _) = key;
+        let TopicKey::Id(id) = topic else { return };
+        let left = self.places.range((topic.clone(), i32::MIN)..).next();
+        if left.is_none_or(|((left, _), _)| *left != topic) {
+            self.names.remove(&id);
+            self.nameless.remove(&id);
         }
     }
 
@@ -452,5 +459,13 @@ mod tests {
         let later = |topic| (topic == ids[1]).then(|| name.clone());
         sessions.update(id, 0, std::iter::empty(), std::iter::empty(), later).unwrap();
         assert_eq!(ids.map(|topic| sessions.name_of(id, topic).is_some()), [true, true]);
+        // What is forgotten is not remembered by name either.
+        let unknown = Uuid::from_u128(3);
+        let added = [(TopicKey::Id(unknown), 0, wanted(0)), (TopicKey::Id(ids[0]), 1, wanted(0))];
+        let forgotten = [unknown, ids[0], ids[1]].map(|topic| (TopicKey::Id(topic), 0));
+        sessions.update(id, 0, added.into_iter(), forgotten.into_iter(), |_| None).unwrap();
+        let session = &sessions.sessions[&id];
+        assert_eq!(session.names.keys().collect::<Vec<_>>(), [&ids[0]]);
+        assert!(session.nameless.is_empty());
     }
 }

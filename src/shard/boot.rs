@@ -6,6 +6,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use uuid::Uuid;
 
 use super::file_ops::{self, OwnerDir};
@@ -43,23 +44,26 @@ pub(super) struct Boot {
 /// Whether the kernel lets a shard run, and what to do if not.
 pub(super) fn check_kernel() -> Result<(), String> {
     let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
-    let is_root = nix::unistd::geteuid().is_root();
-    if disabled.trim() == "2" || (disabled.trim() == "1" && !is_root) {
-        return Err(format!(
-            "io_uring is disabled (kernel.io_uring_disabled = {}); enable it with: sysctl -w kernel.io_uring_disabled=0",
-            disabled.trim()
-        ));
-    }
     // SAFETY: a null parameter block is invalid on purpose; the kernel only looks at its pointer.
     let probe = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, std::ptr::null_mut::<libc::c_void>()) };
-    let errno = nix::errno::Errno::last();
-    if probe < 0 && matches!(errno, nix::errno::Errno::ENOSYS | nix::errno::Errno::EPERM) {
-        return Err(format!(
-            "io_uring is not available ({errno}): a container profile or the kernel forbids it; \
-             with Docker: --security-opt seccomp=unconfined, and a kernel of 5.8 or newer"
+    let errno = if probe < 0 { Errno::last() } else { Errno::UnknownErrno };
+    io_uring_refusal(disabled.trim(), nix::unistd::geteuid().is_root(), errno).map_or(Ok(()), Err)
+}
+
+/// Why the kernel lets no shard run, and what to do: what `kernel.io_uring_disabled` says, and the
+/// errno of a probe that is refused for its arguments where io_uring is there.
+fn io_uring_refusal(disabled: &str, is_root: bool, probe: Errno) -> Option<String> {
+    if disabled == "2" || (disabled == "1" && !is_root) {
+        return Some(format!(
+            "io_uring is disabled (kernel.io_uring_disabled = {disabled}); enable it with: sysctl -w kernel.io_uring_disabled=0"
         ));
     }
-    Ok(())
+    matches!(probe, Errno::ENOSYS | Errno::EPERM).then(|| {
+        format!(
+            "io_uring is not available ({probe}): a container profile or the kernel forbids it; \
+             with Docker: --security-opt seccomp=unconfined, and a kernel of 5.8 or newer"
+        )
+    })
 }
 
 /// Whether so many shards may lock the memory that their rings need.
@@ -199,5 +203,22 @@ fn recover_controller(metadata_directory: &Path) -> Result<Recovered, String> {
             Step::Done(recovered) => return Ok(*recovered),
             Step::Failed(why) => return Err(format!("{}: {why}", dir.path.display())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_io_uring_is_refused_with_what_to_do() {
+        assert_eq!(io_uring_refusal("0", false, Errno::EFAULT), None);
+        assert_eq!(io_uring_refusal("", false, Errno::EFAULT), None, "a kernel before the setting");
+        assert_eq!(io_uring_refusal("1", true, Errno::EFAULT), None);
+        let refused = |disabled, probe| io_uring_refusal(disabled, false, probe).unwrap();
+        assert!(refused("1", Errno::EFAULT).contains("sysctl -w kernel.io_uring_disabled=0"));
+        assert!(refused("2", Errno::EPERM).contains("io_uring_disabled = 2"));
+        assert!(refused("0", Errno::EPERM).contains("seccomp=unconfined"));
+        assert!(refused("0", Errno::ENOSYS).contains("5.8"));
     }
 }

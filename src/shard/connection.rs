@@ -7,90 +7,30 @@
 use std::future::poll_fn;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::Poll;
+use std::time::Instant;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use glommio::io::{PollState, PollableFd};
 use nix::errno::Errno;
 use nix::sys::socket::MsgFlags;
 
+use super::intake::RECEIVE_BYTES;
 use super::runtime::Runtime;
 use crate::broker::ConnectionKey;
 use crate::request::CloseReason;
 use crate::wire::frame;
 
-/// What one `recv` may bring.
-pub(super) const RECEIVE_BYTES: usize = 64 * 1024;
 /// The shard's receive buffer is taken in blocks of this size.
 const BLOCK_BYTES: usize = 256 * 1024;
 /// A frame's own buffer grows by at most this much at a time.
 const GROWTH_BYTES_MAX: usize = 1024 * 1024;
+/// And to at most so many times what has arrived.
+const GROWTH_FACTOR: usize = 16;
 /// Bytes taken off one socket before the others have their turn.
 const TURN_BYTES: usize = 1024 * 1024;
-/// Requests that one connection may have in flight before it is read no further.
-pub(super) const IN_FLIGHT_MAX: usize = 100;
-/// Unsent answers in memory before the connection is read no further.
-pub(super) const UNSENT_BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// Unsent spans and what lies between them before the connection is read no further.
-pub(super) const UNSENT_PIECES_MAX: usize = 2 * IN_FLIGHT_MAX;
-
-/// What the shell knows of a connection besides what the broker does.
-#[derive(Debug)]
-pub(super) struct Socket {
-    pub key: ConnectionKey,
-    pub fd: Rc<PollableFd<OwnedFd>>,
-    /// The task that waits on it.
-    pub waker: Option<Waker>,
-    /// The task should look again.
-    pub poked: bool,
-    /// Its socket took no more; it waits until it is writable.
-    pub blocked: bool,
-    /// A helper brings its next span into the page cache.
-    pub warming: bool,
-    /// A helper has brought it.
-    pub warmed: bool,
-    /// It is to be closed.
-    pub closing: Option<CloseReason>,
-    /// What the frame that is being received takes of the shard's budget.
-    pub reserved_bytes: usize,
-    /// A frame of this size waits for room in the budget; 0 if none does.
-    pub awaited_bytes: usize,
-    /// Not read while it or its shard has too much to do.
-    pub paused: bool,
-    /// Monotonic time of the last byte in or out.
-    pub active_ms: u64,
-    /// When the frame that is being received began, if one is.
-    pub frame_since_ms: Option<u64>,
-}
-
-impl Socket {
-    pub fn new(key: ConnectionKey, fd: Rc<PollableFd<OwnedFd>>, now_ms: u64) -> Self {
-        Self {
-            key,
-            fd,
-            waker: None,
-            poked: false,
-            blocked: false,
-            warming: false,
-            warmed: false,
-            closing: None,
-            reserved_bytes: 0,
-            awaited_bytes: 0,
-            paused: false,
-            active_ms: now_ms,
-            frame_since_ms: None,
-        }
-    }
-
-    /// Makes its task look again.
-    pub fn poke(&mut self) {
-        self.poked = true;
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-}
+/// Bytes that tell what a frame is: its length, its API and its version.
+const FRONT_BYTES: usize = 8;
 
 /// Why the task of a connection goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +49,10 @@ pub(super) async fn serve(runtime: Rc<Runtime>, key: ConnectionKey, fd: Rc<Polla
         match next_event(&runtime, key, &fd, &mut reading, &mut writing).await {
             Event::Readable => {
                 reading = PollState::new();
-                if let Err(reason) = receive(&runtime, key, &fd, &mut own) {
+                let started = Instant::now();
+                let received = receive(&runtime, key, &fd, &mut own);
+                runtime.state().counters.took("reading a connection", started.elapsed());
+                if let Err(reason) = received {
                     break reason;
                 }
             }
@@ -120,7 +63,7 @@ pub(super) async fn serve(runtime: Rc<Runtime>, key: ConnectionKey, fd: Rc<Polla
             Event::Poked => {
                 runtime.flush(key);
                 if !own.is_empty()
-                    && let Err(reason) = dispatch(&runtime, key, &mut own)
+                    && let Err(reason) = go_on(&runtime, key, &mut own)
                 {
                     break reason;
                 }
@@ -154,7 +97,7 @@ async fn next_event(
                 Some(waker) => waker.clone_from(context.waker()),
                 none => *none = Some(context.waker().clone()),
             }
-            (socket.blocked, socket.paused)
+            (socket.blocked_since_ms.is_some(), socket.pause.is_some())
         };
         if blocked && fd.poll_writable(context, writing).is_ready() {
             return Poll::Ready(Event::Writable);
@@ -176,51 +119,92 @@ fn receive(
 ) -> Result<(), CloseReason> {
     let mut taken = 0;
     loop {
-        let into_own = !own.is_empty();
-        // A frame is admitted after its length and before its body.
-        if into_own && !runtime.admit(key, frame_bytes(own)) {
-            return Ok(());
-        }
-        let mut shared = if into_own { BytesMut::new() } else { runtime.take_receive_buffer(BLOCK_BYTES) };
-        let buffer = if into_own { &mut *own } else { &mut shared };
-        let received = receive_into(fd, buffer);
-        let full = buffer.len() == buffer.capacity();
-        if !into_own {
-            let dispatched = received.and_then(|count| dispatch(runtime, key, &mut shared).map(|()| count));
-            move_rest(&mut shared, own);
-            shared.clear();
-            runtime.give_receive_buffer(shared);
-            taken += dispatched?;
+        let (count, asked) = if own.is_empty() {
+            if !runtime.may_receive(key) {
+                return Ok(());
+            }
+            receive_shared(runtime, key, fd, own)?
         } else {
-            taken += received?;
-            dispatch(runtime, key, own)?;
-        }
-        runtime.note_received(key, own.is_empty());
-        // A buffer that was not filled means that the socket is empty.
-        if !full || taken >= TURN_BYTES || runtime.is_paused(key) {
+            let asked = match frame::front(own, runtime.frame_limit_bytes())? {
+                Some(front) => {
+                    let step = front.length_bytes.saturating_sub(own.len()).min(GROWTH_BYTES_MAX);
+                    if step > 0 && !runtime.may_grow(key, front, step) {
+                        return Ok(());
+                    }
+                    step
+                }
+                None => FRONT_BYTES.saturating_sub(own.len()),
+            };
+            let count = if asked == 0 { 0 } else { receive_into(fd, own, asked)? };
+            go_on(runtime, key, own)?;
+            (count, asked)
+        };
+        taken += count;
+        // Less than was asked for means that the socket is empty.
+        if count < asked || taken >= TURN_BYTES || runtime.is_paused(key) {
             return Ok(());
         }
     }
+}
+
+/// Receives into the shard's buffer. The beginning of a frame whose rest is on its way, and what
+/// cannot be admitted now, goes into the connection's own buffer, so that the shard's is free.
+fn receive_shared(
+    runtime: &Runtime,
+    key: ConnectionKey,
+    fd: &PollableFd<OwnedFd>,
+    own: &mut BytesMut,
+) -> Result<(usize, usize), CloseReason> {
+    let mut shared = runtime.take_receive_buffer(BLOCK_BYTES);
+    let received = receive_into(fd, &mut shared, RECEIVE_BYTES);
+    let dispatched = received.and_then(|count| dispatch(runtime, key, &mut shared).map(|()| count));
+    if !shared.is_empty() {
+        let wanted = frame_bytes(&shared).min(growth_max(shared.len())).max(shared.len());
+        *own = BytesMut::with_capacity(wanted);
+        own.extend_from_slice(&shared);
+        shared.clear();
+    }
+    runtime.give_receive_buffer(shared);
+    runtime.note_buffer(key, own.len());
+    Ok((dispatched?, RECEIVE_BYTES))
+}
+
+/// Dispatches what the connection's own buffer holds, and lets go of it when nothing is left: an
+/// idle connection keeps no memory of its last frame.
+fn go_on(runtime: &Runtime, key: ConnectionKey, own: &mut BytesMut) -> Result<(), CloseReason> {
+    let dispatched = dispatch(runtime, key, own);
+    if own.is_empty() {
+        *own = BytesMut::new();
+    }
+    runtime.note_buffer(key, own.len());
+    dispatched
 }
 
 /// What the frame at the front takes when it is all there; a `recv` where that is not known yet.
-fn frame_bytes(buffer: &BytesMut) -> usize {
+fn frame_bytes(buffer: &[u8]) -> usize {
     frame::length_at_front(buffer, u32::MAX >> 1).ok().flatten().unwrap_or(RECEIVE_BYTES)
 }
 
-/// One `recv` into the spare room; 0 bytes means the socket had none after all.
-fn receive_into(fd: &PollableFd<OwnedFd>, buffer: &mut BytesMut) -> Result<usize, CloseReason> {
-    let wanted = frame_bytes(buffer).saturating_sub(buffer.len());
+/// How large a buffer may be that holds so many bytes of a frame: memory follows what has arrived,
+/// never what a length promises.
+fn growth_max(arrived_bytes: usize) -> usize {
+    (arrived_bytes * GROWTH_FACTOR).min(arrived_bytes + GROWTH_BYTES_MAX)
+}
+
+/// One `recv` of at most `asked` bytes into the spare room, which is made where there is none;
+/// 0 bytes means the socket had none after all.
+fn receive_into(fd: &PollableFd<OwnedFd>, buffer: &mut BytesMut, asked: usize) -> Result<usize, CloseReason> {
     if buffer.capacity() == buffer.len() {
-        buffer.reserve(wanted.clamp(4096, GROWTH_BYTES_MAX));
+        let room = growth_max(buffer.len()).saturating_sub(buffer.len()).max(FRONT_BYTES);
+        buffer.reserve(frame_bytes(buffer).saturating_sub(buffer.len()).clamp(FRONT_BYTES, room));
     }
     let spare = buffer.spare_capacity_mut();
+    let length = spare.len().min(asked);
     let flags = MsgFlags::MSG_DONTWAIT;
     loop {
-        // SAFETY: the pointer and length are those of the buffer's spare room; the kernel writes
-        // at most that much, and exactly `count` bytes of it are then initialised.
-        let count =
-            unsafe { libc::recv(fd.as_raw_fd(), spare.as_mut_ptr().cast(), spare.len(), flags.bits()) };
+        // SAFETY: the pointer is that of the buffer's spare room, which has at least `length`
+        // bytes; the kernel writes at most that many, and `count` of them are then initialised.
+        let count = unsafe { libc::recv(fd.as_raw_fd(), spare.as_mut_ptr().cast(), length, flags.bits()) };
         match usize::try_from(count) {
             Ok(0) => return Err(CloseReason::Peer),
             Ok(count) => {
@@ -237,23 +221,27 @@ fn receive_into(fd: &PollableFd<OwnedFd>, buffer: &mut BytesMut) -> Result<usize
     }
 }
 
-/// Hands every whole frame to the broker, as long as it takes more.
+/// Hands every whole frame that is admitted to the broker.
 fn dispatch(runtime: &Runtime, key: ConnectionKey, buffer: &mut BytesMut) -> Result<(), CloseReason> {
     let limit_bytes = runtime.frame_limit_bytes();
-    while !runtime.pause_if_full(key) {
-        let Some(frame) = frame::split(buffer, limit_bytes)? else { return Ok(()) };
+    while let Some(front) = frame::front(buffer, limit_bytes)? {
+        if buffer.len() < front.length_bytes || !runtime.admit(key, front) {
+            break;
+        }
+        let Some(frame) = frame::take(buffer, front) else { break };
         runtime.frame(key, frame);
     }
     Ok(())
 }
 
-/// The beginning of a frame goes into the connection's own buffer, so that the shard's is free.
-fn move_rest(shared: &mut BytesMut, own: &mut BytesMut) {
-    if shared.is_empty() {
-        *own = BytesMut::new();
-        return;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_grows_with_what_has_arrived() {
+        assert_eq!(growth_max(8), 128);
+        assert_eq!(growth_max(RECEIVE_BYTES), 1 << 20);
+        assert_eq!(growth_max(10 << 20), 11 << 20);
     }
-    own.reserve(frame_bytes(shared).min(GROWTH_BYTES_MAX).max(shared.len()));
-    own.extend_from_slice(shared);
-    shared.advance(shared.len());
 }

@@ -42,7 +42,9 @@ pub(super) struct Aftermath {
 /// Why an operation failed, in the owner's words.
 pub(super) fn file_error(error: &io::Error) -> FileError {
     match error.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => FileError::NoSpace,
+        // A process or system without descriptors is like a full device: it passes, and says
+        // nothing of what is on the device.
+        Some(libc::ENOSPC | libc::EDQUOT | libc::EMFILE | libc::ENFILE) => FileError::NoSpace,
         Some(libc::ENOENT) => FileError::NotFound,
         Some(errno) => FileError::Io(errno),
         None => FileError::Io(libc::EIO),
@@ -52,8 +54,26 @@ pub(super) fn file_error(error: &io::Error) -> FileError {
 /// Carries out any operation but [`FileOp::Append`], whose bytes the caller holds.
 pub(super) fn run(dir: &OwnerDir, op: &FileOp) -> (FileResult, Aftermath) {
     let mut aftermath = Aftermath::default();
-    let result = attempt(dir, op, &mut aftermath).map_err(|error| file_error(&error));
+    let result = patiently(|| attempt(dir, op, &mut aftermath)).map_err(|error| file_error(&error));
     (result, aftermath)
+}
+
+/// Whether the process or the system has no descriptor left.
+pub(super) fn is_exhausted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// Tries again for a while when there is no descriptor: others give theirs back.
+pub(super) fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    const TRIES: u32 = 500;
+    const REST: std::time::Duration = std::time::Duration::from_millis(10);
+    for _ in 0..TRIES {
+        match attempt() {
+            Err(error) if is_exhausted(&error) => std::thread::sleep(REST),
+            other => return other,
+        }
+    }
+    attempt()
 }
 
 fn attempt(dir: &OwnerDir, op: &FileOp, aftermath: &mut Aftermath) -> io::Result<FileDone> {

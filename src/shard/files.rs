@@ -13,11 +13,12 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use rustc_hash::FxHashMap;
 
-use super::file_ops::{Aftermath, OwnerDir, file_error};
+use super::file_ops::{Aftermath, OwnerDir, file_error, is_exhausted};
 use super::helpers::{Helpers, Job, Returns};
 use crate::broker::Owner;
 use crate::effect::{FileDone, FileError, FileName, FileOp, FileResult, Stem, Suffix, Ticket};
 use crate::log::batch::HEADER_BYTES;
+use crate::partition::{ReadFound, ReplyTo};
 
 /// Kernel limit of one vectored write (`UIO_MAXIOV`).
 const IOVECS_MAX: usize = 1024;
@@ -36,6 +37,8 @@ pub(super) struct Files {
     /// Order of eviction, second chance: a file used since it was looked at goes round again.
     round: VecDeque<(Owner, FileName)>,
     open_max: usize,
+    /// Files that helpers are opening for reads.
+    opening: usize,
     helpers: Vec<Helpers>,
     returns: Arc<Returns>,
     log_dirs: Vec<std::path::PathBuf>,
@@ -53,6 +56,7 @@ impl Files {
             open: FxHashMap::default(),
             round: VecDeque::new(),
             open_max,
+            opening: 0,
             helpers,
             returns,
             log_dirs,
@@ -79,20 +83,13 @@ impl Files {
         Some(&open.file)
     }
 
-    /// Keeps an opened file, and closes others when there are too many.
-    pub fn keep(&mut self, owner: Owner, file: FileName, opened: OwnedFd) -> Arc<OwnedFd> {
+    /// Keeps an opened file if there is room for it.
+    fn keep(&mut self, owner: Owner, file: FileName, opened: OwnedFd) -> Arc<OwnedFd> {
         let opened = Arc::new(opened);
-        let entry = OpenFile { file: Arc::clone(&opened), used: true };
-        if self.open.insert((owner, file), entry).is_none() {
-            self.round.push_back((owner, file));
-        }
-        while self.open.len() > self.open_max {
-            let Some(key) = self.round.pop_front() else { break };
-            let used = self.open.get_mut(&key).map(|open| std::mem::take(&mut open.used));
-            match used {
-                Some(true) => self.round.push_back(key),
-                Some(false) => drop(self.open.remove(&key)),
-                None => {}
+        if self.make_room() {
+            let entry = OpenFile { file: Arc::clone(&opened), used: true };
+            if self.open.insert((owner, file), entry).is_none() {
+                self.round.push_back((owner, file));
             }
         }
         // Names of closed files leave the round when it is long enough to notice.
@@ -100,6 +97,47 @@ impl Files {
             self.round.retain(|key| self.open.contains_key(key));
         }
         opened
+    }
+
+    /// Closes a file that nobody sends from, if there are too many. Says whether there is room.
+    fn make_room(&mut self) -> bool {
+        // Twice round: the first time may only find that files were used.
+        for _ in 0..2 * self.round.len() {
+            if self.open.len() + self.opening < self.open_max {
+                return true;
+            }
+            let Some(key) = self.round.pop_front() else { break };
+            let Some(open) = self.open.get_mut(&key) else { continue };
+            let in_use = std::mem::take(&mut open.used) || Arc::strong_count(&open.file) > 1;
+            if in_use {
+                self.round.push_back(key);
+            } else {
+                self.open.remove(&key);
+            }
+        }
+        self.open.len() + self.opening < self.open_max
+    }
+
+    /// Closes every file that nobody sends from.
+    fn close_unused(&mut self) {
+        self.open.retain(|_, open| Arc::strong_count(&open.file) > 1);
+    }
+
+    /// Whether one more file may be opened for a read.
+    pub fn may_open(&mut self) -> bool {
+        self.make_room()
+    }
+
+    /// Has a helper open the file of a span.
+    pub fn order_open(&mut self, owner: Owner, to: ReplyTo, found: ReadFound, file: FileName) {
+        self.opening += 1;
+        self.order(owner, Job::Open { to, found, file });
+    }
+
+    /// A helper has opened the file of a span, or could not.
+    pub fn opened(&mut self, owner: Owner, file: FileName, opened: Option<OwnedFd>) -> Option<Arc<OwnedFd>> {
+        self.opening = self.opening.saturating_sub(1);
+        opened.map(|opened| self.keep(owner, file, opened))
     }
 
     /// Carries out an operation here if it cannot wait for a device, else orders it from a helper
@@ -184,8 +222,14 @@ impl Files {
             Some(file) => Arc::clone(file),
             None => {
                 let dir = self.dirs.get(&owner).ok_or(FileError::NotFound)?;
-                let opened = dir.1.open(name).map_err(|error| file_error(&error))?;
-                self.keep(owner, name, opened)
+                let dir = dir.1.clone();
+                let opened = dir.open(name).or_else(|error| {
+                    if is_exhausted(&error) {
+                        self.close_unused();
+                    }
+                    dir.open(name)
+                });
+                self.keep(owner, name, opened.map_err(|error| file_error(&error))?)
             }
         };
         write_parts(&file, position, parts)

@@ -1,6 +1,7 @@
 //! Helper threads: one bounded pool per log directory for everything that can wait for a device
-//! (syncs, creations, renames, deletions, cold reads, recoveries). They are not pinned and run at
-//! lower priority than the shards; what they find comes back to the asking shard as an input.
+//! (syncs, creations, renames, deletions, cold reads), and one for its recoveries, so that logs that
+//! serve already do not wait behind those that do not. They are not pinned and run at lower priority
+//! than the shards; what they find comes back to the asking shard as an input.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -16,6 +17,8 @@ use crate::partition::{ReadFound, ReplyTo};
 
 /// Threads per log directory. Two let a long sync and a short creation pass each other.
 const THREADS_PER_DIRECTORY: usize = 2;
+/// Most threads that recover the logs of one directory.
+const RECOVERY_THREADS_MAX: u32 = 64;
 /// How much nicer than the shards they are.
 const NICENESS: i32 = 5;
 
@@ -88,25 +91,33 @@ struct Queue {
 #[derive(Clone, Debug)]
 pub(super) struct Helpers {
     queue: Arc<Queue>,
+    recoveries: Arc<Queue>,
 }
 
 impl Helpers {
     /// Starts the threads; they end with the process.
-    pub fn start(directory: usize) -> std::io::Result<Self> {
-        let queue = Arc::new(Queue::default());
+    pub fn start(directory: usize, recovery_threads: u32) -> std::io::Result<Self> {
+        let helpers = Self { queue: Arc::default(), recoveries: Arc::default() };
         for number in 0..THREADS_PER_DIRECTORY {
-            let queue = Arc::clone(&queue);
+            let queue = Arc::clone(&helpers.queue);
             thread::Builder::new()
                 .name(format!("helper-{directory}-{number}"))
                 .spawn(move || serve(&queue))?;
         }
-        Ok(Self { queue })
+        for number in 0..recovery_threads.min(RECOVERY_THREADS_MAX) {
+            let queue = Arc::clone(&helpers.recoveries);
+            thread::Builder::new()
+                .name(format!("recover-{directory}-{number}"))
+                .spawn(move || serve(&queue))?;
+        }
+        Ok(helpers)
     }
 
     /// Hands a job over; its outcome comes back through `returns`.
     pub fn order(&self, owner: Owner, dir: OwnerDir, job: Job, returns: &Arc<Returns>) {
-        lock(&self.queue.orders).push_back(Order { owner, dir, job, returns: Arc::clone(returns) });
-        self.queue.arrived.notify_one();
+        let queue = if matches!(job, Job::Recover(_)) { &self.recoveries } else { &self.queue };
+        lock(&queue.orders).push_back(Order { owner, dir, job, returns: Arc::clone(returns) });
+        queue.arrived.notify_one();
     }
 }
 
@@ -133,7 +144,10 @@ fn carry_out(dir: &OwnerDir, job: Job) -> Outcome {
             let (result, aftermath) = file_ops::run(dir, &op);
             Outcome::File(ticket, result, aftermath)
         }
-        Job::Open { to, found, file } => Outcome::Open { to, found, file, opened: dir.open(file).ok() },
+        Job::Open { to, found, file } => {
+            let opened = file_ops::patiently(|| dir.open(file)).ok();
+            Outcome::Open { to, found, file, opened }
+        }
         Job::Recover(recovery) => Outcome::Recover(recover(dir, *recovery)),
         Job::Warm { connection, file, position, length } => {
             warm(&file, position, length);

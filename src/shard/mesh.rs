@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::bell::Bell;
+use super::door::Seat;
 use crate::broker::Message;
 
 /// Parcels that a lane holds before its sender keeps them.
@@ -24,6 +25,8 @@ pub(super) enum Parcel {
     /// A connection that was accepted elsewhere.
     Connection {
         socket: OwnedFd,
+        /// Its place among those that are counted.
+        seat: Seat,
         /// Index of the listener it came in on.
         listener: usize,
     },

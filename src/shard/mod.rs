@@ -4,10 +4,11 @@
 //! | file | what it is |
 //! |---|---|
 //! | [`node`] | the start and the end of a node |
-//! | `boot` | what a start reads and checks before any shard runs |
+//! | `boot`, `log_dirs` | what a start reads and checks before any shard runs |
 //! | `runtime` | one shard at work: its turn |
 //! | `connection`, `transfer` | bytes off a socket and onto it |
-//! | `listener` | accepting, and spreading connections over shards |
+//! | `sockets`, `intake` | which connections are read and which wait; the shard's byte budget |
+//! | `listener`, `door` | accepting, who may come in, and spreading connections over shards |
 //! | `files`, `file_ops` | an owner's files: what runs on the shard, and how |
 //! | `helpers` | threads for whatever can wait for a device |
 //! | `mesh`, `bell` | lanes between shards, and waking them |
@@ -18,14 +19,17 @@ mod boot;
 mod clock;
 mod connection;
 mod counters;
+mod door;
 mod file_ops;
 mod files;
 mod helpers;
+mod intake;
 mod listener;
 mod log_dirs;
 mod mesh;
 pub mod node;
 mod runtime;
+mod sockets;
 mod transfer;
 
 /// One line for the operator.

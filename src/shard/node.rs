@@ -1,7 +1,9 @@
 //! The start and the end of a node: boot, one executor per shard, signals, a clean stop.
 
+use std::cell::RefCell;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -13,9 +15,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::bell::Bell;
 use super::boot::{self, Boot};
 use super::clock::Clock;
+use super::door::Door;
 use super::files::Files;
 use super::helpers::{Helpers, Returns};
-use super::listener::{self, Terms};
+use super::intake::Budget;
+use super::listener::{self, Buffers};
 use super::mesh::Mesh;
 use super::runtime::{Common, Runtime};
 use crate::broker::{Checkpoints, ControlHost, ControlStart, Shard};
@@ -99,6 +103,36 @@ fn raise_descriptor_limit() {
     }
 }
 
+/// How the descriptors of the process are shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Descriptors {
+    /// For connections of the node.
+    connections: usize,
+    /// For open files of a shard, those that are being sent among them.
+    files_per_shard: usize,
+}
+
+impl Descriptors {
+    /// Half of what is left for connections, half for files. A shard's rings and bells take some,
+    /// and what a helper opens for a moment.
+    fn share_out(shards: usize, directories: usize) -> Self {
+        let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
+        let limit = limit.map_or(1024, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX));
+        let open = std::fs::read_dir("/proc/self/fd").map_or(64, Iterator::count);
+        Self::of(limit, open + 16 * shards + 4 * directories + 16, shards)
+    }
+
+    fn of(limit: usize, taken: usize, shards: usize) -> Self {
+        let left = limit.saturating_sub(taken);
+        Self { connections: (left / 2).max(1), files_per_shard: (left / 2 / shards).max(4) }
+    }
+}
+
+/// The largest frame with its length prefix, in bytes.
+fn frame_limit(config: &NodeConfig) -> usize {
+    config.socket_request_max_bytes as usize + crate::wire::frame::PREFIX_BYTES
+}
+
 /// The shards' share of the machine's memory, in bytes for each.
 fn budget_bytes(config: &NodeConfig, shards: usize) -> usize {
     let info = nix::sys::sysinfo::sysinfo().map(|info| info.ram_total()).unwrap_or(1 << 30);
@@ -112,13 +146,14 @@ fn common(config: &NodeConfig, shards: usize) -> Common {
         connections: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
         stop: AtomicBool::new(false),
         frame_limit_bytes: config.socket_request_max_bytes,
-        budget_bytes: budget_bytes(config, shards),
+        budget: Budget::divide(budget_bytes(config, shards), frame_limit(config)),
         idle_ms: config.connections_max_idle_ms,
     }
 }
 
 /// Binds every listener, so that a port in use is known before anything starts.
 fn bind(config: &NodeConfig) -> Result<Vec<(OwnedFd, SocketAddr)>, String> {
+    let buffers = Buffers::of(config);
     let bound = config.listeners.iter().map(|listener| {
         let host = if listener.bind.host.is_empty() { "0.0.0.0" } else { listener.bind.host.as_str() };
         let shown = format!("{}://{host}:{}", listener.name, listener.bind.port);
@@ -126,17 +161,17 @@ fn bind(config: &NodeConfig) -> Result<Vec<(OwnedFd, SocketAddr)>, String> {
         let mut addresses =
             (host, listener.bind.port).to_socket_addrs().map_err(|error| failed("cannot resolve", error))?;
         let address = addresses.next().ok_or_else(|| format!("listener {shown}: no address"))?;
-        let bind = || -> std::io::Result<(Socket, SocketAddr)> {
+        let bind = || -> std::io::Result<(OwnedFd, SocketAddr)> {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
             socket.set_reuse_address(true)?;
             socket.set_nonblocking(true)?;
+            buffers.give(&socket);
             socket.bind(&address.into())?;
             socket.listen(i32::try_from(config.socket_listen_backlog.max(1024)).unwrap_or(1024))?;
             let local = socket.local_addr()?.as_socket().unwrap_or(address);
-            Ok((socket, local))
+            Ok((OwnedFd::from(socket), local))
         };
-        let (socket, local) = bind().map_err(|error| failed("cannot listen", error))?;
-        Ok((OwnedFd::from(socket), local))
+        bind().map_err(|error| failed("cannot listen", error))
     });
     bound.collect()
 }
@@ -168,8 +203,10 @@ struct PlannedShard {
     bell: Arc<Bell>,
     clock: Clock,
     common: Arc<Common>,
-    /// On the controller's shard: the bound listeners, with what is said when they open.
-    listeners: Vec<(OwnedFd, Terms)>,
+    /// On the controller's shard: the bound listeners, who may come in by them, and what is said
+    /// when they open.
+    listeners: Vec<OwnedFd>,
+    door: Option<Door>,
     greeting: Greeting,
     /// Held while the node runs.
     _locks: Vec<OwnedFd>,
@@ -186,13 +223,14 @@ impl PlannedShard {
         let runtime =
             Runtime::new(self.core, self.files, self.mesh, self.returns, self.bell, self.clock, self.common);
         let (listeners, greeting) = (self.listeners, self.greeting);
-        if !listeners.is_empty() {
-            let opened = std::rc::Rc::clone(&runtime);
+        if let Some(door) = self.door {
+            let door = Rc::new(RefCell::new(door));
+            let opened = Rc::clone(&runtime);
             glommio::spawn_local(async move {
                 opened.ready().await;
-                for (number, (socket, terms)) in listeners.into_iter().enumerate() {
-                    let runtime = std::rc::Rc::clone(&opened);
-                    glommio::spawn_local(listener::listen(runtime, socket, number, terms)).detach();
+                for (number, socket) in listeners.into_iter().enumerate() {
+                    let (runtime, door) = (Rc::clone(&opened), Rc::clone(&door));
+                    glommio::spawn_local(listener::listen(runtime, socket, number, door)).detach();
                 }
                 super::say(&format!("{} ({} ms)", greeting.line, greeting.started.elapsed().as_millis()));
             })
@@ -213,11 +251,12 @@ fn plan_shards(
     let shard_count = u16::try_from(bells.len()).map_err(|_| "too many shards".to_string())?;
     let line = greeting(&config, &sockets, shard_count);
     let listeners = endpoints(&config, &sockets);
-    let terms = Terms::of(&config);
-    let helpers = (0..boot.directories.len()).map(Helpers::start).collect::<Result<Vec<_>, _>>();
+    let recovery_threads = config.recovery_threads_per_log_dir;
+    let helpers = (0..boot.directories.len()).map(|number| Helpers::start(number, recovery_threads));
+    let helpers = helpers.collect::<Result<Vec<_>, _>>();
     let helpers = helpers.map_err(|error| format!("cannot start helper threads: {error}"))?;
-    let open_files_max = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
-        .map_or(256, |(soft, _)| usize::try_from(soft / 2).unwrap_or(256) / bells.len());
+    let descriptors = Descriptors::share_out(bells.len(), boot.directories.len());
+    let door = Door::new(&config, Arc::clone(&common.connections), descriptors.connections);
     let control = control_start(&config, &boot, shard_count, listeners)?;
     let node = Arc::new(Node { cluster_id: boot.cluster_id, shard_count, config });
     let view = Arc::new(ClusterView {
@@ -229,17 +268,22 @@ fn plan_shards(
         removed: Arc::from([]),
     });
     let facts = Arc::from(boot.facts);
+    let mut door = Some(door);
     let mut control = Box::new(ControlHost::new(control));
     boot.offline.iter().for_each(|directory| control.offline_from_start(*directory));
     let mut control = Some(control);
-    let mut sockets: Vec<_> = sockets.into_iter().map(|(socket, _)| (socket, terms.clone())).collect();
+    let mut sockets: Vec<_> = sockets.into_iter().map(|(socket, _)| socket).collect();
     let mut locks = boot.locks;
     let clock = Clock::start();
     let shards = (0..shard_count).zip(Mesh::weave(bells)).zip(bells);
     let planned = shards.map(|((id, mesh), bell)| {
         let returns = Returns::new(Arc::clone(bell));
-        let files =
-            Files::new(boot.directories.clone(), helpers.clone(), Arc::clone(&returns), open_files_max);
+        let files = Files::new(
+            boot.directories.clone(),
+            helpers.clone(),
+            Arc::clone(&returns),
+            descriptors.files_per_shard,
+        );
         PlannedShard {
             id: ShardId(id),
             core: Shard::new(
@@ -256,6 +300,7 @@ fn plan_shards(
             clock,
             common: Arc::clone(common),
             listeners: std::mem::take(&mut sockets),
+            door: door.take(),
             greeting: Greeting { line: line.clone(), started },
             _locks: std::mem::take(&mut locks),
         }
@@ -301,4 +346,17 @@ fn greeting(config: &NodeConfig, sockets: &[(OwnedFd, SocketAddr)], shard_count:
         addresses.join(", "),
         directories.join(", ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_shared_between_connections_and_files() {
+        let shared = Descriptors::of(256, 66, 2);
+        assert_eq!((shared.connections, shared.files_per_shard), (95, 47));
+        let shared = Descriptors::of(20, 66, 2);
+        assert_eq!((shared.connections, shared.files_per_shard), (1, 4));
+    }
 }

@@ -48,13 +48,13 @@ pub(super) fn send(socket: &OwnedFd, outbox: &mut Outbox, warmed: bool) -> Sent 
     if let Some(plain) = outbox.plain() {
         return send_plain(socket, plain);
     }
-    let mut gathered: SmallVec<[Bytes; 8]> = SmallVec::new();
+    let mut gathered = Gathered::new();
     let mut gathered_bytes = 0;
     while let Some(chunk) = outbox.pop() {
         match small(chunk) {
-            Ok(Gather::Bytes(bytes)) => {
-                gathered_bytes += bytes.len();
-                gathered.push(bytes);
+            Ok(Gather::Piece(piece)) => {
+                gathered_bytes += piece.bytes.len();
+                gathered.push(piece);
                 if gathered_bytes >= GATHER_BYTES {
                     return match send_gathered(socket, outbox, gathered, MsgFlags::empty()) {
                         Sent::All => Sent::Yield,
@@ -83,8 +83,29 @@ pub(super) fn send(socket: &OwnedFd, outbox: &mut Outbox, warmed: bool) -> Sent 
     send_gathered(socket, outbox, gathered, MsgFlags::empty())
 }
 
+/// Bytes on their way into one message.
+struct Piece {
+    bytes: Bytes,
+    /// The file that they were read from, and where they end in it.
+    from: Option<(Arc<OwnedFd>, u64)>,
+}
+
+type Gathered = SmallVec<[Piece; 8]>;
+
+impl Piece {
+    /// What was not sent, as the outbox keeps it: a client that does not read holds no memory for
+    /// bytes that lie in a file.
+    fn into_chunk(self) -> Chunk {
+        let length = self.bytes.len() as u64;
+        match self.from {
+            Some((file, end)) => Chunk::Span(ByteSpan::File { file, position: end - length, length }),
+            None => Chunk::Bytes(self.bytes),
+        }
+    }
+}
+
 enum Gather {
-    Bytes(Bytes),
+    Piece(Piece),
     File { file: Arc<OwnedFd>, position: u64, length: u64 },
 }
 
@@ -92,14 +113,19 @@ enum Gather {
 /// before it should: its response can never be finished.
 fn small(chunk: Chunk) -> Result<Gather, ()> {
     let span = match chunk {
-        Chunk::Bytes(bytes) | Chunk::Span(ByteSpan::Memory(bytes)) => return Ok(Gather::Bytes(bytes)),
+        Chunk::Bytes(bytes) | Chunk::Span(ByteSpan::Memory(bytes)) => {
+            return Ok(Gather::Piece(Piece { bytes, from: None }));
+        }
         Chunk::Span(span) => span,
     };
     let ByteSpan::File { file, position, length } = span else { return Err(()) };
     if length < COPY_BELOW_BYTES {
         let mut bytes = BytesMut::zeroed(length as usize);
         match read_no_wait(&file, position, &mut bytes) {
-            Some(count) if count == bytes.len() => return Ok(Gather::Bytes(bytes.freeze())),
+            Some(count) if count == bytes.len() => {
+                let from = Some((file, position + length));
+                return Ok(Gather::Piece(Piece { bytes: bytes.freeze(), from }));
+            }
             Some(0) => return Err(()),
             _ => {}
         }
@@ -122,16 +148,11 @@ fn send_plain(socket: &OwnedFd, bytes: &mut BytesMut) -> Sent {
 }
 
 /// Sends all gathered bytes; what does not fit goes back to the front of the outbox.
-fn send_gathered(
-    socket: &OwnedFd,
-    outbox: &mut Outbox,
-    mut gathered: SmallVec<[Bytes; 8]>,
-    flags: MsgFlags,
-) -> Sent {
+fn send_gathered(socket: &OwnedFd, outbox: &mut Outbox, mut gathered: Gathered, flags: MsgFlags) -> Sent {
     let flags = flags | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     let mut first = 0;
     while first < gathered.len() {
-        let slices = gathered.iter().skip(first).take(512).map(|bytes| IoSlice::new(bytes));
+        let slices = gathered.iter().skip(first).take(512).map(|piece| IoSlice::new(&piece.bytes));
         let slices: SmallVec<[IoSlice; 8]> = slices.collect();
         let result = sendmsg::<()>(socket.as_raw_fd(), &slices, &[], flags, None);
         drop(slices);
@@ -139,19 +160,19 @@ fn send_gathered(
             Ok(count) => count,
             Err(Errno::EINTR) => continue,
             Err(Errno::EAGAIN) => {
-                for bytes in gathered.drain(first..).rev() {
-                    outbox.unpop(Chunk::Bytes(bytes));
+                for piece in gathered.drain(first..).rev() {
+                    outbox.unpop(piece.into_chunk());
                 }
                 return Sent::Blocked;
             }
             Err(_) => return Sent::Failed,
         };
-        while let Some(bytes) = gathered.get_mut(first) {
-            if sent < bytes.len() {
-                bytes.advance(sent);
+        while let Some(piece) = gathered.get_mut(first) {
+            if sent < piece.bytes.len() {
+                piece.bytes.advance(sent);
                 break;
             }
-            sent -= bytes.len();
+            sent -= piece.bytes.len();
             first += 1;
         }
     }

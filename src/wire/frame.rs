@@ -1,12 +1,13 @@
 //! Length-prefixed frames in a connection's receive buffer.
 //!
 //! A frame is known in three steps, so that a shell can refuse or delay it before its bytes take
-//! memory: after 4 bytes its length ([`length_at_front`]), after 8 its API ([`api_at_front`]),
-//! and when it is all there the frame itself, without a copy ([`split`]).
+//! memory: after 4 bytes its length ([`length_at_front`]), after 8 its API and what it may cost
+//! ([`front`]), and when it is all there the frame itself, without a copy ([`take`]).
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::api::Api;
+use super::api::{Api, ApiKey};
+use super::guard::{MEMORY_LIMIT_BYTES, READ_COST_BYTES};
 use super::{WireError, api};
 
 /// Bytes of the length prefix.
@@ -46,16 +47,46 @@ pub fn api_at_front(buffer: &[u8]) -> Result<Option<(&'static Api, i16)>, WireEr
     Ok(Some((api, i16::from_be_bytes([v0, v1]))))
 }
 
+/// What is known of the frame at the front before its body is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Front {
+    /// Bytes that it takes with its prefix.
+    pub length_bytes: usize,
+    /// Bytes that its request is admitted for: [`cost_bytes`].
+    pub cost_bytes: usize,
+}
+
+/// The frame at the front; `None` until its first 8 bytes are there.
+pub fn front(buffer: &[u8], limit_bytes: u32) -> Result<Option<Front>, WireError> {
+    let Some(length_bytes) = length_at_front(buffer, limit_bytes)? else { return Ok(None) };
+    let Some((api, _)) = api_at_front(buffer)? else { return Ok(None) };
+    Ok(Some(Front { length_bytes, cost_bytes: cost_bytes(api, length_bytes - PREFIX_BYTES) }))
+}
+
+/// Bytes of memory that a request takes at most while it is served. Produce and Fetch are read
+/// where they were received; what the library decodes takes what the guard charges for each byte
+/// at most, and the guard's limit at most.
+pub fn cost_bytes(api: &Api, frame_bytes: usize) -> usize {
+    match api.key {
+        ApiKey::Produce | ApiKey::Fetch => frame_bytes,
+        _ => frame_bytes + frame_bytes.saturating_mul(READ_COST_BYTES).min(MEMORY_LIMIT_BYTES),
+    }
+}
+
 /// Takes the frame at the front off the buffer, without its prefix; `None` until it is all there.
 /// The frame shares the buffer's memory.
 pub fn split(buffer: &mut BytesMut, limit_bytes: u32) -> Result<Option<Bytes>, WireError> {
-    let Some(length) = length_at_front(buffer, limit_bytes)? else { return Ok(None) };
-    if api_at_front(buffer)?.is_none() || buffer.len() < length {
-        return Ok(None);
+    Ok(front(buffer, limit_bytes)?.and_then(|front| take(buffer, front)))
+}
+
+/// Takes the frame off whose front is known; `None` until it is all there.
+pub fn take(buffer: &mut BytesMut, front: Front) -> Option<Bytes> {
+    if buffer.len() < front.length_bytes {
+        return None;
     }
-    let mut frame = buffer.split_to(length);
+    let mut frame = buffer.split_to(front.length_bytes);
     frame.advance(PREFIX_BYTES);
-    Ok(Some(frame.freeze()))
+    Some(frame.freeze())
 }
 
 #[cfg(test)]
@@ -90,6 +121,14 @@ mod tests {
         assert_eq!(taken.as_ptr(), address.wrapping_add(4));
         assert_eq!(taken, bytes[4..]);
         assert_eq!(buffer, bytes[..6]);
+    }
+
+    #[test]
+    fn a_decoded_request_costs_what_the_guard_would_charge_at_most() {
+        let cost = |bytes: &[u8]| front(bytes, LIMIT).unwrap().unwrap().cost_bytes;
+        assert_eq!(cost(&frame(1, 12, 90)), 100);
+        assert_eq!(cost(&frame(3, 9, 90)), 100 + 100 * READ_COST_BYTES);
+        assert_eq!(cost(&frame(3, 9, 1_000_000)), 1_000_010 + MEMORY_LIMIT_BYTES);
     }
 
     #[test]

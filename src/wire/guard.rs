@@ -28,7 +28,7 @@ const VARINT_SLACK: u64 = 128;
 /// What one read is charged. A decoded field takes at most 32 bytes; the most expensive bytes on
 /// the wire are a struct's single tagged field, whose three reads (tag, length, bytes) and the count
 /// before it bring a B-tree node of about 450 bytes.
-const READ_COST_BYTES: usize = 128;
+pub(super) const READ_COST_BYTES: usize = 128;
 
 /// How much a decoded request may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

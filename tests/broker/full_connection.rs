@@ -44,8 +44,8 @@ fn fill(raw: &mut Raw, frames: impl Iterator<Item = Vec<u8>>) -> (i32, Vec<u8>) 
 }
 
 /// Fills a connection, checks that it costs little and that others go on, then takes every answer.
-fn full_and_emptied(frames: impl Fn(i32) -> Vec<u8>, frames_max: i32) -> i32 {
-    let home = Home::new(&[]);
+fn full_and_emptied(overrides: &[&str], frames: impl Fn(i32) -> Vec<u8>, frames_max: i32) -> i32 {
+    let home = Home::new(overrides);
     let broker = home.start();
     let mut other = connect(&broker);
     create(&mut other, "busy", 2, &[]);
@@ -77,12 +77,22 @@ fn full_and_emptied(frames: impl Fn(i32) -> Vec<u8>, frames_max: i32) -> i32 {
 fn produces_whose_answers_are_not_read_push_back() {
     let records = batch(&[&[b'p'; 50]]);
     let request: ProduceRequest = produce_request("busy", -1, vec![(1, records)]);
-    full_and_emptied(|number| frame(0, PRODUCE_VERSION, number, &request), 10_000_000);
+    full_and_emptied(&[], |number| frame(0, PRODUCE_VERSION, number, &request), 10_000_000);
 }
 
 #[test]
 fn fetches_whose_answers_are_not_read_push_back() {
     let request: FetchRequest = fetch_request("busy", &[(0, 0)]);
-    let sent = full_and_emptied(|number| frame(1, FETCH_VERSION, number, &request), 10_000_000);
+    let sent = full_and_emptied(&[], |number| frame(1, FETCH_VERSION, number, &request), 10_000_000);
     assert!(sent < 200_000, "{sent} requests were taken, with an answer of 2 kB");
+}
+
+#[test]
+fn small_socket_buffers_push_back_too_and_nothing_stalls() {
+    let records = batch(&[&[b'p'; 50]]);
+    let request: ProduceRequest = produce_request("busy", -1, vec![(1, records)]);
+    let small = ["socket.receive.buffer.bytes=16384", "socket.send.buffer.bytes=16384"];
+    full_and_emptied(&small, |number| frame(0, PRODUCE_VERSION, number, &request), 10_000_000);
+    let request: FetchRequest = fetch_request("busy", &[(0, 0)]);
+    full_and_emptied(&small[..1], |number| frame(1, FETCH_VERSION, number, &request), 10_000_000);
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::process::{Broker, Home};
-use crate::wire::{Raw, append, connect, create, read_all, request};
+use crate::process::{Broker, Home, until};
+use crate::wire::{Raw, append, batch, connect, create, read_all, request};
 
 /// Runs `hostile` against a broker while another connection goes on before, during and after.
 fn while_another_goes_on(hostile: impl FnOnce(&Broker)) {
@@ -12,7 +12,12 @@ fn while_another_goes_on(hostile: impl FnOnce(&Broker)) {
     let mut good = connect(&broker);
     create(&mut good, "good", 2, &[]);
     append(&mut good, "good", 0, &[b"before"]);
+    let sockets = broker.sockets();
     hostile(&broker);
+    until("connections that ended are closed", || {
+        let now = broker.sockets();
+        if now <= sockets { Ok(()) } else { Err(now) }
+    });
     append(&mut good, "good", 0, &[b"after"]);
     assert_eq!(read_all(&mut good, "good", 0).len(), 2);
     assert_eq!(read_all(&mut good, "good", 1).len(), 0);
@@ -90,6 +95,33 @@ fn bodies_that_lie_close_the_connection() {
             let mut raw = Raw::open(broker);
             raw.send_frame(&body);
         }
+    });
+}
+
+#[test]
+fn nothing_behind_a_refused_frame_is_served() {
+    while_another_goes_on(|broker| {
+        let mut good = connect(broker);
+        create(&mut good, "untouched", 1, &[]);
+        append(&mut good, "untouched", 0, &[b"first"]);
+        // acks 1, a second to wait, partition 0 of the topic.
+        let batch = batch(&[b"behind"]);
+        let mut body = vec![0xff, 0xff, 0, 1, 0, 0, 3, 0xe8, 0, 0, 0, 1, 0, 9];
+        body.extend_from_slice(b"untouched");
+        body.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 0]);
+        body.extend_from_slice(&i32::to_be_bytes(batch.len() as i32));
+        body.extend_from_slice(&batch);
+        let behind = framed(&request(0, 3, 2, &body));
+        let refused = [
+            request(0, 99, 1, &[]),
+            vec![0, 3, 0, 1, 0, 0, 0, 1, 0xff, 0xfe],
+            request(0, 3, 1, &[]),
+            request(3, 1, 1, &[0x7f, 0xff, 0xff, 0xff]),
+        ];
+        for frame in refused {
+            closes(broker, "a refused frame and a good one", &[framed(&frame), behind.clone()].concat());
+        }
+        assert_eq!(read_all(&mut good, "untouched", 0).len(), 1);
     });
 }
 

@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
+mod batch_rules;
+mod budget;
 mod configuration;
 mod connections;
 mod crash;
@@ -14,15 +16,19 @@ mod epochs;
 mod full_connection;
 mod full_device;
 mod hostile_frames;
+mod limits;
 mod list_offsets;
 mod log_dirs;
 mod long_poll;
 mod more_partitions;
 mod pipelining;
+mod pressure;
 mod process;
+mod random_order;
 mod refused_batches;
 mod sessions;
 mod slow_reader;
+mod standing_still;
 mod start_and_stop;
 mod topics;
 mod wire;

@@ -4,9 +4,9 @@ use kafka_protocol::messages::create_partitions_request::{
     CreatePartitionsAssignment, CreatePartitionsTopic,
 };
 use kafka_protocol::messages::{BrokerId, CreatePartitionsRequest};
-use tidemill::client::Connection;
+use tidemill::client::{Admin, Cluster, Connection, ConnectionConfig};
 
-use crate::process::Home;
+use crate::process::{Home, PATIENCE};
 use crate::wire::{append, batch, connect, create, describe, fetch, name, produce_request, read_all};
 
 fn wanted(topic: &str, count: i32) -> CreatePartitionsTopic {
@@ -109,4 +109,9 @@ fn what_cannot_be_is_said_and_a_dry_run_changes_nothing() {
     }
     assert_eq!(ask(&mut connection, 3, vec![assigned(4, &[&[1], &[1]])]), [(0, None)]);
     assert_eq!(partitions(&mut connection, "t"), 4);
+    let cluster = Cluster::new(vec![broker.address.clone()], ConnectionConfig::default());
+    let mut admin = Admin::new(cluster, PATIENCE);
+    admin.create_partitions("t", 6).unwrap();
+    assert_eq!(partitions(&mut connection, "t"), 6);
+    assert!(admin.create_partitions("t", 6).unwrap_err().to_string().contains("already has 6"));
 }

@@ -62,6 +62,15 @@ impl Home {
         command
     }
 
+    /// Starts a broker that may have this many descriptors.
+    pub fn start_with_descriptors(&self, limit: u32) -> Broker {
+        let broker = self.command(&[]);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -Sn {limit}; ulimit -Hn {limit}; exec \"$0\" \"$@\"")]);
+        shell.arg(broker.get_program()).args(broker.get_args()).current_dir(self.path());
+        Broker::start(shell)
+    }
+
     /// Starts a broker and waits until it is ready.
     pub fn start(&self) -> Broker {
         Broker::start(self.command(&[]))
@@ -124,6 +133,13 @@ impl Broker {
     /// What it has said so far.
     pub fn lines(&self) -> Vec<String> {
         self.said.lines.lock().unwrap().0.clone()
+    }
+
+    /// How many sockets it has open.
+    pub fn sockets(&self) -> usize {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        let named = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        named.filter(|name| name.to_string_lossy().starts_with("socket:")).count()
     }
 
     /// How many descriptors it has open.

@@ -122,7 +122,8 @@ impl fmt::Display for Tally {
         writeln!(f, "{:<28} {}", "all", self.total())?;
         writeln!(
             f,
-            "{} connections, {} of them closed by the broker; {} frames behind a closing one; slowest write and its answers {} ms",
+            "{} connections, {} of them closed by the broker; {} frames behind a closing one; \
+             slowest write and its answers {} ms",
             self.connections, self.closed_connections, self.behind, self.slowest_ms
         )
     }

@@ -111,7 +111,7 @@ key_table! {
         "Bytes of a tiered partition kept on local disks.";
     "log.local.retention.ms" Long Some("-2"), Min(-2), Cluster, Planned,
         "How long records of a tiered partition are kept on local disks.";
-    "num.recovery.threads.per.data.dir" Int Some("2"), Min(1), Cluster, Ignored(SHARDS),
+    "num.recovery.threads.per.data.dir" Int Some("2"), Min(1), Cluster, Honoured,
         "Threads that recover logs at start.";
     "num.replica.alter.log.dirs.threads" Int None, Any, ReadOnly, Ignored(SHARDS),
         "Threads that move replicas between directories.";

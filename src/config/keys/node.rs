@@ -33,13 +33,13 @@ key_table! {
     "early.start.listeners" List None, Any, ReadOnly, Ignored(ORDER),
         "Listeners to open before the broker is ready.";
     "max.connections" Int Some("2147483647"), Min(0), Cluster, Honoured,
-        "Most open connections on this node; a further one is closed at accept.";
+        "Most open connections on this node; a further one is accepted when one has gone.";
     "max.connections.per.ip" Int Some("2147483647"), Min(0), Cluster, Honoured,
-        "Most open connections from one address.";
+        "Most open connections from one address; a further one is closed.";
     "max.connections.per.ip.overrides" Text Some(""), Any, Cluster, Honoured,
         "Limits for single addresses: `host:limit`, comma-separated.";
     "max.connection.creation.rate" Int Some("2147483647"), Min(0), Cluster, Honoured,
-        "Most new connections per second.";
+        "Most new connections per second, and at once; further ones are accepted later. 0 counts as 1.";
     "connections.max.idle.ms" Long Some("600000"), Any, ReadOnly, Honoured,
         "A connection without traffic for this long is closed; negative never.";
     "connections.max.reauth.ms" Long Some("0"), Any, ReadOnly, Planned,

@@ -9,11 +9,15 @@ pub(super) const PIECE_NS: usize = 1000;
 /// Uncompressed records that are compressed between two looks at the budget.
 pub(super) const RECODE_BYTES: usize = 16 * 1024;
 
-/// Whether there is more to come.
+/// Where reading records stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Piece {
-    Some,
-    Last,
+pub(super) enum Pause {
+    /// The budget is spent.
+    Spent,
+    /// More bytes are needed.
+    Starved,
+    /// Everything is read.
+    Done,
 }
 
 /// What decompressing costs, estimated.
@@ -57,13 +61,17 @@ impl Stream {
     }
 
     /// Reads the records that are there, as far as the budget goes.
-    pub(super) fn check(&mut self, tally: &mut Tally, budget: &mut Budget) -> Result<Piece, BatchRejection> {
+    pub(super) fn check(&mut self, tally: &mut Tally, budget: &mut Budget) -> Result<Pause, BatchRejection> {
         let mut rest = self.window.get(self.at..).unwrap_or_default();
-        let piece = tally.read(&mut rest, self.ended, budget)?;
+        let pause = tally.read(&mut rest, self.ended, budget)?;
         self.at = self.window.len() - rest.len();
-        // With budget left, it was bytes that ended.
-        self.starved = !budget.is_spent();
-        Ok(piece)
+        self.starved = pause == Pause::Starved;
+        Ok(pause)
+    }
+
+    #[cfg(test)]
+    pub(super) fn window_bytes(&self) -> usize {
+        self.window.capacity()
     }
 
     /// Gives everything back that the next batch can use.

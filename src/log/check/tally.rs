@@ -2,7 +2,7 @@
 
 use super::super::batch::BatchInfo;
 use super::super::record::{self, Outline, PartialRecord, Record, RecordError};
-use super::source::Piece;
+use super::source::Pause;
 use super::{BatchRejection, BatchRules, Budget, RECORD_ERRORS_MAX};
 use crate::config::TimestampType;
 use crate::wire::ErrorCode;
@@ -49,24 +49,24 @@ impl Tally {
         }
     }
 
-    /// Reads records off `bytes`. [`Piece::Last`] when all of them were read and nothing is left; else more
-    /// bytes are wanted, or the budget is spent. `ended` says that no more bytes will come.
+    /// Reads records off `bytes`. Done when all of them were read and nothing is left. `ended` says that no more
+    /// bytes will come.
     pub(super) fn read(
         &mut self,
         bytes: &mut &[u8],
         ended: bool,
         budget: &mut Budget,
-    ) -> Result<Piece, BatchRejection> {
+    ) -> Result<Pause, BatchRejection> {
         while self.read < self.record_count {
             if budget.is_spent() {
-                return Ok(Piece::Some);
+                return Ok(Pause::Spent);
             }
             let before = bytes.len();
             match self.read_one(bytes, budget) {
                 Ok(Some(outline)) => self.add(outline)?,
                 Ok(None) if bytes.len() < before => {}
                 Ok(None) if ended => return Err(self.malformed(RecordError::Short)),
-                Ok(None) => return Ok(Piece::Some),
+                Ok(None) => return Ok(Pause::Starved),
                 Err(error) => return Err(self.malformed(error)),
             }
         }
@@ -75,7 +75,7 @@ impl Tally {
             let message = format!("{left} or more bytes follow the {count} records of the batch.");
             return Err(BatchRejection::invalid(message));
         }
-        Ok(if ended { Piece::Last } else { Piece::Some })
+        Ok(if ended { Pause::Done } else { Pause::Starved })
     }
 
     #[inline]

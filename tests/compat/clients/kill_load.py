@@ -182,8 +182,8 @@ def verify_none_missing(loads: List[Load], bootstrap: str, topic: str) -> dict:
             for sequence, told in acked.items():
                 at = places.get((load.number, partition, sequence), [])
                 if not at or told >= 0 and told not in at:
-                    problems.append(f"partition {partition}: producer {load.number}'s sequence {sequence}, acknowledged "
-                                    f"at {told}, is at {at or 'no offset'}")
+                    problems.append(f"partition {partition}: producer {load.number}'s sequence {sequence}, "
+                                    f"acknowledged at {told}, is at {at or 'no offset'}")
     return {"read": count, "problems": problems[:5]}
 
 

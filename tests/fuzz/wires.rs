@@ -1,0 +1,148 @@
+//! Bytes from sockets: frames, headers, request bodies, record batches, compressed streams.
+
+use bytes::{Bytes, BytesMut};
+use fastrand::Rng;
+use kafka_protocol::messages::{
+    ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, FindCoordinatorRequest,
+    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
+};
+use tidemill::config::{CompressionType, TimestampType};
+use tidemill::log::batch::BatchInfo;
+use tidemill::log::check::{BatchRules, check};
+use tidemill::log::codec::{Codec, Decompressor, compress};
+use tidemill::log::record::Records;
+use tidemill::wire::fetch::FetchRequest;
+use tidemill::wire::guard::{Limits, decode};
+use tidemill::wire::produce::ProduceRequest;
+use tidemill::wire::{frame, header};
+use uuid::Uuid;
+
+use crate::batches::Arsenal;
+use crate::body::{Target, World};
+use crate::changed;
+use crate::frames::Generator;
+
+fn world() -> World {
+    let target =
+        |name: &str, partitions| Target { name: name.to_owned(), id: Uuid::from_u128(7), partitions };
+    World {
+        targets: vec![target("one", 1), target("three", 3)],
+        passing: vec!["passing".to_owned()],
+        arsenal: Arsenal { bombs: vec![Bytes::from_static(b"bomb")] },
+    }
+}
+
+/// Frames of every API and version, most of them sound.
+fn samples() -> Vec<Vec<u8>> {
+    let world = world();
+    let mut generator = Generator::new(&world, 11);
+    (0..3_000).map(|id| generator.frame(id, false).bytes).collect()
+}
+
+#[test]
+fn frames_and_requests_are_read_or_refused() {
+    changed("frame", &samples(), |bytes| {
+        let mut buffer = BytesMut::from(bytes);
+        while let Ok(Some(frame)) = frame::split(&mut buffer, 1 << 20) {
+            let Ok((header, body)) = header::parse(&frame) else { continue };
+            let (version, limits) = (header.version, Limits::default());
+            match header.api.key as i16 {
+                0 => drop(ProduceRequest::parse(body, version).map(|request| walk_produce(&request))),
+                1 => drop(FetchRequest::parse(body, version).map(|request| walk_fetch(&request))),
+                2 => drop(decode::<ListOffsetsRequest>(&body, version.min(10), limits)),
+                3 => drop(decode::<MetadataRequest>(&body, version, limits)),
+                10 => drop(decode::<FindCoordinatorRequest>(&body, version, limits)),
+                18 if header.is_served() => drop(decode::<ApiVersionsRequest>(&body, version, limits)),
+                19 => drop(decode::<CreateTopicsRequest>(&body, version, limits)),
+                20 => drop(decode::<DeleteTopicsRequest>(&body, version, limits)),
+                22 => drop(decode::<InitProducerIdRequest>(&body, version, limits)),
+                _ => {}
+            }
+        }
+    });
+}
+
+fn walk_produce(request: &ProduceRequest) -> usize {
+    request.transactional_id().map_or(0, str::len)
+        + request
+            .topics()
+            .flat_map(|topic| topic.partitions)
+            .map(|one| one.records.map_or(0, |records| records.len()))
+            .sum::<usize>()
+}
+
+fn walk_fetch(request: &FetchRequest) -> usize {
+    request.topics().flat_map(|topic| topic.partitions).count()
+}
+
+fn rules(compression_type: CompressionType) -> BatchRules {
+    BatchRules {
+        produce_version: 9,
+        max_message_bytes: 1 << 20,
+        timestamp_type: TimestampType::CreateTime,
+        timestamp_before_max_ms: i64::MAX,
+        timestamp_after_max_ms: 3_600_000,
+        compacted: false,
+        compression_type,
+    }
+}
+
+#[test]
+fn batches_are_checked_and_what_passes_is_whole() {
+    let (arsenal, mut rng) = (world().arsenal, Rng::with_seed(5));
+    let sound = |rng: &mut Rng| arsenal.sound(rng).to_vec();
+    let mut samples: Vec<Vec<u8>> = (0..200).map(|_| sound(&mut rng)).collect();
+    samples.extend((0..400).filter_map(|_| arsenal.hostile(&mut rng)).map(|batch| batch.to_vec()));
+    let types = [CompressionType::Producer, CompressionType::None, CompressionType::Lz4(9)];
+    changed("batch", &samples, |bytes| {
+        for compression_type in types {
+            let mut bytes = bytes.to_vec();
+            // A checksum that holds lets the check look behind it.
+            for sealed in [false, true] {
+                if sealed && bytes.len() > 21 {
+                    let sum = tidemill::log::batch::crc(&bytes[21..]);
+                    bytes[17..21].copy_from_slice(&sum.to_be_bytes());
+                }
+                let Ok(checked) = check(bytes.clone().into(), &rules(compression_type), 2_000) else {
+                    continue;
+                };
+                let info = BatchInfo::parse(&checked.bytes).unwrap();
+                assert_eq!(info.length_bytes as usize, checked.bytes.len());
+                assert!(tidemill::log::batch::crc_holds(&checked.bytes, &info));
+                assert_eq!(info.record_count, checked.info.record_count);
+            }
+        }
+    });
+}
+
+#[test]
+fn records_end_where_their_bytes_do() {
+    let mut rng = Rng::with_seed(6);
+    let arsenal = world().arsenal;
+    let samples: Vec<Vec<u8>> = (0..200).map(|_| arsenal.sound(&mut rng)[61..].to_vec()).collect();
+    changed("records", &samples, |bytes| {
+        for record in Records::new(bytes) {
+            let Ok(record) = record else { break };
+            assert!(record.headers().count() <= bytes.len());
+        }
+    });
+}
+
+#[test]
+fn compressed_streams_stay_within_the_limit() {
+    const LIMIT_BYTES: u64 = 1 << 20;
+    let text: Vec<u8> = (0..5_000_u32).flat_map(|n| (n / 7).to_be_bytes()).collect();
+    let packed = |codec| {
+        let mut out = Vec::new();
+        compress(codec, None, &text, &mut out);
+        out
+    };
+    let mut decompressor = Decompressor::default();
+    for codec in Codec::ALL {
+        changed("stream", &[packed(codec)], |bytes| {
+            if let Ok(out) = decompressor.decompress(codec, bytes, LIMIT_BYTES) {
+                assert!(out.len() as u64 <= LIMIT_BYTES);
+            }
+        });
+    }
+}
