@@ -45,7 +45,7 @@ pub struct Shard {
     generation_next: u32,
     timers: BTreeSet<Timer>,
     /// Requests whose check goes on in later turns, the next one first.
-    checking: VecDeque<ReplyTo>,
+    checking: checking::Lanes,
     replicas: Replicas,
     control: Option<Box<ControlHost>>,
     /// What is to be carried on inside this step; empty between steps.
@@ -90,7 +90,7 @@ impl Shard {
             connections: Slab::new(),
             generation_next: 1,
             timers: BTreeSet::new(),
-            checking: VecDeque::new(),
+            checking: checking::Lanes::default(),
             replicas,
             control,
             todo: VecDeque::new(),
@@ -351,8 +351,7 @@ impl Shard {
     pub fn next_wake_ms(&self) -> Option<u64> {
         let timers = [
             self.timers.first().map(|timer| timer.at_ms),
-            // At once.
-            self.checking.front().map(|_| 0),
+            self.checking.next_wake_ms(),
             self.replicas.next_wake_ms(),
             self.control.as_ref().and_then(|control| control.next_wake_ms()),
         ];

@@ -169,9 +169,17 @@ impl Budget {
     /// What is checked in one turn of a shard, over all its connections.
     pub const SLICE_NS: i64 = 700_000;
 
+    /// What is checked at a time of batches whose check is out of proportion to their size.
+    pub const OUT_OF_PROPORTION_NS: i64 = 250_000;
+
     /// A budget of that many estimated nanoseconds.
     pub fn new(ns: i64) -> Self {
         Self { left_ns: ns }
+    }
+
+    /// What is left, in estimated nanoseconds; below zero where the last step cost more.
+    pub fn left_ns(&self) -> i64 {
+        self.left_ns
     }
 
     /// Whether nothing is left.

@@ -172,6 +172,11 @@ impl Work {
         matches!(self, Self::Produce(produce) if produce.is_checking())
     }
 
+    /// Whether looking at what was sent has cost more than its size explains.
+    pub fn is_out_of_proportion(&self) -> bool {
+        matches!(self, Self::Produce(produce) if produce.is_out_of_proportion())
+    }
+
     /// Goes on looking at what was sent.
     pub fn check_on(&mut self, to: ReplyTo, scene: &mut Scene, budget: &mut Budget) {
         if let Self::Produce(produce) = self {

@@ -28,7 +28,12 @@ pub struct Produce {
     /// The check of the next partition, where it takes long.
     checking: Option<Box<Checking>>,
     outstanding: usize,
+    /// What its checks may cost, estimated, before they are out of proportion to what was sent.
+    proportion_left_ns: i64,
 }
+
+/// What checking a byte that was sent costs at most, as long as it decompresses to what records usually do.
+const PROPORTION_NS_PER_BYTE: i64 = 64;
 
 #[derive(Debug)]
 struct Checking {
@@ -64,12 +69,20 @@ impl Produce {
         to: ReplyTo,
         scene: &mut Scene,
     ) -> Result<Self, CloseReason> {
+        let proportion_left_ns = (body.len() as i64).saturating_mul(PROPORTION_NS_PER_BYTE);
         let request = ProduceRequest::parse(body, header.version)?;
         let acks = if request.acks == -1 { Acks::All } else { Acks::Leader };
         let timeout_ms = u64::try_from(request.timeout_ms).unwrap_or(0);
         let deadline_ms = scene.now.mono_ms.saturating_add(timeout_ms);
-        let mut produce =
-            Self { request, acks, deadline_ms, parts: SmallVec::new(), checking: None, outstanding: 0 };
+        let mut produce = Self {
+            request,
+            acks,
+            deadline_ms,
+            parts: SmallVec::new(),
+            checking: None,
+            outstanding: 0,
+            proportion_left_ns,
+        };
         produce.check_on(to, scene, &mut Budget::new(Budget::INLINE_NS));
         // What the calls need of the body they hold themselves; names are read again from it
         // when the response is encoded.
@@ -86,8 +99,19 @@ impl Produce {
         self.checking = None;
     }
 
+    /// Whether its checks have cost more than what was sent explains.
+    pub(super) fn is_out_of_proportion(&self) -> bool {
+        self.proportion_left_ns < 0
+    }
+
     /// Checks partitions until all are checked or the budget is spent.
     pub(super) fn check_on(&mut self, to: ReplyTo, scene: &mut Scene, budget: &mut Budget) {
+        let before_ns = budget.left_ns();
+        self.check_parts(to, scene, budget);
+        self.proportion_left_ns = self.proportion_left_ns.saturating_sub(before_ns - budget.left_ns());
+    }
+
+    fn check_parts(&mut self, to: ReplyTo, scene: &mut Scene, budget: &mut Budget) {
         let Self { request, parts, outstanding, checking, .. } = self;
         let (acks, deadline_ms) = (self.acks, self.deadline_ms);
         let refusal = refusal(request);

@@ -53,7 +53,7 @@ const EIGHT: [Worst; 8] = [
 ];
 
 #[test]
-#[ignore = "the broker keeps a few percent; docs/TESTING.md says what is wrong"]
+#[ignore = "not 80 % yet; docs/TESTING.md says what is wrong"]
 fn a_good_client_keeps_its_throughput_beside_eight_that_do_their_worst() {
     let _turn = turn();
     let home = Home::new(&[]);
