@@ -23,6 +23,8 @@ mod long_poll;
 mod more_partitions;
 mod pipelining;
 mod pressure;
+// Other tests of a broker process share it and use what these do not.
+#[allow(dead_code)]
 mod process;
 mod random_order;
 mod refused_batches;

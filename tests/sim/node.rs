@@ -66,8 +66,8 @@ pub struct Owned {
 pub enum Arrived {
     /// A client has connected.
     Connect(u64),
-    /// There are bytes on a connection.
-    Bytes(u64),
+    /// There are bytes on one of the connections.
+    Bytes,
     /// A connection is gone.
     Gone(u64),
     /// A file operation has ended.
@@ -252,7 +252,7 @@ impl World {
                 host.connections.insert(key, id);
             }
             // Nobody overtakes those who wait for room.
-            Arrived::Bytes(_) => self.resume(node, shard),
+            Arrived::Bytes => self.resume(node, shard),
             Arrived::Gone(id) => {
                 if let Some(key) = self.connections.remove(&id).and_then(|connection| connection.key) {
                     host.connections.remove(&key);

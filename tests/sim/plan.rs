@@ -102,7 +102,10 @@ impl Plan {
     pub fn of(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed ^ 0x7001_5eed);
         let r = &mut random;
-        let often = |r: &mut fastrand::Rng, chance: f64, value: u64| if r.f64() < chance { value } else { 0 };
+        let often = |r: &mut fastrand::Rng, chance: f64, values: std::ops::RangeInclusive<u64>| {
+            let value = r.u64(values);
+            if r.f64() < chance { value } else { 0 }
+        };
         let topics = r.usize(1..=3);
         let directories = directories_of(seed);
         let clock_jumps = r.f64() < 0.3;
@@ -119,10 +122,7 @@ impl Plan {
             consumers: r.usize(1..=4),
             records: r.u64(30..=600),
             faulty_ms: r.u64(3_000..=12_000),
-            crash_every_ms: {
-                let value = r.u64(300..=4_000);
-                often(r, 0.8, value)
-            },
+            crash_every_ms: often(r, 0.8, 300..=4_000),
             power_cuts: *r.choice(&[0.0, 0.5, 1.0]).expect("some"),
             cut: Cut {
                 sector_bytes: if r.bool() { 512 } else { 4096 },
@@ -132,18 +132,12 @@ impl Plan {
             clean_stops: *r.choice(&[0.0, 0.3]).expect("some"),
             short_appends: if r.f64() < 0.4 { 0.03 } else { 0.0 },
             io_errors: if r.f64() < 0.3 { 0.001 } else { 0.0 },
-            full_every_ms: {
-                let value = r.u64(300..=3_000);
-                often(r, 0.3, value)
-            },
+            full_every_ms: often(r, 0.3, 300..=3_000),
             inline: r.bool(),
             disk_us: *r.choice(&[50, 500, 5_000]).expect("some"),
             turn_us: *r.choice(&[20, 200]).expect("some"),
             network_us: *r.choice(&[50, 1_000, 10_000]).expect("some"),
-            drop_every_ms: {
-                let value = r.u64(300..=3_000);
-                often(r, 0.5, value)
-            },
+            drop_every_ms: often(r, 0.5, 300..=3_000),
             clock_jumps,
             log_append_time: r.f64() < 0.2,
             flush_ms: *r.choice(&[i64::MAX, i64::MAX, 400]).expect("some"),

@@ -424,7 +424,7 @@ impl World {
         let arrived = match bytes {
             Some(bytes) => {
                 connection.received.extend_from_slice(&bytes);
-                Arrived::Bytes(id)
+                Arrived::Bytes
             }
             None => Arrived::Gone(id),
         };

@@ -204,7 +204,7 @@ fn a_deletion_that_finds_no_space_or_descriptor_is_tried_again_and_takes_nothing
     let mut driver = Driver::new(small());
     driver.append(&batch(&[1], 100));
     driver.log.begin_delete(driver.now);
-    let mut refused = |driver: &mut Driver, expected: FileOp| {
+    let refused = |driver: &mut Driver, expected: FileOp| {
         let (ticket, op) = driver.log.next_op(driver.now).unwrap();
         assert_eq!(op, expected);
         assert_eq!(driver.log.completed(driver.now, ticket, Err(FileError::NoSpace)), LogEvent::None);
