@@ -113,7 +113,9 @@ impl Log {
     }
 
     pub(super) fn next_sync(&mut self, now: Now) -> Option<(Ticket, FileOp)> {
-        if self.syncs.in_flight.is_some() || self.state == State::LastJob {
+        // What is to be deleted is not synced: the sync would meet the deletion, find no file, and be taken for
+        // that of a failed device.
+        if self.syncs.in_flight.is_some() || !matches!(self.state, State::Open | State::Closing) {
             return None;
         }
         let (file, target) = match self.syncs.sealed.front() {
@@ -225,7 +227,7 @@ impl Log {
     /// When [`Self::wake`] should be called, on the monotonic clock.
     pub fn next_wake_ms(&self) -> Option<u64> {
         if let State::Retired { delete_at_ms } = self.state {
-            return self.jobs.is_idle().then_some(delete_at_ms);
+            return if self.jobs.is_idle() { Some(delete_at_ms) } else { self.full_until_ms };
         }
         if self.state != State::Open {
             return self.full_until_ms;

@@ -44,7 +44,7 @@ impl Purpose {
     /// Whether a job waits for space on a full device, and everything planned behind it, too. The
     /// others fail, and what they were for says what then.
     fn waits_for_space(self) -> bool {
-        matches!(self, Self::CutBack | Self::Delete)
+        matches!(self, Self::CutBack | Self::Delete | Self::Retire | Self::Remove)
     }
 }
 

@@ -7,6 +7,7 @@
 //! or the segment goes, the lookup starts again.
 
 use super::batch::{BatchInfo, HEADER_BYTES, crc_holds};
+use super::codec::Codec;
 use super::search::{CORRUPT, IndexSearch, first_record};
 use super::{Log, LogPosition, Segment, index};
 use crate::effect::{FileDone, FileError, FileOp, FileResult, Stem};
@@ -25,6 +26,11 @@ pub enum Query {
         max_bytes: u64,
         /// No byte at or behind it is given: high watermark, last stable offset or log end.
         end: LogPosition,
+    },
+    /// Those batches of a fetch's span that a reader without zstd can read.
+    UpToZstd {
+        /// What the fetch found.
+        span: Span,
     },
     /// The first record with that timestamp or a later one.
     Timestamp {
@@ -60,6 +66,8 @@ pub enum Found {
     Span(Span),
     /// A fetch at or behind its end: nothing yet.
     Empty,
+    /// The first batch of the span is compressed with zstd.
+    Zstd,
     /// A record.
     Offset {
         /// Its offset.
@@ -185,6 +193,10 @@ impl Log {
                     None => LookupStep::OutOfRange,
                 }
             }
+            Query::UpToZstd { span } => match self.segment_at(span.segment_base_offset) {
+                Some(segment) => self.walk(lookup, segment, span.position, WALK_BYTES),
+                None => LookupStep::Found(Found::Empty),
+            },
             Query::Timestamp { timestamp_ms, .. } => {
                 let hit = self.segments.iter().find(|segment| segment.max_timestamp_ms >= timestamp_ms);
                 match hit.filter(|segment| segment.length_bytes > 0) {
@@ -217,6 +229,7 @@ impl Log {
                     None => self.begin_offset(lookup, segment, offset),
                 }
             }
+            Query::UpToZstd { span } => self.walk(lookup, segment, span.position, WALK_BYTES),
             Query::Timestamp { timestamp_ms, .. } => {
                 let waiting = self.waiting_floor(segment, &self.pending_index.times, timestamp_ms);
                 match waiting {
@@ -291,9 +304,10 @@ impl Log {
             Query::Timestamp { timestamp_ms, .. } => {
                 later.find(|segment| segment.max_timestamp_ms >= timestamp_ms)
             }
-            Query::MaxTimestamp { .. } => None,
+            Query::MaxTimestamp { .. } | Query::UpToZstd { .. } => None,
         };
         match (next, lookup.query) {
+            (_, Query::UpToZstd { span }) => LookupStep::Found(Found::Span(span)),
             (Some(next), _) => self.walk(lookup, next, 0, WALK_BYTES),
             (None, Query::Fetch { .. }) => LookupStep::Found(Found::Empty),
             (None, _) => LookupStep::Found(Found::None),
@@ -305,6 +319,11 @@ impl Log {
         let mut rest = bytes;
         let mut last_length = 0;
         loop {
+            if let Query::UpToZstd { span } = lookup.query
+                && position >= span.position + span.length
+            {
+                return LookupStep::Found(Found::Span(span));
+            }
             if rest.len() < HEADER_BYTES {
                 if position == walk.position {
                     return LookupStep::Failed(CORRUPT);
@@ -320,12 +339,7 @@ impl Log {
             }
             match self.verdict(&lookup.query, segment, &info) {
                 Verdict::Skip => {}
-                Verdict::Take => {
-                    let Query::Fetch { max_bytes, end, .. } = lookup.query else {
-                        return LookupStep::Found(Found::None);
-                    };
-                    return span(segment, position, length, max_bytes, &end);
-                }
+                Verdict::Take => return taken(&lookup.query, segment, position, length),
                 Verdict::Inspect => {
                     let walk = Walk { segment_base_offset: segment.base_offset, position };
                     lookup.stage = Stage::Batch(walk);
@@ -342,6 +356,7 @@ impl Log {
     fn verdict(&self, query: &Query, segment: &Segment, info: &BatchInfo) -> Verdict {
         match *query {
             Query::Fetch { offset, .. } if info.last_offset() >= offset => Verdict::Take,
+            Query::UpToZstd { .. } if info.codec() == Ok(Codec::Zstd) => Verdict::Take,
             Query::Timestamp { timestamp_ms, .. }
                 if info.max_timestamp_ms >= timestamp_ms && info.last_offset() >= self.log_start_offset =>
             {
@@ -363,7 +378,7 @@ impl Log {
         let (timestamp_ms, end_offset) = match lookup.query {
             Query::Timestamp { timestamp_ms, end_offset } => (timestamp_ms, end_offset),
             Query::MaxTimestamp { end_offset } => (info.max_timestamp_ms, end_offset),
-            Query::Fetch { .. } => return LookupStep::Failed(CORRUPT),
+            Query::Fetch { .. } | Query::UpToZstd { .. } => return LookupStep::Failed(CORRUPT),
         };
         match first_record(bytes, &info, timestamp_ms, self.log_start_offset) {
             Err(error) => LookupStep::Failed(error),
@@ -395,6 +410,18 @@ impl Log {
     fn segment_at(&self, base_offset: i64) -> Option<&Segment> {
         let at = self.segments.binary_search_by_key(&base_offset, |segment| segment.base_offset);
         at.ok().and_then(|at| self.segments.get(at))
+    }
+}
+
+/// The answer at the batch that decides it.
+fn taken(query: &Query, segment: &Segment, position: u64, batch_bytes: u64) -> LookupStep {
+    match *query {
+        Query::Fetch { max_bytes, end, .. } => span(segment, position, batch_bytes, max_bytes, &end),
+        Query::UpToZstd { span } if position > span.position => {
+            LookupStep::Found(Found::Span(Span { length: position - span.position, ..span }))
+        }
+        Query::UpToZstd { .. } => LookupStep::Found(Found::Zstd),
+        Query::Timestamp { .. } | Query::MaxTimestamp { .. } => LookupStep::Found(Found::None),
     }
 }
 

@@ -370,6 +370,11 @@ impl Log {
         if sync.is_some() || self.full_until_ms.is_some() { sync } else { self.jobs.next() }
     }
 
+    /// Whether a full device, or one without descriptors left, keeps the next operation waiting.
+    pub fn waits_for_space(&self) -> bool {
+        self.full_until_ms.is_some()
+    }
+
     /// Base offset of the oldest segment.
     pub fn first_segment_base_offset(&self) -> i64 {
         self.segments.front().map_or(0, |segment| segment.base_offset)

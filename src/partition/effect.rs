@@ -51,6 +51,8 @@ pub struct Read {
     pub current_leader_epoch: i32,
     /// How far the reader may see.
     pub isolation: Isolation,
+    /// Whether the reader can decompress zstd; to one that cannot no such batch is given.
+    pub knows_zstd: bool,
     /// Leave a one-shot watch behind if fewer than this many bytes are found; 0 for never.
     pub watch_below_bytes: u64,
 }

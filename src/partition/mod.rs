@@ -187,6 +187,9 @@ impl Partition {
             return self.settle(now, effects);
         }
         match self.log.completed(now, ticket, result) {
+            LogEvent::None if self.gone_when_retired && self.log.waits_for_space() => {
+                effects.push(Effect::Gone)
+            }
             LogEvent::None => {}
             LogEvent::Appended => self.advance(effects),
             LogEvent::Dropped { from_offset, error: _ } => {
@@ -253,8 +256,9 @@ impl Partition {
             return effects.push(Effect::Gone);
         }
         if self.state == State::Retiring {
+            // The next start finishes what a full device keeps waiting.
             self.gone_when_retired = true;
-            return;
+            return effects.extend(self.log.waits_for_space().then_some(Effect::Gone));
         }
         self.state = State::Closing;
         self.log.begin_close(now);

@@ -20,6 +20,7 @@ pub(super) struct Waiting {
     to: ReplyTo,
     lookup: Lookup,
     watch: Option<WatchBelow>,
+    knows_zstd: bool,
 }
 
 /// The watch that a fetch leaves behind when it finds too little.
@@ -58,7 +59,7 @@ impl Partition {
         }
         let query = Query::Fetch { offset: read.offset, max_bytes: read.max_bytes, end };
         let (lookup, step) = self.log.lookup(query);
-        self.lookup_step(Waiting { to, lookup, watch }, step, effects);
+        self.lookup_step(Waiting { to, lookup, watch, knows_zstd: read.knows_zstd }, step, effects);
     }
 
     /// Serves one partition of a ListOffsets request.
@@ -98,7 +99,7 @@ impl Partition {
             OffsetQuery::Timestamp(timestamp_ms) => Query::Timestamp { timestamp_ms, end_offset },
         };
         let (lookup, step) = self.log.lookup(query);
-        self.lookup_step(Waiting { to, lookup, watch: None }, step, effects);
+        self.lookup_step(Waiting { to, lookup, watch: None, knows_zstd: true }, step, effects);
     }
 
     /// Serves one partition of an OffsetForLeaderEpoch request. The leader's own epoch is known from
@@ -137,13 +138,18 @@ impl Partition {
     }
 
     fn lookup_step(&mut self, waiting: Waiting, step: LookupStep, effects: &mut Vec<Effect>) {
-        let Waiting { to, watch, .. } = waiting;
+        let Waiting { to, watch, knows_zstd, .. } = waiting;
         effects.push(match step {
             LookupStep::Read(op) => {
                 let ticket = self.log.read_ticket();
                 self.lookups.list.push((ticket, waiting));
                 Effect::File(ticket, op)
             }
+            LookupStep::Found(Found::Span(span)) if !knows_zstd => {
+                let (lookup, step) = self.log.lookup(Query::UpToZstd { span });
+                return self.lookup_step(Waiting { to, lookup, watch, knows_zstd: true }, step, effects);
+            }
+            LookupStep::Found(Found::Zstd) => self.refuse(to, ErrorCode::UnsupportedCompressionType),
             LookupStep::Found(Found::Span(span)) => return self.found_span(to, Some(span), watch, effects),
             LookupStep::Found(Found::Empty) => return self.found_span(to, None, watch, effects),
             LookupStep::Found(Found::Offset { offset, timestamp_ms, leader_epoch }) => {

@@ -24,6 +24,9 @@ use crate::wire::{ErrorCode, TopicRef};
 
 /// First version whose senders know zstd (KIP-110).
 const VERSION_ZSTD: i16 = 10;
+/// The last version before it that is sent by clients which read zstd all the same: aiokafka, rskafka and
+/// kafka-python 2.0 never went beyond it. Java's own clients without zstd send 5 to 8.
+const VERSION_ZSTD_UNSAID: i16 = 4;
 /// First version that names topics by id.
 const VERSION_BY_ID: i16 = 13;
 /// First version whose errors tell where the leader is.
@@ -37,6 +40,8 @@ pub struct Fetch {
     refusal: Option<ErrorCode>,
     isolation: Isolation,
     /// Topics that say `compression.type=zstd` may be read.
+    reads_zstd_topics: bool,
+    /// Batches of zstd may be read.
     knows_zstd: bool,
     min_bytes: u64,
     max_bytes: u64,
@@ -99,7 +104,8 @@ impl Fetch {
             } else {
                 Isolation::Uncommitted
             },
-            knows_zstd: header.version >= VERSION_ZSTD,
+            reads_zstd_topics: header.version >= VERSION_ZSTD,
+            knows_zstd: header.version >= VERSION_ZSTD || header.version <= VERSION_ZSTD_UNSAID,
             min_bytes: at_least(request.min_bytes),
             max_bytes: at_least(request.max_bytes).min(u64::from(scene.node.config.fetch_max_bytes)),
             outstanding: 0,
@@ -137,7 +143,7 @@ impl Fetch {
             if !known {
                 return Err(ErrorCode::UnknownTopicOrPartition);
             }
-            let config = (!self.knows_zstd).then(|| scene.view.topic_configs.get(&topic.id)).flatten();
+            let config = (!self.reads_zstd_topics).then(|| scene.view.topic_configs.get(&topic.id)).flatten();
             match config.map(|config| config.compression_type) {
                 Some(CompressionType::Zstd(_)) => Err(ErrorCode::UnsupportedCompressionType),
                 _ => Ok(topic),
@@ -153,6 +159,7 @@ impl Fetch {
                     max_bytes: u64::try_from(part.wanted.max_bytes).unwrap_or(0).min(self.max_bytes),
                     current_leader_epoch: part.wanted.current_leader_epoch,
                     isolation: self.isolation,
+                    knows_zstd: self.knows_zstd,
                     watch_below_bytes: if watching { self.min_bytes } else { 0 },
                 };
                 let to = ReplyTo { part: at as u32, ..to };

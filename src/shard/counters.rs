@@ -96,6 +96,14 @@ impl Counters {
         }
     }
 
+    /// Says every count at the end of the shard.
+    pub fn tell_all(&mut self, shard: u16) {
+        self.told.clear();
+        if let Some(line) = self.risen() {
+            super::say(&format!("shard {shard}, in all: {line}"));
+        }
+    }
+
     fn risen(&mut self) -> Option<String> {
         let mut counts = vec![
             ("connections accepted".to_string(), self.accepted),
@@ -168,5 +176,7 @@ mod tests {
         counters.closed(CloseReason::Malformed);
         assert_eq!(counters.risen().unwrap(), "closed Malformed 1 (of 3)");
         assert_eq!(counters.risen(), None);
+        counters.told.clear();
+        assert_eq!(counters.risen().unwrap(), "connections accepted 3 (of 3), closed Malformed 3 (of 3)");
     }
 }

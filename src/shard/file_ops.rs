@@ -51,6 +51,27 @@ pub(super) fn file_error(error: &io::Error) -> FileError {
     }
 }
 
+/// An operation in words, without the bytes it carries.
+pub(super) fn described(op: &FileOp) -> String {
+    match op {
+        FileOp::Create { file, .. } => format!("creating {file}"),
+        FileOp::Write { file, .. } => format!("writing {file}"),
+        FileOp::Read { file, .. } => format!("reading {file}"),
+        FileOp::Sync { file } => format!("syncing {file}"),
+        FileOp::Truncate { file, .. } => format!("cutting {file}"),
+        FileOp::Rename { from, to } => format!("renaming {from} to {to}"),
+        FileOp::Delete { file } => format!("deleting {file}"),
+        FileOp::Append { base_offset, .. } => format!("appending to the segment {base_offset}"),
+        FileOp::MakeDir
+        | FileOp::SyncParent
+        | FileOp::SyncDir
+        | FileOp::List
+        | FileOp::RetireDir
+        | FileOp::StrayDir
+        | FileOp::DeleteDir => format!("{op:?}"),
+    }
+}
+
 /// Carries out any operation but [`FileOp::Append`], whose bytes the caller holds.
 pub(super) fn run(dir: &OwnerDir, op: &FileOp) -> (FileResult, Aftermath) {
     let mut aftermath = Aftermath::default();

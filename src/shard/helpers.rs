@@ -11,7 +11,7 @@ use std::thread;
 use super::bell::Bell;
 use super::file_ops::{self, Aftermath, OwnerDir};
 use crate::broker::{ConnectionKey, Opened, Owner};
-use crate::effect::{FileName, FileOp, FileResult, Ticket};
+use crate::effect::{FileError, FileName, FileOp, FileResult, Ticket};
 use crate::log::{Recovery, RecoveryError, RecoveryStep};
 use crate::partition::{ReadFound, ReplyTo};
 
@@ -142,6 +142,16 @@ fn carry_out(dir: &OwnerDir, job: Job) -> Outcome {
     match job {
         Job::File(ticket, op) => {
             let (result, aftermath) = file_ops::run(dir, &op);
+            if let Err(error) = result
+                && error != FileError::NoSpace
+            {
+                // What follows from it is the owner's to say; this is what an operator looks for.
+                super::say(&format!(
+                    "{} in {} failed: {error:?}",
+                    file_ops::described(&op),
+                    dir.path.display()
+                ));
+            }
             Outcome::File(ticket, result, aftermath)
         }
         Job::Open { to, found, file } => {

@@ -1,12 +1,13 @@
 //! The start and the end of a node: boot, one executor per shard, signals, a clean stop.
 
 use std::cell::RefCell;
+use std::io::ErrorKind;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use glommio::{LocalExecutorBuilder, Placement};
 use nix::sys::signal::{SigSet, Signal};
@@ -30,6 +31,10 @@ use crate::request::{ClusterView, Node};
 /// A snapshot of the metadata is taken after so many entries or bytes of its log.
 const SNAPSHOT_ENTRIES: u64 = 10_000;
 const SNAPSHOT_BYTES: u64 = 16 << 20;
+
+/// How long a start waits for a port that is in use, and how long between two looks.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
+const PORT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Runs a node until it is told to stop. The error is for the operator.
 pub fn run(config: NodeConfig) -> Result<(), String> {
@@ -171,9 +176,23 @@ fn bind(config: &NodeConfig) -> Result<Vec<(OwnedFd, SocketAddr)>, String> {
             let local = socket.local_addr()?.as_socket().unwrap_or(address);
             Ok((OwnedFd::from(socket), local))
         };
-        bind().map_err(|error| failed("cannot listen", error))
+        while_in_use(PORT_PATIENCE, bind).map_err(|error| failed("cannot listen", error))
     });
     bound.collect()
+}
+
+/// Tries again for a while what fails because the address is in use. A killed process may be gone
+/// before its listeners are: the kernel closes them when it has taken its io_uring apart.
+fn while_in_use<T>(patience: Duration, mut bind: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    let started = Instant::now();
+    loop {
+        match bind() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && started.elapsed() < patience => {
+                std::thread::sleep(PORT_PAUSE);
+            }
+            done => return done,
+        }
+    }
 }
 
 /// The endpoint of each listener as clients reach it.
@@ -358,5 +377,21 @@ mod tests {
         assert_eq!((shared.connections, shared.files_per_shard), (95, 47));
         let shared = Descriptors::of(20, 66, 2);
         assert_eq!((shared.connections, shared.files_per_shard), (1, 4));
+    }
+
+    #[test]
+    fn a_port_that_is_in_use_is_tried_again_for_a_while() {
+        let mut left = 3;
+        let mut bind = || {
+            left -= 1;
+            if left > 0 { Err(ErrorKind::AddrInUse.into()) } else { Ok(left) }
+        };
+        assert_eq!(while_in_use(Duration::from_secs(60), &mut bind).unwrap(), 0);
+        let fails = |patience, kind: ErrorKind| {
+            while_in_use(patience, || Err::<(), _>(kind.into())).unwrap_err().kind()
+        };
+        assert_eq!(fails(Duration::ZERO, ErrorKind::AddrInUse), ErrorKind::AddrInUse);
+        let at_once = fails(Duration::MAX, ErrorKind::PermissionDenied);
+        assert_eq!(at_once, ErrorKind::PermissionDenied);
     }
 }

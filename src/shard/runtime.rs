@@ -130,8 +130,10 @@ impl Runtime {
         loop {
             let lanes_left = self.turn();
             let wake_ms = {
-                let state = self.state();
+                let mut state = self.state();
                 if state.finished || (state.closed && state.core.id().0 != 0) {
+                    let shard = state.core.id().0;
+                    state.counters.tell_all(shard);
                     return;
                 }
                 state.core.next_wake_ms()

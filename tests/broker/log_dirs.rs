@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use crate::process::{Broker, Home};
+use crate::process::{Broker, Home, until};
 use crate::wire::{append, batch, connect, create, delete, fetch, produce, read_all};
 
 const STORAGE_ERROR: i16 = 56;
@@ -147,7 +147,8 @@ fn a_new_directory_is_added_with_the_identity_of_another() {
     edit(&to, |text| text.lines().filter(keep).fold(String::new(), |text, line| text + line + "\n"));
     let broker = home.start();
     create(&mut connect(&broker), "new", 1, &[]);
-    assert!(home.path().join("b/new-0").is_dir(), "the emptiest directory gets it");
+    let made = || std::fs::metadata(home.path().join("b/new-0"));
+    until("the emptiest directory gets it", made);
     assert!(fs::read_to_string(to).unwrap().contains("directory.id="), "it has an id of its own");
 }
 

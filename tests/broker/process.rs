@@ -112,6 +112,14 @@ impl Broker {
         exit_status(&mut self.child).code()
     }
 
+    /// The exit code of the clean stop, and everything the broker has said.
+    pub fn stop_and_tell(mut self) -> (Option<i32>, Vec<String>) {
+        self.signal(Signal::SIGTERM);
+        let code = exit_status(&mut self.child).code();
+        self.said.wait_for(|_, ended| ended.then_some(()));
+        (code, self.lines())
+    }
+
     /// The exit code of a stop that has been asked for already.
     pub fn ended(mut self) -> Option<i32> {
         exit_status(&mut self.child).code()

@@ -2,12 +2,13 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tidemill::log::batch::BatchInfo;
+use tidemill::log::batch::{BatchBuilder, BatchInfo};
+use tidemill::log::codec::Codec;
 
 use crate::process::{Home, until};
 use crate::wire::{
     append, batch, connect, create, delete, describe, fetch, fetch_request, only_partition, produce,
-    read_all, try_create,
+    read_all, records, try_create,
 };
 
 #[test]
@@ -117,6 +118,39 @@ fn a_topic_of_zstd_is_refused_to_fetches_that_cannot_know_it() {
             assert_eq!(partition.records.is_none_or(|records| records.is_empty()), refused);
         }
     }
+}
+
+#[test]
+fn a_batch_of_zstd_is_refused_to_fetches_that_cannot_know_it() {
+    let home = Home::new(&[]);
+    let broker = home.start();
+    let mut connection = connect(&broker);
+    create(&mut connection, "mixed", 1, &[]);
+    append(&mut connection, "mixed", 0, &[b"plain"]);
+    let zstd = BatchBuilder::new().codec(Codec::Zstd).record(1, None, Some(&[b'z'; 1000])).build();
+    let answer = produce(&mut connection, "mixed", 0, -1, zstd);
+    assert_eq!((answer.error_code, answer.base_offset), (0, 1));
+    let mut asked = |offset, version| {
+        let response = connection.call(&fetch_request("mixed", &[(0, offset)]), version).unwrap();
+        let partition = only_partition(&response);
+        let records = partition.records.clone().unwrap_or_default();
+        let last = records_of(&records).last().map(|(offset, _)| *offset);
+        (partition.error_code, last)
+    };
+    for version in 5..=9 {
+        assert_eq!(asked(0, version), (0, Some(0)), "what is before it, by Fetch {version}");
+        assert_eq!(asked(1, version), (76, None), "UNSUPPORTED_COMPRESSION_TYPE, by Fetch {version}");
+    }
+    // Clients that read zstd send version 4 too.
+    for version in [4, 10] {
+        assert_eq!(asked(0, version), (0, Some(1)));
+    }
+}
+
+fn records_of(bytes: &[u8]) -> Vec<(i64, Vec<u8>)> {
+    let mut read = Vec::new();
+    records(bytes, &mut read);
+    read
 }
 
 #[test]

@@ -18,6 +18,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use tidemill::client::{Connection, ConnectionConfig};
 use tidemill::log::batch::{BatchBuilder, BatchInfo, crc_holds};
+use tidemill::log::codec::Decompressor;
 use tidemill::log::record::Records;
 
 use crate::process::{Broker, PATIENCE, until};
@@ -178,7 +179,10 @@ pub fn records(mut bytes: &[u8], read: &mut Vec<(i64, Vec<u8>)>) {
     while let Ok(info) = BatchInfo::parse(bytes) {
         let Some((batch, rest)) = bytes.split_at_checked(info.length_bytes as usize) else { return };
         assert!(crc_holds(batch, &info), "the batch at {} is whole", info.base_offset);
-        for record in Records::new(&batch[tidemill::log::batch::HEADER_BYTES..]) {
+        let body = &batch[tidemill::log::batch::HEADER_BYTES..];
+        let mut decompressor = Decompressor::default();
+        let body = decompressor.decompress(info.codec().unwrap(), body, u64::MAX).unwrap();
+        for record in Records::new(body) {
             let record = record.unwrap();
             let offset = info.base_offset + i64::from(record.offset_delta);
             read.push((offset, record.value.unwrap_or_default().to_vec()));

@@ -105,6 +105,14 @@ class Broker:
         """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
+    def freeze(self) -> None:
+        """SIGSTOP."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self._process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """kill -9; returns when the process is gone."""
         if self._process is not None:

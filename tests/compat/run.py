@@ -26,6 +26,8 @@ import zstd
 
 COVERING_RECORDS = 20_000
 FULL_RECORDS = 200_000
+# For each client and codec that fill a topic for dump-log.
+TOOL_RECORDS = 2_000
 
 
 class Results:
@@ -133,7 +135,7 @@ def run_zstd(options, results: Results, folder: Path, round_trip: matrix.RoundTr
 
 def run_tools(options, results: Results, folder: Path) -> None:
     """Apache Kafka's tools against a broker of two shards, then its dump-log over the stopped broker's files."""
-    suite = tools.Tools(folder, COVERING_RECORDS)
+    suite = tools.Tools(folder, TOOL_RECORDS)
     path = folder / "tools"
     if results.all_done_before(suite.names()):
         return
@@ -144,6 +146,7 @@ def run_tools(options, results: Results, folder: Path) -> None:
             results.add(name, check(), time.monotonic() - start)
 
     with_broker(path, 2, options, results, work)
+    suite.round_trip.close()
     for name, check in suite.file_cases(path / "data"):
         start = time.monotonic()
         results.add(name, check(), time.monotonic() - start)

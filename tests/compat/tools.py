@@ -1,7 +1,7 @@
 """Apache Kafka 4.3.1's own command-line tools, run as the main classes behind its shell scripts.
 
-`live_cases` need a running broker; `file_cases` let dump-log read the stopped broker's files. Cases whose APIs
-a later issue brings stand in LATER and are not run.
+`live_cases` need a running broker; `file_cases` let dump-log read the stopped broker's files. What waits for
+something stands in LATER and is not run.
 """
 
 import re
@@ -24,14 +24,22 @@ COMPLAINTS = re.compile(r"^Found \d+ invalid bytes at the end of |^baseOffset: .
 # Neither Kafka's internal topics nor folders renamed for deletion, whose indexes were never trimmed.
 PARTITION_FOLDER = re.compile(r"[^_].*-\d+")
 
-# (case, the issue that brings the APIs it needs).
+# What is not run, and what it waits for. kafka-e2e-latency commits offsets in a group of its own before it tells its
+# figures, so it needs groups although it assigns its partitions.
 LATER = [
-    ("kafka-topics --describe", "4: DescribeTopicPartitions, DescribeConfigs"),
-    ("kafka-topics --alter --partitions", "4: CreatePartitions"),
-    ("kafka-broker-api-versions", "4: DescribeCluster"),
-    ("kafka-console-consumer --group", "5: consumer groups"),
-    ("kafka-e2e-latency", "5: consumer groups"),
+    ("kafka-console-consumer --group", "consumer groups"),
+    ("kafka-e2e-latency", "consumer groups"),
+    ("kafka-get-offsets --time earliest-pending-upload", "ListOffsets 11"),
 ]
+
+# kafka-get-offsets' names of ListOffsets' special timestamps, as it also takes them by number.
+SPECIAL_TIMES = {"latest": -1, "earliest": -2, "max-timestamp": -3, "earliest-local": -4, "latest-tiered": -5}
+# What a topic is created with and must be described with.
+SETTINGS = {"retention.ms": "86400000", "compression.type": "producer", "segment.bytes": "16777216"}
+# Ranges of a few APIs that no client can do without; the tool must show each with a version that it could use.
+APIS = ["Produce(0)", "Fetch(1)", "ListOffsets(2)", "Metadata(3)", "FindCoordinator(10)", "ApiVersions(18)",
+        "CreateTopics(19)", "DeleteTopics(20)", "InitProducerId(22)", "OffsetForLeaderEpoch(23)", "DescribeConfigs(32)",
+        "CreatePartitions(37)", "DescribeCluster(60)", "DescribeTopicPartitions(75)"]
 
 Problems = List[str]
 Case = Tuple[str, Callable[[], Problems]]
@@ -82,6 +90,7 @@ class Tools:
         self.lines = self._text_lines()
         self._bootstrap = ""
         self._ends: Dict[int, int] = {}
+        self._filled = 0
 
     def names(self) -> List[str]:
         """Every case's name, in order."""
@@ -92,8 +101,12 @@ class Tools:
         self._bootstrap = bootstrap
         return [
             ("tools: kafka-topics creates, lists and deletes", self.topics),
+            ("tools: kafka-topics describes what it created", self.describe),
+            ("tools: kafka-topics alters the number of partitions", self.alter),
+            ("tools: kafka-broker-api-versions lists the APIs", self.api_versions),
             ("tools: kafka-console-producer sends keys, headers and text", self.console_producer),
             ("tools: kafka-get-offsets agrees", self.get_offsets),
+            ("tools: kafka-get-offsets knows every special time", self.special_times),
             ("tools: kafka-console-consumer reads each partition from 0", lambda: self.console_consumer(False)),
             ("tools: kafka-console-consumer reads from the middle", lambda: self.console_consumer(True)),
             ("tools: kafka-producer-perf-test runs", self.perf_test),
@@ -141,6 +154,69 @@ class Tools:
             problems.append(f"after the deletion the list is {out.split()}")
         return problems
 
+    def described(self, topic: str) -> Tuple[Problems, str]:
+        """(problems, what kafka-topics --describe says of a topic)."""
+        code, out, err = tool("TopicCommand", "--bootstrap-server", self._bootstrap, "--describe", "--topic", topic)
+        return clean("describe", code, out, err), out
+
+    def expect_partitions(self, topic: str, count: int) -> Tuple[Problems, str]:
+        """Describes a topic, which must have so many partitions, each led by its only replica."""
+        problems, out = self.described(topic)
+        if f"\tPartitionCount: {count}\tReplicationFactor: 1\t" not in out:
+            problems.append(f"{count} partitions are not described: {out[:500]}")
+        row = rf"^\tTopic: {topic}\tPartition: (\d+)\tLeader: (\d+)\tReplicas: (\d+)\tIsr: (\d+)\t"
+        rows = re.findall(row, out, re.M)
+        if [row[0] for row in rows] != [str(n) for n in range(count)] or any(len(set(row[1:])) != 1 for row in rows):
+            problems.append(f"not {count} partitions with leader, replica and in-sync replica: {out[:1_000]}")
+        return problems, out
+
+    def describe(self) -> Problems:
+        """Creates a topic with settings and sees them; of a topic that is not there it says so."""
+        settings = [word for key, value in SETTINGS.items() for word in ("--config", f"{key}={value}")]
+        problems = clean("create", *tool(
+            "TopicCommand", "--bootstrap-server", self._bootstrap, "--create", "--topic", "tool-described",
+            "--partitions", "4", "--replication-factor", "1", *settings))
+        more, out = self.expect_partitions("tool-described", 4)
+        configs = re.search(r"\tConfigs: (\S*)", out)
+        shown = dict(pair.split("=", 1) for pair in configs.group(1).split(",") if pair) if configs else {}
+        for key, value in SETTINGS.items():
+            if shown.get(key) != value:
+                problems.append(f"{key}={value} was set, the description says {shown}")
+        _, out = self.described("tool-nowhere")
+        if "does not exist as expected" not in out:
+            problems.append(f"of a topic that is not there: {out[:500]}")
+        return problems + more
+
+    def alter(self) -> Problems:
+        """More partitions than there are: they come, empty and led. Fewer: refused."""
+        server = ("--bootstrap-server", self._bootstrap)
+        problems = clean("create", *tool("TopicCommand", *server, "--create", "--topic", "tool-grown",
+                                         "--partitions", "1", "--replication-factor", "1"))
+        problems += clean("alter", *tool("TopicCommand", *server, "--alter", "--topic", "tool-grown",
+                                         "--partitions", "5"))
+        problems += self.expect_partitions("tool-grown", 5)[0]
+        offsets, more = self.offsets("tool-grown", "latest")
+        problems += more
+        if offsets != {n: 0 for n in range(5)}:
+            problems.append(f"the new partitions' ends are {offsets}")
+        code, out, _ = tool("TopicCommand", *server, "--alter", "--topic", "tool-grown", "--partitions", "2")
+        if code == 0 or "5 partition(s)" not in out:
+            problems.append(f"fewer partitions: exit {code}, {out[:500]}")
+        problems += self.expect_partitions("tool-grown", 5)[0]
+        problems += clean("delete", *tool("TopicCommand", *server, "--delete", "--topic", "tool-grown"))
+        return problems
+
+    def api_versions(self) -> Problems:
+        """The node is listed with the APIs that clients use, none of them beyond use."""
+        code, out, err = tool("BrokerApiVersionsCommand", "--bootstrap-server", self._bootstrap)
+        problems = clean("kafka-broker-api-versions", code, out, err)
+        if not re.search(rf"^{self._bootstrap} \(id: \d+ rack: null isFenced: false\) -> \($", out, re.M):
+            problems.append(f"the node is not listed: {out[:200]}")
+        usable = set(re.findall(r"^\t(\w+\(\d+\)): \d+(?: to \d+)? \[usable: \d+\],?$", out, re.M))
+        if missing := [api for api in APIS if api not in usable]:
+            problems.append(f"not usable: {missing}; {len(usable)} others are")
+        return problems
+
     def console_producer(self) -> Problems:
         """Pipes the text lines in."""
         return clean("kafka-console-producer", *tool(
@@ -148,18 +224,42 @@ class Tools:
             "--reader-property", "parse.key=true", "--reader-property", "parse.headers=true",
             "--compression-codec", "lz4", stdin="".join(line + "\n" for line in self.lines)))
 
+    def offsets(self, topic: str, time: str) -> Tuple[Dict[int, int], Problems]:
+        """What kafka-get-offsets tells of a topic's partitions, and its problems."""
+        code, out, err = tool("GetOffsetShell", "--bootstrap-server", self._bootstrap, "--topic", topic, "--time", time)
+        told = {int(p): int(offset) for p, offset in re.findall(rf"^{topic}:(\d+):(\d+)$", out, re.M)}
+        return told, clean(f"kafka-get-offsets --time {time}", code, out, err)
+
     def get_offsets(self) -> Problems:
         """The partitions' ends, which add up to the lines sent; and their starts."""
-        code, out, err = tool("GetOffsetShell", "--bootstrap-server", self._bootstrap, "--topic", "tool-text")
-        problems = clean("kafka-get-offsets", code, out, err)
-        self._ends = {int(p): int(end) for p, end in re.findall(r"^tool-text:(\d+):(\d+)$", out, re.M)}
+        self._ends, problems = self.offsets("tool-text", "latest")
         if len(self._ends) != PARTITIONS or sum(self._ends.values()) != len(self.lines):
             problems.append(f"{len(self.lines)} lines were sent, the offsets are {self._ends}")
-        code, out, err = tool("GetOffsetShell", "--bootstrap-server", self._bootstrap, "--topic", "tool-text",
-                              "--time", "earliest")
-        problems += clean("kafka-get-offsets", code, out, err)
-        if re.findall(r"^tool-text:(\d+):0$", out, re.M) != [str(n) for n in range(PARTITIONS)]:
-            problems.append(f"the earliest offsets are {out.split()}")
+        code, out, err = tool("GetOffsetShell", "--bootstrap-server", self._bootstrap,
+                              "--topic-partitions", "tool-text:1-2")
+        problems += clean("kafka-get-offsets --topic-partitions", code, out, err)
+        if out.split() != [f"tool-text:1:{self._ends.get(1)}"]:
+            problems.append(f"of one partition: {out.split()}")
+        return problems
+
+    def special_times(self) -> Problems:
+        """Each special value by name and by number, and times before the first and after the last record."""
+        starts = {n: 0 for n in self._ends}
+        due = {"latest": self._ends, "earliest": starts, "earliest-local": starts, "latest-tiered": {},
+               "0": starts, "4000000000000": {}}
+        problems = []
+        for name in [*SPECIAL_TIMES, "0", "4000000000000"]:
+            told, more = self.offsets("tool-text", name)
+            problems += more
+            if name == "max-timestamp":
+                # Lines are sent in order, many within a millisecond: the largest time stands near the end.
+                good = told.keys() == self._ends.keys() and all(0 <= told[n] < self._ends[n] for n in told)
+            else:
+                good = told == due[name]
+            if not good:
+                problems.append(f"--time {name} tells {told}; the partitions end at {self._ends}")
+            if name in SPECIAL_TIMES and self.offsets("tool-text", str(SPECIAL_TIMES[name]))[0] != told:
+                problems.append(f"--time {SPECIAL_TIMES[name]} tells otherwise than {name}")
         return problems
 
     def console_consumer(self, from_middle: bool) -> Problems:
@@ -206,18 +306,21 @@ class Tools:
     def fill(self) -> Problems:
         """One topic for each client and codec, left in place, with every shape of the data set."""
         problems = []
-        for case in matrix.covering(["none", "lz4"], [2]):
+        for case in matrix.covering(matrix.CODECS, [2]):
+            if self.round_trip.missing(case):
+                continue
             name = "dump-" + case.topic()
-            error = (matrix.topic(self._bootstrap, name, case.partitions)
+            error = (self.round_trip.topic(self._bootstrap, name, case.partitions)
                      or self.round_trip.write(self._bootstrap, name, case))
             if error:
                 problems.append(f"{name}: {error}")
+            else:
+                self._filled += 1
         return problems
 
     def records_written(self) -> int:
         """How many records the topics hold that dump-log reads."""
-        topics = len(matrix.covering(["none", "lz4"], [2]))
-        return len(self.lines) + PERF_RECORDS + topics * len(self.round_trip.timestamps)
+        return len(self.lines) + PERF_RECORDS + self._filled * len(self.round_trip.timestamps)
 
     def dump(self, data: Path, suffix: str) -> Problems:
         """Runs dump-log over all files of one kind and looks for any complaint."""

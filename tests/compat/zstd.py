@@ -1,7 +1,8 @@
-"""What a client that knows no zstd gets from a topic whose `compression.type` is zstd.
+"""What a client that knows no zstd gets: from a topic whose `compression.type` is zstd, and of batches that a producer sent.
 
-Kafka answers a Fetch below version 10 with UNSUPPORTED_COMPRESSION_TYPE where the topic's own configuration names
-zstd. The error code is read off the wire, version by version; then the oldest Java client has to meet it.
+A Fetch below version 10 gets UNSUPPORTED_COMPRESSION_TYPE where the topic's own configuration names zstd, as from Kafka
+2.1 to 3.9; a Fetch 5 to 9 also where a batch is of zstd. The error code is read off the wire, version by version;
+then the oldest Java client has to meet it.
 """
 
 import socket
@@ -13,9 +14,8 @@ import matrix
 
 UNSUPPORTED_COMPRESSION_TYPE = 76
 VERSIONS = range(4, 11)
-TOPIC = "only-zstd"
 OLDEST_STALL_MS = 5_000
-CASE = "zstd: a topic of compression.type zstd is refused to Fetch below version 10"
+CASE = "zstd: topics and batches of zstd are refused to fetches that cannot know it"
 
 
 def fetch_request(topic: str, version: int) -> bytes:
@@ -54,36 +54,37 @@ def fetch(bootstrap: str, topic: str, version: int) -> Tuple[int, int]:
 
 
 def check(bootstrap: str, round_trip: matrix.RoundTrip) -> List[str]:
-    """The case; the problems found."""
+    """The case; the problems found. `only-zstd` says zstd itself; to `sent-as-zstd` a producer sent it."""
     case = matrix.Case("librdkafka", "zstd", 1, 0)
-    error = (round_trip.topic(bootstrap, TOPIC, 1, **{"compression.type": "zstd"})
-             or round_trip.write(bootstrap, TOPIC, case))
-    if error:
-        return [error]
     problems = []
-    for version in VERSIONS:
-        error, records = fetch(bootstrap, TOPIC, version)
-        refused = error == UNSUPPORTED_COMPRESSION_TYPE and records <= 0
-        served = error == 0 and records > 0
-        if not (served if version >= 10 else refused):
-            problems.append(f"Fetch {version} got error {error} and {records} bytes of records")
-    problems += oldest_meets_it(bootstrap, round_trip)
-    for reader in matrix.READERS:
-        if reader != matrix.JAVA_OLDEST:
-            problems += round_trip.read(bootstrap, TOPIC, reader, case)
-    if error := round_trip.topic(bootstrap, TOPIC, 0):
-        problems.append("deleting the topic: " + error)
+    for topic, settings, refused in [("only-zstd", {"compression.type": "zstd"}, range(4, 10)),
+                                     ("sent-as-zstd", {}, range(5, 10))]:
+        error = round_trip.topic(bootstrap, topic, 1, **settings) or round_trip.write(bootstrap, topic, case)
+        if error:
+            return problems + [error]
+        for version in VERSIONS:
+            error, records = fetch(bootstrap, topic, version)
+            as_expected = (error == UNSUPPORTED_COMPRESSION_TYPE and records <= 0 if version in refused
+                           else error == 0 and records > 0)
+            if not as_expected:
+                problems.append(f"{topic}: Fetch {version} got error {error} and {records} bytes of records")
+        problems += oldest_meets_it(bootstrap, topic, round_trip)
+        for reader in matrix.READERS:
+            if reader != matrix.JAVA_OLDEST:
+                problems += round_trip.read(bootstrap, topic, reader, case)
+        if error := round_trip.topic(bootstrap, topic, 0):
+            problems.append("deleting the topic: " + error)
     return problems
 
 
-def oldest_meets_it(bootstrap: str, round_trip: matrix.RoundTrip) -> List[str]:
+def oldest_meets_it(bootstrap: str, topic: str, round_trip: matrix.RoundTrip) -> List[str]:
     """The oldest Java client has no name for the error; it warns of the code and asks again until we stop it."""
     oldest = client.Client(matrix.JAVA_OLDEST, round_trip.folder, **{"compat.stall.ms": OLDEST_STALL_MS})
     try:
-        error = oldest.ask("read", bootstrap, TOPIC, 1, round_trip.folder / "read-oldest")
+        error = oldest.ask("read", bootstrap, topic, 1, round_trip.folder / "read-oldest")
     finally:
         oldest.close()
     if not error:
-        return [f"{matrix.JAVA_OLDEST} read a topic of zstd"]
+        return [f"{matrix.JAVA_OLDEST} read {topic}"]
     told = f"error code: {UNSUPPORTED_COMPRESSION_TYPE}"
     return [] if told in oldest.log_path.read_text(errors="replace") else [f"{matrix.JAVA_OLDEST}: {error}"]

@@ -79,6 +79,7 @@ impl<'a> Attacker<'a> {
             for frame in &frames {
                 self.tally.count(frame, Fate::Gone);
             }
+            self.tally.left_connections += 1;
             return Ok(());
         }
         if last.breaks_framing() {
@@ -98,7 +99,10 @@ impl<'a> Attacker<'a> {
             self.stream = Some(stream);
             return Ok(());
         }
-        self.tally.closed_connections += 1;
+        match last.breaks_framing() {
+            true => self.tally.left_connections += 1,
+            false => self.tally.closed_connections += 1,
+        }
         self.account_closed(awaited.frames).map_err(|wrong| told(&wrong, &evidence))
     }
 

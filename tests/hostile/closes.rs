@@ -20,6 +20,17 @@ pub fn reasons(broker: &Broker) -> BTreeMap<String, u64> {
     highest
 }
 
+/// How many connections a broker that has stopped closed for what was sent on them: of what its shards say
+/// at their end, the reasons that are not the peer's going, idleness and the stop.
+pub fn counted(lines: &[String]) -> u64 {
+    let told = lines.iter().filter_map(|line| line.split_once(", in all: "));
+    let counts =
+        told.flat_map(|(_, counts)| counts.split(", ")).filter_map(|count| count.strip_prefix("closed "));
+    let blamed =
+        counts.filter(|count| !["Peer ", "Idle ", "Stopping "].iter().any(|own| count.starts_with(own)));
+    blamed.map(|count| count.split(' ').nth(1).unwrap().parse::<u64>().unwrap()).sum()
+}
+
 /// Lines that a healthy broker does not write.
 pub fn alarms(broker: &Broker) -> Vec<String> {
     let alarming = ["panicked", "offline", "failed", "corrupt", "Fatal"];

@@ -38,9 +38,13 @@ pub struct Tally {
     kinds: BTreeMap<Kind, Counts>,
     /// Frames behind one that closed the connection; nobody has looked at them, and they count nowhere else.
     pub behind: u64,
-    /// Connections opened, and those that the broker closed.
+    /// Connections opened.
     pub connections: u64,
+    /// Those that the broker closed for what was sent on them.
     pub closed_connections: u64,
+    /// Those whose client left, or ended its half, behind a frame that was not whole: the broker may have
+    /// closed them for something before it.
+    pub left_connections: u64,
     /// The slowest pipeline, in milliseconds.
     pub slowest_ms: u128,
 }
@@ -80,6 +84,7 @@ impl Tally {
         self.behind += other.behind;
         self.connections += other.connections;
         self.closed_connections += other.closed_connections;
+        self.left_connections += other.left_connections;
         self.slowest_ms = self.slowest_ms.max(other.slowest_ms);
     }
 
@@ -122,9 +127,9 @@ impl fmt::Display for Tally {
         writeln!(f, "{:<28} {}", "all", self.total())?;
         writeln!(
             f,
-            "{} connections, {} of them closed by the broker; {} frames behind a closing one; \
-             slowest write and its answers {} ms",
-            self.connections, self.closed_connections, self.behind, self.slowest_ms
+            "{} connections, {} of them closed by the broker, {} left by their client; {} frames behind a \
+             closing one; slowest write and its answers {} ms",
+            self.connections, self.closed_connections, self.left_connections, self.behind, self.slowest_ms
         )
     }
 }

@@ -264,6 +264,7 @@ fn read(words: &Words) -> Op {
         max_bytes: words.number("max", 1_000_000),
         current_leader_epoch: words.number("epoch", -1),
         isolation: Isolation::Uncommitted,
+        knows_zstd: true,
         watch_below_bytes: words.number("watch", 0),
     })
 }

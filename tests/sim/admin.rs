@@ -25,6 +25,8 @@ struct Topic {
     churns: bool,
     state: Topical,
     id: Option<Uuid>,
+    /// A request about it lost its connection: it may still be carried out, when a full device has space again.
+    overtaken: bool,
     /// Partitions that were asked for.
     asked: i32,
     /// Partitions that it shall have in the end.
@@ -69,6 +71,7 @@ impl Admin {
             churns,
             state: Topical::Unknown,
             id: None,
+            overtaken: false,
             asked: partitions,
             wanted: if churns { partitions } else { partitions + more_partitions },
         };
@@ -241,6 +244,7 @@ impl Admin {
         let topic = &mut self.topics[at];
         let name = &stage.names[at];
         match (before, found) {
+            _ if topic.overtaken => {}
             (Topical::Present, None) => panic!("topic {name} was created and is not there"),
             (Topical::Absent, Some(_)) => panic!("topic {name} was deleted and is there"),
             _ => {}
@@ -278,7 +282,12 @@ impl Client for Admin {
     }
 
     fn closed(&mut self, stage: &mut Stage) {
-        drop(self.link.closed(stage));
+        for ask in self.link.closed(stage) {
+            match ask {
+                Ask::Create(at) | Ask::Delete(at) | Ask::Grow(at) => self.topics[at].overtaken = true,
+                Ask::Metadata(_) => {}
+            }
+        }
         self.look = true;
     }
 

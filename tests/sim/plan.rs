@@ -104,8 +104,7 @@ impl Plan {
         let r = &mut random;
         let often = |r: &mut fastrand::Rng, chance: f64, value: u64| if r.f64() < chance { value } else { 0 };
         let topics = r.usize(1..=3);
-        let mut directories_of = fastrand::Rng::with_seed(seed ^ 0xd1c);
-        let directories = if directories_of.bool() { 1 } else { directories_of.usize(2..=3) };
+        let directories = directories_of(seed);
         let clock_jumps = r.f64() < 0.3;
         Self {
             seed,
@@ -170,4 +169,10 @@ impl Plan {
             io_errors_in: (directories > 1 && r.u8(0..3) > 0).then(|| r.usize(0..directories)),
         }
     }
+}
+
+/// How many log directories a seed has: half of them one.
+fn directories_of(seed: u64) -> usize {
+    let mut random = fastrand::Rng::with_seed(seed ^ 0xd1c);
+    if random.bool() { 1 } else { random.usize(2..=3) }
 }

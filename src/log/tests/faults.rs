@@ -198,3 +198,27 @@ fn where_there_is_no_directory_nothing_is_renamed_and_nothing_deleted() {
     assert_eq!(event, LogEvent::Deleted);
     assert_eq!(driver.pass(1_000_000), [], "the name may be another topic's by now");
 }
+
+#[test]
+fn a_deletion_that_finds_no_space_or_descriptor_is_tried_again_and_takes_nothing_offline() {
+    let mut driver = Driver::new(small());
+    driver.append(&batch(&[1], 100));
+    driver.log.begin_delete(driver.now);
+    let mut refused = |driver: &mut Driver, expected: FileOp| {
+        let (ticket, op) = driver.log.next_op(driver.now).unwrap();
+        assert_eq!(op, expected);
+        assert_eq!(driver.log.completed(driver.now, ticket, Err(FileError::NoSpace)), LogEvent::None);
+        assert!(driver.log.waits_for_space() && driver.log.next_op(driver.now).is_none());
+        let wake_ms = driver.log.next_wake_ms().unwrap();
+        assert!(wake_ms > driver.now.mono_ms);
+        driver.now.mono_ms = wake_ms;
+        driver.log.wake(driver.now);
+    };
+    refused(&mut driver, FileOp::RetireDir);
+    assert_eq!(driver.run(), [LogEvent::Retired]);
+    driver.now.mono_ms = driver.log.next_wake_ms().unwrap();
+    driver.log.wake(driver.now);
+    // Not a sync, which would meet the deletion.
+    refused(&mut driver, FileOp::DeleteDir);
+    assert_eq!(driver.run(), [LogEvent::Deleted]);
+}

@@ -171,3 +171,28 @@ fn a_lookup_that_meets_a_deleted_segment_starts_again() {
     let step = driver.log.lookup_next(&mut lookup, Err(crate::effect::FileError::NotFound));
     assert_eq!(step, LookupStep::OutOfRange);
 }
+
+#[test]
+fn a_reader_without_zstd_gets_what_is_before_it_and_then_a_refusal() {
+    let mut driver = Driver::new(TopicConfig::default());
+    let with = |codec| checked(BatchBuilder::new().codec(codec).record(1, None, Some(&[b'v'; 3000])));
+    let plain = with(Codec::None);
+    for batch in [&plain, &with(Codec::Gzip), &with(Codec::Zstd), &plain, &plain] {
+        driver.append(batch);
+    }
+    let mut readable = |offset, max_bytes| {
+        let LookupStep::Found(Found::Span(span)) = driver.fetch(offset, max_bytes) else { panic!("no span") };
+        match driver.lookup(Query::UpToZstd { span }) {
+            LookupStep::Found(Found::Span(left)) => Some((span.length, left.length)),
+            LookupStep::Found(Found::Zstd) => None,
+            other => panic!("{other:?}"),
+        }
+    };
+    let batch_bytes = plain.bytes.len() as u64;
+    let (whole, before) = readable(0, u64::MAX).unwrap();
+    assert!(before > batch_bytes && before < 2 * batch_bytes && whole > 3 * batch_bytes);
+    assert_eq!(readable(0, 10), Some((batch_bytes, batch_bytes)));
+    assert_eq!(readable(2, u64::MAX), None);
+    assert_eq!(readable(3, u64::MAX), Some((2 * batch_bytes, 2 * batch_bytes)));
+    assert_eq!(readable(3, batch_bytes + 100), Some((batch_bytes + 100, batch_bytes + 100)));
+}

@@ -22,7 +22,11 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 VALUE = "{producer}:{sequence}:" + "x" * 100
 OUTSTANDING_MAX = 400
 FINISH_S = 120
-READ_S = 120
+# Without a record for so long, reading back is stuck.
+STALL_S = 60
+# A producer sends so many records as fast as it can, then rests until so long after it began.
+BURST = 300
+BURST_S = 0.05
 
 
 class Load:
@@ -83,6 +87,7 @@ class Load:
 
     def _send(self) -> None:
         partition = 0
+        burst_at = time.monotonic()
         while not self._stop.is_set() and not self.errors:
             if self.sent_count - self.acked_count >= OUTSTANDING_MAX:
                 self._producer.poll(0.005)
@@ -94,6 +99,9 @@ class Load:
             self.sent_count += 1
             partition = (partition + 1) % len(self.sent)
             self._producer.poll(0)
+            if self.sent_count % BURST == 0:
+                self._producer.poll(max(0.0, burst_at + BURST_S - time.monotonic()))
+                burst_at = time.monotonic()
 
     def finish(self) -> None:
         """Stops sending and waits until everything sent has its answer."""
@@ -126,13 +134,14 @@ def read_back(bootstrap: str, topic: str, partitions: int):
         if end:
             left[partition] = end
     consumer.assign([TopicPartition(topic, partition, 0) for partition in range(partitions)])
-    deadline = time.monotonic() + READ_S
+    progress = time.monotonic()
     while left:
-        if time.monotonic() > deadline:
-            raise SystemExit(f"reading back took more than {READ_S} s; left: {left}")
+        if time.monotonic() > progress + STALL_S:
+            raise SystemExit(f"reading back: no record for {STALL_S} s; left: {left}")
         for message in consumer.consume(5_000, 0.5):
             if message.error():
                 raise SystemExit(str(message.error()))
+            progress = time.monotonic()
             producer, sequence, _ = message.value().split(b":", 2)
             yield message.partition(), message.offset(), int(producer), int(sequence)
             if message.offset() + 1 >= left.get(message.partition(), 0):
@@ -182,8 +191,8 @@ def verify_none_missing(loads: List[Load], bootstrap: str, topic: str) -> dict:
             for sequence, told in acked.items():
                 at = places.get((load.number, partition, sequence), [])
                 if not at or told >= 0 and told not in at:
-                    problems.append(f"partition {partition}: producer {load.number}'s sequence {sequence}, acknowledged "
-                                    f"at {told}, is at {at or 'no offset'}")
+                    problems.append(f"partition {partition}: producer {load.number}'s sequence {sequence}, "
+                                    f"acknowledged at {told}, is at {at or 'no offset'}")
     return {"read": count, "problems": problems[:5]}
 
 

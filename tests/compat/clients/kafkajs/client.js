@@ -28,7 +28,10 @@ const CODECS = {
   lz4: () => new (require('@2l/kafkajs-lz4'))().codec,
   zstd: () => {
     const zstd = require('@mongodb-js/zstd')
-    return () => ({ compress: encoder => zstd.compress(encoder.buffer, 3), decompress: buffer => zstd.decompress(buffer) })
+    return () => ({
+      compress: encoder => zstd.compress(encoder.buffer, 3),
+      decompress: buffer => zstd.decompress(buffer),
+    })
   },
 }
 
