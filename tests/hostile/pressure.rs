@@ -53,7 +53,7 @@ const EIGHT: [Worst; 8] = [
 ];
 
 #[test]
-#[ignore = "not 80 % yet; docs/TESTING.md says what is wrong"]
+#[ignore = "80 % is not assured; docs/TESTING.md has the figures"]
 fn a_good_client_keeps_its_throughput_beside_eight_that_do_their_worst() {
     let _turn = turn();
     let home = Home::new(&[]);
