@@ -15,6 +15,7 @@ mod epochs;
 mod fetch;
 #[cfg(test)]
 mod fetch_tests;
+mod groups;
 mod leader_hint;
 mod metadata;
 mod offsets;
@@ -32,13 +33,14 @@ mod topics;
 pub use connection::{Connection, Exchange, RequestContext};
 pub use outbox::{Chunk, Outbox};
 pub use producer_id::ProducerIds;
-pub use scene::{Call, ClusterView, Desk, Node, Scene, Timer};
+pub use scene::{Call, ClusterView, Coordination, Desk, Node, Scene, Timer};
 pub use session::FetchSessions;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::controller::ControllerAnswer;
 use crate::effect::ByteSpan;
+use crate::group;
 use crate::log::check::Budget;
 use crate::partition::{Answer, ReplyTo};
 use crate::wire::WireError;
@@ -93,6 +95,8 @@ pub enum Answered {
     Partition(Answer, Option<ByteSpan>),
     /// From the controller.
     Controller(Box<ControllerAnswer>),
+    /// From the coordinator of a group.
+    Coordinator(Box<group::Response>),
 }
 
 /// A request between its start and its response.
@@ -106,6 +110,10 @@ pub enum Work {
     Offsets(Box<offsets::Offsets>),
     /// OffsetForLeaderEpoch.
     Epochs(Box<epochs::Epochs>),
+    /// FindCoordinator that creates the offsets topic first.
+    FindCoordinator(Box<coordinator::FindCoordinator>),
+    /// What is asked of groups and committed offsets.
+    Groups(Box<groups::Groups>),
     /// Metadata that creates topics first.
     Metadata(Box<metadata::Metadata>),
     /// CreateTopics, DeleteTopics and CreatePartitions.
@@ -129,7 +137,17 @@ impl Work {
             ApiKey::Fetch => fetch::Fetch::start(header, body, to, scene),
             ApiKey::ListOffsets => offsets::Offsets::start(header, &body, to, scene),
             ApiKey::Metadata => metadata::start(header, &body, to, scene),
-            ApiKey::FindCoordinator => coordinator::find(header, &body),
+            ApiKey::FindCoordinator => coordinator::find(header, &body, to, scene),
+            ApiKey::OffsetCommit => groups::commit(header, &body, to, scene),
+            ApiKey::OffsetFetch => groups::fetch(header, &body, to, scene),
+            ApiKey::JoinGroup => groups::join(header, &body, to, scene),
+            ApiKey::Heartbeat => groups::heartbeat(header, &body, to, scene),
+            ApiKey::LeaveGroup => groups::leave(header, &body, to, scene),
+            ApiKey::SyncGroup => groups::sync(header, &body, to, scene),
+            ApiKey::DescribeGroups => groups::describe(header, &body, to, scene),
+            ApiKey::ListGroups => groups::list(header, &body, to, scene),
+            ApiKey::DeleteGroups => groups::delete(header, &body, to, scene),
+            ApiKey::OffsetDelete => groups::delete_offsets(header, &body, to, scene),
             ApiKey::ApiVersions => Ok(api_versions::answer(header, &body, scene)),
             ApiKey::CreateTopics => topics::create(header, &body, to, scene),
             ApiKey::DeleteTopics => topics::delete(header, &body, to, scene),
@@ -150,6 +168,8 @@ impl Work {
             (Self::Offsets(offsets), Answered::Partition(answer, _)) => offsets.answer(to.part, answer),
             (Self::Epochs(epochs), Answered::Partition(answer, _)) => epochs.answer(to.part, answer),
             (Self::Metadata(metadata), Answered::Controller(_)) => metadata.created(),
+            (Self::FindCoordinator(find), Answered::Controller(_)) => find.created(),
+            (Self::Groups(groups), Answered::Coordinator(response)) => groups.answer(to.part, *response),
             (Self::Topics(topics), Answered::Controller(answer)) => topics.answer(*answer),
             (this @ Self::ProducerId(_), Answered::Controller(answer)) => {
                 *this = Self::Encoded(producer_id::finish(header, *answer, scene));
@@ -199,6 +219,8 @@ impl Work {
             Self::Offsets(offsets) => offsets.is_done(),
             Self::Epochs(epochs) => epochs.is_done(),
             Self::Metadata(metadata) => metadata.is_done(),
+            Self::FindCoordinator(find) => find.is_done(),
+            Self::Groups(groups) => groups.is_done(),
             Self::Topics(topics) => topics.is_done(),
             Self::ProducerId(_) => false,
             Self::Encoded(_) => true,
@@ -218,6 +240,8 @@ impl Work {
             Self::Offsets(offsets) => offsets.encode(header, outbox.buffer()),
             Self::Epochs(epochs) => epochs.encode(header, outbox.buffer()),
             Self::Metadata(metadata) => metadata.encode(header, outbox.buffer(), scene),
+            Self::FindCoordinator(find) => find.encode(header, outbox.buffer(), scene),
+            Self::Groups(groups) => groups.encode(header, outbox.buffer()),
             Self::Topics(topics) => topics.encode(header, outbox.buffer(), scene),
             Self::ProducerId(_) => unreachable!("an unanswered request is not encoded"),
             Self::Encoded(bytes) => outbox.buffer().extend_from_slice(&bytes),

@@ -135,7 +135,8 @@ pub fn boot(
         metadata_directory: 0,
         checkpoints: Checkpoints::new(stored, boot_id.to_string(), &config),
     };
-    let node = Arc::new(Node { cluster_id: "simulated".into(), shard_count: plan.shards, config });
+    let seed = hands.random.u64(..);
+    let node = Arc::new(Node { cluster_id: "simulated".into(), shard_count: plan.shards, seed, config });
     let view = Arc::new(ClusterView {
         version: 0,
         image: Arc::new(Image::default()),
