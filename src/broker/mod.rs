@@ -481,8 +481,11 @@ impl Shard {
             match self.in_scene(now, context, |scene| Work::start(&header, body, to, scene)) {
                 Ok(mut work) => {
                     self.queue_check(to, &mut work);
+                    let waits_for_others = work.waits_for_others();
                     if let Some(connection) = self.connection(key) {
                         connection.run(number, work);
+                        let released = if waits_for_others { connection.release(number) } else { 0 };
+                        self.admitted_bytes -= released;
                     }
                 }
                 Err(reason) => return self.close(key, reason),

@@ -145,6 +145,14 @@ impl Connection {
         }
     }
 
+    /// A started request holds nothing of its frame any more: gives what it took of the shard's budget.
+    pub fn release(&mut self, number: u32) -> usize {
+        let Some(exchange) = self.exchange_mut(number) else { return 0 };
+        let released = std::mem::take(&mut exchange.cost_bytes);
+        self.cost_bytes -= released;
+        released
+    }
+
     /// A started request that is not answered yet.
     pub fn running(&mut self, number: u32) -> Option<(&RequestHeader, &mut Work)> {
         let exchange = self.exchange_mut(number)?;

@@ -115,6 +115,11 @@ impl Groups {
         self.outstanding == 0
     }
 
+    /// A rebalance needs every member.
+    pub(super) fn waits_for_others(&self) -> bool {
+        !self.is_done() && matches!(self.asked, Asked::Join | Asked::Sync)
+    }
+
     pub(super) fn encode(self, header: &RequestHeader, buffer: &mut BytesMut) {
         let version = header.version;
         let mut parts: Vec<Response> = self.parts.into_iter().map(or_unknown).collect();

@@ -211,6 +211,12 @@ impl Work {
         }
     }
 
+    /// Whether it waits for requests of others and holds nothing of its frame: a JoinGroup must not take the room of
+    /// those that it waits for.
+    pub fn waits_for_others(&self) -> bool {
+        matches!(self, Self::Groups(groups) if groups.waits_for_others())
+    }
+
     /// Whether everything it waits for has come.
     pub fn is_done(&self) -> bool {
         match self {
