@@ -38,6 +38,9 @@ use crate::request::{
     RequestContext, Scene, Timer, Work,
 };
 
+/// Room that a shard's queues keep between two turns: a burst of tens of thousands is not held in memory for good.
+const QUEUE_KEPT: usize = 1_024;
+
 /// One shard of the broker.
 #[derive(Debug)]
 pub struct Shard {
@@ -147,6 +150,7 @@ impl Shard {
     /// so that two of them serve for ever.
     pub fn take_outputs(&mut self, into: &mut Vec<Output>) {
         into.clear();
+        into.shrink_to(QUEUE_KEPT);
         std::mem::swap(&mut self.outputs, into);
     }
 
@@ -349,6 +353,8 @@ impl Shard {
             }
         }
         self.dirty = dirty;
+        self.todo.shrink_to(QUEUE_KEPT);
+        self.replicas.shrink_to(QUEUE_KEPT);
     }
 
     /// Goes on with connections whose clients have taken answers.

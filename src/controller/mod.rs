@@ -81,7 +81,7 @@ pub struct ControllerConfig {
     pub check_broker_config: ConfigCheck,
     /// A snapshot is taken after that many entries.
     pub snapshot_entries: u64,
-    /// A snapshot is taken after that many bytes of log.
+    /// A snapshot is taken after that many bytes of log, or as many as the last one has if those are more.
     pub snapshot_bytes: u64,
     /// For topic ids, placement and election timeouts. New at every start of a real node.
     pub seed: u64,
@@ -476,8 +476,7 @@ impl Controller {
     }
 
     fn maybe_snapshot(&mut self) -> Result<(), String> {
-        let (entries, bytes) = self.storage.since_snapshot();
-        let due = entries >= self.config.snapshot_entries || bytes >= self.config.snapshot_bytes;
+        let due = self.storage.is_snapshot_due(self.config.snapshot_entries, self.config.snapshot_bytes);
         if !due || self.storage.is_taking_snapshot() || self.applied_index == 0 {
             return Ok(());
         }
