@@ -146,8 +146,9 @@ struct Held {
 #[derive(Debug)]
 struct Leadership {
     term: u64,
-    /// The state with every proposal in it.
-    speculative: ImageBuilder,
+    /// The state with every proposal in it. Nobody asks what changed in it, so it must not be a builder that
+    /// remembers that for ever.
+    speculative: Image,
     /// In order of their indexes.
     held: VecDeque<Held>,
     bytes_in_flight: usize,
@@ -385,7 +386,7 @@ impl Controller {
         }
         self.leadership = Some(Leadership {
             term: status.term,
-            speculative: ImageBuilder::new(self.builder.image()),
+            speculative: self.builder.image().clone(),
             held: VecDeque::new(),
             bytes_in_flight: 0,
         });
@@ -402,7 +403,9 @@ impl Controller {
             Record::ClusterId { cluster_id: self.config.cluster_id.clone() },
         ];
         let Some(leadership) = &mut self.leadership else { return Ok(()) };
-        topics::apply_all(&mut leadership.speculative, &records, &mut Vec::new());
+        let mut state = ImageBuilder::new(&leadership.speculative);
+        topics::apply_all(&mut state, &records, &mut Vec::new());
+        leadership.speculative = state.image().clone();
         self.propose(&records, None, ControllerAnswer::Refused(ErrorCode::NotController))
     }
 
@@ -428,7 +431,7 @@ impl Controller {
         out: &mut Vec<Output>,
     ) -> Result<(), String> {
         let Some(leadership) = &mut self.leadership else { return Ok(()) };
-        let mut state = leadership.speculative.clone();
+        let mut state = ImageBuilder::new(&leadership.speculative);
         let mut records = Vec::new();
         let entry_index = self.raft.status().index_last + 1;
         let mut rules = Rules {
@@ -448,7 +451,7 @@ impl Controller {
             return Ok(());
         }
         if !records.is_empty() {
-            leadership.speculative = state;
+            leadership.speculative = state.image().clone();
             return self.propose(&records, Some(token), answer);
         }
         // It may speak of what is not committed yet: it leaves with the last entry that it saw.
