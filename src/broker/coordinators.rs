@@ -27,6 +27,7 @@ use crate::effect::{ByteSpan, FileResult, Now};
 use crate::group::{self, Coordinator, GroupConfig, Input, OFFSETS_TOPIC, Response};
 use crate::log::codec::Codec;
 use crate::partition::{Acks, Answer, Op, ReplyTo};
+use crate::planted::{Bug, is_planted};
 use crate::request::{Answered, Call, ClusterView, Coordination};
 
 /// The slot of no connection: what is sent there is for a coordinator.
@@ -346,6 +347,9 @@ impl Coordinators {
                 let deadline_ms = now.mono_ms.saturating_add(APPEND_MS);
                 let op = Op::Append { batch: checked, acks: Acks::All, deadline_ms };
                 self.call(partition, part_of(batch), op);
+                if is_planted(Bug::CommitBeforeWrite) {
+                    self.step(now, partition, Input::Committed { batch });
+                }
             }
             group::Output::Answer { token, response } => self.answer(token, response),
             group::Output::WakeAt(at_ms) => self.set_wake(partition, Some(at_ms)),

@@ -54,6 +54,9 @@ enum Asked {
     Delete(Places),
 }
 
+/// Groups by name, each with what is asked about it.
+type Named<T> = Vec<(Arc<str>, T)>;
+
 /// Groups in the order of the request, each with the part that asks for it and its place in that.
 type Places = Vec<(Arc<str>, usize, usize)>;
 
@@ -80,13 +83,13 @@ impl Groups {
     /// One part for each coordinator of the groups.
     fn ask_each<T>(
         &mut self,
-        groups: Vec<(Arc<str>, T)>,
-        request: impl Fn(Vec<(Arc<str>, T)>) -> Request,
+        groups: Named<T>,
+        request: impl Fn(Named<T>) -> Request,
         to: ReplyTo,
         scene: &mut Scene,
     ) -> Places {
         let mut parts: BTreeMap<i32, usize> = BTreeMap::new();
-        let mut asked: Vec<(i32, Vec<(Arc<str>, T)>)> = Vec::new();
+        let mut asked: Vec<(i32, Named<T>)> = Vec::new();
         let mut places = Vec::with_capacity(groups.len());
         for (group, about) in groups {
             let partition = super::coordinator::partition_of(&group, scene);

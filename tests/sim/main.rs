@@ -131,6 +131,7 @@ fn planted_bugs_are_found() {
         Bug::OutlivingCheckpoint,
         Bug::ReservedHighWatermark,
         Bug::ForgottenProducers,
+        Bug::CommitBeforeWrite,
     ];
     for bug in bugs {
         plant(Some(bug));

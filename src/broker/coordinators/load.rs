@@ -65,14 +65,13 @@ impl Coordinators {
                 *known = Some(offset);
                 self.load_on(now, partition);
             }
-            Answer::Read(found) => match (found.span, span) {
-                (Some(_), Some(span)) => {
+            Answer::Read(_) => {
+                // Without a span a watch was left behind: what comes next is not committed yet.
+                if let Some(span) = span {
                     let to = self.address(partition, PART_READ);
                     self.outputs.push(Output::ReadSpan { to, span });
                 }
-                // A watch was left behind: what comes next is not committed yet.
-                _ => {}
-            },
+            }
             Answer::Fired => self.load_on(now, partition),
             Answer::Failed { .. } | Answer::Appended { .. } | Answer::EpochEnd { .. } => {
                 self.set_wake(partition, Some(now.mono_ms + RETRY_MS));

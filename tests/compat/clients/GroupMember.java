@@ -61,7 +61,8 @@ public final class GroupMember {
         }
         settings.put("auto.offset.reset", "earliest");
         settings.put("enable.auto.commit", "false");
-        settings.put("session.timeout.ms", "6000");
+        // A static one has to be back within its session, and a JVM starts slowly.
+        settings.put("session.timeout.ms", arguments.length > 4 ? "30000" : "6000");
         settings.put("heartbeat.interval.ms", "500");
         settings.put("max.poll.records", "20");
         settings.put("key.deserializer", "org.apache.kafka.common.serialization.ByteArrayDeserializer");
