@@ -90,30 +90,38 @@ public final class GroupMember {
             });
             reader.setDaemon(true);
             reader.start();
+            // What a rebalance kept from being committed, of the partitions that are still its own.
+            Map<TopicPartition, OffsetAndMetadata> ends = new HashMap<>();
             boolean synchronous = true;
             while (!stopped.get()) {
                 StringBuilder line = new StringBuilder("seen");
-                Map<TopicPartition, OffsetAndMetadata> ends = new HashMap<>();
+                boolean read = false;
                 for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofMillis(200))) {
                     line.append(" " + record.partition() + ":" + record.offset());
+                    read = true;
                     ends.put(new TopicPartition(record.topic(), record.partition()), new OffsetAndMetadata(record.offset() + 1));
                 }
+                if (read) {
+                    say(line.toString());
+                }
+                ends.keySet().retainAll(consumer.assignment());
                 if (ends.isEmpty()) {
                     continue;
                 }
-                say(line.toString());
                 synchronous = !synchronous;
                 if (synchronous) {
                     try {
                         consumer.commitSync(ends);
                         committed(ends);
+                        ends.clear();
                     } catch (RebalanceInProgressException | CommitFailedException error) {
                         say("uncommitted " + error.getClass().getSimpleName());
                     }
                 } else {
-                    consumer.commitAsync(ends, (offsets, error) -> {
+                    consumer.commitAsync(new HashMap<>(ends), (offsets, error) -> {
                         if (error == null) {
                             committed(offsets);
+                            offsets.forEach(ends::remove);
                         } else {
                             say("uncommitted " + error.getClass().getSimpleName());
                         }

@@ -35,15 +35,19 @@ def librdkafka(bootstrap: str, topic: str, group: str, assignor: str, instance: 
     consumer = Consumer(settings | ({"group.instance.id": instance} if instance else {}))
     consumer.subscribe([topic], on_assign=lambda _, parts: say("assigned", partitions(parts)),
                        on_revoke=lambda _, parts: say("revoked", partitions(parts)))
+    uncommitted = False
     while not told_to_stop():
         messages = consumer.consume(20, timeout=0.2)
         good = [message for message in messages if not message.error()]
         if good:
             say("seen", *(f"{message.partition()}:{message.offset()}" for message in good))
+        if good or uncommitted:
             try:
                 done = consumer.commit(asynchronous=False)
+                uncommitted = False
                 say("committed", *(f"{one.partition}:{one.offset}" for one in done if not one.error))
-            except Exception as error:  # a rebalance came in between: what was read is read again
+            except Exception as error:  # a rebalance came in between: what it keeps is committed after it
+                uncommitted = True
                 say("uncommitted", error)
     consumer.close()
 
