@@ -3,7 +3,9 @@
 //! ApiVersions is answered from it, connections order requests by it, and `docs/PROTOCOL.md` is
 //! generated from it. A version stands here only when its meaning is implemented.
 
-use std::fmt::Write as _;
+use std::ops::RangeInclusive;
+
+pub use super::api_document::markdown;
 
 /// The APIs that are served, by their Kafka number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,12 +31,42 @@ pub enum ApiKey {
     InitProducerId = 22,
     /// Tells where a leader epoch ended.
     OffsetForLeaderEpoch = 23,
+    /// Tells access rules; there is no authorizer yet.
+    DescribeAcls = 29,
+    /// Makes access rules; there is no authorizer yet.
+    CreateAcls = 30,
+    /// Takes access rules away; there is no authorizer yet.
+    DeleteAcls = 31,
     /// Tells the configuration of topics and brokers.
     DescribeConfigs = 32,
+    /// Replaces the configuration of resources.
+    AlterConfigs = 33,
     /// Adds partitions to topics.
     CreatePartitions = 37,
+    /// Has leaders elected.
+    ElectLeaders = 43,
+    /// Changes the configuration of resources key by key.
+    IncrementalAlterConfigs = 44,
+    /// Moves partitions between brokers.
+    AlterPartitionReassignments = 45,
+    /// Tells which partitions are on their way.
+    ListPartitionReassignments = 46,
+    /// Tells client quotas; there are none yet.
+    DescribeClientQuotas = 48,
+    /// Checks client quotas, and refuses them until they are enforced.
+    AlterClientQuotas = 49,
+    /// Tells users' credentials; there are none yet.
+    DescribeUserScramCredentials = 50,
+    /// Describes the metadata quorum.
+    DescribeQuorum = 55,
+    /// Finalizes feature levels.
+    UpdateFeatures = 57,
     /// Describes the cluster and its brokers.
     DescribeCluster = 60,
+    /// Forgets a broker that is gone.
+    UnregisterBroker = 64,
+    /// Lists resources that may have a configuration.
+    ListConfigResources = 74,
     /// Describes topics, page by page.
     DescribeTopicPartitions = 75,
 }
@@ -91,6 +123,16 @@ pub enum AclOperation {
     TopicAlter,
     /// DESCRIBE_CONFIGS on each topic, or on the cluster for what is not a topic's.
     DescribeConfigs,
+    /// ALTER_CONFIGS on each topic or group, or on the cluster for what is neither's.
+    AlterConfigs,
+    /// DESCRIBE on the cluster.
+    ClusterDescribe,
+    /// ALTER on the cluster.
+    ClusterAlter,
+    /// DESCRIBE_CONFIGS on the cluster.
+    ClusterDescribeConfigs,
+    /// ALTER_CONFIGS on the cluster.
+    ClusterAlterConfigs,
     /// WRITE on the transactional id, or IDEMPOTENT_WRITE on the cluster without one.
     ProducerWrite,
 }
@@ -139,14 +181,39 @@ const EVERY_LISTENER: Listeners = Listeners { client: true, broker: true, contro
 const BROKER_LISTENERS: Listeners = Listeners { client: true, broker: true, controller: false };
 
 /// No limit but `socket.request.max.bytes`: records have their own, and views take no memory.
-const FRAME_UNLIMITED: u32 = i32::MAX as u32;
+pub(super) const FRAME_UNLIMITED: u32 = i32::MAX as u32;
 /// Lists of topics and partitions: 100,000 partitions of ListOffsets are 2 MB.
 const FRAME_LIST: u32 = 4 * 1024 * 1024;
 /// A handful of names.
 const FRAME_SMALL: u32 = 64 * 1024;
 
+/// A row without particularities: every version is advertised, and it is a barrier.
+const fn barrier(
+    (key, name): (ApiKey, &'static str),
+    versions: RangeInclusive<i16>,
+    flexible_first: i16,
+    listeners: Listeners,
+    acl: AclOperation,
+    route: Route,
+    frame_limit_bytes: u32,
+) -> Api {
+    Api {
+        key,
+        name,
+        version_first: *versions.start(),
+        version_last: *versions.end(),
+        advertised_first: *versions.start(),
+        flexible_first,
+        listeners,
+        acl,
+        route,
+        barrier: true,
+        frame_limit_bytes,
+    }
+}
+
 /// The table, by key.
-pub static TABLE: [Api; 14] = [
+pub static TABLE: [Api; 29] = [
     Api {
         key: ApiKey::Produce,
         name: "Produce",
@@ -280,6 +347,33 @@ pub static TABLE: [Api; 14] = [
         barrier: true,
         frame_limit_bytes: FRAME_LIST,
     },
+    barrier(
+        (ApiKey::DescribeAcls, "DescribeAcls"),
+        1..=3,
+        2,
+        EVERY_LISTENER,
+        AclOperation::ClusterDescribe,
+        Route::Local,
+        FRAME_SMALL,
+    ),
+    barrier(
+        (ApiKey::CreateAcls, "CreateAcls"),
+        1..=3,
+        2,
+        EVERY_LISTENER,
+        AclOperation::ClusterAlter,
+        Route::Local,
+        FRAME_LIST,
+    ),
+    barrier(
+        (ApiKey::DeleteAcls, "DeleteAcls"),
+        1..=3,
+        2,
+        EVERY_LISTENER,
+        AclOperation::ClusterAlter,
+        Route::Local,
+        FRAME_LIST,
+    ),
     Api {
         key: ApiKey::DescribeConfigs,
         name: "DescribeConfigs",
@@ -293,6 +387,15 @@ pub static TABLE: [Api; 14] = [
         barrier: true,
         frame_limit_bytes: FRAME_LIST,
     },
+    barrier(
+        (ApiKey::AlterConfigs, "AlterConfigs"),
+        0..=2,
+        2,
+        EVERY_LISTENER,
+        AclOperation::AlterConfigs,
+        Route::Controller,
+        FRAME_LIST,
+    ),
     Api {
         key: ApiKey::CreatePartitions,
         name: "CreatePartitions",
@@ -306,6 +409,87 @@ pub static TABLE: [Api; 14] = [
         barrier: true,
         frame_limit_bytes: FRAME_LIST,
     },
+    barrier(
+        (ApiKey::ElectLeaders, "ElectLeaders"),
+        0..=2,
+        2,
+        EVERY_LISTENER,
+        AclOperation::ClusterAlter,
+        Route::Local,
+        FRAME_LIST,
+    ),
+    barrier(
+        (ApiKey::IncrementalAlterConfigs, "IncrementalAlterConfigs"),
+        0..=1,
+        1,
+        EVERY_LISTENER,
+        AclOperation::AlterConfigs,
+        Route::Controller,
+        FRAME_LIST,
+    ),
+    barrier(
+        (ApiKey::AlterPartitionReassignments, "AlterPartitionReassignments"),
+        0..=1,
+        0,
+        EVERY_LISTENER,
+        AclOperation::ClusterAlter,
+        Route::Local,
+        FRAME_LIST,
+    ),
+    barrier(
+        (ApiKey::ListPartitionReassignments, "ListPartitionReassignments"),
+        0..=0,
+        0,
+        EVERY_LISTENER,
+        AclOperation::ClusterDescribe,
+        Route::Local,
+        FRAME_LIST,
+    ),
+    barrier(
+        (ApiKey::DescribeClientQuotas, "DescribeClientQuotas"),
+        0..=1,
+        1,
+        BROKER_LISTENERS,
+        AclOperation::ClusterDescribeConfigs,
+        Route::Local,
+        FRAME_SMALL,
+    ),
+    barrier(
+        (ApiKey::AlterClientQuotas, "AlterClientQuotas"),
+        0..=1,
+        1,
+        EVERY_LISTENER,
+        AclOperation::ClusterAlterConfigs,
+        Route::Local,
+        FRAME_LIST,
+    ),
+    barrier(
+        (ApiKey::DescribeUserScramCredentials, "DescribeUserScramCredentials"),
+        0..=0,
+        0,
+        BROKER_LISTENERS,
+        AclOperation::ClusterDescribe,
+        Route::Local,
+        FRAME_LIST,
+    ),
+    barrier(
+        (ApiKey::DescribeQuorum, "DescribeQuorum"),
+        0..=2,
+        0,
+        EVERY_LISTENER,
+        AclOperation::ClusterDescribe,
+        Route::Controller,
+        FRAME_SMALL,
+    ),
+    barrier(
+        (ApiKey::UpdateFeatures, "UpdateFeatures"),
+        0..=2,
+        0,
+        EVERY_LISTENER,
+        AclOperation::ClusterAlter,
+        Route::Controller,
+        FRAME_SMALL,
+    ),
     Api {
         // Kafka answers it on a controller's listener too, with the controllers.
         key: ApiKey::DescribeCluster,
@@ -320,6 +504,24 @@ pub static TABLE: [Api; 14] = [
         barrier: true,
         frame_limit_bytes: FRAME_SMALL,
     },
+    barrier(
+        (ApiKey::UnregisterBroker, "UnregisterBroker"),
+        0..=0,
+        0,
+        EVERY_LISTENER,
+        AclOperation::ClusterAlter,
+        Route::Local,
+        FRAME_SMALL,
+    ),
+    barrier(
+        (ApiKey::ListConfigResources, "ListConfigResources"),
+        0..=1,
+        0,
+        BROKER_LISTENERS,
+        AclOperation::ClusterDescribeConfigs,
+        Route::Local,
+        FRAME_SMALL,
+    ),
     Api {
         key: ApiKey::DescribeTopicPartitions,
         name: "DescribeTopicPartitions",
@@ -357,71 +559,6 @@ impl Api {
     /// Whether a version has compact lengths and tagged fields.
     pub fn is_flexible(&self, version: i16) -> bool {
         version >= self.flexible_first
-    }
-}
-
-/// The table as Markdown, for `docs/PROTOCOL.md`.
-pub fn markdown() -> String {
-    let mut text = String::from(
-        "| key | API | versions | advertised | flexible from | listeners | needs | answered by | order | frame limit |\n\
-         |--:|---|---|---|--:|---|---|---|---|---|\n",
-    );
-    for api in &TABLE {
-        let listeners = [
-            (api.listeners.client, "client"),
-            (api.listeners.broker, "broker"),
-            (api.listeners.controller, "controller"),
-        ];
-        let listeners: Vec<_> =
-            listeners.iter().filter(|(admitted, _)| *admitted).map(|(_, name)| *name).collect();
-        let limit = match api.frame_limit_bytes {
-            FRAME_UNLIMITED => "`socket.request.max.bytes`".to_owned(),
-            bytes => format!("{} KiB", bytes / 1024),
-        };
-        writeln!(
-            text,
-            "| {} | {} | {}–{} | {}–{} | {} | {} | {} | {} | {} | {limit} |",
-            api.key as i16,
-            api.name,
-            api.version_first,
-            api.version_last,
-            api.advertised_first,
-            api.version_last,
-            api.flexible_first,
-            listeners.join(", "),
-            api.acl.text(),
-            api.route.text(),
-            if api.barrier { "barrier" } else { "overlaps" },
-        )
-        .expect("writing to a string cannot fail");
-    }
-    text
-}
-
-impl AclOperation {
-    fn text(self) -> &'static str {
-        match self {
-            Self::None => "nothing",
-            Self::TopicRead => "READ on topic",
-            Self::TopicWrite => "WRITE on topic",
-            Self::TopicDescribe => "DESCRIBE on topic",
-            Self::TopicCreate => "CREATE on cluster or topic",
-            Self::TopicDelete => "DELETE on topic",
-            Self::TopicAlter => "ALTER on topic",
-            Self::DescribeConfigs => "DESCRIBE_CONFIGS on topic or cluster",
-            Self::ProducerWrite => "WRITE on transactional id, or IDEMPOTENT_WRITE on cluster",
-        }
-    }
-}
-
-impl Route {
-    fn text(self) -> &'static str {
-        match self {
-            Self::Local => "connection's shard",
-            Self::Partitions => "partitions' shards",
-            Self::Coordinator => "coordinator",
-            Self::Controller => "controller",
-        }
     }
 }
 
