@@ -118,11 +118,6 @@ impl Door {
         self.pace.as_mut().and_then(|pace| pace.wait_ms(now_ms))
     }
 
-    /// Whether anyone is counted by address, so that the address has to be known.
-    pub fn counts_addresses(&self) -> bool {
-        self.per_address_max < i32::MAX as usize || !self.overrides.is_empty()
-    }
-
     /// Counts an accepted connection and gives it a place on the shard with the fewest; `None` if
     /// its address has enough.
     pub fn seat(&mut self, address: Option<IpAddr>) -> Option<Seat> {
@@ -220,7 +215,6 @@ mod tests {
             ("max.connections.per.ip.overrides", "10.0.0.1:1,[::1]:0"),
         ]);
         let ip = |text: &str| Some(text.parse::<IpAddr>().unwrap());
-        assert!(door.counts_addresses());
         let first = door.seat(ip("10.0.0.1")).unwrap();
         assert!(door.seat(ip("10.0.0.1")).is_none());
         assert!(door.seat(ip("::ffff:10.0.0.1")).is_none(), "the same address in other words");

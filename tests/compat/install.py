@@ -76,11 +76,13 @@ def install_jars(version: str) -> None:
 
 def install_java_client(version: str) -> None:
     """Compiles the Java client against the jars of one version."""
-    source = CLIENTS / "RoundTrip.java"
-    stamp = _stale(f"classes-{version}", [source, CLIENTS / "pom.xml", HERE / "pom.xml"], version)
+    # The host of the tools is for the version that has them.
+    sources = [CLIENTS / name for name in ("RoundTrip.java", *(["ToolHost.java"] if version == KAFKA else []))]
+    stamp = _stale(f"classes-{version}", [*sources, CLIENTS / "pom.xml", HERE / "pom.xml"], version)
     if stamp:
         classes(version).mkdir(parents=True, exist_ok=True)
-        if not _run(["javac", "-d", str(classes(version)), "-cp", f"{jars(version)}/*", str(source)]):
+        command = ["javac", "-d", str(classes(version)), "-cp", f"{jars(version)}/*", *map(str, sources)]
+        if not _run(command):
             raise SystemExit(f"javac could not compile the Java client against {version}")
         _done(f"classes-{version}", stamp)
 

@@ -1,5 +1,6 @@
 //! Scenarios of the whole controller on a simulated directory: requests and answers, crashes, repeated seeds.
 
+mod configs;
 mod crash;
 mod partitions;
 mod placed;
