@@ -282,11 +282,8 @@ fn has_closed_brackets(pattern: &str) -> bool {
     let mut characters = pattern.chars();
     while let Some(character) = characters.next() {
         match (character, open.last()) {
-            ('\\', _) => {
-                if characters.next().is_none() {
-                    return false;
-                }
-            }
+            ('\\', _) if characters.next().is_some() => {}
+            ('\\', _) => return false,
             (']', Some('[')) | (')', Some('(')) => drop(open.pop()),
             (_, Some('[')) => {}
             ('[' | '(', _) => open.push(character),

@@ -101,7 +101,10 @@ fn update_one(node_id: i32, image: &Image, update: &FeatureUpdate) -> Result<Opt
         return invalid("A feature version cannot be less than 0.");
     }
     let Some(known) = supported().into_iter().find(|feature| feature.name == name) else {
-        return invalid(&format!("Local controller {node_id} does not support this feature."));
+        return match level {
+            0 => invalid(&format!("Feature {name} not found.")),
+            _ => invalid(&format!("Local controller {node_id} does not support this feature.")),
+        };
     };
     let (least, most) = (known.level_least, known.level_most);
     if !(least..=most).contains(level) {

@@ -197,7 +197,7 @@ fn alter_loggers(resource: &Wanted, scene: &Scene) -> Result<(), ApiError> {
         }
         Ok(_) => {}
     }
-    for (logger, operation, _) in &resource.configs {
+    if let Some((logger, operation, _)) = resource.configs.first() {
         let verb = match *operation {
             operations::SET | operations::DELETE => {
                 let message = format!("Logger {logger} does not exist!");

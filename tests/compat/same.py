@@ -48,7 +48,9 @@ MASKS: List[Tuple[str, str]] = [
 
 @dataclass
 class Differs:
-    """Why a step's output may not be Kafka's, and the lines that differ: those that match are left out on both sides."""
+    """Why a step's output may not be Kafka's, and the lines that differ: those that match are left out on both sides.
+
+    The pattern "." leaves everything out, the exit status too."""
 
     why: str
     lines: str
@@ -108,7 +110,8 @@ class Said:
             line = re.sub(r"(?<=Configs: )\S+", lambda found: ",".join(sorted(found.group().split(","))), line)
             if not (step.differs and re.search(step.differs.lines, line)):
                 kept.append(line.rstrip())
-        return [f"exit {self.code}", *(sorted(kept) if step.unordered else kept)]
+        code = [] if step.differs and step.differs.lines == "." else [f"exit {self.code}"]
+        return [*code, *(sorted(kept) if step.unordered else kept)]
 
     def left_out(self, step: Step) -> List[str]:
         """The lines that may differ."""
