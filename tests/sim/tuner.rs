@@ -20,7 +20,7 @@ const RETRIABLE: [i16; 4] = [7, 41, 15, 56];
 
 /// Keys and values that change how a log is written, and no record's fate.
 const TOPIC_KEYS: [(&str, &[&str]); 8] = [
-    ("internal.segment.bytes", &["1024", "4096", "65536"]),
+    ("internal.segment.bytes", &["4096", "16384", "65536"]),
     ("segment.ms", &["50", "1000", "604800000"]),
     ("segment.index.bytes", &["240", "4096"]),
     ("index.interval.bytes", &["0", "512", "4096"]),
