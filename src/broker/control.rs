@@ -15,15 +15,15 @@ use uuid::Uuid;
 use super::checkpoint::Checkpoints;
 use super::message::{Message, Output, Owner, Progress};
 use super::{Shard, Todo};
-use crate::config::{NodeConfig, TopicConfig};
+use crate::config::{NodeConfig, TopicConfig, warn_of};
 use crate::controller::storage::METADATA_DIRECTORY;
 use crate::controller::{
-    self, Controller, ControllerAnswer, ControllerRequest, Endpoint, Image, ImageDelta, ShardId,
-    ShardPlacement,
+    self, Controller, ControllerAnswer, ControllerRequest, Endpoint, Image, ImageDelta, ResourceType,
+    ShardId, ShardPlacement,
 };
 use crate::effect::{FileResult, Now, Ticket};
 use crate::partition::ReplyTo;
-use crate::request::{Answered, ClusterView};
+use crate::request::{Answered, ClusterView, Node};
 
 /// The token of the node's own registration; requests get tokens above it.
 const REGISTRATION: u64 = 0;
@@ -311,18 +311,22 @@ impl Shard {
             let own = found.get(&(name, partition)).and_then(|places| found_in(places, id));
             own.or(elsewhere)
         });
+        let config = node_config(node, view, &image, &delta);
+        self.outputs.extend(warnings(node, &view.image, &image, &delta).map(Output::Say));
         let mut topic_configs = view.topic_configs.clone();
         for id in delta.topics_removed.keys() {
             topic_configs.remove(id);
         }
-        let changed: Vec<Uuid> = changed_topics(&image, &delta);
+        let changed = changed_topics(&view.config, &config, &image, &delta);
         for topic in changed.iter().filter_map(|id| image.topic_by_id(*id)) {
-            topic_configs.insert(topic.id, Arc::new(effective_config(&image, &topic.name, &node.config)));
+            let overrides = image.topic_config_overrides(&topic.name);
+            topic_configs.insert(topic.id, Arc::new(TopicConfig::effective(&config, overrides)));
         }
         let version = view.version + 1;
         let view = Arc::new(ClusterView {
             version,
             placement,
+            config,
             topic_configs,
             changed: changed.into(),
             removed: delta.topics_removed.keys().copied().collect(),
@@ -441,21 +445,40 @@ fn found_in(places: &[(u16, Option<Uuid>)], topic_id: Uuid) -> Option<u16> {
     own.or_else(|| places.iter().find(|(_, id)| id.is_none())).map(|(directory, _)| *directory)
 }
 
-/// Topics that a delta touches, also by their configuration or the node's.
-fn changed_topics(image: &Image, delta: &ImageDelta) -> Vec<Uuid> {
-    let mut changed = delta.topics_changed.clone();
-    for (resource, name) in &delta.configs {
-        match resource {
-            controller::ResourceType::Topic => changed.extend(image.topic(name).map(|topic| topic.id)),
-            _ => changed.extend(image.topics().map(|topic| topic.id)),
-        }
+/// The node's configuration with the values given while it runs; the same one if none of them changed.
+fn node_config(node: &Node, view: &ClusterView, image: &Image, delta: &ImageDelta) -> Arc<NodeConfig> {
+    let own = node.config.node_id.to_string();
+    let is_own = |(of, name): &(ResourceType, Arc<str>)| {
+        *of == ResourceType::Broker && (name.is_empty() || **name == *own)
+    };
+    if !delta.configs.iter().any(is_own) {
+        return Arc::clone(&view.config);
     }
-    changed.into_iter().collect()
+    Arc::new(node.config.with_dynamic(&image.dynamic_configs(node.config.node_id)))
 }
 
-/// The node's defaults with the topic's overrides; an override that the node's table refuses
-/// (written by another version) leaves the default standing.
-fn effective_config(image: &Image, topic: &str, node: &NodeConfig) -> TopicConfig {
-    TopicConfig::effective(node, image.topic_config_overrides(topic))
-        .unwrap_or_else(|_| node.topic_defaults.clone())
+/// What the operator is told of values that were given while the node runs and have no effect.
+fn warnings(node: &Node, before: &Image, image: &Image, delta: &ImageDelta) -> impl Iterator<Item = String> {
+    let own = node.config.node_id.to_string();
+    let mut said = BTreeSet::new();
+    for (of, name) in &delta.configs {
+        if *of == ResourceType::Broker && (name.is_empty() || **name == *own) {
+            let given = image.config_overrides(*of, name);
+            let is_new = |key: &str, value: &str| before.config(*of, name, key) != Some(value);
+            said.extend(given.filter(|(key, value)| is_new(key, value)).filter_map(|(key, _)| warn_of(key)));
+        }
+    }
+    said.into_iter()
+}
+
+/// Topics that a delta touches, also by their configuration or the node's.
+fn changed_topics(before: &NodeConfig, now: &NodeConfig, image: &Image, delta: &ImageDelta) -> Vec<Uuid> {
+    let defaults = |node: &NodeConfig| (node.topic_defaults.clone(), node.compression_levels);
+    if defaults(before) != defaults(now) {
+        return image.topics().map(|topic| topic.id).collect();
+    }
+    let mut changed = delta.topics_changed.clone();
+    let topics = delta.configs.iter().filter(|(of, _)| *of == ResourceType::Topic);
+    changed.extend(topics.filter_map(|(_, name)| Some(image.topic(name)?.id)));
+    changed.into_iter().collect()
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::config::NodeConfig;
 use crate::controller::{ControllerAnswer, ControllerRequest, ShardId};
 use crate::effect::{ByteSpan, FileOp, Ticket};
 use crate::group;
@@ -177,6 +178,8 @@ pub enum Output {
     Say(String),
     /// This log directory failed: nothing in it is served any more.
     DirectoryOffline(u16),
+    /// The node's configuration with the values given while it runs, as it is from now on.
+    Configured(Arc<NodeConfig>),
     /// The shard is closed: its part of a clean stop is done.
     Closed,
     /// The node has stopped cleanly: checkpoints and the clean-shutdown marker are written.

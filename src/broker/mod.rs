@@ -258,7 +258,7 @@ impl Shard {
             Message::Publish(view) => self.adopt(now, view),
             Message::Applied(version) => self.applied(now, from, version),
             Message::Survey => {
-                let expiration_ms = i64::try_from(self.node.config.producer_id_expiration_ms);
+                let expiration_ms = i64::try_from(self.view.config.producer_id_expiration_ms);
                 self.replicas.expire_producers(now, expiration_ms.unwrap_or(i64::MAX));
                 let (progress, opening) = (self.replicas.progress(), self.replicas.opening());
                 self.tell_control(Message::Surveyed(progress, opening));
@@ -301,6 +301,9 @@ impl Shard {
         let removed = view.removed.iter().filter_map(|id| before.image.topic_by_id(*id));
         let removed: Vec<Arc<str>> = removed.map(|topic| Arc::clone(&topic.name)).collect();
         self.replicas.outdate(removed.iter());
+        if !Arc::ptr_eq(&before.config, &view.config) {
+            self.outputs.push(Output::Configured(Arc::clone(&view.config)));
+        }
         self.replicas.reconcile(now, &view);
         self.drain_replicas();
         self.reconcile_coordinators(now, &removed);

@@ -5,11 +5,13 @@
 //! synonyms of a topic's key are listed from its first broker key on. Where only a later one has a value
 //! (`log.retention.hours`, by default), the list is empty and the source reads as the default.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::NodeConfig;
 use super::keys::{
-    Key, Kind, TOPIC_KEYS, Tier, TopicKey, UpdateMode, broker_key, broker_keys, is_legacy, items,
+    GROUP_KEYS, Key, Kind, METRICS_KEYS, ResourceKey, TOPIC_KEYS, Tier, TopicKey, UpdateMode, broker_key,
+    broker_keys, is_legacy, items,
 };
 use super::topic::milliseconds_per_unit;
 
@@ -27,13 +29,17 @@ pub enum ConfigSource {
     StaticBroker = 4,
     /// The table.
     Default = 5,
+    /// The client-metrics subscription's own value.
+    ClientMetrics = 7,
+    /// The group's own value.
+    Group = 8,
 }
 
 /// A key that gives, or would give, another one its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigSynonym {
     /// The key.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Its value; `None` is null, and what is sensitive.
     pub value: Option<String>,
     /// Where that comes from.
@@ -43,12 +49,12 @@ pub struct ConfigSynonym {
 /// One key as it counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DescribedConfig {
-    /// The key.
-    pub name: &'static str,
+    /// The key; one that no table has only where it was given to brokers while they run.
+    pub name: Cow<'static, str>,
     /// The value that counts; `None` is null, and what is sensitive.
     pub value: Option<String>,
-    /// Its type.
-    pub kind: Kind,
+    /// Its type, if the key is known.
+    pub kind: Option<Kind>,
     /// Where the value comes from as DescribeConfigs tells it: the source of the first synonym.
     pub source: ConfigSource,
     /// Where the value comes from as CreateTopics tells it: any synonym counts.
@@ -121,7 +127,7 @@ fn synonyms_of(
         .iter()
         .flat_map(|key| {
             dynamic.layers(node, key).map(|(source, value)| ConfigSynonym {
-                name: key.name,
+                name: key.name.into(),
                 value: Some(value).filter(|_| !is_sensitive),
                 source,
             })
@@ -146,7 +152,91 @@ pub fn describe_broker(
             !is_legacy(key) || node.given.contains_key(key.name)
         }
     };
-    broker_keys().filter(shown).map(|key| describe_broker_key(node, dynamic, key, defaults_only)).collect()
+    let known = broker_keys().filter(shown).map(|key| describe_broker_key(node, dynamic, key, defaults_only));
+    known.chain(describe_unknown(dynamic, defaults_only)).collect()
+}
+
+/// Keys that no table has, given while brokers run: nobody knows what is in them, so they pass for secrets.
+fn describe_unknown(dynamic: &DynamicConfigs<'_>, defaults_only: bool) -> Vec<DescribedConfig> {
+    let of = |layer: &BTreeMap<&str, &str>, source| {
+        let unknown = layer.keys().filter(|name| broker_key(name).is_none());
+        unknown.map(|name| ((*name).to_owned(), source)).collect::<Vec<_>>()
+    };
+    let mut sources: BTreeMap<String, Vec<ConfigSource>> = BTreeMap::new();
+    if !defaults_only {
+        for (name, source) in of(&dynamic.broker, ConfigSource::DynamicBroker) {
+            sources.entry(name).or_default().push(source);
+        }
+    }
+    for (name, source) in of(&dynamic.default, ConfigSource::DynamicDefaultBroker) {
+        sources.entry(name).or_default().push(source);
+    }
+    let described = sources.into_iter().map(|(name, sources)| {
+        let source = sources.first().copied().unwrap_or(ConfigSource::Default);
+        let synonym = |source| ConfigSynonym { name: name.clone().into(), value: None, source };
+        DescribedConfig {
+            synonyms: sources.into_iter().map(synonym).collect(),
+            name: name.clone().into(),
+            value: None,
+            kind: None,
+            source,
+            origin: source,
+            is_sensitive: true,
+            is_read_only: true,
+            doc: "",
+        }
+    });
+    described.collect()
+}
+
+/// Every key of a group with these values of its own.
+pub fn describe_group(
+    node: &NodeConfig,
+    dynamic: &DynamicConfigs<'_>,
+    own: &BTreeMap<&str, &str>,
+) -> Vec<DescribedConfig> {
+    let inherited = |key: &ResourceKey| match key.synonym {
+        Some(synonym) => synonyms_of(node, dynamic, synonym, false),
+        None => vec![ConfigSynonym {
+            name: key.name.into(),
+            value: Some(key.default.to_owned()),
+            source: ConfigSource::Default,
+        }],
+    };
+    let keys = GROUP_KEYS.iter();
+    keys.map(|key| describe_resource_key(key, own, ConfigSource::Group, inherited(key))).collect()
+}
+
+/// Every key of a client-metrics subscription with these values of its own.
+pub fn describe_metrics(own: &BTreeMap<&str, &str>) -> Vec<DescribedConfig> {
+    let keys = METRICS_KEYS.iter();
+    keys.map(|key| describe_resource_key(key, own, ConfigSource::ClientMetrics, Vec::new())).collect()
+}
+
+fn describe_resource_key(
+    key: &'static ResourceKey,
+    own: &BTreeMap<&str, &str>,
+    own_source: ConfigSource,
+    mut synonyms: Vec<ConfigSynonym>,
+) -> DescribedConfig {
+    if let Some(value) = own.get(key.name) {
+        let value = Some(canonical(key.kind, value));
+        synonyms.insert(0, ConfigSynonym { name: key.name.into(), value, source: own_source });
+    }
+    let first = synonyms.first();
+    let source = first.map_or(ConfigSource::Default, |synonym| synonym.source);
+    let inherited = first.and_then(|synonym| synonym.value.clone());
+    DescribedConfig {
+        name: key.name.into(),
+        value: inherited.or_else(|| Some(key.default.to_owned())),
+        kind: Some(key.kind),
+        source,
+        origin: source,
+        is_sensitive: false,
+        is_read_only: false,
+        synonyms,
+        doc: key.doc,
+    }
 }
 
 fn describe_broker_key(
@@ -162,9 +252,9 @@ fn describe_broker_key(
     let value = dynamic.layers(node, key).find(|(source, _)| counts(*source)).map(|(_, value)| value);
     let source = synonyms.first().map_or(ConfigSource::Default, |synonym| synonym.source);
     DescribedConfig {
-        name: key.name,
+        name: key.name.into(),
         value: value.filter(|_| !is_sensitive),
-        kind: key.kind,
+        kind: Some(key.kind),
         source,
         origin: source,
         is_sensitive,
@@ -189,7 +279,7 @@ pub fn describe_topic<'a>(
     let keys = TOPIC_KEYS.iter().filter(shown);
     let mut described: Vec<DescribedConfig> =
         keys.map(|key| describe_topic_key(node, dynamic, key, overrides.get(key.name).copied())).collect();
-    described.sort_by_key(|config| config.name);
+    described.sort_by(|one, other| one.name.cmp(&other.name));
     described
 }
 
@@ -204,7 +294,7 @@ fn describe_topic_key(
     let mut synonyms = first.map_or_else(Vec::new, |name| synonyms_of(node, dynamic, name, false));
     if let Some(value) = &own {
         let synonym =
-            ConfigSynonym { name: key.name, value: Some(value.clone()), source: ConfigSource::Topic };
+            ConfigSynonym { name: key.name.into(), value: Some(value.clone()), source: ConfigSource::Topic };
         synonyms.insert(0, synonym);
     }
     let (origin, value) = match own {
@@ -212,9 +302,9 @@ fn describe_topic_key(
         None => inherited(node, dynamic, key),
     };
     DescribedConfig {
-        name: key.name,
+        name: key.name.into(),
         value,
-        kind: key.kind,
+        kind: Some(key.kind),
         source: synonyms.first().map_or(ConfigSource::Default, |synonym| synonym.source),
         origin,
         is_sensitive: false,
@@ -284,7 +374,7 @@ mod tests {
         let own = describe_topic(&node, &none, [("segment.bytes", "1048576")].into_iter());
         let own = own.iter().find(|one| one.name == "segment.bytes").unwrap();
         assert_eq!((own.value.as_deref(), own.source), (Some("1048576"), ConfigSource::Topic));
-        let sources: Vec<_> = own.synonyms.iter().map(|one| (one.name, one.source as i8)).collect();
+        let sources: Vec<_> = own.synonyms.iter().map(|one| (&*one.name, one.source as i8)).collect();
         assert_eq!(sources, [("segment.bytes", 1), ("log.segment.bytes", 4), ("log.segment.bytes", 5)]);
         let inherited = topic_key(&node, &none, "segment.bytes");
         assert_eq!(
@@ -322,7 +412,7 @@ mod tests {
         assert_eq!(sources, [2, 3, 4, 5]);
         let defaults = describe_broker(&node, &dynamic, true);
         let shown: Vec<_> =
-            defaults.iter().map(|one| (one.name, one.value.as_deref(), one.source as i8)).collect();
+            defaults.iter().map(|one| (&*one.name, one.value.as_deref(), one.source as i8)).collect();
         assert!(shown.contains(&("message.max.bytes", Some("3000"), 3)), "{shown:?}");
         assert!(shown.contains(&("log.cleaner.threads", Some("2"), 3)) && shown.len() == 2, "{shown:?}");
     }
@@ -331,7 +421,7 @@ mod tests {
     fn every_key_of_the_node_is_there_once_and_secrets_are_not() {
         let node = node(&[("node.id", "7"), ("log.dirs", " /a , /b ")]);
         let described = describe_broker(&node, &DynamicConfigs::default(), false);
-        let mut names: Vec<_> = described.iter().map(|one| one.name).collect();
+        let mut names: Vec<_> = described.iter().map(|one| &*one.name).collect();
         assert!(names.len() > 300);
         names.sort_unstable();
         names.dedup();
@@ -347,7 +437,7 @@ mod tests {
         assert!(secret.is_sensitive && secret.value.is_none());
         assert!(!find("log.cleaner.threads").is_read_only);
         // Kafka lists the synonyms of one of several keys from itself on.
-        let hours: Vec<_> = find("log.retention.hours").synonyms.iter().map(|one| one.name).collect();
+        let hours: Vec<_> = find("log.retention.hours").synonyms.iter().map(|one| &*one.name).collect();
         assert_eq!(hours, ["log.retention.hours"]);
         assert_eq!(describe_broker(&node, &DynamicConfigs::default(), true), []);
     }

@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use super::keys::{Check, Key, Kind, TOPIC_KEYS, Tier, groups};
+use super::dynamic::takes_effect;
+use super::keys::{
+    Check, GROUP_KEYS, Key, Kind, METRICS_KEYS, ResourceKey, TOPIC_KEYS, Tier, UpdateMode, groups,
+};
 
 const INTRODUCTION: &str = "# Configuration
 
@@ -49,7 +52,46 @@ pub fn document() -> String {
             key.doc,
         );
     }
+    text.push_str(GROUP_HEAD);
+    GROUP_KEYS.iter().for_each(|key| resource_row(&mut text, key));
+    text.push_str(METRICS_HEAD);
+    METRICS_KEYS.iter().for_each(|key| resource_row(&mut text, key));
     text
+}
+
+const GROUP_HEAD: &str = "
+## Keys of a group
+
+A group without a value of its own has the broker key's. Values are checked against the broker's bounds and kept with the
+cluster's metadata; they count for groups of the protocol that they name, once that protocol is served.
+
+| key | type | default | allowed | broker key | least | greatest | meaning |
+|---|---|---|---|---|---|---|---|
+";
+
+const METRICS_HEAD: &str = "
+## Keys of a client-metrics subscription
+
+Kept and told, as Kafka does without a plug-in that receives metrics: no client is asked for any.
+
+| key | type | default | allowed | broker key | least | greatest | meaning |
+|---|---|---|---|---|---|---|---|
+";
+
+fn resource_row(text: &mut String, key: &ResourceKey) {
+    let broker = |name: Option<&str>| name.map(|name| format!("`{name}`")).unwrap_or_default();
+    let _ = writeln!(
+        text,
+        "| `{}` | {} | {} | {} | {} | {} | {} | {} |",
+        key.name,
+        key.kind.name(),
+        default(Some(key.default)),
+        allowed(key.kind, key.check),
+        broker(key.synonym),
+        broker(key.least),
+        broker(key.most),
+        key.doc,
+    );
 }
 
 const BROKER_HEAD: &str = "| key | type | default | allowed | unit | topic key | update | effect | meaning |\n|---|---|---|---|---|---|---|---|---|\n";
@@ -64,10 +106,21 @@ fn broker_row(text: &mut String, key: &Key) {
         default(key.default),
         allowed(key.kind, key.check),
         key.unit(),
-        key.mode.name(),
+        mode(key),
         effect(key.tier),
         key.doc,
     );
+}
+
+/// When a new value counts; a value of a key that Kafka changes at run time and this broker does not is refused or
+/// kept without effect.
+fn mode(key: &Key) -> &'static str {
+    match key.mode {
+        UpdateMode::ReadOnly => "read-only",
+        mode if takes_effect(key) => mode.name(),
+        _ if key.tier == Tier::Honoured => "after a restart",
+        mode => mode.name(),
+    }
 }
 
 fn default(value: Option<&str>) -> String {
@@ -90,6 +143,7 @@ fn allowed(kind: Kind, check: Check) -> String {
         Check::OneOf(values) => values.join(", "),
         Check::OneOfAnyCase(values) => values.join(", ").to_lowercase(),
         Check::NonEmpty => "not empty".to_owned(),
+        Check::ShareReset => "earliest, latest, by_duration:PnDTnHnMn.nS".to_owned(),
         Check::ThrottledReplicas => "`*`, or partition:broker pairs".to_owned(),
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::keys::{Key, Kind, Tier, broker_key, items, parse_double, parse_integer, topic_key};
+use super::keys::{Check, Key, Kind, Tier, broker_key, items, named, parse_double, parse_integer, topic_key};
 use super::properties;
 
 /// Something that was given has no effect, or not the one that may be expected; the node starts all the same.
@@ -37,6 +37,17 @@ pub struct Problem {
 impl Problem {
     pub(super) fn new(key: &str, value: impl Into<String>, message: impl Into<String>) -> Self {
         Self { key: key.to_owned(), value: value.into(), message: message.into() }
+    }
+}
+
+impl Problem {
+    /// A value that its key refuses with this message, told as Kafka tells it.
+    pub(super) fn of_value(key: &str, kind: Kind, check: Check, value: &str, message: String) -> Self {
+        let message = match check {
+            Check::ThrottledReplicas => format!("{key} {message}"),
+            _ => message,
+        };
+        Self::new(key, named(kind, check, value), message)
     }
 }
 

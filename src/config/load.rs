@@ -200,23 +200,24 @@ fn shard_cpus(given: &Given, problems: &mut Vec<Problem>) -> ShardCpus {
 /// `host:limit` entries; the host may be an IPv6 address in brackets.
 fn per_ip_overrides(given: &Given, problems: &mut Vec<Problem>) -> BTreeMap<String, u32> {
     const KEY: &str = "max.connections.per.ip.overrides";
-    let mut overrides = BTreeMap::new();
-    let entries = given.text(KEY).unwrap_or_default();
-    for entry in entries.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-        let parsed = entry.rsplit_once(':').and_then(|(host, limit)| {
-            let host = host.trim().trim_start_matches('[').trim_end_matches(']');
-            let limit =
-                limit.trim().parse::<u32>().ok().filter(|&limit| limit <= i32::MAX.cast_unsigned())?;
-            (!host.is_empty()).then(|| (host.to_owned(), limit))
-        });
-        match parsed {
-            Some((host, limit)) => {
-                overrides.insert(host, limit);
-            }
-            None => problems.push(Problem::new(KEY, entry, "allowed are entries such as 127.0.0.1:100")),
-        }
-    }
+    let (overrides, wrong) = parse_per_ip_overrides(given.text(KEY).unwrap_or_default());
+    problems.extend(wrong.map(|entry| Problem::new(KEY, entry, "allowed are entries such as 127.0.0.1:100")));
     overrides
+}
+
+/// `host:limit` entries, and those that are none.
+pub(super) fn parse_per_ip_overrides(
+    text: &str,
+) -> (BTreeMap<String, u32>, impl Iterator<Item = &str> + Clone) {
+    let parse = |entry: &str| {
+        let (host, limit) = entry.rsplit_once(':')?;
+        let host = host.trim().trim_start_matches('[').trim_end_matches(']');
+        let limit = limit.trim().parse::<u32>().ok().filter(|&limit| limit <= i32::MAX.cast_unsigned())?;
+        (!host.is_empty()).then(|| (host.to_owned(), limit))
+    };
+    let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    let overrides = entries.clone().filter_map(parse).collect();
+    (overrides, entries.filter(move |entry| parse(entry).is_none()))
 }
 
 fn check_limits(given: &Given, config: &NodeConfig, problems: &mut Vec<Problem>) {

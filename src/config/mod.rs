@@ -6,6 +6,7 @@
 mod cpus;
 mod describe;
 mod document;
+mod dynamic;
 mod given;
 pub mod keys;
 mod listeners;
@@ -15,13 +16,17 @@ pub mod properties;
 mod topic;
 
 pub use describe::{
-    ConfigSource, ConfigSynonym, DescribedConfig, DynamicConfigs, describe_broker, describe_topic,
+    ConfigSource, ConfigSynonym, DescribedConfig, DynamicConfigs, describe_broker, describe_group,
+    describe_metrics, describe_topic,
 };
 pub use document::document;
+pub use dynamic::{
+    Refusal, check_broker_configs, check_group_configs, check_metrics_configs, group_number, warn_of,
+};
 pub use given::{ConfigError, Problem, Warning};
 pub use node::{
     Endpoint, GroupConfig, Listener, NodeConfig, ProcessRoles, SecurityProtocol, ShardCpus, TransactionConfig,
 };
 pub use topic::{
-    CleanupPolicy, CompressionLevels, CompressionType, TimestampType, TopicConfig, validate_topic_config,
+    CleanupPolicy, CompressionLevels, CompressionType, TimestampType, TopicConfig, check_topic_configs,
 };

@@ -2,9 +2,9 @@
 //!
 //! Both go through the same function, key by key of the topic table: a broker key sets its topic key's default.
 
+use super::NodeConfig;
 use super::given::{Given, Problem, checked_double, checked_number};
-use super::keys::{TOPIC_KEYS, TopicKey, items, topic_key};
-use super::{ConfigError, NodeConfig};
+use super::keys::{TOPIC_KEYS, Tier, TopicKey, items, topic_key};
 
 /// `cleanup.policy`, any subset; neither means keep for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,58 +143,78 @@ impl Default for CompressionLevels {
     }
 }
 
-/// Whether a topic may be configured so; the message is Kafka's, with key and value.
-pub fn validate_topic_config(key: &str, value: &str) -> Result<(), String> {
-    known(key, value).map(|_| ()).map_err(|problem| problem.to_string())
-}
-
-fn known(key: &str, value: &str) -> Result<&'static TopicKey, TopicProblem> {
-    let Some(row) = topic_key(key) else { return Err(TopicProblem::Unknown(key.to_owned())) };
-    row.verdict(value).map_err(|message| TopicProblem::Invalid(Problem::new(key, value, message)))?;
-    Ok(row)
-}
-
-enum TopicProblem {
-    Unknown(String),
-    Invalid(Problem),
-}
-
-impl std::fmt::Display for TopicProblem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Unknown(key) => write!(f, "Unknown topic config name: {key}"),
-            Self::Invalid(problem) => problem.fmt(f),
+/// Whether a topic of this node may have these values of its own, all together; the message is Kafka's.
+pub fn check_topic_configs<'a>(
+    node: &NodeConfig,
+    overrides: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+) -> Result<(), String> {
+    for (key, _) in overrides.clone() {
+        known(key)?;
+    }
+    for (key, value) in overrides.clone() {
+        let row = known(key)?;
+        row.verdict(value)
+            .map_err(|message| Problem::of_value(key, row.kind, row.check, value, message).to_string())?;
+        if key == "remote.storage.enable" && value.trim().eq_ignore_ascii_case("true") {
+            return Err(
+                "Tiered Storage functionality is disabled in the broker. Topic cannot be configured \
+                        with remote log storage."
+                    .to_owned(),
+            );
         }
     }
+    let config = TopicConfig::effective(node, overrides);
+    if config.min_compaction_lag_ms > config.max_compaction_lag_ms {
+        return Err(format!(
+            "conflict topic config setting min.compaction.lag.ms ({}) > max.compaction.lag.ms ({})",
+            config.min_compaction_lag_ms, config.max_compaction_lag_ms
+        ));
+    }
+    Ok(())
+}
+
+/// The key's row. What Kafka 4 has removed from topics is unknown, as there.
+fn known(key: &str) -> Result<&'static TopicKey, String> {
+    let row = topic_key(key).filter(|row| !matches!(row.tier, Tier::Ignored(_)));
+    row.ok_or_else(|| format!("Unknown topic config name: {key}"))
 }
 
 impl TopicConfig {
-    /// The node's defaults with the topic's own values over them; every problem is reported.
-    pub fn effective<'a>(
-        node: &NodeConfig,
-        overrides: impl Iterator<Item = (&'a str, &'a str)>,
-    ) -> Result<Self, ConfigError> {
+    /// The node's defaults with the topic's own values over them. A value that the table refuses (written by
+    /// another version) leaves the default standing.
+    pub fn effective<'a>(node: &NodeConfig, overrides: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
         let mut config = node.topic_defaults.clone();
         let mut levels = node.compression_levels;
         let mut internal_segment_bytes = None;
-        let mut problems = Vec::new();
         for (key, value) in overrides {
-            match known(key, value) {
+            match known(key) {
+                Ok(row) if row.verdict(value).is_err() => {}
                 Ok(row) if row.name == "internal.segment.bytes" => {
                     internal_segment_bytes = Some(checked_number(value));
                 }
                 Ok(row) => set(&mut config, &mut levels, row.name, value),
-                Err(TopicProblem::Invalid(problem)) => problems.push(problem),
-                Err(TopicProblem::Unknown(key)) => {
-                    problems.push(Problem::new(&key, value, "Unknown topic config name"));
-                }
+                Err(_) => {}
             }
         }
         config.segment_bytes = internal_segment_bytes.unwrap_or(config.segment_bytes);
         config.compression_type = with_level(config.compression_type, levels);
-        check_lags(&config, "min.compaction.lag.ms", "max.compaction.lag.ms", &mut problems);
-        if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
+        config
     }
+}
+
+/// Puts the value of a broker key over the defaults of a node's topics, if topics have the key.
+pub(super) fn set_default(config: &mut TopicConfig, levels: &mut CompressionLevels, key: &str, value: &str) {
+    let row = TOPIC_KEYS.iter().find(|row| row.synonyms.contains(&key));
+    let Some(row) = row.filter(|row| row.verdict(value).is_ok()) else { return };
+    match milliseconds_per_unit(key) {
+        None => set(config, levels, row.name, value),
+        Some(factor) => {
+            let count: i64 = checked_number(value);
+            let ms = if count < 0 { count } else { count.saturating_mul(factor) };
+            set(config, levels, row.name, &ms.to_string());
+        }
+    }
+    config.compression_type = with_level(config.compression_type, *levels);
 }
 
 /// What a node's own keys make the default of its topics.
@@ -207,17 +227,10 @@ pub(super) fn node_defaults(given: &Given, problems: &mut Vec<Problem>) -> (Topi
     }
     for row in TOPIC_KEYS {
         let first = row.synonyms.iter().find_map(|&key| given.text(key).map(|value| (key, value)));
-        let Some((key, value)) = first else { continue };
-        match milliseconds_per_unit(key) {
-            None => set(&mut config, &mut levels, row.name, value),
-            Some(factor) => {
-                let count: i64 = checked_number(value);
-                let ms = if count < 0 { count } else { count.saturating_mul(factor) };
-                set(&mut config, &mut levels, row.name, &ms.to_string());
-            }
+        if let Some((key, value)) = first {
+            set_default(&mut config, &mut levels, key, value);
         }
     }
-    config.compression_type = with_level(config.compression_type, levels);
     check_lags(&config, "log.cleaner.min.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms", problems);
     (config, levels)
 }
@@ -318,14 +331,19 @@ mod tests {
         NodeConfig::load(None, &pairs).unwrap().0
     }
 
+    fn check(key: &str, value: &str) -> Result<(), String> {
+        check_topic_configs(&node(&[]), [(key, value)].into_iter())
+    }
+
     fn effective(node: &NodeConfig, pairs: &[(&str, &str)]) -> TopicConfig {
-        TopicConfig::effective(node, pairs.iter().copied()).unwrap()
+        check_topic_configs(node, pairs.iter().copied()).unwrap();
+        TopicConfig::effective(node, pairs.iter().copied())
     }
 
     #[test]
     fn the_table_and_the_struct_agree_on_the_defaults() {
         let defaults: Vec<(&str, &str)> =
-            TOPIC_KEYS.iter().filter_map(|row| Some((row.name, row.default?))).collect();
+            TOPIC_KEYS.iter().filter_map(|row| Some((known(row.name).ok()?.name, row.default?))).collect();
         assert_eq!(effective(&node(&[]), &defaults), TopicConfig::default());
         assert_eq!(node(&[]).topic_defaults, TopicConfig::default());
     }
@@ -339,7 +357,8 @@ mod tests {
                 let base = effective(&node, &[("compression.type", codec)]);
                 let probed = |probe: &&str| {
                     let pairs = [("compression.type", codec), (row.name, *probe)];
-                    TopicConfig::effective(&node, pairs.into_iter()).is_ok_and(|config| config != base)
+                    check_topic_configs(&node, pairs.into_iter()).is_ok()
+                        && TopicConfig::effective(&node, pairs.into_iter()) != base
                 };
                 probes.iter().any(probed)
             };
@@ -381,31 +400,79 @@ mod tests {
 
     #[test]
     fn segments_below_the_least_size_need_the_internal_key() {
-        assert!(validate_topic_config("segment.bytes", "4096").is_err());
+        assert!(check("segment.bytes", "4096").is_err());
         let pairs = [("internal.segment.bytes", "4096"), ("segment.bytes", "2097152")];
         assert_eq!(effective(&node(&[]), &pairs).segment_bytes, 4096);
     }
 
     #[test]
     fn problems_are_in_kafkas_words() {
-        assert_eq!(validate_topic_config("retention.ms", "-1"), Ok(()));
+        assert_eq!(check("retention.ms", "-1"), Ok(()));
+        for (key, value, words) in [
+            (
+                "retention.ms",
+                "-2",
+                "Invalid value -2 for configuration retention.ms: Value must be at least -1",
+            ),
+            (
+                "retention.ms",
+                "x",
+                "Invalid value x for configuration retention.ms: Not a number of type LONG",
+            ),
+            (
+                "compression.gzip.level",
+                "0",
+                "Invalid value 0 for configuration compression.gzip.level: Value must be between 1 and 9 or equal to -1",
+            ),
+            (
+                "cleanup.policy",
+                "compact, shred",
+                "Invalid value shred for configuration cleanup.policy: String must be one of: compact, delete",
+            ),
+            (
+                "min.cleanable.dirty.ratio",
+                "2",
+                "Invalid value 2.0 for configuration min.cleanable.dirty.ratio: Value must be no more than 1",
+            ),
+            (
+                "leader.replication.throttled.replicas",
+                "foo",
+                "Invalid value [foo] for configuration leader.replication.throttled.replicas: \
+                 leader.replication.throttled.replicas must be the literal '*' or a list of replicas in the following \
+                 format: [partitionId]:[brokerId],[partitionId]:[brokerId],...",
+            ),
+            ("nope", "1", "Unknown topic config name: nope"),
+            ("message.format.version", "2.0", "Unknown topic config name: message.format.version"),
+            (
+                "remote.storage.enable",
+                "true",
+                "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage.",
+            ),
+        ] {
+            assert_eq!(check(key, value).unwrap_err(), words);
+        }
+        let pairs = [("min.compaction.lag.ms", "5"), ("max.compaction.lag.ms", "4")];
         assert_eq!(
-            validate_topic_config("retention.ms", "-2").unwrap_err(),
-            "Invalid value -2 for configuration retention.ms: Value must be at least -1"
+            check_topic_configs(&node(&[]), pairs.into_iter()).unwrap_err(),
+            "conflict topic config setting min.compaction.lag.ms (5) > max.compaction.lag.ms (4)"
         );
-        assert_eq!(validate_topic_config("nope", "1").unwrap_err(), "Unknown topic config name: nope");
-        let pairs = [("min.compaction.lag.ms", "5"), ("max.compaction.lag.ms", "4"), ("flush.ms", "x")];
-        let error = TopicConfig::effective(&node(&[]), pairs.into_iter()).unwrap_err();
-        assert_eq!(error.problems.len(), 2);
+    }
+
+    #[test]
+    fn values_that_the_table_refuses_leave_the_others_standing() {
+        let pairs = [("nope", "1"), ("flush.ms", "x"), ("retention.ms", "5")];
+        let config = TopicConfig::effective(&node(&[]), pairs.into_iter());
+        assert_eq!(config, TopicConfig { retention_ms: 5, ..TopicConfig::default() });
     }
 
     proptest! {
         #[test]
         fn any_value_of_any_key_is_taken_or_refused(row in prop::sample::select(TOPIC_KEYS), value in "\\PC{0,12}|-?[0-9]{1,20}") {
             let node = NodeConfig::default();
-            let valid = validate_topic_config(row.name, &value).is_ok();
-            let effective = TopicConfig::effective(&node, [(row.name, value.as_str())].into_iter());
-            prop_assert!(valid || effective.is_err());
+            let pairs = [(row.name, value.as_str())];
+            let valid = check_topic_configs(&node, pairs.into_iter()).is_ok();
+            let effective = TopicConfig::effective(&node, pairs.into_iter());
+            prop_assert!(valid || effective == node.topic_defaults || row.name.ends_with("compaction.lag.ms"));
         }
     }
 }

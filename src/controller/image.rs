@@ -14,6 +14,7 @@ use super::record::{
     BrokerRegistration, DirectoryIds, METADATA_VERSION_LATEST, NodeIds, PartitionChange, PartitionRecord,
     Record, ResourceType,
 };
+use crate::config::DynamicConfigs;
 
 /// One partition's assignment and leadership.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +128,23 @@ impl Image {
     pub fn config_overrides(&self, of: ResourceType, name: &str) -> impl Iterator<Item = (&str, &str)> {
         let overrides = self.configs.get(&(of, Arc::from(name)));
         overrides.into_iter().flat_map(|overrides| overrides.iter()).map(|(key, value)| (&**key, &**value))
+    }
+
+    /// The values given to a broker and to all brokers while they run.
+    pub fn dynamic_configs(&self, node_id: i32) -> DynamicConfigs<'_> {
+        DynamicConfigs {
+            broker: self.config_overrides(ResourceType::Broker, &node_id.to_string()).collect(),
+            default: self.config_overrides(ResourceType::Broker, "").collect(),
+        }
+    }
+
+    /// Names of the resources of a kind that override something.
+    pub fn configured(&self, of: ResourceType) -> impl Iterator<Item = &Arc<str>> {
+        let resources = self.configs.range((of, Arc::from(""))..);
+        resources
+            .map(|((kind, name), _)| (kind, name))
+            .take_while(move |(kind, _)| **kind == of)
+            .map(|(_, name)| name)
     }
 
     /// One overridden value.
@@ -311,6 +329,11 @@ impl ImageBuilder {
             Record::RemoveTopic { topic_id } => return self.remove_topic(*topic_id),
             Record::Partition(record) => return self.add_partition(record),
             Record::PartitionChange(change) => return self.change_partition(change),
+            Record::Config { resource_type, .. }
+                if resource_type.metadata_version_first() > image.metadata_version =>
+            {
+                return refuse(format!("a configuration of {resource_type:?} before its metadata version"));
+            }
             Record::Config { resource_type, resource, key, value } => {
                 self.set_config((*resource_type, resource.clone()), key, value.as_ref());
             }

@@ -6,7 +6,7 @@
 //! | [`record`] | the records, and their bytes |
 //! | [`image`] | the state that records make, and the only function that changes it |
 //! | [`request`] | what is asked and answered |
-//! | `topics` | which records a request makes |
+//! | `topics`, `configs`, [`features`] | which records a request makes |
 //! | [`placement`] | which brokers, shards and log directories hold a partition |
 //! | [`raft`] | the raft node |
 //! | [`storage`], [`recovery`] | its log and snapshots on disk |
@@ -16,6 +16,8 @@
 //! what a crash could take back. Losing the leadership drops the speculative state and refuses everything held.
 
 mod codec;
+mod configs;
+pub mod features;
 pub mod image;
 pub mod placement;
 pub mod raft;
@@ -35,13 +37,15 @@ pub use self::placement::{ShardId, ShardMap, ShardPlacement};
 pub use self::record::{BrokerRegistration, Endpoint, ResourceType};
 pub use self::recovery::{Recovered, Recovery};
 pub use self::request::{ApiError, ControllerAnswer, ControllerRequest};
-pub use self::topics::{ConfigCheck, check_topic_name};
+pub use self::topics::{check_manual_assignment, check_topic_name};
 
 use self::image::ImageBuilder;
 use self::raft::{Entry, Raft};
 use self::record::{METADATA_VERSION_LATEST, Record};
+use self::request::QuorumState;
 use self::storage::{LogStorage, Snapshot, StorageEvent};
 use self::topics::Rules;
+use crate::config::NodeConfig;
 use crate::effect::{FileOp, FileResult, Now, Ticket};
 use crate::wire::ErrorCode;
 
@@ -71,14 +75,8 @@ pub struct ControllerConfig {
     pub voters: Vec<u64>,
     /// Given to the cluster if the log does not name it yet.
     pub cluster_id: Arc<str>,
-    /// `num.partitions`
-    pub num_partitions: i32,
-    /// `default.replication.factor`
-    pub default_replication_factor: i16,
-    /// Checks a topic's key and value.
-    pub check_topic_config: ConfigCheck,
-    /// Checks a broker's dynamic key and value.
-    pub check_broker_config: ConfigCheck,
+    /// The node's configuration: defaults of topics, and what configurations are checked against.
+    pub node: Arc<NodeConfig>,
     /// A snapshot is taken after that many entries.
     pub snapshot_entries: u64,
     /// A snapshot is taken after that many bytes of log, or as many as the last one has if those are more.
@@ -398,10 +396,11 @@ impl Controller {
 
     /// The first entry of a new cluster: its metadata version, then its name.
     fn bootstrap(&mut self) -> Result<(), String> {
-        let records = [
+        let mut records = vec![
             Record::MetadataVersion { version: METADATA_VERSION_LATEST },
             Record::ClusterId { cluster_id: self.config.cluster_id.clone() },
         ];
+        records.extend(features::of_new_cluster());
         let Some(leadership) = &mut self.leadership else { return Ok(()) };
         let mut state = ImageBuilder::new(&leadership.speculative);
         topics::apply_all(&mut state, &records, &mut Vec::new());
@@ -433,15 +432,14 @@ impl Controller {
         let Some(leadership) = &mut self.leadership else { return Ok(()) };
         let mut state = ImageBuilder::new(&leadership.speculative);
         let mut records = Vec::new();
-        let entry_index = self.raft.status().index_last + 1;
-        let mut rules = Rules {
-            num_partitions: self.config.num_partitions,
-            default_replication_factor: self.config.default_replication_factor,
-            check_topic_config: self.config.check_topic_config,
-            check_broker_config: self.config.check_broker_config,
-            rng: &mut self.rng,
+        let status = self.raft.status();
+        let quorum = QuorumState {
+            leader_epoch: i32::try_from(status.term).unwrap_or(i32::MAX),
+            high_watermark: status.commit as i64,
+            log_end_offset: status.index_last as i64,
         };
-        let (answer, keep) = answer(&mut rules, &mut state, request, entry_index, &mut records);
+        let mut rules = Rules { node: &self.config.node, rng: &mut self.rng };
+        let (answer, keep) = answer(&mut rules, &mut state, request, quorum, &mut records);
         if !keep {
             records.clear();
         }
@@ -498,12 +496,13 @@ fn answer(
     rules: &mut Rules<'_>,
     state: &mut ImageBuilder,
     request: ControllerRequest,
-    entry_index: u64,
+    quorum: QuorumState,
     records: &mut Vec<Record>,
 ) -> (ControllerAnswer, bool) {
     match request {
         ControllerRequest::RegisterBroker { node_id, incarnation, listeners, rack } => {
-            let epoch = entry_index as i64;
+            // The index of the entry that carries it.
+            let epoch = quorum.log_end_offset + 1;
             let broker = BrokerRegistration { node_id, incarnation, epoch, listeners, rack, fenced: false };
             topics::apply_all(state, &[Record::RegisterBroker(broker)], records);
             (ControllerAnswer::Registered { epoch }, true)
@@ -530,8 +529,13 @@ fn answer(
             (ControllerAnswer::ProducerIds { first, count: PRODUCER_ID_BLOCK }, true)
         }
         ControllerRequest::AlterConfigs { resources, validate_only } => {
-            let answers = topics::alter_configs(rules, state, &resources, records);
+            let answers = configs::alter(rules, state, &resources, records);
             (ControllerAnswer::Configs(answers), !validate_only)
         }
+        ControllerRequest::UpdateFeatures { updates, validate_only } => {
+            let result = features::update(rules.node.node_id, state, &updates, records);
+            (ControllerAnswer::Features(result), !validate_only)
+        }
+        ControllerRequest::DescribeQuorum => (ControllerAnswer::Quorum(quorum), false),
     }
 }

@@ -51,7 +51,7 @@ impl<'a> BrokerPlacer<'a> {
         if replication_factor > registered {
             return Err(format!(
                 "The target replication factor of {replication_factor} cannot be reached because only {registered} \
-                 broker(s) are registered."
+                 broker(s) are registered or some brokers have all their log directories cordoned."
             ));
         }
         if self.left_in_round == 0 {

@@ -19,7 +19,12 @@ use uuid::Uuid;
 use super::codec::{Malformed, Reader, put_list, put_long_text, put_text};
 
 /// The newest metadata version that this build writes and understands.
-pub const METADATA_VERSION_LATEST: u16 = 1;
+///
+/// | version | since then |
+/// |--:|---|
+/// | 1 | the first |
+/// | 2 | configurations of groups and of client-metrics subscriptions |
+pub const METADATA_VERSION_LATEST: u16 = 2;
 
 /// Bytes of the largest body a record may have: a configuration value of 1 MiB and its names.
 const BODY_BYTES_MAX: usize = (1 << 20) + (1 << 18);
@@ -41,13 +46,27 @@ pub enum ResourceType {
     Topic = 2,
     /// A broker, by decimal node id; the empty name is the cluster-wide default.
     Broker = 4,
+    /// A client-metrics subscription, by name; from metadata version 2 on.
+    ClientMetrics = 16,
+    /// A group, by id; from metadata version 2 on.
+    Group = 32,
 }
 
 impl ResourceType {
+    /// The first metadata version whose records may name it.
+    pub fn metadata_version_first(self) -> u16 {
+        match self {
+            Self::Topic | Self::Broker => 1,
+            Self::ClientMetrics | Self::Group => 2,
+        }
+    }
+
     fn from_code(code: i8) -> Result<Self, Malformed> {
         match code {
             2 => Ok(Self::Topic),
             4 => Ok(Self::Broker),
+            16 => Ok(Self::ClientMetrics),
+            32 => Ok(Self::Group),
             _ => Err(Malformed("names a resource type that no version has")),
         }
     }

@@ -55,6 +55,15 @@ pub enum ControllerRequest {
         /// Everything is checked, nothing is changed.
         validate_only: bool,
     },
+    /// Answered by [`ControllerAnswer::Features`].
+    UpdateFeatures {
+        /// The features.
+        updates: Vec<FeatureUpdate>,
+        /// Everything is checked, nothing is changed.
+        validate_only: bool,
+    },
+    /// Answered by [`ControllerAnswer::Quorum`].
+    DescribeQuorum,
 }
 
 /// A topic to create.
@@ -97,12 +106,47 @@ pub struct MorePartitions {
 pub struct ConfigChanges {
     /// Kind.
     pub resource_type: ResourceType,
-    /// Topic name or decimal node id; empty for all brokers.
+    /// Topic name, decimal node id (empty for all brokers), group id or name of a subscription.
     pub name: String,
-    /// Key, and its value; `None` takes the override away.
-    pub changes: Vec<(String, Option<String>)>,
+    /// Keys, each once, and what becomes of each.
+    pub changes: Vec<(String, ConfigOp)>,
     /// AlterConfigs: overrides that are not named go away.
     pub replace: bool,
+}
+
+/// What becomes of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigOp {
+    /// It gets this value.
+    Set(String),
+    /// The override goes away.
+    Delete,
+    /// The items that a list lacks are put behind it.
+    Append(String),
+    /// Items of a list go away.
+    Subtract(String),
+}
+
+/// A feature that shall have another level.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeatureUpdate {
+    /// Its name.
+    pub name: String,
+    /// The level that it shall have; 0 takes it away.
+    pub level: i16,
+    /// Kafka's number of the kind of change: 1 upgrade, 2 safe downgrade, 3 unsafe downgrade.
+    pub upgrade_type: i8,
+}
+
+/// The metadata quorum as its leader sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuorumState {
+    /// Term of the leader.
+    pub leader_epoch: i32,
+    /// Entries that are committed.
+    pub high_watermark: i64,
+    /// Entries that the leader has.
+    pub log_end_offset: i64,
 }
 
 /// An error code with Kafka's words for it.
@@ -181,6 +225,10 @@ pub enum ControllerAnswer {
     },
     /// AlterConfigs, by resource.
     Configs(Vec<(ResourceType, String, Result<(), ApiError>)>),
+    /// UpdateFeatures: all or none.
+    Features(Result<(), ApiError>),
+    /// DescribeQuorum.
+    Quorum(QuorumState),
     /// Nothing was done: `NOT_CONTROLLER` (ask the leader, or again), or `POLICY_VIOLATION` for a request whose
     /// records are more than one log entry may carry.
     Refused(ErrorCode),

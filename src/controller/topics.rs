@@ -1,5 +1,5 @@
-//! Which records a request makes, and what it is answered: names, counts, assignments and configurations are checked
-//! as Kafka's ReplicationControlManager and ConfigurationControlManager check them, with their codes and words.
+//! Which records a request about topics makes, and what it is answered: names, counts and assignments are checked
+//! as Kafka's ReplicationControlManager checks them, with its codes and words.
 //!
 //! Every decision is taken on the state that includes all earlier requests, committed or not; the records of one
 //! request are one raft entry, so a topic is there whole or not at all.
@@ -9,38 +9,28 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::configs;
 use super::image::{Image, ImageBuilder};
 use super::placement::BrokerPlacer;
 use super::record::{DirectoryIds, NodeIds, PartitionRecord, Record, ResourceType};
-use super::request::{
-    ApiError, ConfigChanges, CreatedTopic, DeletedTopic, MorePartitions, NewTopic, TopicAnswer, TopicRef,
-};
+use super::request::{ApiError, CreatedTopic, DeletedTopic, MorePartitions, NewTopic, TopicAnswer, TopicRef};
+use crate::config::NodeConfig;
 use crate::wire::ErrorCode;
 
 /// Longest topic name; the directory `name-partition` must fit a file name.
 const TOPIC_NAME_MAX: usize = 249;
 /// New partitions in one request, as in Kafka (`MAX_PARTITIONS_PER_BATCH`).
 const PARTITIONS_PER_REQUEST_MAX: i64 = 10_000;
-/// Bytes of one configuration value.
-const CONFIG_VALUE_BYTES_MAX: usize = 1 << 20;
-/// Bytes of one configuration key or resource name.
-const CONFIG_NAME_BYTES_MAX: usize = 32_767;
 /// The name of Kafka's own metadata log.
 const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
 
-/// Checks one key and value; the error is in words.
-pub type ConfigCheck = fn(&str, &str) -> Result<(), String>;
-
 /// What decisions depend on besides the state.
 pub(super) struct Rules<'a> {
-    pub(super) num_partitions: i32,
-    pub(super) default_replication_factor: i16,
-    pub(super) check_topic_config: ConfigCheck,
-    pub(super) check_broker_config: ConfigCheck,
+    pub(super) node: &'a NodeConfig,
     pub(super) rng: &'a mut fastrand::Rng,
 }
 
-type Checked<T> = Result<T, ApiError>;
+pub(super) type Checked<T> = Result<T, ApiError>;
 
 /// Applies records that were made for exactly this state.
 pub(super) fn apply_all(state: &mut ImageBuilder, made: &[Record], records: &mut Vec<Record>) {
@@ -81,7 +71,7 @@ pub(super) fn create_topics(
 
 fn wanted_partitions(rules: &Rules<'_>, topics: &[NewTopic]) -> i64 {
     let wanted = topics.iter().map(|topic| match (topic.assignments.len(), topic.partitions) {
-        (0, -1) => i64::from(rules.num_partitions),
+        (0, -1) => i64::from(rules.node.num_partitions),
         (0, partitions) => i64::from(partitions.max(0)),
         (assigned, _) => assigned as i64,
     });
@@ -114,7 +104,7 @@ fn create_topic(
         let words = format!("Topic '{}' collides with existing topic: {other}", topic.name);
         return refuse(ErrorCode::InvalidTopicException, words);
     }
-    let configs = check_new_configs(rules, topic)?;
+    let configs = check_new_configs(rules, state.image(), topic)?;
     let assignments = if topic.assignments.is_empty() {
         place_new_topic(rules, state.image(), topic)?
     } else {
@@ -159,7 +149,11 @@ pub fn check_topic_name(name: &str) -> Result<(), ApiError> {
     refuse(ErrorCode::InvalidTopicException, format!("Topic name is invalid: {why}"))
 }
 
-fn check_new_configs<'a>(rules: &Rules<'_>, topic: &'a NewTopic) -> Checked<BTreeMap<&'a str, &'a str>> {
+fn check_new_configs<'a>(
+    rules: &Rules<'_>,
+    image: &Image,
+    topic: &'a NewTopic,
+) -> Checked<BTreeMap<&'a str, &'a str>> {
     let mut configs = BTreeMap::new();
     for (key, value) in &topic.configs {
         let Some(value) = value else {
@@ -168,17 +162,10 @@ fn check_new_configs<'a>(rules: &Rules<'_>, topic: &'a NewTopic) -> Checked<BTre
                 format!("Null value not supported for topic configs: {key}"),
             );
         };
-        check_config(rules.check_topic_config, key, value)?;
         configs.insert(key.as_str(), value.as_str());
     }
+    configs::check_topic(rules, image, &configs)?;
     Ok(configs)
-}
-
-fn check_config(check: ConfigCheck, key: &str, value: &str) -> Checked<()> {
-    if key.len() > CONFIG_NAME_BYTES_MAX || value.len() > CONFIG_VALUE_BYTES_MAX {
-        return refuse(ErrorCode::InvalidConfig, "The configuration key or value is too long.");
-    }
-    check(key, value).map_err(|words| ApiError::new(ErrorCode::InvalidConfig, words))
 }
 
 fn place_new_topic(rules: &mut Rules<'_>, image: &Image, topic: &NewTopic) -> Checked<Vec<NodeIds>> {
@@ -194,9 +181,9 @@ fn place_new_topic(rules: &mut Rules<'_>, image: &Image, topic: &NewTopic) -> Ch
             "Number of partitions was set to an invalid non-positive value.",
         );
     }
-    let partitions = if topic.partitions == -1 { rules.num_partitions } else { topic.partitions };
+    let partitions = if topic.partitions == -1 { rules.node.num_partitions } else { topic.partitions };
     let factor = if topic.replication_factor == -1 {
-        rules.default_replication_factor
+        rules.node.default_replication_factor
     } else {
         topic.replication_factor
     };
@@ -242,7 +229,8 @@ fn check_manual_assignments(image: &Image, topic: &NewTopic) -> Checked<Vec<Node
     Ok(by_index.into_values().collect())
 }
 
-fn check_manual_assignment(image: &Image, brokers: &[i32], factor: Option<usize>) -> Checked<()> {
+/// Whether a partition may have these replicas; `factor` is how many it must have.
+pub fn check_manual_assignment(image: &Image, brokers: &[i32], factor: Option<usize>) -> Checked<()> {
     let invalid = |words: String| refuse(ErrorCode::InvalidReplicaAssignment, words);
     if brokers.is_empty() {
         return invalid("The manual partition assignment includes an empty replica list.".into());
@@ -450,61 +438,6 @@ fn add_partitions(
     Ok(())
 }
 
-pub(super) fn alter_configs(
-    rules: &Rules<'_>,
-    state: &mut ImageBuilder,
-    resources: &[ConfigChanges],
-    records: &mut Vec<Record>,
-) -> Vec<(ResourceType, String, Checked<()>)> {
-    let mut answers = Vec::new();
-    for changes in resources {
-        let result = alter_config(rules, state.image(), changes).map(|made| apply_all(state, &made, records));
-        answers.push((changes.resource_type, changes.name.clone(), result));
-    }
-    answers
-}
-
-fn alter_config(rules: &Rules<'_>, image: &Image, changes: &ConfigChanges) -> Checked<Vec<Record>> {
-    let check = match changes.resource_type {
-        ResourceType::Topic if image.topic(&changes.name).is_none() => {
-            let words = format!("The topic '{}' does not exist.", changes.name);
-            return refuse(ErrorCode::UnknownTopicOrPartition, words);
-        }
-        ResourceType::Topic => rules.check_topic_config,
-        ResourceType::Broker => {
-            let known = |name: &str| image.brokers().any(|broker| broker.node_id.to_string() == name);
-            if !changes.name.is_empty() && !known(&changes.name) {
-                let words = format!("No broker with id {} found.", changes.name);
-                return refuse(ErrorCode::BrokerIdNotRegistered, words);
-            }
-            rules.check_broker_config
-        }
-    };
-    let mut wanted: BTreeMap<&str, Option<&str>> = BTreeMap::new();
-    if changes.replace {
-        let overrides = image.config_overrides(changes.resource_type, &changes.name);
-        wanted.extend(overrides.map(|(key, _)| (key, None)));
-    }
-    for (key, value) in &changes.changes {
-        if let Some(value) = value {
-            check_config(check, key, value)?;
-        }
-        wanted.insert(key, value.as_deref());
-    }
-    let differs =
-        |key: &str, value: Option<&str>| image.config(changes.resource_type, &changes.name, key) != value;
-    let made = wanted.into_iter().filter(|(key, value)| differs(key, *value));
-    let resource: Arc<str> = Arc::from(changes.name.as_str());
-    Ok(made
-        .map(|(key, value)| Record::Config {
-            resource_type: changes.resource_type,
-            resource: resource.clone(),
-            key: Arc::from(key),
-            value: value.map(Arc::from),
-        })
-        .collect())
-}
-
-fn refuse<T>(code: ErrorCode, words: impl Into<String>) -> Checked<T> {
+pub(super) fn refuse<T>(code: ErrorCode, words: impl Into<String>) -> Checked<T> {
     Err(ApiError::new(code, words))
 }

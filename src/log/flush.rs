@@ -107,7 +107,12 @@ impl Log {
                 || self.sync_wake_ms().is_some_and(|due| due <= now.mono_ms))
     }
 
+    /// When what is written is due for a sync by its age; nothing is due where everything is synced, also by the
+    /// sync of a sealed segment that ends at an empty active one.
     fn sync_wake_ms(&self) -> Option<u64> {
+        if self.written.offset_end <= self.durable.offset {
+            return None;
+        }
         let age_ms = u64::try_from(self.config.flush_ms).unwrap_or(0).min(SYNC_MS);
         self.syncs.unsynced_since_ms.map(|since| since.saturating_add(age_ms))
     }

@@ -1,20 +1,23 @@
 //! ApiVersions: the API table as the client may use it. Any requested version gets an answer.
 //!
-//! Features are those that the metadata has finalized, with the version of the Image as their epoch. There
-//! are none yet: what `metadata.version` or `transaction.version` gate in Kafka is gated by nothing here.
+//! Features are those that this build supports and those that the metadata has finalized, with the version of the
+//! Image as their epoch.
 
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::messages::api_versions_response::FinalizedFeatureKey;
+use kafka_protocol::messages::api_versions_response::{FinalizedFeatureKey, SupportedFeatureKey};
 use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use kafka_protocol::protocol::StrBytes;
 
 use super::{Scene, Work};
+use crate::controller::features::{self, Feature};
 use crate::wire::api::ApiKey;
 use crate::wire::header::RequestHeader;
 use crate::wire::{ErrorCode, guard, response};
 
 /// First version that tells features.
 const VERSION_FEATURES: i16 = 3;
+/// First version that tells features whose range begins at 0.
+const VERSION_FROM_ZERO: i16 = 4;
 
 pub(super) fn answer(header: &RequestHeader, body: &Bytes, scene: &Scene) -> Work {
     let mut buffer = BytesMut::new();
@@ -42,13 +45,22 @@ fn with_features(answer: ApiVersionsResponse, version: i16, scene: &Scene) -> Ap
         return answer;
     }
     let image = &scene.view.image;
-    let finalized = image.features().map(|(name, level)| {
+    // Clients of version 3 take a feature whose range begins at 0 for malformed (KIP-1022).
+    let is_told = |feature: &Feature| feature.level_least > 0 || version >= VERSION_FROM_ZERO;
+    let supported = features::supported().into_iter().filter(is_told).map(|feature| {
+        SupportedFeatureKey::default()
+            .with_name(StrBytes::from_static_str(feature.name))
+            .with_min_version(feature.level_least)
+            .with_max_version(feature.level_most)
+    });
+    let finalized = features::finalized(image).into_iter().map(|(name, level)| {
         FinalizedFeatureKey::default()
-            .with_name(StrBytes::from_string(name.to_string()))
+            .with_name(StrBytes::from_string(name))
             .with_min_version_level(level)
             .with_max_version_level(level)
     });
     answer
+        .with_supported_features(supported.collect())
         .with_finalized_features_epoch(i64::try_from(image.version()).unwrap_or(i64::MAX))
         .with_finalized_features(finalized.collect())
 }
@@ -90,7 +102,18 @@ mod tests {
             assert_eq!((range(ApiKey::Produce), range(ApiKey::DescribeCluster)), ((0, 13), (0, 2)));
             let epoch = if version >= 3 { stage.view.image.version() as i64 } else { -1 };
             assert_eq!(told.finalized_features_epoch, epoch);
-            assert!(told.finalized_features.is_empty() && told.supported_features.is_empty());
+            let supported: Vec<_> = told
+                .supported_features
+                .iter()
+                .map(|f| (f.name.as_str(), f.min_version, f.max_version))
+                .collect();
+            let metadata = ("metadata.version", 7, 30);
+            assert_eq!(supported.contains(&metadata), version >= 3);
+            assert_eq!(supported.contains(&("kraft.version", 0, 0)), version >= 4);
+            assert!(version >= 4 || supported.iter().all(|(_, least, _)| *least > 0));
+            let finalized: Vec<_> =
+                told.finalized_features.iter().map(|f| (f.name.as_str(), f.max_version_level)).collect();
+            assert_eq!(finalized.contains(&("metadata.version", 30)), version >= 3);
         }
     }
 

@@ -3,6 +3,7 @@
 //! meaning at all refuses the request as a whole, as in Kafka. A resource that is named again is refused where
 //! Kafka would repeat the answer: a small request cannot make a large response.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use bytes::{Bytes, BytesMut};
@@ -16,14 +17,17 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::{CloseReason, Scene, Work};
 use crate::config::keys::Kind;
-use crate::config::{ConfigSource, DescribedConfig, DynamicConfigs, describe_broker, describe_topic};
+use crate::config::{
+    ConfigSource, DescribedConfig, DynamicConfigs, describe_broker, describe_group, describe_metrics,
+    describe_topic,
+};
 use crate::controller::{ResourceType, check_topic_name};
 use crate::wire::api::ApiKey;
 use crate::wire::header::RequestHeader;
 use crate::wire::{ErrorCode, guard, response};
 
 /// Kafka's numbers of resource types (`ConfigResource.Type`).
-mod resource_types {
+pub(super) mod resource_types {
     pub const TOPIC: i8 = 2;
     pub const BROKER: i8 = 4;
     pub const BROKER_LOGGER: i8 = 8;
@@ -81,7 +85,7 @@ fn describe_one(
     let keys = resource.configuration_keys.as_deref().filter(|keys| !keys.is_empty());
     let keys: Option<BTreeSet<&str>> = keys.map(|keys| keys.iter().map(|key| key.as_str()).collect());
     let is_asked = |name: &str| keys.as_ref().is_none_or(|keys| keys.contains(name));
-    let asked = described.into_iter().filter(|config| is_asked(config.name));
+    let asked = described.into_iter().filter(|config| is_asked(&config.name));
     DescribeConfigsResult::default()
         .with_resource_type(resource.resource_type)
         .with_resource_name(resource.resource_name.clone())
@@ -128,8 +132,18 @@ fn configs_of(resource: &DescribeConfigsResource, scene: &Scene) -> Result<Vec<D
                 invalid(format!("Unexpected broker id, expected {expected} but received {name}"))
             }
         },
-        resource_types::CLIENT_METRICS => invalid("Unsupported resource type: CLIENT_METRICS".into()),
-        _ => invalid("Unsupported resource type: GROUP".into()),
+        resource_types::CLIENT_METRICS if name.is_empty() => {
+            invalid("Client metrics subscription name must not be empty".into())
+        }
+        resource_types::CLIENT_METRICS => {
+            let own = scene.view.image.config_overrides(ResourceType::ClientMetrics, name).collect();
+            Ok(describe_metrics(&own))
+        }
+        _ if name.is_empty() => invalid("Group name must not be empty".into()),
+        _ => {
+            let own = scene.view.image.config_overrides(ResourceType::Group, name).collect();
+            Ok(describe_group(node, &dynamic_configs(scene), &own))
+        }
     }
 }
 
@@ -139,11 +153,13 @@ fn broker_id(name: &str) -> Result<i32, Refusal> {
 }
 
 fn dynamic_configs<'a>(scene: &Scene<'a>) -> DynamicConfigs<'a> {
-    let image = &scene.view.image;
-    let own = scene.node.config.node_id.to_string();
-    DynamicConfigs {
-        broker: image.config_overrides(ResourceType::Broker, &own).collect(),
-        default: image.config_overrides(ResourceType::Broker, "").collect(),
+    scene.view.image.dynamic_configs(scene.node.config.node_id)
+}
+
+fn shared(text: Cow<'static, str>) -> StrBytes {
+    match text {
+        Cow::Borrowed(text) => StrBytes::from_static_str(text),
+        Cow::Owned(text) => StrBytes::from_string(text),
     }
 }
 
@@ -165,19 +181,19 @@ fn type_number(kind: Kind) -> i8 {
 fn result_of(config: DescribedConfig, request: &DescribeConfigsRequest) -> DescribeConfigsResourceResult {
     let text = StrBytes::from_static_str;
     let result = DescribeConfigsResourceResult::default()
-        .with_name(text(config.name))
+        .with_name(shared(config.name))
         .with_value(config.value.map(StrBytes::from_string))
         .with_read_only(config.is_read_only)
         .with_config_source(config.source as i8)
         .with_is_sensitive(config.is_sensitive)
-        .with_config_type(type_number(config.kind))
+        .with_config_type(config.kind.map_or(0, type_number))
         .with_documentation(request.include_documentation.then(|| text(config.doc)));
     if !request.include_synonyms {
         return result;
     }
     let synonyms = config.synonyms.into_iter().map(|synonym| {
         DescribeConfigsSynonym::default()
-            .with_name(text(synonym.name))
+            .with_name(shared(synonym.name))
             .with_value(synonym.value.map(StrBytes::from_string))
             .with_source(synonym.source as i8)
     });
@@ -189,7 +205,7 @@ pub(super) fn of_new_topic(scene: &Scene) -> Vec<CreatableTopicConfigs> {
     let described = describe_topic(&scene.node.config, &dynamic_configs(scene), std::iter::empty());
     let told = described.into_iter().map(|config| {
         CreatableTopicConfigs::default()
-            .with_name(StrBytes::from_static_str(config.name))
+            .with_name(shared(config.name))
             .with_value(config.value.map(StrBytes::from_string))
             .with_read_only(config.is_read_only)
             .with_config_source(config.origin as i8)
@@ -307,8 +323,8 @@ mod tests {
             (4, "one", 42, Some("Broker id must be an integer, but it is: one")),
             (8, "", 42, Some("Broker id must not be empty")),
             (8, "2", 42, Some("Unexpected broker id, expected 1 but received 2")),
-            (16, "m", 42, Some("Unsupported resource type: CLIENT_METRICS")),
-            (32, "g", 42, Some("Unsupported resource type: GROUP")),
+            (16, "", 42, Some("Client metrics subscription name must not be empty")),
+            (32, "", 42, Some("Group name must not be empty")),
         ] {
             let refused = one(&mut stage, resource(resource_type, name));
             assert_eq!((refused.error_code, refused.resource_name.as_str()), (error, name));

@@ -5,14 +5,23 @@
 //! the controller in the [`Scene`]; it is stepped with each answer and with its deadline, and
 //! encoded when it is done and every earlier response of its connection has been encoded.
 
+mod acls;
+mod alter_configs;
+#[cfg(test)]
+mod alter_configs_tests;
 mod api_versions;
 mod authorized;
 mod cluster;
+mod config_resources;
 mod configs;
 mod connection;
+mod controlled;
 mod coordinator;
+mod credentials;
 mod delete_records;
+mod elections;
 mod epochs;
+mod features;
 mod fetch;
 #[cfg(test)]
 mod fetch_tests;
@@ -26,12 +35,18 @@ mod partition_state;
 mod produce;
 mod producer_id;
 mod producers;
+mod quorum;
+mod quotas;
+mod reassignments;
+#[cfg(test)]
+mod refusals_tests;
 mod scene;
 mod session;
 #[cfg(test)]
 mod stage;
 mod topic_partitions;
 mod topics;
+mod unregister;
 
 pub use connection::{Connection, Exchange, RequestContext};
 pub use outbox::{Chunk, Outbox};
@@ -40,15 +55,16 @@ pub use scene::{Call, ClusterView, Coordination, Desk, DiskSpace, Node, Scene, T
 pub use session::FetchSessions;
 
 use bytes::{Bytes, BytesMut};
+use kafka_protocol::protocol::Encodable;
 
 use crate::controller::ControllerAnswer;
 use crate::effect::ByteSpan;
 use crate::group;
 use crate::log::check::Budget;
 use crate::partition::{Answer, ReplyTo};
-use crate::wire::WireError;
 use crate::wire::api::ApiKey;
 use crate::wire::header::RequestHeader;
+use crate::wire::{StrBytes, WireError, response};
 
 /// Why a connection is closed. Each reason is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -129,6 +145,8 @@ pub enum Work {
     Metadata(Box<metadata::Metadata>),
     /// CreateTopics, DeleteTopics and CreatePartitions.
     Topics(Box<topics::Topics>),
+    /// Others whose answer comes from the controller.
+    Controlled(Box<controlled::Controlled>),
     /// InitProducerId that needs a new block of ids first.
     ProducerId(producer_id::InitProducerId),
     /// The response is encoded already.
@@ -171,6 +189,21 @@ impl Work {
             ApiKey::DescribeConfigs => configs::describe(header, &body, scene),
             ApiKey::CreatePartitions => topics::extend(header, &body, to, scene),
             ApiKey::DescribeCluster => cluster::describe(header, &body, scene),
+            ApiKey::AlterConfigs => alter_configs::alter(header, &body, to, scene),
+            ApiKey::IncrementalAlterConfigs => alter_configs::alter_incrementally(header, &body, to, scene),
+            ApiKey::ListConfigResources => config_resources::list(header, &body, scene),
+            ApiKey::ElectLeaders => elections::elect(header, &body, scene),
+            ApiKey::AlterPartitionReassignments => reassignments::alter(header, &body, scene),
+            ApiKey::ListPartitionReassignments => reassignments::list(header, &body),
+            ApiKey::DescribeAcls => acls::describe(header, &body, scene),
+            ApiKey::CreateAcls => acls::create(header, &body, scene),
+            ApiKey::DeleteAcls => acls::delete(header, &body, scene),
+            ApiKey::UpdateFeatures => features::update(header, &body, to, scene),
+            ApiKey::DescribeQuorum => quorum::describe(header, &body, to, scene),
+            ApiKey::DescribeClientQuotas => quotas::describe(header, &body),
+            ApiKey::AlterClientQuotas => quotas::alter(header, &body),
+            ApiKey::DescribeUserScramCredentials => credentials::describe(header, &body),
+            ApiKey::UnregisterBroker => unregister::unregister(header, &body, scene),
             ApiKey::DescribeTopicPartitions => topic_partitions::describe(header, &body, scene),
         }
     }
@@ -192,6 +225,7 @@ impl Work {
             (Self::FindCoordinator(find), Answered::Controller(_)) => find.created(),
             (Self::Groups(groups), Answered::Coordinator(response)) => groups.answer(to.part, *response),
             (Self::Topics(topics), Answered::Controller(answer)) => topics.answer(*answer),
+            (Self::Controlled(controlled), Answered::Controller(answer)) => controlled.answer(*answer),
             (this @ Self::ProducerId(_), Answered::Controller(answer)) => {
                 *this = Self::Encoded(producer_id::finish(header, *answer, scene));
             }
@@ -204,6 +238,7 @@ impl Work {
         match self {
             Self::Fetch(fetch) => fetch.timeout(to, scene),
             Self::Topics(topics) => topics.timeout(),
+            Self::Controlled(controlled) => controlled.timeout(),
             _ => {}
         }
     }
@@ -252,6 +287,7 @@ impl Work {
             Self::FindCoordinator(find) => find.is_done(),
             Self::Groups(groups) => groups.is_done(),
             Self::Topics(topics) => topics.is_done(),
+            Self::Controlled(controlled) => controlled.is_done(),
             Self::ProducerId(_) => false,
             Self::Encoded(_) => true,
         }
@@ -276,6 +312,7 @@ impl Work {
             Self::FindCoordinator(find) => find.encode(header, outbox.buffer(), scene),
             Self::Groups(groups) => groups.encode(header, outbox.buffer()),
             Self::Topics(topics) => topics.encode(header, outbox.buffer(), scene),
+            Self::Controlled(controlled) => return controlled.encode(header).encode(header, outbox, scene),
             Self::ProducerId(_) => unreachable!("an unanswered request is not encoded"),
             Self::Encoded(bytes) => outbox.buffer().extend_from_slice(&bytes),
         }
@@ -288,4 +325,13 @@ impl Work {
             fetch.cancel(to, scene);
         }
     }
+}
+
+/// A response that is complete. Its maker sets only fields that the request's version has, or leaves them as
+/// they are by default.
+fn encoded(header: &RequestHeader, answer: &impl Encodable) -> Work {
+    let mut buffer = BytesMut::new();
+    response::encode(&mut buffer, header.api.key, header.version, header.correlation_id, answer)
+        .expect("a field is set that the version lacks");
+    Work::Encoded(buffer)
 }

@@ -57,6 +57,8 @@ pub struct ClusterView {
     pub image: Arc<Image>,
     /// Which shard and log directory of this node holds which replica.
     pub placement: Arc<ShardMap>,
+    /// This node's configuration with the values given while it runs over what it started with.
+    pub config: Arc<NodeConfig>,
     /// The effective configuration of every topic.
     pub topic_configs: imbl::OrdMap<Uuid, Arc<TopicConfig>>,
     /// Topics that were made or changed by this version.
@@ -68,7 +70,7 @@ pub struct ClusterView {
 /// What does not change while the node runs.
 #[derive(Debug)]
 pub struct Node {
-    /// The configuration.
+    /// The configuration that it started with.
     pub config: NodeConfig,
     /// The cluster's id, 22 characters of base64.
     pub cluster_id: String,

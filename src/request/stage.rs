@@ -39,11 +39,17 @@ impl Stage {
         let (config, _) = NodeConfig::load(None, &pairs).unwrap();
         let rack = config.rack.clone();
         let mut stage = Self {
-            node: Node { config, cluster_id: "AAAAAAAAAAAAAAAAAAAAAA".to_string(), shard_count: 1, seed: 1 },
+            node: Node {
+                config: config.clone(),
+                cluster_id: "AAAAAAAAAAAAAAAAAAAAAA".to_string(),
+                shard_count: 1,
+                seed: 1,
+            },
             view: ClusterView {
                 version: 1,
                 image: Arc::default(),
                 placement: Arc::default(),
+                config: Arc::new(config),
                 topic_configs: imbl::OrdMap::new(),
                 changed: Arc::new([]),
                 removed: Arc::new([]),

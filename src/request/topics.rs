@@ -49,7 +49,7 @@ type Configs = Vec<(String, Option<String>)>;
 const VERSION_CONFIGS: i16 = 5;
 
 /// A timer for the time that the client gives the controller. Whoever gives no time wants no limit.
-fn limit_wait(timeout_ms: i32, to: ReplyTo, scene: &mut Scene) {
+pub(super) fn limit_wait(timeout_ms: i32, to: ReplyTo, scene: &mut Scene) {
     if let Some(timeout_ms) = u64::try_from(timeout_ms).ok().filter(|ms| *ms > 0) {
         let at_ms = scene.now.mono_ms.saturating_add(timeout_ms);
         scene.desk.timers.push(Timer { at_ms, to: ReplyTo { part: 0, ..to } });

@@ -50,8 +50,11 @@ impl Seat {
 pub(super) struct Door {
     /// Connections of each shard.
     counts: Arc<[AtomicUsize]>,
+    descriptors_max: usize,
     connections_max: usize,
     per_address_max: usize,
+    /// Addresses of the hosts that were named at the start.
+    hosts: BTreeMap<String, Vec<IpAddr>>,
     overrides: BTreeMap<IpAddr, usize>,
     addresses: FxHashMap<IpAddr, Arc<AtomicUsize>>,
     addresses_look_at: usize,
@@ -61,15 +64,48 @@ pub(super) struct Door {
 impl Door {
     /// `descriptors_max` is how many connections the process has descriptors for.
     pub fn new(config: &NodeConfig, counts: Arc<[AtomicUsize]>, descriptors_max: usize) -> Self {
-        let rate = config.max_connection_creation_rate;
-        Self {
+        let mut hosts = BTreeMap::new();
+        for host in config.max_connections_per_ip_overrides.keys() {
+            match std::net::ToSocketAddrs::to_socket_addrs(&(host.as_str(), 0)) {
+                Ok(found) => {
+                    drop(hosts.insert(host.clone(), found.map(|at| at.ip().to_canonical()).collect()))
+                }
+                Err(error) => super::say(&format!("max.connections.per.ip.overrides: {host}: {error}")),
+            }
+        }
+        let mut door = Self {
             counts,
-            connections_max: (config.max_connections as usize).min(descriptors_max),
-            per_address_max: config.max_connections_per_ip as usize,
-            overrides: overrides(&config.max_connections_per_ip_overrides),
+            descriptors_max,
+            connections_max: 0,
+            per_address_max: 0,
+            hosts,
+            overrides: BTreeMap::new(),
             addresses: FxHashMap::default(),
             addresses_look_at: ADDRESSES_KEPT,
-            pace: (rate < i32::MAX.cast_unsigned()).then(|| Pace::new(rate)),
+            pace: None,
+        };
+        door.configure(config);
+        door
+    }
+
+    /// Takes up limits that were changed. Whoever is in stays in. A host's name that was not looked up at the
+    /// start counts after a restart: looking it up would hold the shard.
+    pub fn configure(&mut self, config: &NodeConfig) {
+        let rate = config.max_connection_creation_rate;
+        self.connections_max = (config.max_connections as usize).min(self.descriptors_max);
+        self.per_address_max = config.max_connections_per_ip as usize;
+        if self.pace.as_ref().map(|pace| pace.per_second) != pace_of(rate) {
+            self.pace = pace_of(rate).map(Pace::new);
+        }
+        self.overrides.clear();
+        for (host, max) in &config.max_connections_per_ip_overrides {
+            let literal = host.parse::<IpAddr>().ok().map(|address| vec![address.to_canonical()]);
+            match literal.as_ref().or_else(|| self.hosts.get(host)) {
+                Some(found) => self.overrides.extend(found.iter().map(|address| (*address, *max as usize))),
+                None => super::say(&format!(
+                    "max.connections.per.ip.overrides: {host} is looked up at the next start"
+                )),
+            }
         }
     }
 
@@ -80,11 +116,6 @@ impl Door {
             return Some(FULL_REST_MS);
         }
         self.pace.as_mut().and_then(|pace| pace.wait_ms(now_ms))
-    }
-
-    /// Whether anyone is counted by address, so that the address has to be known.
-    pub fn counts_addresses(&self) -> bool {
-        self.per_address_max < i32::MAX as usize || !self.overrides.is_empty()
     }
 
     /// Counts an accepted connection and gives it a place on the shard with the fewest; `None` if
@@ -118,17 +149,9 @@ impl Door {
     }
 }
 
-/// Limits of single hosts by address. Names are looked up once, as in Kafka.
-fn overrides(given: &BTreeMap<String, u32>) -> BTreeMap<IpAddr, usize> {
-    let mut found = BTreeMap::new();
-    for (host, max) in given {
-        let resolved = std::net::ToSocketAddrs::to_socket_addrs(&(host.as_str(), 0));
-        match resolved {
-            Ok(addresses) => found.extend(addresses.map(|at| (at.ip().to_canonical(), *max as usize))),
-            Err(error) => super::say(&format!("max.connections.per.ip.overrides: {host}: {error}")),
-        }
-    }
-    found
+/// Connections a second, where they are limited. A rate of 0 would never let anyone in; it counts as 1.
+fn pace_of(rate: u32) -> Option<u64> {
+    (rate < i32::MAX.cast_unsigned()).then(|| u64::from(rate.max(1)))
 }
 
 /// So many a second, and at most those of one second at once.
@@ -141,9 +164,7 @@ struct Pace {
 }
 
 impl Pace {
-    /// A rate of 0 would never let anyone in; it counts as 1.
-    fn new(per_second: u32) -> Self {
-        let per_second = u64::from(per_second.max(1));
+    fn new(per_second: u64) -> Self {
         Self { per_second, left_milli: per_second * 1000, filled_ms: 0 }
     }
 
@@ -194,7 +215,6 @@ mod tests {
             ("max.connections.per.ip.overrides", "10.0.0.1:1,[::1]:0"),
         ]);
         let ip = |text: &str| Some(text.parse::<IpAddr>().unwrap());
-        assert!(door.counts_addresses());
         let first = door.seat(ip("10.0.0.1")).unwrap();
         assert!(door.seat(ip("10.0.0.1")).is_none());
         assert!(door.seat(ip("::ffff:10.0.0.1")).is_none(), "the same address in other words");
@@ -204,6 +224,31 @@ mod tests {
         drop((first, others));
         assert!(door.seat(ip("10.0.0.1")).is_some());
         assert_eq!(counts(&door), [0, 0, 0]);
+    }
+
+    #[test]
+    fn limits_change_while_everyone_inside_stays() {
+        let mut door = door(&[("max.connections", "2")]);
+        let seats = [door.seat(None).unwrap(), door.seat(None).unwrap()];
+        assert_eq!(door.wait_ms(0), Some(FULL_REST_MS));
+        let configured = |pairs: &[(&str, &str)]| {
+            let given: Vec<_> =
+                pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            NodeConfig::load(None, &given).unwrap().0
+        };
+        door.configure(&configured(&[("max.connections", "3"), ("max.connection.creation.rate", "0")]));
+        assert_eq!(door.wait_ms(10_000), None);
+        door.configure(&configured(&[
+            ("max.connections.per.ip", "1"),
+            ("max.connections.per.ip.overrides", "10.0.0.1:2"),
+        ]));
+        assert_eq!(door.wait_ms(0), None);
+        let of = |last: u8| Some(IpAddr::from([10, 0, 0, last]));
+        let (one, two) = (door.seat(of(1)), door.seat(of(1)));
+        assert!(one.is_some() && two.is_some() && door.seat(of(1)).is_none());
+        let other = door.seat(of(2));
+        assert!(other.is_some() && door.seat(of(2)).is_none());
+        drop(seats);
     }
 
     #[test]

@@ -86,8 +86,8 @@ pub(super) async fn listen(runtime: Rc<Runtime>, socket: OwnedFd, listener: usiz
 
 fn welcome(runtime: &Rc<Runtime>, socket: OwnedFd, listener: usize, door: &RefCell<Door>) {
     let mut door = door.borrow_mut();
-    let address = if door.counts_addresses() { peer(&socket) } else { None };
-    let Some(seat) = door.seat(address) else {
+    // Also where no address has a limit: one may be set while the connection is open.
+    let Some(seat) = door.seat(peer(&socket)) else {
         return runtime.state().counters.refused();
     };
     drop(door);

@@ -11,8 +11,7 @@ const MAPPED_FROM_BYTES: libc::c_int = 128 << 10;
 pub(super) fn settle() {
     // SAFETY: both only change how this process gets its memory.
     unsafe {
-        // A huge page is held as a whole for one block in it. The shards' memory is small and short-lived: what is large
-        // is the page cache, which this does not concern.
+        // A huge page is held as a whole for one block in it, and what is large is the page cache: no concern of this.
         libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0);
         #[cfg(target_env = "gnu")]
         libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM_BYTES);

@@ -25,7 +25,7 @@ use super::memory;
 use super::mesh::Mesh;
 use super::runtime::{Common, Runtime};
 use crate::broker::{Checkpoints, ControlHost, ControlStart, Shard};
-use crate::config::{NodeConfig, ShardCpus, validate_topic_config};
+use crate::config::{NodeConfig, ShardCpus};
 use crate::controller::{Controller, ControllerConfig, Endpoint, Image, ShardId, ShardMap, ShardPlacement};
 use crate::request::{ClusterView, Node};
 
@@ -246,6 +246,7 @@ impl PlannedShard {
         let (listeners, greeting) = (self.listeners, self.greeting);
         if let Some(door) = self.door {
             let door = Rc::new(RefCell::new(door));
+            runtime.state().door = Some(Rc::clone(&door));
             let opened = Rc::clone(&runtime);
             glommio::spawn_local(async move {
                 opened.ready().await;
@@ -285,6 +286,7 @@ fn plan_shards(
         version: 0,
         image: Arc::new(Image::default()),
         placement: Arc::new(ShardMap::default()),
+        config: Arc::new(node.config.clone()),
         topic_configs: imbl::OrdMap::new(),
         changed: Arc::from([]),
         removed: Arc::from([]),
@@ -340,10 +342,7 @@ fn control_start(
         raft_id: boot.raft_id,
         voters: vec![boot.raft_id],
         cluster_id: boot.cluster_id.as_str().into(),
-        num_partitions: config.num_partitions,
-        default_replication_factor: config.default_replication_factor,
-        check_topic_config: validate_topic_config,
-        check_broker_config: |key, _| Err(format!("dynamic broker configuration is not there yet: {key}")),
+        node: Arc::new(config.clone()),
         snapshot_entries: SNAPSHOT_ENTRIES,
         snapshot_bytes: SNAPSHOT_BYTES,
         seed: uuid::Uuid::new_v4().as_u64_pair().0,

@@ -21,7 +21,7 @@ use super::bell::Bell;
 use super::clock::Clock;
 use super::connection;
 use super::counters::Counters;
-use super::door::Seat;
+use super::door::{Door, Seat};
 use super::files::Files;
 use super::helpers::{Job, Outcome, Returns};
 use super::intake::{Budget, Intake};
@@ -79,6 +79,8 @@ pub(super) struct State {
     came_back: VecDeque<(Owner, Outcome)>,
     /// Connections that are not read for a reason of their own.
     pub paused: Vec<ConnectionKey>,
+    /// Who may come in, on the shard that listens.
+    pub door: Option<Rc<RefCell<Door>>>,
     pub counters: Counters,
     pub swept_ms: u64,
     /// Turns since then.
@@ -111,6 +113,7 @@ impl Runtime {
             outputs: Vec::new(),
             came_back: VecDeque::new(),
             paused: Vec::new(),
+            door: None,
             counters: Counters::default(),
             swept_ms: 0,
             turns: 0,
@@ -329,6 +332,11 @@ impl State {
             Output::Close(key, reason) => self.close(key, reason, now.mono_ms),
             Output::DirectoryOffline(directory) => {
                 super::say(&format!("log directory {directory} failed: its partitions are offline"));
+            }
+            Output::Configured(config) => {
+                if let Some(door) = &self.door {
+                    door.borrow_mut().configure(&config);
+                }
             }
             Output::Say(line) => super::say(&line),
             Output::Ready => {

@@ -5,7 +5,7 @@
 
 mod table;
 
-use std::fmt::Write as _;
+pub use super::api_document::markdown;
 
 pub use table::TABLE;
 
@@ -51,8 +51,16 @@ pub enum ApiKey {
     InitProducerId = 22,
     /// Tells where a leader epoch ended.
     OffsetForLeaderEpoch = 23,
+    /// Tells access rules; there is no authorizer yet.
+    DescribeAcls = 29,
+    /// Makes access rules; there is no authorizer yet.
+    CreateAcls = 30,
+    /// Takes access rules away; there is no authorizer yet.
+    DeleteAcls = 31,
     /// Tells the configuration of topics and brokers.
     DescribeConfigs = 32,
+    /// Replaces the configuration of resources.
+    AlterConfigs = 33,
     /// Moves replicas between log directories.
     AlterReplicaLogDirs = 34,
     /// Tells what is in the log directories.
@@ -61,12 +69,34 @@ pub enum ApiKey {
     CreatePartitions = 37,
     /// Deletes groups.
     DeleteGroups = 42,
+    /// Has leaders elected.
+    ElectLeaders = 43,
+    /// Changes the configuration of resources key by key.
+    IncrementalAlterConfigs = 44,
+    /// Moves partitions between brokers.
+    AlterPartitionReassignments = 45,
+    /// Tells which partitions are on their way.
+    ListPartitionReassignments = 46,
     /// Deletes committed offsets of a group.
     OffsetDelete = 47,
+    /// Tells client quotas; there are none yet.
+    DescribeClientQuotas = 48,
+    /// Checks client quotas, and refuses them until they are enforced.
+    AlterClientQuotas = 49,
+    /// Tells users' credentials; there are none yet.
+    DescribeUserScramCredentials = 50,
+    /// Describes the metadata quorum.
+    DescribeQuorum = 55,
+    /// Finalizes feature levels.
+    UpdateFeatures = 57,
     /// Describes the cluster and its brokers.
     DescribeCluster = 60,
     /// Tells who produces to partitions.
     DescribeProducers = 61,
+    /// Forgets a broker that is gone.
+    UnregisterBroker = 64,
+    /// Lists resources that may have a configuration.
+    ListConfigResources = 74,
     /// Describes topics, page by page.
     DescribeTopicPartitions = 75,
 }
@@ -119,14 +149,20 @@ pub enum AclOperation {
     TopicCreate,
     /// DELETE on each topic.
     TopicDelete,
-    /// ALTER on the cluster.
-    ClusterAlter,
-    /// DESCRIBE on the cluster.
-    ClusterDescribe,
     /// ALTER on each topic.
     TopicAlter,
     /// DESCRIBE_CONFIGS on each topic, or on the cluster for what is not a topic's.
     DescribeConfigs,
+    /// ALTER_CONFIGS on each topic or group, or on the cluster for what is neither's.
+    AlterConfigs,
+    /// DESCRIBE on the cluster.
+    ClusterDescribe,
+    /// ALTER on the cluster.
+    ClusterAlter,
+    /// DESCRIBE_CONFIGS on the cluster.
+    ClusterDescribeConfigs,
+    /// ALTER_CONFIGS on the cluster.
+    ClusterAlterConfigs,
     /// WRITE on the transactional id, or IDEMPOTENT_WRITE on the cluster without one.
     ProducerWrite,
     /// READ on the group, and on each topic that it is about.
@@ -178,7 +214,7 @@ pub struct Api {
 }
 
 /// No limit but `socket.request.max.bytes`: records have their own, and views take no memory.
-const FRAME_UNLIMITED: u32 = i32::MAX as u32;
+pub(super) const FRAME_UNLIMITED: u32 = i32::MAX as u32;
 
 /// The row of a key.
 pub fn find(key: i16) -> Option<&'static Api> {
@@ -202,76 +238,6 @@ impl Api {
     /// Whether a version has compact lengths and tagged fields.
     pub fn is_flexible(&self, version: i16) -> bool {
         version >= self.flexible_first
-    }
-}
-
-/// The table as Markdown, for `docs/PROTOCOL.md`.
-pub fn markdown() -> String {
-    let mut text = String::from(
-        "| key | API | versions | advertised | flexible from | listeners | needs | answered by | order | frame limit |\n\
-         |--:|---|---|---|--:|---|---|---|---|---|\n",
-    );
-    for api in &TABLE {
-        let listeners = [
-            (api.listeners.client, "client"),
-            (api.listeners.broker, "broker"),
-            (api.listeners.controller, "controller"),
-        ];
-        let listeners: Vec<_> =
-            listeners.iter().filter(|(admitted, _)| *admitted).map(|(_, name)| *name).collect();
-        let limit = match api.frame_limit_bytes {
-            FRAME_UNLIMITED => "`socket.request.max.bytes`".to_owned(),
-            bytes => format!("{} KiB", bytes / 1024),
-        };
-        writeln!(
-            text,
-            "| {} | {} | {}–{} | {}–{} | {} | {} | {} | {} | {} | {limit} |",
-            api.key as i16,
-            api.name,
-            api.version_first,
-            api.version_last,
-            api.advertised_first,
-            api.version_last,
-            api.flexible_first,
-            listeners.join(", "),
-            api.acl.text(),
-            api.route.text(),
-            if api.barrier { "barrier" } else { "overlaps" },
-        )
-        .expect("writing to a string cannot fail");
-    }
-    text
-}
-
-impl AclOperation {
-    fn text(self) -> &'static str {
-        match self {
-            Self::None => "nothing",
-            Self::TopicRead => "READ on topic",
-            Self::TopicWrite => "WRITE on topic",
-            Self::TopicDescribe => "DESCRIBE on topic",
-            Self::TopicCreate => "CREATE on cluster or topic",
-            Self::TopicDelete => "DELETE on topic",
-            Self::ClusterAlter => "ALTER on cluster",
-            Self::ClusterDescribe => "DESCRIBE on cluster",
-            Self::TopicAlter => "ALTER on topic",
-            Self::DescribeConfigs => "DESCRIBE_CONFIGS on topic or cluster",
-            Self::ProducerWrite => "WRITE on transactional id, or IDEMPOTENT_WRITE on cluster",
-            Self::GroupRead => "READ on group",
-            Self::GroupDescribe => "DESCRIBE on group",
-            Self::GroupDelete => "DELETE on group",
-        }
-    }
-}
-
-impl Route {
-    fn text(self) -> &'static str {
-        match self {
-            Self::Local => "connection's shard",
-            Self::Partitions => "partitions' shards",
-            Self::Coordinator => "coordinator",
-            Self::Controller => "controller",
-        }
     }
 }
 

@@ -165,6 +165,7 @@ mod group_samples;
 #[cfg(test)]
 mod tests {
     use bytes::BytesMut;
+    use kafka_protocol::messages;
     use kafka_protocol::messages::alter_replica_log_dirs_request::{
         AlterReplicaLogDir, AlterReplicaLogDirTopic,
     };
@@ -332,7 +333,7 @@ mod tests {
                 let request = DescribeTopicPartitionsRequest::default().with_topics(vec![topic]);
                 encoded(&request.with_cursor(Some(cursor)), version)
             }
-            _ => unreachable!("{key:?} is another sample's"),
+            _ => super::super::guard_samples::sample(key, version),
         }
     }
 
@@ -360,6 +361,27 @@ mod tests {
             ApiKey::DescribeProducers => run::<DescribeProducersRequest>(body, version),
             ApiKey::DescribeCluster => run::<DescribeClusterRequest>(body, version),
             ApiKey::DescribeTopicPartitions => run::<DescribeTopicPartitionsRequest>(body, version),
+            ApiKey::DescribeAcls => run::<messages::DescribeAclsRequest>(body, version),
+            ApiKey::CreateAcls => run::<messages::CreateAclsRequest>(body, version),
+            ApiKey::DeleteAcls => run::<messages::DeleteAclsRequest>(body, version),
+            ApiKey::AlterConfigs => run::<messages::AlterConfigsRequest>(body, version),
+            ApiKey::ElectLeaders => run::<messages::ElectLeadersRequest>(body, version),
+            ApiKey::IncrementalAlterConfigs => run::<messages::IncrementalAlterConfigsRequest>(body, version),
+            ApiKey::AlterPartitionReassignments => {
+                run::<messages::AlterPartitionReassignmentsRequest>(body, version)
+            }
+            ApiKey::ListPartitionReassignments => {
+                run::<messages::ListPartitionReassignmentsRequest>(body, version)
+            }
+            ApiKey::DescribeClientQuotas => run::<messages::DescribeClientQuotasRequest>(body, version),
+            ApiKey::AlterClientQuotas => run::<messages::AlterClientQuotasRequest>(body, version),
+            ApiKey::DescribeUserScramCredentials => {
+                run::<messages::DescribeUserScramCredentialsRequest>(body, version)
+            }
+            ApiKey::DescribeQuorum => run::<messages::DescribeQuorumRequest>(body, version),
+            ApiKey::UpdateFeatures => run::<messages::UpdateFeaturesRequest>(body, version),
+            ApiKey::UnregisterBroker => run::<messages::UnregisterBrokerRequest>(body, version),
+            ApiKey::ListConfigResources => run::<messages::ListConfigResourcesRequest>(body, version),
             _ => group_samples::accepts(key, body, version),
         }
     }

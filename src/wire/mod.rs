@@ -10,11 +10,14 @@
 //! that are there.
 
 pub mod api;
+mod api_document;
 pub mod error;
 pub mod fetch;
 pub mod fetch_response;
 pub mod frame;
 pub mod guard;
+#[cfg(test)]
+mod guard_samples;
 pub mod header;
 pub mod primitive;
 pub mod produce;

@@ -79,7 +79,7 @@ mod tests {
         let decoded = ApiVersionsResponse::decode(&mut buffer, 0).unwrap();
         assert_eq!(decoded.error_code, 35);
         let keys: Vec<_> = decoded.api_keys.iter().map(|api| api.api_key).collect();
-        assert_eq!(keys, [18, 19, 20, 32, 37]);
+        assert_eq!(keys, [18, 19, 20, 29, 30, 31, 32, 33, 37, 43, 44, 45, 46, 49, 55, 57, 64]);
     }
 
     #[test]

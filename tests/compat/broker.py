@@ -142,6 +142,8 @@ class ReferenceBroker(Broker):
     """Apache Kafka itself, one node in both roles. A JVM that obeys SIGTERM ends with 143."""
 
     expected_exit = 143
+    # What kafka-storage is told beside the file.
+    format_flags: List[str] = []
 
     def properties(self) -> dict:
         """What a single KRaft node needs beside the common part."""
@@ -166,7 +168,8 @@ class ReferenceBroker(Broker):
     def start(self) -> None:
         """Formats the folder first, as Kafka wants it."""
         if not self.log_dir.exists():
-            tool = install.java("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(self.config))
+            tool = install.java("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(self.config),
+                                *self.format_flags)
             done = subprocess.run(tool, capture_output=True, text=True, env=install.environment())
             if done.returncode != 0:
                 raise BrokerError(f"kafka-storage format failed\n{done.stdout}{done.stderr}")

@@ -80,6 +80,9 @@ def install_java_client(version: str) -> None:
     # The oldest client has another way to poll.
     if version != JAVA_CLIENTS[0]:
         sources.append(CLIENTS / "GroupMember.java")
+    # The host of the tools is for the version that has them.
+    if version == KAFKA:
+        sources.append(CLIENTS / "ToolHost.java")
     stamp = _stale(f"classes-{version}", [*sources, CLIENTS / "pom.xml", HERE / "pom.xml"], version)
     if stamp:
         classes(version).mkdir(parents=True, exist_ok=True)

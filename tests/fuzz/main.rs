@@ -7,6 +7,9 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
+#[path = "../hostile/administration.rs"]
+#[allow(dead_code)]
+mod administration;
 #[path = "../hostile/batches.rs"]
 #[allow(dead_code)]
 mod batches;

@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use fastrand::Rng;
+use kafka_protocol::messages;
 use kafka_protocol::messages::{
     AlterReplicaLogDirsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
     DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
@@ -66,6 +67,21 @@ fn frames_and_requests_are_read_or_refused() {
                 61 => drop(decode::<DescribeProducersRequest>(&body, version, limits)),
                 37 => drop(decode::<CreatePartitionsRequest>(&body, version, limits)),
                 60 => drop(decode::<DescribeClusterRequest>(&body, version, limits)),
+                29 => drop(decode::<messages::DescribeAclsRequest>(&body, version, limits)),
+                30 => drop(decode::<messages::CreateAclsRequest>(&body, version, limits)),
+                31 => drop(decode::<messages::DeleteAclsRequest>(&body, version, limits)),
+                33 => drop(decode::<messages::AlterConfigsRequest>(&body, version, limits)),
+                43 => drop(decode::<messages::ElectLeadersRequest>(&body, version, limits)),
+                44 => drop(decode::<messages::IncrementalAlterConfigsRequest>(&body, version, limits)),
+                45 => drop(decode::<messages::AlterPartitionReassignmentsRequest>(&body, version, limits)),
+                46 => drop(decode::<messages::ListPartitionReassignmentsRequest>(&body, version, limits)),
+                48 => drop(decode::<messages::DescribeClientQuotasRequest>(&body, version, limits)),
+                49 => drop(decode::<messages::AlterClientQuotasRequest>(&body, version, limits)),
+                50 => drop(decode::<messages::DescribeUserScramCredentialsRequest>(&body, version, limits)),
+                55 => drop(decode::<messages::DescribeQuorumRequest>(&body, version, limits)),
+                57 => drop(decode::<messages::UpdateFeaturesRequest>(&body, version, limits)),
+                64 => drop(decode::<messages::UnregisterBrokerRequest>(&body, version, limits)),
+                74 => drop(decode::<messages::ListConfigResourcesRequest>(&body, version, limits)),
                 75 => drop(decode::<DescribeTopicPartitionsRequest>(&body, version, limits)),
                 18 => {}
                 key => panic!("tests/fuzz/wires.rs reads no body of API {key}: add it"),

@@ -1,6 +1,7 @@
 //! Whether an answer is one of its API and version, to the last byte.
 
 use bytes::{Buf, Bytes};
+use kafka_protocol::messages;
 use kafka_protocol::messages::{
     AlterReplicaLogDirsResponse, ApiVersionsResponse, CreatePartitionsResponse, CreateTopicsResponse,
     DeleteRecordsResponse, DeleteTopicsResponse, DescribeClusterResponse, DescribeConfigsResponse,
@@ -43,6 +44,21 @@ pub fn parse(key: i16, version: i16, mut answer: Bytes) -> Result<i32, String> {
         61 => whole::<DescribeProducersResponse>(answer, version).map(|_| 0),
         37 => whole::<CreatePartitionsResponse>(answer, version).map(|_| 0),
         60 => whole::<DescribeClusterResponse>(answer, version).map(|_| 0),
+        29 => whole::<messages::DescribeAclsResponse>(answer, version).map(|_| 0),
+        30 => whole::<messages::CreateAclsResponse>(answer, version).map(|_| 0),
+        31 => whole::<messages::DeleteAclsResponse>(answer, version).map(|_| 0),
+        33 => whole::<messages::AlterConfigsResponse>(answer, version).map(|_| 0),
+        43 => whole::<messages::ElectLeadersResponse>(answer, version).map(|_| 0),
+        44 => whole::<messages::IncrementalAlterConfigsResponse>(answer, version).map(|_| 0),
+        45 => whole::<messages::AlterPartitionReassignmentsResponse>(answer, version).map(|_| 0),
+        46 => whole::<messages::ListPartitionReassignmentsResponse>(answer, version).map(|_| 0),
+        48 => whole::<messages::DescribeClientQuotasResponse>(answer, version).map(|_| 0),
+        49 => whole::<messages::AlterClientQuotasResponse>(answer, version).map(|_| 0),
+        50 => whole::<messages::DescribeUserScramCredentialsResponse>(answer, version).map(|_| 0),
+        55 => whole::<messages::DescribeQuorumResponse>(answer, version).map(|_| 0),
+        57 => whole::<messages::UpdateFeaturesResponse>(answer, version).map(|_| 0),
+        64 => whole::<messages::UnregisterBrokerResponse>(answer, version).map(|_| 0),
+        74 => whole::<messages::ListConfigResourcesResponse>(answer, version).map(|_| 0),
         75 => whole::<DescribeTopicPartitionsResponse>(answer, version).map(|_| 0),
         _ => Err("tests/hostile/answers.rs does not know this API: add it".to_owned()),
     }

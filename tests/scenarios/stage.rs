@@ -235,7 +235,7 @@ impl Stage {
 /// Kafka's defaults with the keys of the command over them.
 fn config(words: &Words) -> Arc<TopicConfig> {
     let pairs = words.words.iter().filter_map(|word| word.split_once('='));
-    Arc::new(TopicConfig::effective(&NodeConfig::default(), pairs).unwrap())
+    Arc::new(TopicConfig::effective(&NodeConfig::default(), pairs))
 }
 
 fn assignment(words: &Words) -> Assignment {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tidemill::broker::{
     Checkpoints, ControlHost, ControlStart, DirectoryFacts, FoundReplica, FoundReplicas, Shard, StoredOffsets,
 };
-use tidemill::config::{NodeConfig, TimestampType, validate_topic_config};
+use tidemill::config::{NodeConfig, TimestampType};
 use tidemill::controller::recovery::{Recovery, Step};
 use tidemill::controller::storage::METADATA_DIRECTORY;
 use tidemill::controller::{
@@ -117,10 +117,7 @@ pub fn boot(
         raft_id,
         voters: vec![raft_id],
         cluster_id: "simulated".into(),
-        num_partitions: config.num_partitions,
-        default_replication_factor: 1,
-        check_topic_config: validate_topic_config,
-        check_broker_config: |_, _| Ok(()),
+        node: Arc::new(config.clone()),
         snapshot_entries: 20,
         snapshot_bytes: 4096,
         seed: hands.random.u64(..),
@@ -145,6 +142,7 @@ pub fn boot(
         version: 0,
         image: Arc::new(Image::default()),
         placement: Arc::new(ShardMap::default()),
+        config: Arc::new(node.config.clone()),
         topic_configs: imbl::OrdMap::new(),
         changed: Arc::from([]),
         removed: Arc::from([]),

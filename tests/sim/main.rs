@@ -22,6 +22,7 @@ mod operations;
 mod plan;
 mod producer;
 mod trace;
+mod tuner;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -365,7 +365,7 @@ impl World {
                 let us = self.random.faults.u64(10_000..3_000_000);
                 self.after(us, Event::Crash { incarnation: self.incarnation, power: false });
             }
-            Output::Closed => {}
+            Output::Configured(_) | Output::Closed => {}
             Output::Finished => node.finished = true,
             Output::Fatal(why) => node.fatal = Some(why),
         }

@@ -99,6 +99,8 @@ pub struct Plan {
     pub offsets_partitions: i32,
     /// `offsets.topic.compression.codec`
     pub offsets_codec: i16,
+    /// A client alters configurations.
+    pub tunes: bool,
     /// `producer.id.expiration.ms`, short; producers give up long before.
     pub expiration_ms: Option<u64>,
 }
@@ -165,6 +167,7 @@ impl Plan {
             slow_readers: *r.choice(&[0.0, 0.0, 0.05, 0.4]).expect("some"),
             hostile: *r.choice(&[0, 0, 1, 2]).expect("some"),
             more_partitions: *r.choice(&[0, 0, 1, 3]).expect("some"),
+            tunes: tunes(seed),
             expiration_ms: (r.u8(0..8) == 0 && !clock_jumps).then_some(EXPIRATION_MS),
             io_errors_in: (directories > 1 && r.u8(0..3) > 0).then(|| r.usize(0..directories)),
             members: *r.choice(&[(0, 1), (1, 1), (3, 1), (3, 2), (5, 2)]).expect("some"),
@@ -178,4 +181,9 @@ impl Plan {
 fn directories_of(seed: u64) -> usize {
     let mut random = fastrand::Rng::with_seed(seed ^ 0xd1c);
     if random.bool() { 1 } else { random.usize(2..=3) }
+}
+
+/// Whether configurations are altered in a seed: in every second one.
+fn tunes(seed: u64) -> bool {
+    fastrand::Rng::with_seed(seed ^ 0x703e).bool()
 }

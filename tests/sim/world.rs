@@ -20,6 +20,7 @@ use crate::node::{Arrived, Node};
 use crate::plan::Plan;
 use crate::producer::{Producer, Work};
 use crate::trace::{Trace, digest};
+use crate::tuner::Tuner;
 
 /// Faults are over this long before a client that is not done is stuck.
 const CALM_US: u64 = 60_000_000;
@@ -222,6 +223,10 @@ impl World {
                 let producer = self.with_stage(|stage| Producer::new(kind, targets, work, stage));
                 self.seat(Box::new(producer));
             }
+        }
+        if plan.tunes {
+            let tuned = (0..topics.len()).filter(|at| !topics[*at].2).map(|at| self.names[at].clone());
+            self.seat(Box::new(Tuner::new(&tuned.collect::<Vec<_>>())));
         }
         for number in 0..plan.hostile {
             self.seat(Box::new(Hostile::new(number)));

@@ -35,6 +35,7 @@ impl Stage {
                 version: 1,
                 image: Arc::default(),
                 placement: Arc::new(ShardMap::default()),
+                config: Arc::new(node),
                 topic_configs: imbl::OrdMap::new(),
                 changed: Arc::new([TOPIC]),
                 removed: Arc::new([]),

@@ -1,8 +1,16 @@
 //! Whether a text is a value of a key: its type first, then its check. Messages are in Kafka's style.
 
-use super::{Check, Key, Kind, TopicKey};
+use super::resources::SHARE_RESET_WORDS;
+use super::{Check, Key, Kind, ResourceKey, TopicKey};
 
 impl Key {
+    /// `Ok` if the value may be given for this key; what is wrong with it otherwise, without key and value.
+    pub fn verdict(&self, value: &str) -> Result<(), String> {
+        verdict(self.kind, self.check, value)
+    }
+}
+
+impl ResourceKey {
     /// `Ok` if the value may be given for this key; what is wrong with it otherwise, without key and value.
     pub fn verdict(&self, value: &str) -> Result<(), String> {
         verdict(self.kind, self.check, value)
@@ -16,16 +24,29 @@ impl TopicKey {
     }
 }
 
+/// The part of a refused value that a message names: of a list the item, else the value as Kafka has read it.
+pub fn named(kind: Kind, check: Check, value: &str) -> String {
+    let refused = |item: &&str| verdict_text(check, item).is_err();
+    match (kind, check) {
+        (Kind::List, Check::OneOf(_) | Check::OneOfAnyCase(_)) => {
+            items(value).find(refused).unwrap_or(value).to_owned()
+        }
+        (Kind::List, _) => format!("[{}]", items(value).collect::<Vec<_>>().join(", ")),
+        (Kind::Double, _) => parse_double(value).map_or(value.to_owned(), |number| format!("{number:?}")),
+        _ => value.to_owned(),
+    }
+}
+
 /// A whole number in Java's notation, which allows a leading plus.
 pub fn parse_integer(kind: Kind, value: &str) -> Result<i64, String> {
-    let (least, most, name) = match kind {
-        Kind::Short => (i64::from(i16::MIN), i64::from(i16::MAX), "16-bit"),
-        Kind::Int => (i64::from(i32::MIN), i64::from(i32::MAX), "32-bit"),
-        _ => (i64::MIN, i64::MAX, "64-bit"),
+    let (least, most) = match kind {
+        Kind::Short => (i64::from(i16::MIN), i64::from(i16::MAX)),
+        Kind::Int => (i64::from(i32::MIN), i64::from(i32::MAX)),
+        _ => (i64::MIN, i64::MAX),
     };
     match value.trim().parse::<i64>() {
         Ok(number) if (least..=most).contains(&number) => Ok(number),
-        _ => Err(format!("Not a number of type {} ({name} signed integer)", kind.name().to_uppercase())),
+        _ => Err(format!("Not a number of type {}", kind.name().to_uppercase())),
     }
 }
 
@@ -73,11 +94,13 @@ fn verdict_integer(check: Check, number: i64) -> Result<(), String> {
     if (least..=most).contains(&number) || or == Some(number) {
         return Ok(());
     }
-    let or = or.map(|or| format!(", or {or}")).unwrap_or_default();
-    if number < least {
-        Err(format!("Value must be at least {least}{or}"))
-    } else {
-        Err(format!("Value must be no more than {most}{or}"))
+    match or {
+        Some(or) if most < i64::MAX => {
+            Err(format!("Value must be between {least} and {most} or equal to {or}"))
+        }
+        Some(or) => Err(format!("Value must be at least {least}, or {or}")),
+        None if number < least => Err(format!("Value must be at least {least}")),
+        None => Err(format!("Value must be no more than {most}")),
     }
 }
 
@@ -98,7 +121,42 @@ fn verdict_throttled(value: &str) -> Result<(), String> {
     if value == "*" || items(value).all(is_pair) {
         return Ok(());
     }
-    Err("Value must be the literal '*' or a list of partition:broker pairs, such as 0:1,1:2".to_owned())
+    Err("must be the literal '*' or a list of replicas in the following format: \
+         [partitionId]:[brokerId],[partitionId]:[brokerId],..."
+        .to_owned())
+}
+
+/// Where a share partition begins. Durations are ISO 8601 as Java reads them, `PnDTnHnMn.nS`.
+fn is_share_reset(value: &str) -> bool {
+    matches!(value, "earliest" | "latest") || value.strip_prefix("by_duration:").is_some_and(is_duration)
+}
+
+/// A duration that is not negative: days, then hours, minutes and seconds, each at most once and in this order.
+fn is_duration(text: &str) -> bool {
+    let upper = text.to_ascii_uppercase();
+    let Some(rest) = upper.strip_prefix('P') else { return false };
+    let (days, time) = match rest.split_once('T') {
+        Some((days, time)) if !time.is_empty() => (days, time),
+        Some(_) => return false,
+        None => (rest, ""),
+    };
+    let is_number = |number: &str| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let mut left = time;
+    for unit in ['H', 'M'] {
+        if let Some((number, rest)) = left.split_once(unit) {
+            if !is_number(number) {
+                return false;
+            }
+            left = rest;
+        }
+    }
+    let is_seconds = |seconds: &str| match seconds.split_once('.') {
+        Some((whole, fraction)) => is_number(whole) && fraction.len() <= 9 && is_number(fraction),
+        None => is_number(seconds),
+    };
+    let days_fit = days.is_empty() || days.strip_suffix('D').is_some_and(is_number);
+    let seconds_fit = left.is_empty() || left.strip_suffix('S').is_some_and(is_seconds);
+    days_fit && seconds_fit && !(days.is_empty() && time.is_empty())
 }
 
 fn verdict_text(check: Check, value: &str) -> Result<(), String> {
@@ -109,6 +167,7 @@ fn verdict_text(check: Check, value: &str) -> Result<(), String> {
         Check::OneOfAnyCase(allowed) if !allowed.iter().any(|one| one.eq_ignore_ascii_case(value)) => {
             Err(format!("String must be one of (case insensitive): {}", allowed.join(", ")))
         }
+        Check::ShareReset if !is_share_reset(value) => Err(SHARE_RESET_WORDS.to_owned()),
         Check::NonEmpty if value.is_empty() => Err("String must be non-empty".to_owned()),
         _ => Ok(()),
     }

@@ -12,10 +12,12 @@ mod log;
 mod node;
 mod own;
 mod reason;
+mod resources;
 mod security;
 mod topics;
 
-pub(super) use check::{items, parse_double, parse_integer};
+pub(super) use check::{items, named, parse_double, parse_integer};
+pub use resources::{GROUP_KEYS, METRICS_KEYS, ResourceKey, group_key, metrics_key};
 pub use topics::{TOPIC_KEYS, TopicKey, topic_key};
 
 /// The type of a value, in Kafka's words.
@@ -79,6 +81,8 @@ pub enum Check {
     NonEmpty,
     /// `partition:broker` pairs, or `*`.
     ThrottledReplicas,
+    /// `earliest`, `latest` or `by_duration:` with a duration that is not negative.
+    ShareReset,
 }
 
 /// When a new value counts, as Kafka tells it.

@@ -1,5 +1,6 @@
 //! Scenarios of the whole controller on a simulated directory: requests and answers, crashes, repeated seeds.
 
+mod configs;
 mod crash;
 mod partitions;
 mod placed;
@@ -97,18 +98,19 @@ impl Disk {
     }
 }
 
+/// Node 0, whose topics have two partitions by default.
+fn node_config() -> NodeConfig {
+    let pairs = [("node.id", "0"), ("num.partitions", "2")];
+    let pairs = pairs.map(|(key, value)| (key.to_string(), value.to_string()));
+    NodeConfig::load(None, &pairs).unwrap().0
+}
+
 fn config(seed: u64) -> ControllerConfig {
     ControllerConfig {
         raft_id: 1,
         voters: vec![1],
         cluster_id: "4L6g3nShT-eMCtK--X86sw".into(),
-        num_partitions: 2,
-        default_replication_factor: 1,
-        check_topic_config: |key, _| match key {
-            "retention.ms" | "segment.bytes" => Ok(()),
-            _ => Err(format!("Unknown topic config name: {key}")),
-        },
-        check_broker_config: |_, _| Ok(()),
+        node: Arc::new(node_config()),
         snapshot_entries: 5,
         snapshot_bytes: 1 << 20,
         seed,

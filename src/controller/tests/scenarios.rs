@@ -77,7 +77,7 @@ fn creation_is_answered_with_kafkas_codes_and_words() {
         ),
         (
             new_topic("e", 1, 3),
-            "e -> InvalidReplicationFactor: Unable to replicate the partition 3 time(s): The target replication factor of 3 cannot be reached because only 1 broker(s) are registered.",
+            "e -> InvalidReplicationFactor: Unable to replicate the partition 3 time(s): The target replication factor of 3 cannot be reached because only 1 broker(s) are registered or some brokers have all their log directories cordoned.",
         ),
         (
             new_topic("e", 10_001, 1),

@@ -182,6 +182,22 @@ fn flush_messages_1_moves_the_log_end_with_the_durable_end() {
 }
 
 #[test]
+fn a_recovered_log_with_an_empty_active_segment_rests_when_the_others_are_synced() {
+    let mut driver = Driver::new(TopicConfig { flush_ms: 500, ..TopicConfig::default() });
+    driver.append(&batch(&[1], 10));
+    driver.log.reserve_roll(driver.now);
+    driver.log.end_turn(driver.now);
+    driver.run();
+    driver.log.recovered_durable(0, driver.now);
+    assert_eq!(driver.log.durable_end(), 0);
+    driver.run();
+    assert_eq!(driver.log.durable_end(), 1);
+    driver.pass(60_000);
+    driver.pass(60_000);
+    assert_eq!(driver.log.next_wake_ms(), None, "a wake that finds nothing to do would come again for ever");
+}
+
+#[test]
 fn flush_ms_and_the_pace_sync_an_idle_log_once() {
     let mut driver = Driver::new(TopicConfig { flush_ms: 500, ..TopicConfig::default() });
     driver.append(&batch(&[1], 10));

@@ -1,5 +1,7 @@
 //! The rows of the API table, by key.
 
+use std::ops::RangeInclusive;
+
 use super::{AclOperation, Api, ApiKey, FRAME_UNLIMITED, Listeners, Route};
 
 const EVERY_LISTENER: Listeners = Listeners { client: true, broker: true, controller: true };
@@ -10,8 +12,33 @@ const FRAME_LIST: u32 = 4 * 1024 * 1024;
 /// A handful of names.
 const FRAME_SMALL: u32 = 64 * 1024;
 
+/// A row without particularities: every version is advertised, and it is a barrier.
+const fn barrier(
+    (key, name): (ApiKey, &'static str),
+    versions: RangeInclusive<i16>,
+    flexible_first: i16,
+    listeners: Listeners,
+    acl: AclOperation,
+    route: Route,
+    frame_limit_bytes: u32,
+) -> Api {
+    Api {
+        key,
+        name,
+        version_first: *versions.start(),
+        version_last: *versions.end(),
+        advertised_first: *versions.start(),
+        flexible_first,
+        listeners,
+        acl,
+        route,
+        barrier: true,
+        frame_limit_bytes,
+    }
+}
+
 /// The table, by key.
-pub static TABLE: [Api; 28] = [
+pub static TABLE: [Api; 43] = [
     Api {
         key: ApiKey::Produce,
         name: "Produce",
@@ -260,6 +287,33 @@ pub static TABLE: [Api; 28] = [
         barrier: true,
         frame_limit_bytes: FRAME_LIST,
     },
+    barrier(
+        (ApiKey::DescribeAcls, "DescribeAcls"),
+        1..=3,
+        2,
+        EVERY_LISTENER,
+        AclOperation::ClusterDescribe,
+        Route::Local,
+        FRAME_SMALL,
+    ),
+    barrier(
+        (ApiKey::CreateAcls, "CreateAcls"),
+        1..=3,
+        2,
+        EVERY_LISTENER,
+        AclOperation::ClusterAlter,
+        Route::Local,
+        FRAME_LIST,
+    ),
+    barrier(
+        (ApiKey::DeleteAcls, "DeleteAcls"),
+        1..=3,
+        2,
+        EVERY_LISTENER,
+        AclOperation::ClusterAlter,
+        Route::Local,
+        FRAME_LIST,
+    ),
     Api {
         key: ApiKey::DescribeConfigs,
         name: "DescribeConfigs",
@@ -273,6 +327,15 @@ pub static TABLE: [Api; 28] = [
         barrier: true,
         frame_limit_bytes: FRAME_LIST,
     },
+    barrier(
+        (ApiKey::AlterConfigs, "AlterConfigs"),
+        0..=2,
+        2,
+        EVERY_LISTENER,
+        AclOperation::AlterConfigs,
+        Route::Controller,
+        FRAME_LIST,
+    ),
     Api {
         key: ApiKey::AlterReplicaLogDirs,
         name: "AlterReplicaLogDirs",
@@ -325,6 +388,42 @@ pub static TABLE: [Api; 28] = [
         barrier: true,
         frame_limit_bytes: FRAME_LIST,
     },
+    barrier(
+        (ApiKey::ElectLeaders, "ElectLeaders"),
+        0..=2,
+        2,
+        EVERY_LISTENER,
+        AclOperation::ClusterAlter,
+        Route::Local,
+        FRAME_LIST,
+    ),
+    barrier(
+        (ApiKey::IncrementalAlterConfigs, "IncrementalAlterConfigs"),
+        0..=1,
+        1,
+        EVERY_LISTENER,
+        AclOperation::AlterConfigs,
+        Route::Controller,
+        FRAME_LIST,
+    ),
+    barrier(
+        (ApiKey::AlterPartitionReassignments, "AlterPartitionReassignments"),
+        0..=1,
+        0,
+        EVERY_LISTENER,
+        AclOperation::ClusterAlter,
+        Route::Local,
+        FRAME_LIST,
+    ),
+    barrier(
+        (ApiKey::ListPartitionReassignments, "ListPartitionReassignments"),
+        0..=0,
+        0,
+        EVERY_LISTENER,
+        AclOperation::ClusterDescribe,
+        Route::Local,
+        FRAME_LIST,
+    ),
     Api {
         key: ApiKey::OffsetDelete,
         name: "OffsetDelete",
@@ -338,6 +437,51 @@ pub static TABLE: [Api; 28] = [
         barrier: true,
         frame_limit_bytes: FRAME_LIST,
     },
+    barrier(
+        (ApiKey::DescribeClientQuotas, "DescribeClientQuotas"),
+        0..=1,
+        1,
+        BROKER_LISTENERS,
+        AclOperation::ClusterDescribeConfigs,
+        Route::Local,
+        FRAME_SMALL,
+    ),
+    barrier(
+        (ApiKey::AlterClientQuotas, "AlterClientQuotas"),
+        0..=1,
+        1,
+        EVERY_LISTENER,
+        AclOperation::ClusterAlterConfigs,
+        Route::Local,
+        FRAME_LIST,
+    ),
+    barrier(
+        (ApiKey::DescribeUserScramCredentials, "DescribeUserScramCredentials"),
+        0..=0,
+        0,
+        BROKER_LISTENERS,
+        AclOperation::ClusterDescribe,
+        Route::Local,
+        FRAME_LIST,
+    ),
+    barrier(
+        (ApiKey::DescribeQuorum, "DescribeQuorum"),
+        0..=2,
+        0,
+        EVERY_LISTENER,
+        AclOperation::ClusterDescribe,
+        Route::Controller,
+        FRAME_SMALL,
+    ),
+    barrier(
+        (ApiKey::UpdateFeatures, "UpdateFeatures"),
+        0..=2,
+        0,
+        EVERY_LISTENER,
+        AclOperation::ClusterAlter,
+        Route::Controller,
+        FRAME_SMALL,
+    ),
     Api {
         // Kafka answers it on a controller's listener too, with the controllers.
         key: ApiKey::DescribeCluster,
@@ -365,6 +509,24 @@ pub static TABLE: [Api; 28] = [
         barrier: true,
         frame_limit_bytes: FRAME_LIST,
     },
+    barrier(
+        (ApiKey::UnregisterBroker, "UnregisterBroker"),
+        0..=0,
+        0,
+        EVERY_LISTENER,
+        AclOperation::ClusterAlter,
+        Route::Local,
+        FRAME_SMALL,
+    ),
+    barrier(
+        (ApiKey::ListConfigResources, "ListConfigResources"),
+        0..=1,
+        0,
+        BROKER_LISTENERS,
+        AclOperation::ClusterDescribeConfigs,
+        Route::Local,
+        FRAME_SMALL,
+    ),
     Api {
         key: ApiKey::DescribeTopicPartitions,
         name: "DescribeTopicPartitions",

@@ -1,0 +1,119 @@
+//! Populated bodies of administrative requests, for the tests of the guard.
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::alter_client_quotas_request::{EntityData, EntryData, OpData};
+use kafka_protocol::messages::alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use kafka_protocol::messages::alter_partition_reassignments_request::{
+    ReassignablePartition, ReassignableTopic,
+};
+use kafka_protocol::messages::create_acls_request::AclCreation;
+use kafka_protocol::messages::delete_acls_request::DeleteAclsFilter;
+use kafka_protocol::messages::describe_client_quotas_request::ComponentData;
+use kafka_protocol::messages::describe_quorum_request::{PartitionData, TopicData};
+use kafka_protocol::messages::describe_user_scram_credentials_request::UserName;
+use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
+use kafka_protocol::messages::list_partition_reassignments_request::ListPartitionReassignmentsTopics;
+use kafka_protocol::messages::update_features_request::FeatureUpdateKey;
+use kafka_protocol::messages::*;
+use kafka_protocol::protocol::Encodable;
+
+use super::StrBytes;
+use super::api::ApiKey as Key;
+
+fn encoded<T: Encodable>(request: &T, version: i16) -> Bytes {
+    let mut buffer = BytesMut::new();
+    request.encode(&mut buffer, version).unwrap();
+    buffer.freeze()
+}
+
+fn text(text: &'static str) -> StrBytes {
+    StrBytes::from_static_str(text)
+}
+
+/// A populated body of an administrative request.
+pub(super) fn sample(key: Key, version: i16) -> Bytes {
+    let topic = || TopicName(text("orders"));
+    match key {
+        Key::AlterConfigs => {
+            let config = AlterableConfig::default().with_name(text("flush.ms")).with_value(Some(text("9")));
+            let resource = AlterConfigsResource::default()
+                .with_resource_type(2)
+                .with_resource_name(text("orders"))
+                .with_configs(vec![config.clone(), config]);
+            encoded(&AlterConfigsRequest::default().with_resources(vec![resource]), version)
+        }
+        Key::IncrementalAlterConfigs => {
+            use incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+            let config = AlterableConfig::default().with_name(text("flush.ms")).with_value(Some(text("9")));
+            let resource = AlterConfigsResource::default()
+                .with_resource_type(2)
+                .with_resource_name(text("orders"))
+                .with_configs(vec![config.clone(), config]);
+            encoded(&IncrementalAlterConfigsRequest::default().with_resources(vec![resource]), version)
+        }
+        Key::ListConfigResources => {
+            let types = if version == 0 { Vec::new() } else { vec![2, 32] };
+            encoded(&ListConfigResourcesRequest::default().with_resource_types(types), version)
+        }
+        Key::ElectLeaders => {
+            let partitions = TopicPartitions::default().with_topic(topic()).with_partitions(vec![0, 1]);
+            encoded(&ElectLeadersRequest::default().with_topic_partitions(Some(vec![partitions])), version)
+        }
+        Key::AlterPartitionReassignments => {
+            let partition = ReassignablePartition::default().with_replicas(Some(vec![BrokerId(1)]));
+            let topic = ReassignableTopic::default().with_name(topic()).with_partitions(vec![partition]);
+            encoded(&AlterPartitionReassignmentsRequest::default().with_topics(vec![topic]), version)
+        }
+        Key::ListPartitionReassignments => {
+            let topic = ListPartitionReassignmentsTopics::default()
+                .with_name(topic())
+                .with_partition_indexes(vec![0, 1]);
+            encoded(&ListPartitionReassignmentsRequest::default().with_topics(Some(vec![topic])), version)
+        }
+        Key::UpdateFeatures => {
+            let update = FeatureUpdateKey::default().with_feature(text("group.version"));
+            encoded(&UpdateFeaturesRequest::default().with_feature_updates(vec![update]), version)
+        }
+        Key::DescribeQuorum => {
+            let partition = PartitionData::default();
+            let topic = TopicData::default().with_topic_name(topic()).with_partitions(vec![partition]);
+            encoded(&DescribeQuorumRequest::default().with_topics(vec![topic]), version)
+        }
+        Key::UnregisterBroker => encoded(&UnregisterBrokerRequest::default(), version),
+        _ => security_sample(key, version),
+    }
+}
+
+fn security_sample(key: Key, version: i16) -> Bytes {
+    match key {
+        Key::DescribeAcls => {
+            let request = DescribeAclsRequest::default().with_pattern_type_filter(3);
+            encoded(&request.with_principal_filter(Some(text("User:a"))), version)
+        }
+        Key::CreateAcls => {
+            let acl = AclCreation::default().with_resource_pattern_type(3).with_principal(text("User:a"));
+            encoded(&CreateAclsRequest::default().with_creations(vec![acl.clone(), acl]), version)
+        }
+        Key::DeleteAcls => {
+            let filter = DeleteAclsFilter::default().with_pattern_type_filter(3);
+            encoded(&DeleteAclsRequest::default().with_filters(vec![filter.clone(), filter]), version)
+        }
+        Key::DescribeClientQuotas => {
+            let component =
+                ComponentData::default().with_entity_type(text("user")).with_match(Some(text("a")));
+            encoded(&DescribeClientQuotasRequest::default().with_components(vec![component]), version)
+        }
+        Key::AlterClientQuotas => {
+            let part = EntityData::default().with_entity_type(text("user")).with_entity_name(Some(text("a")));
+            let op = OpData::default().with_key(text("consumer_byte_rate"));
+            let entry = EntryData::default().with_entity(vec![part]).with_ops(vec![op.clone(), op]);
+            encoded(&AlterClientQuotasRequest::default().with_entries(vec![entry]), version)
+        }
+        Key::DescribeUserScramCredentials => {
+            let user = UserName::default().with_name(text("a"));
+            let request = DescribeUserScramCredentialsRequest::default();
+            encoded(&request.with_users(Some(vec![user.clone(), user])), version)
+        }
+        _ => panic!("{key:?} has no sample: add it"),
+    }
+}
