@@ -147,8 +147,11 @@ fn carry_out(dir: &OwnerDir, job: Job) -> Outcome {
     match job {
         Job::File(ticket, op) => {
             let (result, aftermath) = file_ops::run(dir, &op);
+            // Of a segment that goes, some files need not be there.
+            let may_miss = matches!(op, FileOp::Rename { .. } | FileOp::Delete { .. });
             if let Err(error) = result
                 && error != FileError::NoSpace
+                && !(may_miss && error == FileError::NotFound)
             {
                 // What follows from it is the owner's to say; this is what an operator looks for.
                 super::say(&format!(
