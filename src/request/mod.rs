@@ -18,6 +18,7 @@ mod connection;
 mod controlled;
 mod coordinator;
 mod credentials;
+mod delete_records;
 mod elections;
 mod epochs;
 mod features;
@@ -25,12 +26,14 @@ mod fetch;
 #[cfg(test)]
 mod fetch_tests;
 mod leader_hint;
+mod log_dirs;
 mod metadata;
 mod offsets;
 mod outbox;
 mod partition_state;
 mod produce;
 mod producer_id;
+mod producers;
 mod quorum;
 mod quotas;
 mod reassignments;
@@ -47,7 +50,7 @@ mod unregister;
 pub use connection::{Connection, Exchange, RequestContext};
 pub use outbox::{Chunk, Outbox};
 pub use producer_id::ProducerIds;
-pub use scene::{Call, ClusterView, Desk, Node, Scene, Timer};
+pub use scene::{Call, ClusterView, Desk, DiskSpace, Node, Scene, Timer};
 pub use session::FetchSessions;
 
 use bytes::{Bytes, BytesMut};
@@ -107,6 +110,8 @@ impl From<WireError> for CloseReason {
 pub enum Answered {
     /// From a partition, with the bytes that a read found.
     Partition(Answer, Option<ByteSpan>),
+    /// How much room the log directories have, by index; nothing for one that cannot be asked.
+    Space(Vec<Option<DiskSpace>>),
     /// From the controller.
     Controller(Box<ControllerAnswer>),
 }
@@ -122,6 +127,12 @@ pub enum Work {
     Offsets(Box<offsets::Offsets>),
     /// OffsetForLeaderEpoch.
     Epochs(Box<epochs::Epochs>),
+    /// DeleteRecords.
+    DeleteRecords(Box<delete_records::DeleteRecords>),
+    /// DescribeLogDirs.
+    LogDirs(Box<log_dirs::LogDirs>),
+    /// DescribeProducers.
+    Producers(Box<producers::Producers>),
     /// Metadata that creates topics first.
     Metadata(Box<metadata::Metadata>),
     /// CreateTopics, DeleteTopics and CreatePartitions.
@@ -151,6 +162,10 @@ impl Work {
             ApiKey::ApiVersions => Ok(api_versions::answer(header, &body, scene)),
             ApiKey::CreateTopics => topics::create(header, &body, to, scene),
             ApiKey::DeleteTopics => topics::delete(header, &body, to, scene),
+            ApiKey::DeleteRecords => delete_records::DeleteRecords::start(header, &body, to, scene),
+            ApiKey::AlterReplicaLogDirs => log_dirs::alter(header, &body, scene),
+            ApiKey::DescribeLogDirs => log_dirs::LogDirs::start(header, &body, to, scene),
+            ApiKey::DescribeProducers => producers::Producers::start(header, &body, to, scene),
             ApiKey::InitProducerId => producer_id::start(header, &body, to, scene),
             ApiKey::OffsetForLeaderEpoch => epochs::Epochs::start(header, &body, to, scene),
             ApiKey::DescribeConfigs => configs::describe(header, &body, scene),
@@ -182,6 +197,12 @@ impl Work {
             (Self::Fetch(fetch), Answered::Partition(answer, span)) => fetch.answer(to, answer, span, scene),
             (Self::Offsets(offsets), Answered::Partition(answer, _)) => offsets.answer(to.part, answer),
             (Self::Epochs(epochs), Answered::Partition(answer, _)) => epochs.answer(to.part, answer),
+            (Self::DeleteRecords(deletion), Answered::Partition(answer, _)) => {
+                deletion.answer(to.part, answer)
+            }
+            (Self::LogDirs(log_dirs), Answered::Partition(answer, _)) => log_dirs.answer(to.part, &answer),
+            (Self::LogDirs(log_dirs), Answered::Space(space)) => log_dirs.measured(space),
+            (Self::Producers(producers), Answered::Partition(answer, _)) => producers.answer(to.part, answer),
             (Self::Metadata(metadata), Answered::Controller(_)) => metadata.created(),
             (Self::Topics(topics), Answered::Controller(answer)) => topics.answer(*answer),
             (Self::Controlled(controlled), Answered::Controller(answer)) => controlled.answer(*answer),
@@ -233,6 +254,9 @@ impl Work {
             Self::Fetch(fetch) => fetch.is_done(),
             Self::Offsets(offsets) => offsets.is_done(),
             Self::Epochs(epochs) => epochs.is_done(),
+            Self::DeleteRecords(deletion) => deletion.is_done(),
+            Self::LogDirs(log_dirs) => log_dirs.is_done(),
+            Self::Producers(producers) => producers.is_done(),
             Self::Metadata(metadata) => metadata.is_done(),
             Self::Topics(topics) => topics.is_done(),
             Self::Controlled(controlled) => controlled.is_done(),
@@ -253,6 +277,9 @@ impl Work {
             Self::Fetch(fetch) => fetch.encode(header, outbox, scene),
             Self::Offsets(offsets) => offsets.encode(header, outbox.buffer()),
             Self::Epochs(epochs) => epochs.encode(header, outbox.buffer()),
+            Self::DeleteRecords(deletion) => deletion.encode(header, outbox.buffer()),
+            Self::LogDirs(log_dirs) => log_dirs.encode(header, outbox.buffer(), scene),
+            Self::Producers(producers) => producers.encode(header, outbox.buffer()),
             Self::Metadata(metadata) => metadata.encode(header, outbox.buffer(), scene),
             Self::Topics(topics) => topics.encode(header, outbox.buffer(), scene),
             Self::Controlled(controlled) => return controlled.encode(header).encode(header, outbox, scene),

@@ -81,6 +81,10 @@ pub(super) struct State {
     pub door: Option<Rc<RefCell<Door>>>,
     pub counters: Counters,
     pub swept_ms: u64,
+    /// Turns since then.
+    pub turns: u32,
+    /// When memory was given back last.
+    pub rested_ms: u64,
     ready: bool,
     closed: bool,
     finished: bool,
@@ -110,6 +114,8 @@ impl Runtime {
             door: None,
             counters: Counters::default(),
             swept_ms: 0,
+            turns: 0,
+            rested_ms: 0,
             ready: false,
             closed: false,
             finished: false,
@@ -195,6 +201,7 @@ impl Runtime {
             }
             state.outputs = outputs;
         }
+        state.turns += 1;
         state.sweep(now.mono_ms, self.common.idle_ms);
         state.resume(now.mono_ms);
         let left = state.mesh.ring();
@@ -304,6 +311,10 @@ impl State {
                 }
             }
             Output::Open { slot, to, found } => self.open(runtime, slot, to, found),
+            Output::Measure(to) => {
+                let space = self.files.space();
+                self.core.measured(now, to, space);
+            }
             Output::Recover(slot, recovery) => {
                 self.files.order(Owner::Replica(slot), Job::Recover(recovery));
             }

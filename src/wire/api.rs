@@ -3,8 +3,6 @@
 //! ApiVersions is answered from it, connections order requests by it, and `docs/PROTOCOL.md` is
 //! generated from it. A version stands here only when its meaning is implemented.
 
-use std::ops::RangeInclusive;
-
 pub use super::api_document::markdown;
 
 /// The APIs that are served, by their Kafka number.
@@ -27,6 +25,8 @@ pub enum ApiKey {
     CreateTopics = 19,
     /// Deletes topics.
     DeleteTopics = 20,
+    /// Moves the log start of partitions.
+    DeleteRecords = 21,
     /// Gives out a producer id and epoch.
     InitProducerId = 22,
     /// Tells where a leader epoch ended.
@@ -41,6 +41,10 @@ pub enum ApiKey {
     DescribeConfigs = 32,
     /// Replaces the configuration of resources.
     AlterConfigs = 33,
+    /// Moves replicas between log directories.
+    AlterReplicaLogDirs = 34,
+    /// Tells what is in the log directories.
+    DescribeLogDirs = 35,
     /// Adds partitions to topics.
     CreatePartitions = 37,
     /// Has leaders elected.
@@ -63,6 +67,8 @@ pub enum ApiKey {
     UpdateFeatures = 57,
     /// Describes the cluster and its brokers.
     DescribeCluster = 60,
+    /// Tells who produces to partitions.
+    DescribeProducers = 61,
     /// Forgets a broker that is gone.
     UnregisterBroker = 64,
     /// Lists resources that may have a configuration.
@@ -119,16 +125,16 @@ pub enum AclOperation {
     TopicCreate,
     /// DELETE on each topic.
     TopicDelete,
+    /// ALTER on the cluster.
+    ClusterAlter,
+    /// DESCRIBE on the cluster.
+    ClusterDescribe,
     /// ALTER on each topic.
     TopicAlter,
     /// DESCRIBE_CONFIGS on each topic, or on the cluster for what is not a topic's.
     DescribeConfigs,
     /// ALTER_CONFIGS on each topic or group, or on the cluster for what is neither's.
     AlterConfigs,
-    /// DESCRIBE on the cluster.
-    ClusterDescribe,
-    /// ALTER on the cluster.
-    ClusterAlter,
     /// DESCRIBE_CONFIGS on the cluster.
     ClusterDescribeConfigs,
     /// ALTER_CONFIGS on the cluster.
@@ -187,33 +193,28 @@ const FRAME_LIST: u32 = 4 * 1024 * 1024;
 /// A handful of names.
 const FRAME_SMALL: u32 = 64 * 1024;
 
-/// A row without particularities: every version is advertised, and it is a barrier.
-const fn barrier(
-    (key, name): (ApiKey, &'static str),
-    versions: RangeInclusive<i16>,
-    flexible_first: i16,
-    listeners: Listeners,
-    acl: AclOperation,
-    route: Route,
-    frame_limit_bytes: u32,
-) -> Api {
-    Api {
-        key,
-        name,
-        version_first: *versions.start(),
-        version_last: *versions.end(),
-        advertised_first: *versions.start(),
-        flexible_first,
-        listeners,
-        acl,
-        route,
-        barrier: true,
-        frame_limit_bytes,
-    }
+/// A row without particularities: every version is advertised, and it is a barrier. A macro keeps it on one line.
+macro_rules! barrier {
+    ($key:ident, $first:literal ..= $last:literal, $flexible:literal, $listeners:ident, $acl:ident, $route:ident,
+     $frame:ident) => {
+        Api {
+            key: ApiKey::$key,
+            name: stringify!($key),
+            version_first: $first,
+            version_last: $last,
+            advertised_first: $first,
+            flexible_first: $flexible,
+            listeners: $listeners,
+            acl: AclOperation::$acl,
+            route: Route::$route,
+            barrier: true,
+            frame_limit_bytes: $frame,
+        }
+    };
 }
 
 /// The table, by key.
-pub static TABLE: [Api; 29] = [
+pub static TABLE: [Api; 33] = [
     Api {
         key: ApiKey::Produce,
         name: "Produce",
@@ -321,6 +322,7 @@ pub static TABLE: [Api; 29] = [
         barrier: true,
         frame_limit_bytes: FRAME_LIST,
     },
+    barrier!(DeleteRecords, 0..=2, 2, BROKER_LISTENERS, TopicDelete, Partitions, FRAME_LIST),
     Api {
         key: ApiKey::InitProducerId,
         name: "InitProducerId",
@@ -347,33 +349,9 @@ pub static TABLE: [Api; 29] = [
         barrier: true,
         frame_limit_bytes: FRAME_LIST,
     },
-    barrier(
-        (ApiKey::DescribeAcls, "DescribeAcls"),
-        1..=3,
-        2,
-        EVERY_LISTENER,
-        AclOperation::ClusterDescribe,
-        Route::Local,
-        FRAME_SMALL,
-    ),
-    barrier(
-        (ApiKey::CreateAcls, "CreateAcls"),
-        1..=3,
-        2,
-        EVERY_LISTENER,
-        AclOperation::ClusterAlter,
-        Route::Local,
-        FRAME_LIST,
-    ),
-    barrier(
-        (ApiKey::DeleteAcls, "DeleteAcls"),
-        1..=3,
-        2,
-        EVERY_LISTENER,
-        AclOperation::ClusterAlter,
-        Route::Local,
-        FRAME_LIST,
-    ),
+    barrier!(DescribeAcls, 1..=3, 2, EVERY_LISTENER, ClusterDescribe, Local, FRAME_SMALL),
+    barrier!(CreateAcls, 1..=3, 2, EVERY_LISTENER, ClusterAlter, Local, FRAME_LIST),
+    barrier!(DeleteAcls, 1..=3, 2, EVERY_LISTENER, ClusterAlter, Local, FRAME_LIST),
     Api {
         key: ApiKey::DescribeConfigs,
         name: "DescribeConfigs",
@@ -387,15 +365,9 @@ pub static TABLE: [Api; 29] = [
         barrier: true,
         frame_limit_bytes: FRAME_LIST,
     },
-    barrier(
-        (ApiKey::AlterConfigs, "AlterConfigs"),
-        0..=2,
-        2,
-        EVERY_LISTENER,
-        AclOperation::AlterConfigs,
-        Route::Controller,
-        FRAME_LIST,
-    ),
+    barrier!(AlterConfigs, 0..=2, 2, EVERY_LISTENER, AlterConfigs, Controller, FRAME_LIST),
+    barrier!(AlterReplicaLogDirs, 1..=2, 2, BROKER_LISTENERS, ClusterAlter, Local, FRAME_LIST),
+    barrier!(DescribeLogDirs, 1..=4, 2, BROKER_LISTENERS, ClusterDescribe, Partitions, FRAME_LIST),
     Api {
         key: ApiKey::CreatePartitions,
         name: "CreatePartitions",
@@ -409,87 +381,15 @@ pub static TABLE: [Api; 29] = [
         barrier: true,
         frame_limit_bytes: FRAME_LIST,
     },
-    barrier(
-        (ApiKey::ElectLeaders, "ElectLeaders"),
-        0..=2,
-        2,
-        EVERY_LISTENER,
-        AclOperation::ClusterAlter,
-        Route::Local,
-        FRAME_LIST,
-    ),
-    barrier(
-        (ApiKey::IncrementalAlterConfigs, "IncrementalAlterConfigs"),
-        0..=1,
-        1,
-        EVERY_LISTENER,
-        AclOperation::AlterConfigs,
-        Route::Controller,
-        FRAME_LIST,
-    ),
-    barrier(
-        (ApiKey::AlterPartitionReassignments, "AlterPartitionReassignments"),
-        0..=1,
-        0,
-        EVERY_LISTENER,
-        AclOperation::ClusterAlter,
-        Route::Local,
-        FRAME_LIST,
-    ),
-    barrier(
-        (ApiKey::ListPartitionReassignments, "ListPartitionReassignments"),
-        0..=0,
-        0,
-        EVERY_LISTENER,
-        AclOperation::ClusterDescribe,
-        Route::Local,
-        FRAME_LIST,
-    ),
-    barrier(
-        (ApiKey::DescribeClientQuotas, "DescribeClientQuotas"),
-        0..=1,
-        1,
-        BROKER_LISTENERS,
-        AclOperation::ClusterDescribeConfigs,
-        Route::Local,
-        FRAME_SMALL,
-    ),
-    barrier(
-        (ApiKey::AlterClientQuotas, "AlterClientQuotas"),
-        0..=1,
-        1,
-        EVERY_LISTENER,
-        AclOperation::ClusterAlterConfigs,
-        Route::Local,
-        FRAME_LIST,
-    ),
-    barrier(
-        (ApiKey::DescribeUserScramCredentials, "DescribeUserScramCredentials"),
-        0..=0,
-        0,
-        BROKER_LISTENERS,
-        AclOperation::ClusterDescribe,
-        Route::Local,
-        FRAME_LIST,
-    ),
-    barrier(
-        (ApiKey::DescribeQuorum, "DescribeQuorum"),
-        0..=2,
-        0,
-        EVERY_LISTENER,
-        AclOperation::ClusterDescribe,
-        Route::Controller,
-        FRAME_SMALL,
-    ),
-    barrier(
-        (ApiKey::UpdateFeatures, "UpdateFeatures"),
-        0..=2,
-        0,
-        EVERY_LISTENER,
-        AclOperation::ClusterAlter,
-        Route::Controller,
-        FRAME_SMALL,
-    ),
+    barrier!(ElectLeaders, 0..=2, 2, EVERY_LISTENER, ClusterAlter, Local, FRAME_LIST),
+    barrier!(IncrementalAlterConfigs, 0..=1, 1, EVERY_LISTENER, AlterConfigs, Controller, FRAME_LIST),
+    barrier!(AlterPartitionReassignments, 0..=1, 0, EVERY_LISTENER, ClusterAlter, Local, FRAME_LIST),
+    barrier!(ListPartitionReassignments, 0..=0, 0, EVERY_LISTENER, ClusterDescribe, Local, FRAME_LIST),
+    barrier!(DescribeClientQuotas, 0..=1, 1, BROKER_LISTENERS, ClusterDescribeConfigs, Local, FRAME_SMALL),
+    barrier!(AlterClientQuotas, 0..=1, 1, EVERY_LISTENER, ClusterAlterConfigs, Local, FRAME_LIST),
+    barrier!(DescribeUserScramCredentials, 0..=0, 0, BROKER_LISTENERS, ClusterDescribe, Local, FRAME_LIST),
+    barrier!(DescribeQuorum, 0..=2, 0, EVERY_LISTENER, ClusterDescribe, Controller, FRAME_SMALL),
+    barrier!(UpdateFeatures, 0..=2, 0, EVERY_LISTENER, ClusterAlter, Controller, FRAME_SMALL),
     Api {
         // Kafka answers it on a controller's listener too, with the controllers.
         key: ApiKey::DescribeCluster,
@@ -504,24 +404,9 @@ pub static TABLE: [Api; 29] = [
         barrier: true,
         frame_limit_bytes: FRAME_SMALL,
     },
-    barrier(
-        (ApiKey::UnregisterBroker, "UnregisterBroker"),
-        0..=0,
-        0,
-        EVERY_LISTENER,
-        AclOperation::ClusterAlter,
-        Route::Local,
-        FRAME_SMALL,
-    ),
-    barrier(
-        (ApiKey::ListConfigResources, "ListConfigResources"),
-        0..=1,
-        0,
-        BROKER_LISTENERS,
-        AclOperation::ClusterDescribeConfigs,
-        Route::Local,
-        FRAME_SMALL,
-    ),
+    barrier!(DescribeProducers, 0..=0, 0, BROKER_LISTENERS, TopicRead, Partitions, FRAME_LIST),
+    barrier!(UnregisterBroker, 0..=0, 0, EVERY_LISTENER, ClusterAlter, Local, FRAME_SMALL),
+    barrier!(ListConfigResources, 0..=1, 0, BROKER_LISTENERS, ClusterDescribeConfigs, Local, FRAME_SMALL),
     Api {
         key: ApiKey::DescribeTopicPartitions,
         name: "DescribeTopicPartitions",
