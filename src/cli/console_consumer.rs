@@ -66,13 +66,13 @@ pub(super) fn run(options: &Options) -> Result<(), ClientError> {
     let start = start(options)?;
     let (config, connection) = consumer_config(options)?;
     let cluster = Cluster::new(parse_bootstrap(&options.bootstrap_server)?, connection);
-    let mut consumer = Consumer::new(cluster, &options.topic, config);
+    let mut consumer = Consumer::new(cluster, config);
     let partitions = match options.partition {
         Some(partition) => vec![partition],
-        None => consumer.partitions()?,
+        None => consumer.partitions(&options.topic)?,
     };
     for partition in partitions {
-        consumer.assign(partition, start)?;
+        consumer.assign(&crate::client::TopicPartition::new(&options.topic, partition), start)?;
     }
     let mut count = 0;
     let read = print_records(options, &format, &mut consumer, &mut count);

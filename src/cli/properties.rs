@@ -32,6 +32,11 @@ impl Properties {
         Ok(Self { values })
     }
 
+    /// Every key that was not asked for yet, with its value.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.values.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
     /// The value of a key.
     pub fn text(&mut self, key: &str) -> Option<String> {
         self.values.remove(key)

@@ -87,6 +87,14 @@ impl ClientError {
         }
     }
 
+    /// An error as a broker would give it, by Kafka's number.
+    pub fn from_code(subject: &str, code: i16) -> Self {
+        match Self::check(subject, code, None) {
+            Err(error) => error,
+            Ok(()) => Self::Unavailable(format!("{subject}: no error")),
+        }
+    }
+
     /// Whether the same call may succeed later: connections that failed, and the errors that Kafka calls retriable.
     pub fn is_retriable(&self) -> bool {
         match self {
@@ -95,6 +103,20 @@ impl ClientError {
                 ResponseError::try_from_code(*code).is_some_and(|error| error.is_retriable())
             }
             _ => false,
+        }
+    }
+
+    /// Whether the coordinator is elsewhere, not there yet, or still loading.
+    pub(super) fn is_about_the_coordinator(&self) -> bool {
+        matches!(self, Self::Broker { code: 14..=16, .. })
+    }
+
+    /// What a tool says of it: the broker's own words where there are any.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Broker { message, subject, name, .. } if message.is_empty() => format!("{subject}: {name}"),
+            Self::Broker { message, .. } => message.trim_start_matches(": ").to_owned(),
+            error => error.to_string(),
         }
     }
 
