@@ -18,7 +18,7 @@ pub(super) struct AdminOptions {
     )]
     bootstrap_server: String,
     /// A properties file: client.id, request.timeout.ms, default.api.timeout.ms.
-    #[arg(long, visible_alias = "config", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     command_config: Option<PathBuf>,
 }
 

@@ -102,6 +102,18 @@ impl Consumer {
         Ok(())
     }
 
+    /// Goes on from this offset in a partition that it reads.
+    pub fn seek(&mut self, partition: &TopicPartition, offset: i64) {
+        if let Some(position) = self.positions.get_mut(partition) {
+            *position = offset;
+        }
+    }
+
+    /// How it fetches.
+    pub fn config(&self) -> &ConsumerConfig {
+        &self.config
+    }
+
     /// Reads nothing any more.
     pub fn unassign_all(&mut self) {
         self.positions.clear();

@@ -98,6 +98,11 @@ impl Membership {
         self.joined
     }
 
+    /// Whether it ever had a place in the group that the coordinator has not taken back.
+    pub fn is_joined_once(&self) -> bool {
+        self.generation >= 0
+    }
+
     /// Changes what it wants to read; it joins again.
     pub fn subscribe(&mut self, topics: Vec<String>) {
         if self.topics != topics {
@@ -221,7 +226,7 @@ impl Membership {
             .with_group_instance_id(self.instance_id())
             .with_protocol_type(text("consumer"))
             .with_protocols(vec![protocol]);
-        let joined = self.ask(cluster, &request, i16::MAX)?;
+        let joined = self.ask_within(cluster, &request, i16::MAX, self.config.rebalance_timeout)?;
         if joined.error_code == MEMBER_ID_REQUIRED {
             self.member_id = joined.member_id.clone();
         }
@@ -248,7 +253,7 @@ impl Membership {
         if cluster.node(node)?.version::<SyncGroupRequest>(i16::MAX)? < 5 {
             request = request.with_protocol_type(None).with_protocol_name(None);
         }
-        let response = self.ask(cluster, &request, i16::MAX)?;
+        let response = self.ask_within(cluster, &request, i16::MAX, self.config.rebalance_timeout)?;
         self.check(response.error_code)?;
         Ok(response.assignment)
     }
@@ -259,8 +264,19 @@ impl Membership {
         request: &R,
         ceiling: i16,
     ) -> Result<R::Response, ClientError> {
+        self.ask_within(cluster, request, ceiling, Duration::ZERO)
+    }
+
+    fn ask_within<R: Request>(
+        &mut self,
+        cluster: &mut Cluster,
+        request: &R,
+        ceiling: i16,
+        held_back: Duration,
+    ) -> Result<R::Response, ClientError> {
         let node = self.coordinator(cluster)?;
-        let answered = cluster.node(node).and_then(|connection| connection.call(request, ceiling));
+        let answered =
+            cluster.node(node).and_then(|connection| connection.call_within(request, ceiling, held_back));
         if answered.as_ref().is_err_and(ClientError::is_fatal_to_connection) {
             cluster.close(node);
             self.coordinator = None;

@@ -22,7 +22,7 @@ use kafka_protocol::protocol::Request;
 
 use super::{Admin, text};
 use crate::client::membership::decode_assignment;
-use crate::client::{ClientError, TopicPartition};
+use crate::client::{ClientError, Cluster, TopicPartition};
 
 const GROUP_ID_NOT_FOUND: i16 = 69;
 const UNSUPPORTED_VERSION: i16 = 35;
@@ -205,65 +205,7 @@ impl Admin {
         &mut self,
         id: &str,
     ) -> Result<BTreeMap<TopicPartition, CommittedOffset>, ClientError> {
-        let (_, connection) = self.coordinator(id)?;
-        let version = connection.version::<OffsetFetchRequest>(NAMES_CEILING)?;
-        let request = if version >= OFFSET_FETCH_OF_GROUPS {
-            let group = OffsetFetchRequestGroup::default()
-                .with_group_id(group_id(id))
-                .with_member_epoch(-1)
-                .with_topics(None);
-            OffsetFetchRequest::default().with_groups(vec![group])
-        } else {
-            OffsetFetchRequest::default().with_group_id(group_id(id)).with_topics(None)
-        };
-        let (_, response) = self.ask_coordinator(id, &request, version, |response| {
-            response.groups.first().map_or(response.error_code, |group| group.error_code)
-        })?;
-        let mut found = BTreeMap::new();
-        let mut take = |topic: &TopicName,
-                        partition: i32,
-                        offset: i64,
-                        epoch: i32,
-                        code: i16,
-                        metadata: Option<&str>| {
-            ClientError::check(&format!("{}-{partition}", topic.0.as_str()), code, None)?;
-            if offset >= 0 {
-                let key = TopicPartition::new(topic.0.as_str(), partition);
-                let leader_epoch = (epoch >= 0).then_some(epoch);
-                let metadata = metadata.unwrap_or_default().to_owned();
-                found.insert(key, CommittedOffset { offset, leader_epoch, metadata });
-            }
-            Ok::<(), ClientError>(())
-        };
-        ClientError::check(id, response.error_code, None)?;
-        for topic in &response.topics {
-            for one in &topic.partitions {
-                take(
-                    &topic.name,
-                    one.partition_index,
-                    one.committed_offset,
-                    one.committed_leader_epoch,
-                    one.error_code,
-                    one.metadata.as_deref(),
-                )?;
-            }
-        }
-        for group in &response.groups {
-            ClientError::check(id, group.error_code, None)?;
-            for topic in &group.topics {
-                for one in &topic.partitions {
-                    take(
-                        &topic.name,
-                        one.partition_index,
-                        one.committed_offset,
-                        one.committed_leader_epoch,
-                        one.error_code,
-                        one.metadata.as_deref(),
-                    )?;
-                }
-            }
-        }
-        Ok(found)
+        committed_offsets(&mut self.cluster, id, self.timeout)
     }
 
     /// Sets offsets of a group that has no members.
@@ -346,7 +288,6 @@ impl Admin {
         ClientError::check(id, found.error_code, None)
     }
 
-    /// Asks the group's coordinator until it is loaded and in its place, as long as a call may take.
     fn ask_coordinator<R: Request>(
         &mut self,
         id: &str,
@@ -354,22 +295,93 @@ impl Admin {
         ceiling: i16,
         code: impl Fn(&R::Response) -> i16,
     ) -> Result<(i32, R::Response), ClientError> {
-        let deadline = Instant::now() + self.timeout;
-        loop {
-            let (node, connection) = self.coordinator(id)?;
-            let response = connection.call(request, ceiling)?;
-            let error = ClientError::check(id, code(&response), None);
-            let elsewhere = error.is_err_and(|error| error.is_about_the_coordinator());
-            if !elsewhere || Instant::now() >= deadline {
-                return Ok((node, response));
+        ask_coordinator(&mut self.cluster, self.timeout, id, request, ceiling, code)
+    }
+}
+
+/// The committed offsets of a group, for every partition that has one.
+pub(in crate::client) fn committed_offsets(
+    cluster: &mut Cluster,
+    id: &str,
+    patience: Duration,
+) -> Result<BTreeMap<TopicPartition, CommittedOffset>, ClientError> {
+    let node = cluster.find_coordinator(id, patience)?;
+    let connection = cluster.node(node)?;
+    let version = connection.version::<OffsetFetchRequest>(NAMES_CEILING)?;
+    let request = if version >= OFFSET_FETCH_OF_GROUPS {
+        let group = OffsetFetchRequestGroup::default()
+            .with_group_id(group_id(id))
+            .with_member_epoch(-1)
+            .with_topics(None);
+        OffsetFetchRequest::default().with_groups(vec![group])
+    } else {
+        OffsetFetchRequest::default().with_group_id(group_id(id)).with_topics(None)
+    };
+    let (_, response) = ask_coordinator(cluster, patience, id, &request, version, |response| {
+        response.groups.first().map_or(response.error_code, |group| group.error_code)
+    })?;
+    let mut found = BTreeMap::new();
+    let mut take =
+        |topic: &TopicName, partition: i32, offset: i64, epoch: i32, code: i16, metadata: Option<&str>| {
+            ClientError::check(&format!("{}-{partition}", topic.0.as_str()), code, None)?;
+            if offset >= 0 {
+                let key = TopicPartition::new(topic.0.as_str(), partition);
+                let leader_epoch = (epoch >= 0).then_some(epoch);
+                let metadata = metadata.unwrap_or_default().to_owned();
+                found.insert(key, CommittedOffset { offset, leader_epoch, metadata });
             }
-            std::thread::sleep(RETRY_PAUSE);
+            Ok::<(), ClientError>(())
+        };
+    ClientError::check(id, response.error_code, None)?;
+    for topic in &response.topics {
+        for one in &topic.partitions {
+            take(
+                &topic.name,
+                one.partition_index,
+                one.committed_offset,
+                one.committed_leader_epoch,
+                one.error_code,
+                one.metadata.as_deref(),
+            )?;
         }
     }
+    for group in &response.groups {
+        ClientError::check(id, group.error_code, None)?;
+        for topic in &group.topics {
+            for one in &topic.partitions {
+                take(
+                    &topic.name,
+                    one.partition_index,
+                    one.committed_offset,
+                    one.committed_leader_epoch,
+                    one.error_code,
+                    one.metadata.as_deref(),
+                )?;
+            }
+        }
+    }
+    Ok(found)
+}
 
-    fn coordinator(&mut self, id: &str) -> Result<(i32, &mut crate::client::Connection), ClientError> {
-        let node = self.cluster.find_coordinator(id, self.timeout)?;
-        Ok((node, self.cluster.node(node)?))
+/// Asks the group's coordinator until it is loaded and in its place, as long as `patience`.
+fn ask_coordinator<R: Request>(
+    cluster: &mut Cluster,
+    patience: Duration,
+    id: &str,
+    request: &R,
+    ceiling: i16,
+    code: impl Fn(&R::Response) -> i16,
+) -> Result<(i32, R::Response), ClientError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let node = cluster.find_coordinator(id, patience)?;
+        let response = cluster.node(node)?.call(request, ceiling)?;
+        let error = ClientError::check(id, code(&response), None);
+        let elsewhere = error.is_err_and(|error| error.is_about_the_coordinator());
+        if !elsewhere || Instant::now() >= deadline {
+            return Ok((node, response));
+        }
+        std::thread::sleep(RETRY_PAUSE);
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod brokers;
 mod configs;
-mod groups;
+pub(super) mod groups;
 mod offsets;
 mod topics;
 
