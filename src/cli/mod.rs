@@ -2,18 +2,24 @@
 //!
 //! Exit codes: 0 done, 1 failed or wrong arguments (the reason is on standard error), as Kafka's tools have them.
 
+mod calendar;
 mod cluster;
 mod configs;
 mod connect;
 mod console_consumer;
 mod console_producer;
 mod consumer_groups;
+mod consumer_perf_test;
 mod delete_records;
 mod dump_log;
 mod get_offsets;
 mod log_dirs;
+mod metadata;
 mod output;
+mod producer_perf_test;
+mod producer_properties;
 mod properties;
+mod scripts;
 pub mod start;
 mod topic_filter;
 mod topics;
@@ -21,7 +27,7 @@ mod topics;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// A Kafka-compatible broker: one io_uring executor per CPU core.
 ///
@@ -61,8 +67,18 @@ enum Command {
     LogDirs(log_dirs::Options),
     /// Show the cluster's id and brokers, or forget a broker.
     Cluster(cluster::Options),
+    /// Show the cluster's registry as a tree: brokers, topics, configurations, consumer groups.
+    Metadata(metadata::Options),
+    /// Measure a producer.
+    ProducerPerfTest(producer_perf_test::Options),
+    /// Measure a consumer.
+    ConsumerPerfTest(consumer_perf_test::Options),
     /// Show what stands in the files of a partition.
     DumpLog(dump_log::Options),
+    /// Write shell scripts under the names of Kafka's own.
+    Scripts(scripts::Options),
+    /// Write what a shell needs to complete these commands.
+    Completion(CompletionArguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -77,6 +93,15 @@ struct StartArguments {
     /// Puts a value over the file's; the last one counts.
     #[arg(long = "override", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  tidemill completion bash > /etc/bash_completion.d/tidemill
+  tidemill completion zsh > ~/.zfunc/_tidemill")]
+struct CompletionArguments {
+    /// The shell.
+    shell: clap_complete::Shell,
 }
 
 /// Runs what the arguments of the process ask for.
@@ -102,8 +127,19 @@ pub fn main() -> ExitCode {
         Some(Command::DeleteRecords(options)) => exit(delete_records::run(&options)),
         Some(Command::LogDirs(options)) => exit(log_dirs::run(&options)),
         Some(Command::Cluster(options)) => exit(cluster::run(&options)),
+        Some(Command::Metadata(options)) => exit(metadata::run(&options)),
+        Some(Command::ProducerPerfTest(options)) => exit(producer_perf_test::run(&options)),
+        Some(Command::ConsumerPerfTest(options)) => exit(consumer_perf_test::run(&options)),
         Some(Command::DumpLog(options)) => exit(dump_log::run(&options)),
+        Some(Command::Scripts(options)) => exit(scripts::run(&options)),
+        Some(Command::Completion(options)) => exit(completion(options.shell)),
     }
+}
+
+fn completion(shell: clap_complete::Shell) -> Result<(), crate::client::ClientError> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "tidemill", &mut text);
+    output::print(&String::from_utf8_lossy(&text))
 }
 
 fn exit(result: Result<(), impl std::fmt::Display>) -> ExitCode {
@@ -118,8 +154,6 @@ fn exit(result: Result<(), impl std::fmt::Display>) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

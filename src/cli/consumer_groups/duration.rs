@@ -1,6 +1,6 @@
 //! The times that offsets are reset to: ISO 8601 points in time and durations, as Java reads them.
 
-const DAY_MS: i64 = 86_400_000;
+use crate::cli::calendar::{DAY_MS, days_since_epoch};
 
 /// Milliseconds since the Unix epoch of `YYYY-MM-DDThh:mm:ss.sss`, in UTC unless `Z`, `+hh:mm` or `-hhmm` follows.
 pub(super) fn parse_datetime(text: &str) -> Option<i64> {
@@ -42,16 +42,6 @@ fn zone_ms(zone: &str) -> Option<i64> {
     let digits = rest.replace(':', "");
     let number: i64 = digits.parse().ok().filter(|_| digits.len() == 4)?;
     Some(sign * (number / 100 * 60 + number % 100) * 60_000)
-}
-
-/// Days from 1970-01-01 to a date of the Gregorian calendar, by whole eras of 400 years.
-fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
-    // A year begins in March here, so that the leap day is its last.
-    let year = if month <= 2 { year - 1 } else { year };
-    let month = (month + 9) % 12;
-    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let of_year = (153 * month + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
 /// Milliseconds of `PnDTnHnMnS`, of which parts may be missing.

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+pub(super) use describe::member_document;
+
 use super::connect::AdminOptions;
 use super::output::{OutputOptions, print, print_json, table};
 use crate::client::{Admin, ClientError, GroupListing, TopicPartition};

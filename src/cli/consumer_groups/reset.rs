@@ -1,12 +1,12 @@
 //! Offsets of groups without members, set to where the reader wants them: planned, shown, and with `--execute` done.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
 use super::duration::{parse_datetime, parse_duration};
 use super::{Options, chosen, partitions_of, print, print_json, table};
+use crate::cli::calendar::now_ms;
 use crate::client::{Admin, ClientError, TopicPartition};
 
 type Offsets = BTreeMap<TopicPartition, i64>;
@@ -124,8 +124,7 @@ fn target(options: &Options) -> Result<i64, ClientError> {
         parse_datetime(text).ok_or_else(|| wrong(text, "YYYY-MM-DDThh:mm:ss.sss"))
     } else if let Some(text) = &options.by_duration {
         let duration_ms = parse_duration(text).ok_or_else(|| wrong(text, "PnDTnHnMnS"))?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        Ok(i64::try_from(now).unwrap_or(i64::MAX).saturating_sub(duration_ms).max(0))
+        Ok(now_ms().saturating_sub(duration_ms).max(0))
     } else {
         Err(ClientError::Usage(
             "--reset-offsets needs one of --to-earliest, --to-latest, --to-current, --to-offset, --shift-by, --to-datetime, --by-duration, --from-file".to_owned(),
