@@ -59,9 +59,8 @@ pub(super) fn run(options: &Options) -> Result<(), ClientError> {
 
 fn parse(text: &str) -> Result<Vec<(TopicPartition, i64)>, String> {
     let document: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let version = document.get("version").map_or(Some(1), Value::as_i64);
-    if version != Some(1) {
-        return Err(format!("Not supported version field value {}", document["version"]));
+    if let Some(version) = document.get("version").filter(|version| version.as_i64() != Some(1)) {
+        return Err(format!("Not supported version field value {version}"));
     }
     let partitions = document.get("partitions").and_then(Value::as_array);
     let partitions = partitions.ok_or("Missing partitions field")?;

@@ -32,5 +32,6 @@ mod sessions;
 mod slow_reader;
 mod standing_still;
 mod start_and_stop;
+mod tools;
 mod topics;
 mod wire;
