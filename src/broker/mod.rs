@@ -31,9 +31,12 @@ use crate::effect::{ByteSpan, FileResult, Now, Ticket};
 use crate::log::RecoveryError;
 use crate::partition::{Answer, ReadFound, ReplyTo};
 use crate::request::{
-    Answered, Call, CloseReason, ClusterView, Connection, Desk, FetchSessions, Node, Outbox, RequestContext,
-    Scene, Timer, Work,
+    Answered, Call, CloseReason, ClusterView, Connection, Desk, DiskSpace, FetchSessions, Node, Outbox,
+    RequestContext, Scene, Timer, Work,
 };
+
+/// Room that a shard's queues keep between two turns: a burst of tens of thousands is not held in memory for good.
+const QUEUE_KEPT: usize = 1_024;
 
 /// One shard of the broker.
 #[derive(Debug)]
@@ -82,7 +85,7 @@ impl Shard {
         control: Option<Box<ControlHost>>,
     ) -> Self {
         let session_slots = node.config.fetch_session_slots.div_ceil(u32::from(node.shard_count)) as usize;
-        let replicas = Replicas::new(id, node.config.node_id, directories);
+        let replicas = Replicas::new(id, &node.config, directories);
         Self {
             id,
             node,
@@ -139,6 +142,7 @@ impl Shard {
     /// so that two of them serve for ever.
     pub fn take_outputs(&mut self, into: &mut Vec<Output>) {
         into.clear();
+        into.shrink_to(QUEUE_KEPT);
         std::mem::swap(&mut self.outputs, into);
     }
 
@@ -248,6 +252,14 @@ impl Shard {
                 self.drain_replicas();
                 self.control_directory_failed(directory);
             }
+            Message::StoreLogStarts(starts) => self.store_log_starts(from, starts),
+            Message::LogStartsStored(starts) => {
+                for start in starts {
+                    let replica = (start.topic_id, start.partition);
+                    self.replicas.log_start_stored(now, replica, start.log_start_offset);
+                }
+                self.drain_replicas();
+            }
             Message::Stop => self.stop(now),
             Message::Stopped(progress) => self.surveyed(from, (progress, 0), true),
         }
@@ -310,6 +322,12 @@ impl Shard {
         self.work(now);
     }
 
+    /// How much room the log directories have, by index, for a request that asked.
+    pub fn measured(&mut self, now: Now, to: ReplyTo, space: Vec<Option<DiskSpace>>) {
+        self.todo.push_back(Todo::Answer(to, Answered::Space(space)));
+        self.work(now);
+    }
+
     /// The recovery of a replica has ended.
     pub fn recovered(&mut self, now: Now, slot: u32, result: Result<Opened, RecoveryError>) {
         self.replicas.recovered(now, slot, result, &self.view);
@@ -331,6 +349,8 @@ impl Shard {
             }
         }
         self.dirty = dirty;
+        self.todo.shrink_to(QUEUE_KEPT);
+        self.replicas.shrink_to(QUEUE_KEPT);
     }
 
     /// Goes on with connections whose clients have taken answers.
@@ -509,6 +529,7 @@ impl Shard {
     /// Sends what requests left in their scene to where it belongs.
     fn route(&mut self) {
         self.timers.extend(self.desk.timers.drain(..));
+        self.outputs.extend(self.desk.space_asked.drain(..).map(Output::Measure));
         for call in self.desk.calls.drain(..) {
             match self.view.placement.shard_of(call.topic_id, call.partition) {
                 Some((owner, _)) if owner != self.id => {
@@ -555,6 +576,10 @@ impl Shard {
             self.directory_failed(directory);
         }
         self.outputs.append(&mut self.replicas.outputs);
+        let starts = self.replicas.take_log_starts();
+        if !starts.is_empty() {
+            self.tell_control(Message::StoreLogStarts(starts));
+        }
         while let Some(delivery) = self.replicas.take_delivery() {
             self.deliver(delivery);
         }
