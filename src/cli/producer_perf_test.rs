@@ -137,6 +137,7 @@ struct Test<'a> {
     waiting: BTreeMap<i32, VecDeque<(u64, usize, Instant)>>,
     all: Stats,
     steady: Option<Stats>,
+    steady_said: bool,
     window: Window,
     failed: u64,
 }
@@ -149,6 +150,7 @@ impl<'a> Test<'a> {
             waiting: BTreeMap::new(),
             all: Stats::new(options.num_records),
             steady: None,
+            steady_said: false,
             window: Window::new(),
             failed: 0,
         }
@@ -157,9 +159,6 @@ impl<'a> Test<'a> {
     fn run(mut self, payload: &Payload) -> Result<(), ClientError> {
         let begun = Instant::now();
         for number in 0..self.options.num_records {
-            if number == self.options.warmup_records && number > 0 {
-                print("In steady state.\n")?;
-            }
             if self.options.throughput > 0.0 {
                 self.hold_back(begun, number)?;
             }
@@ -222,6 +221,9 @@ impl<'a> Test<'a> {
             }
         }
         if self.window.begun.elapsed() >= Duration::from_millis(self.options.reporting_interval) {
+            if self.steady.is_some() && !std::mem::replace(&mut self.steady_said, true) {
+                print("In steady state.\n")?;
+            }
             if self.window.count > 0 {
                 print(&self.window.line())?;
             }
