@@ -71,10 +71,10 @@ impl GroupConsumer {
             consumer: Consumer::new(cluster, config.consumer.clone()),
             membership: Membership::new(config.membership.clone(), topics),
             choice,
-            config,
             committed: BTreeMap::new(),
-            commit_due: now,
+            commit_due: now + config.commit_interval.unwrap_or_default(),
             look_due: now,
+            config,
             rebalances: Duration::ZERO,
         }
     }

@@ -200,8 +200,8 @@ def cleaned(case: Case, who: str, lines: List[str]) -> List[str]:
     return kept if case.ordered else sorted(kept)
 
 
-def compare(case: Case, sides: Sides) -> List[str]:
-    """What differs, if anything."""
+def compare(case: Case, sides: Sides) -> Tuple[List[str], str]:
+    """What differs, if anything, and how much there was to compare."""
     results = []
     for who in ("kafka", "ours"):
         for line in case.setup:
@@ -212,7 +212,7 @@ def compare(case: Case, sides: Sides) -> List[str]:
     problems = [] if kafka_code == our_code else [f"exit status {kafka_code} of Kafka's, {our_code} of ours: {ours[:3]}"]
     if case.output and kafka != ours:
         problems += list(difflib.unified_diff(kafka, ours, "kafka", "ours", lineterm="", n=0))[:24]
-    return problems
+    return problems, f"exit {kafka_code}, {len(kafka) if case.output else 'no'} lines compared"
 
 
 def main() -> int:
@@ -238,8 +238,8 @@ def main() -> int:
             for case in CASES:
                 if options.only not in case.arguments:
                     continue
-                problems = compare(case, sides)
-                print(f"{'FAIL' if problems else 'PASS'} {case.arguments}", flush=True)
+                problems, compared = compare(case, sides)
+                print(f"{'FAIL' if problems else 'PASS'} {case.arguments} ({compared})", flush=True)
                 ran += 1
                 for problem in problems:
                     print("    " + problem, flush=True)

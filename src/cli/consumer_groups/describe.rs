@@ -178,7 +178,7 @@ fn members(group: &GroupDescription, verbose: bool) -> Option<String> {
             row.push(or_dash(member.epoch));
             row.push(or_dash(Some(shown_assignment(&member.assignment)).filter(|text| !text.is_empty())));
             row.push(or_dash(group.epochs.map(|(_, assignment)| assignment)));
-            row.push(target.unwrap_or_default());
+            row.push(or_dash(target.filter(|text| !text.is_empty())));
         }
         row
     };
@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(
             members(&group, true).unwrap(),
             "GROUP           CONSUMER-ID     HOST            CLIENT-ID       #PARTITIONS     CURRENT-EPOCH   CURRENT-ASSIGNMENT   TARGET-EPOCH    TARGET-ASSIGNMENT\n\
-             g               me-1            /127.0.0.1      me              2               -               t1:0,1               -\n"
+             g               me-1            /127.0.0.1      me              2               -               t1:0,1               -               -\n"
         );
         assert_eq!(
             state(&group, false),
