@@ -29,6 +29,7 @@ pub use replicas::{DirectoryFacts, FoundReplica, Opened, Replicas};
 use crate::controller::{ControllerRequest, ShardId};
 use crate::effect::{ByteSpan, FileResult, Now, Ticket};
 use crate::log::RecoveryError;
+use crate::log::codec::CodecPool;
 use crate::partition::{Answer, ReadFound, ReplyTo};
 use crate::request::{
     Answered, Call, CloseReason, ClusterView, Connection, Desk, DiskSpace, FetchSessions, Node, Outbox,
@@ -131,6 +132,11 @@ impl Shard {
     /// The replicas of this shard.
     pub fn replicas(&self) -> &Replicas {
         &self.replicas
+    }
+
+    /// Gives back what is kept from one batch to the next.
+    pub fn rest(&mut self) {
+        self.desk.codecs = CodecPool::default();
     }
 
     /// What all requests that are not answered yet cost, in bytes; the shell admits frames by it.

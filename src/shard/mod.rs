@@ -26,6 +26,7 @@ mod helpers;
 mod intake;
 mod listener;
 mod log_dirs;
+mod memory;
 mod mesh;
 pub mod node;
 mod runtime;

@@ -21,6 +21,7 @@ use super::files::Files;
 use super::helpers::{Helpers, Returns};
 use super::intake::Budget;
 use super::listener::{self, Buffers};
+use super::memory;
 use super::mesh::Mesh;
 use super::runtime::{Common, Runtime};
 use crate::broker::{Checkpoints, ControlHost, ControlStart, Shard};
@@ -40,6 +41,7 @@ const PORT_PAUSE: Duration = Duration::from_millis(20);
 pub fn run(config: NodeConfig) -> Result<(), String> {
     let started = Instant::now();
     boot::check_kernel()?;
+    memory::settle();
     let cpus = shard_cpus(&config)?;
     boot::check_memlock(cpus.len())?;
     raise_descriptor_limit();

@@ -79,6 +79,10 @@ pub(super) struct State {
     pub paused: Vec<ConnectionKey>,
     pub counters: Counters,
     pub swept_ms: u64,
+    /// Turns since then.
+    pub turns: u32,
+    /// When memory was given back last.
+    pub rested_ms: u64,
     ready: bool,
     closed: bool,
     finished: bool,
@@ -107,6 +111,8 @@ impl Runtime {
             paused: Vec::new(),
             counters: Counters::default(),
             swept_ms: 0,
+            turns: 0,
+            rested_ms: 0,
             ready: false,
             closed: false,
             finished: false,
@@ -192,6 +198,7 @@ impl Runtime {
             }
             state.outputs = outputs;
         }
+        state.turns += 1;
         state.sweep(now.mono_ms, self.common.idle_ms);
         state.resume(now.mono_ms);
         let left = state.mesh.ring();

@@ -11,6 +11,7 @@ use glommio::io::PollableFd;
 use super::door::Seat;
 use super::helpers::Job;
 use super::intake::{RECEIVE_BYTES, Share};
+use super::memory;
 use super::runtime::{Runtime, State};
 use super::transfer::{self, Sent};
 use crate::broker::ConnectionKey;
@@ -21,6 +22,10 @@ use crate::wire::frame::Front;
 const IN_FLIGHT_MAX: usize = 100;
 /// How often sockets are looked over, in milliseconds.
 const SWEEP_MS: u64 = 1_000;
+/// A shard with fewer turns between two sweeps has nothing to do: the controller's has 50 of its own.
+const QUIET_TURNS: u32 = 100;
+/// A busy shard gives memory back that often.
+const REST_MS: u64 = 10_000;
 /// A connection that was quiet for so long gives back the memory of its busy time, in milliseconds.
 const QUIET_MS: u64 = 2_000;
 /// Every frame may take so long to arrive, in milliseconds: a client's own patience by default.
@@ -369,6 +374,16 @@ impl State {
         self.paused = paused;
     }
 
+    /// Gives memory back in a quiet second, and now and then in others.
+    fn rest(&mut self, now_ms: u64) {
+        let is_quiet = std::mem::take(&mut self.turns) < QUIET_TURNS;
+        if is_quiet || now_ms >= self.rested_ms + REST_MS {
+            self.rested_ms = now_ms;
+            self.core.rest();
+            memory::give_back();
+        }
+    }
+
     /// Now and then closes connections that stand still, and slims those that are quiet.
     pub fn sweep(&mut self, now_ms: u64, idle_ms: Option<u64>) {
         if now_ms < self.swept_ms + SWEEP_MS {
@@ -392,6 +407,7 @@ impl State {
             self.sockets.truncate(longest);
             self.sockets.shrink_to(2 * longest);
         }
+        self.rest(now_ms);
     }
 }
 
