@@ -178,6 +178,8 @@ class Sides:
 
     def fill(self) -> None:
         """A topic with known records, and the files that commands name."""
+        for topic in ("sbs", "perf"):
+            self.run("ours", f"topics --delete --topic {topic} --if-exists")
         self.run("ours", "topics --create --topic sbs --partitions 3 --config segment.bytes=16777216")
         lines = "".join(f"h:{n}\tkey{n}\tvalue {n}\n" for n in range(20))
         self.run("ours", "console-producer --topic sbs --reader-property parse.key=true --reader-property parse.headers=true",
