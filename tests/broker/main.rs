@@ -21,6 +21,7 @@ mod limits;
 mod list_offsets;
 mod log_dirs;
 mod long_poll;
+mod lying_broker;
 mod more_partitions;
 mod pipelining;
 mod pressure;
