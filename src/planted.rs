@@ -17,6 +17,8 @@ pub enum Bug {
     ReservedHighWatermark,
     /// Recovery forgets the producers: what is sent again is not recognised.
     ForgottenProducers,
+    /// A coordinator takes its batch for committed when it is sent off.
+    CommitBeforeWrite,
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -7,9 +7,10 @@ use uuid::Uuid;
 
 use crate::controller::{ControllerAnswer, ControllerRequest, ShardId};
 use crate::effect::{ByteSpan, FileOp, Ticket};
+use crate::group;
 use crate::log::Recovery;
 use crate::partition::{Answer, ReadFound, ReplyTo};
-use crate::request::{Call, CloseReason, ClusterView};
+use crate::request::{Call, CloseReason, ClusterView, Coordination};
 
 /// A connection on this shard. The generation tells successive connections in one slot apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,6 +69,20 @@ pub enum Message {
     },
     /// The answer to a call.
     Delivery(Delivery),
+    /// A request part for the coordinator of a partition there, routed like a call.
+    Coordinate {
+        /// The view's version.
+        version: u64,
+        /// The request part.
+        coordination: Coordination,
+    },
+    /// The answer to it.
+    Coordinated {
+        /// The request part.
+        to: ReplyTo,
+        /// The answer.
+        response: Box<group::Response>,
+    },
     /// To the controller's shard: a request that changes metadata.
     Control {
         /// Where the answer goes.
@@ -141,6 +156,13 @@ pub enum Output {
     },
     /// Tell a request how much room the log directories have (`Shard::measured`).
     Measure(ReplyTo),
+    /// Read what a span covers and hand it back; no bytes where there was no descriptor to open the file.
+    ReadSpan {
+        /// Who wants it.
+        to: ReplyTo,
+        /// The range.
+        span: ByteSpan,
+    },
     /// Run a recovery in this replica's directory and hand back how it ended.
     Recover(u32, Box<Recovery>),
     /// Hand a message to another shard.

@@ -12,8 +12,10 @@
 mod checking;
 mod checkpoint;
 mod control;
+mod coordinators;
 mod message;
 mod replicas;
+mod routing;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -26,14 +28,15 @@ pub use control::{ControlHost, ControlStart, FoundReplicas};
 pub use message::{ConnectionKey, Delivery, Message, Output, Owner, Progress};
 pub use replicas::{DirectoryFacts, FoundReplica, Opened, Replicas};
 
+use self::coordinators::Coordinators;
 use crate::controller::{ControllerRequest, ShardId};
 use crate::effect::{ByteSpan, FileResult, Now, Ticket};
 use crate::log::RecoveryError;
 use crate::log::codec::CodecPool;
 use crate::partition::{Answer, ReadFound, ReplyTo};
 use crate::request::{
-    Answered, Call, CloseReason, ClusterView, Connection, Desk, DiskSpace, FetchSessions, Node, Outbox,
-    RequestContext, Scene, Timer, Work,
+    Answered, Call, CloseReason, ClusterView, Connection, Coordination, Desk, DiskSpace, FetchSessions, Node,
+    Outbox, RequestContext, Scene, Timer, Work,
 };
 
 /// Room that a shard's queues keep between two turns: a burst of tens of thousands is not held in memory for good.
@@ -51,6 +54,7 @@ pub struct Shard {
     /// Requests whose check goes on in later turns, the next one first.
     checking: checking::Lanes,
     replicas: Replicas,
+    coordinators: Coordinators,
     control: Option<Box<ControlHost>>,
     /// What is to be carried on inside this step; empty between steps.
     todo: VecDeque<Todo>,
@@ -71,6 +75,7 @@ pub struct Shard {
 enum Todo {
     Call(Call),
     Control(ReplyTo, Box<ControllerRequest>),
+    Coordinate(Coordination),
     Answer(ReplyTo, Answered),
     Pump(ConnectionKey),
     Local(Message),
@@ -87,6 +92,8 @@ impl Shard {
     ) -> Self {
         let session_slots = node.config.fetch_session_slots.div_ceil(u32::from(node.shard_count)) as usize;
         let replicas = Replicas::new(id, &node.config, directories);
+        let coordinators = Coordinators::new(id, &node.config);
+        let seed = node.seed ^ u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Self {
             id,
             node,
@@ -96,6 +103,7 @@ impl Shard {
             timers: BTreeSet::new(),
             checking: checking::Lanes::default(),
             replicas,
+            coordinators,
             control,
             todo: VecDeque::new(),
             held_back: VecDeque::new(),
@@ -103,7 +111,7 @@ impl Shard {
             dirty: Vec::new(),
             held_up: Vec::new(),
             admitted_bytes: 0,
-            desk: Desk::new(FetchSessions::new(id, session_slots)),
+            desk: Desk::new(FetchSessions::new(id, session_slots), seed),
             applying: None,
             stopping: false,
         }
@@ -169,12 +177,12 @@ impl Shard {
             return;
         }
         let (_, connection) = self.connections.remove(key.slot as usize);
-        let listener = connection.context.listener;
+        let context = connection.context;
         let (works, cost_bytes) = connection.abandon();
         self.admitted_bytes -= cost_bytes;
         for (number, work) in works {
             let to = self.address(key, number);
-            self.in_scene(now, listener, |scene| work.cancel(to, scene));
+            self.in_scene(now, context, |scene| work.cancel(to, scene));
         }
         self.work(now);
     }
@@ -243,6 +251,10 @@ impl Shard {
             Message::Controlled { to, answer } => {
                 self.todo.push_back(Todo::Answer(to, Answered::Controller(answer)));
             }
+            Message::Coordinate { coordination, .. } => self.todo.push_back(Todo::Coordinate(coordination)),
+            Message::Coordinated { to, response } => {
+                self.todo.push_back(Todo::Answer(to, Answered::Coordinator(response)));
+            }
             Message::Publish(view) => self.adopt(now, view),
             Message::Applied(version) => self.applied(now, from, version),
             Message::Survey => {
@@ -254,6 +266,8 @@ impl Shard {
             Message::Surveyed(progress, opening) => self.surveyed(from, (progress, opening), false),
             Message::DirectoryOffline(directory) => {
                 self.desk.directory_failed(directory);
+                self.coordinators.fail_directory(now, directory);
+                self.drain_coordinators();
                 self.replicas.fail_directory(now, directory);
                 self.drain_replicas();
                 self.control_directory_failed(directory);
@@ -274,7 +288,9 @@ impl Shard {
     /// A call routed by a view that we have not adopted yet waits, and so does everything behind
     /// it from the same sender: the order per connection and partition holds.
     fn must_hold_back(&self, from: ShardId, message: &Message) -> bool {
-        let Message::Call { version, .. } = message else { return false };
+        let (Message::Call { version, .. } | Message::Coordinate { version, .. }) = message else {
+            return false;
+        };
         *version > self.view.version || self.held_back.iter().any(|(sender, _)| *sender == from)
     }
 
@@ -283,9 +299,11 @@ impl Shard {
         let version = view.version;
         let before = std::mem::replace(&mut self.view, Arc::clone(&view));
         let removed = view.removed.iter().filter_map(|id| before.image.topic_by_id(*id));
-        self.replicas.outdate(removed.map(|topic| &topic.name));
+        let removed: Vec<Arc<str>> = removed.map(|topic| Arc::clone(&topic.name)).collect();
+        self.replicas.outdate(removed.iter());
         self.replicas.reconcile(now, &view);
         self.drain_replicas();
+        self.reconcile_coordinators(now, &removed);
         self.applying = Some(version);
         for (from, message) in std::mem::take(&mut self.held_back) {
             self.take_message(now, from, message);
@@ -379,6 +397,7 @@ impl Shard {
             self.timers.first().map(|timer| timer.at_ms),
             self.checking.next_wake_ms(),
             self.replicas.next_wake_ms(),
+            self.coordinators.next_wake_ms(),
             self.control.as_ref().and_then(|control| control.next_wake_ms()),
         ];
         timers.into_iter().flatten().min()
@@ -396,6 +415,8 @@ impl Shard {
         self.check_on(now);
         self.replicas.wake(now);
         self.drain_replicas();
+        self.coordinators.wake(now);
+        self.drain_coordinators();
         self.control_wake(now);
         self.work(now);
     }
@@ -408,6 +429,8 @@ impl Shard {
             .iter()
             .map(|(slot, (generation, _))| ConnectionKey { slot: slot as u32, generation: *generation });
         self.outputs.extend(keys.map(|key| Output::Close(key, CloseReason::Stopping)));
+        self.coordinators.close(now);
+        self.drain_coordinators();
         self.replicas.close(now);
         self.drain_replicas();
     }
@@ -422,6 +445,10 @@ impl Shard {
                         let known = self.view.image.topic_by_id(call.topic_id).is_some();
                         self.replicas.call(now, call, known);
                         self.drain_replicas();
+                    }
+                    Todo::Coordinate(asked) => {
+                        self.coordinators.request(now, asked);
+                        self.drain_coordinators();
                     }
                     Todo::Answer(to, answered) => self.answer(now, to, answered),
                     Todo::Pump(key) => self.pump(now, key),
@@ -452,11 +479,11 @@ impl Shard {
             let Some(connection) = self.connection(key).filter(|connection| !connection.closing) else {
                 return;
             };
-            let listener = connection.context.listener;
+            let context = connection.context;
             if let Some((header, work, cost_bytes)) = connection.next_done() {
                 let mut outbox = std::mem::take(&mut connection.outbox);
                 self.admitted_bytes -= cost_bytes;
-                let encoded = self.in_scene(now, listener, |scene| work.encode(&header, &mut outbox, scene));
+                let encoded = self.in_scene(now, context, |scene| work.encode(&header, &mut outbox, scene));
                 if let Some(connection) = self.connection(key) {
                     connection.outbox = outbox;
                     if !std::mem::replace(&mut connection.flush_asked, true) {
@@ -477,11 +504,14 @@ impl Shard {
             }
             let Some((number, header, body)) = connection.next_start() else { return };
             let to = self.address(key, number);
-            match self.in_scene(now, listener, |scene| Work::start(&header, body, to, scene)) {
+            match self.in_scene(now, context, |scene| Work::start(&header, body, to, scene)) {
                 Ok(mut work) => {
                     self.queue_check(to, &mut work);
+                    let waits_for_others = work.waits_for_others();
                     if let Some(connection) = self.connection(key) {
                         connection.run(number, work);
+                        let released = if waits_for_others { connection.release(number) } else { 0 };
+                        self.admitted_bytes -= released;
                     }
                 }
                 Err(reason) => return self.close(key, reason),
@@ -491,6 +521,13 @@ impl Shard {
 
     /// Gives an answer to the request that waits for it.
     fn answer(&mut self, now: Now, to: ReplyTo, answered: Answered) {
+        if Coordinators::is_addressed(to) {
+            if let Answered::Partition(answer, span) = answered {
+                self.coordinators.answered(now, to, answer, span);
+                self.drain_coordinators();
+            }
+            return;
+        }
         self.with_work(now, to, |work, header, to, scene| work.answer(header, to, answered, scene));
     }
 
@@ -507,10 +544,10 @@ impl Shard {
         else {
             return;
         };
-        let listener = connection.context.listener;
+        let context = connection.context;
         let Some((header, work)) = connection.running(to.request) else { return };
         let mut scene =
-            Scene { now, shard: self.id, node: &self.node, view: &self.view, listener, desk: &mut self.desk };
+            Scene { now, shard: self.id, node: &self.node, view: &self.view, context, desk: &mut self.desk };
         step(work, header, to, &mut scene);
         let done = work.is_done();
         self.route();
@@ -524,70 +561,11 @@ impl Shard {
         self.todo.push_back(Todo::Pump(key));
     }
 
-    fn in_scene<T>(&mut self, now: Now, listener: usize, step: impl FnOnce(&mut Scene) -> T) -> T {
+    fn in_scene<T>(&mut self, now: Now, context: RequestContext, step: impl FnOnce(&mut Scene) -> T) -> T {
         let mut scene =
-            Scene { now, shard: self.id, node: &self.node, view: &self.view, listener, desk: &mut self.desk };
+            Scene { now, shard: self.id, node: &self.node, view: &self.view, context, desk: &mut self.desk };
         let result = step(&mut scene);
         self.route();
         result
-    }
-
-    /// Sends what requests left in their scene to where it belongs.
-    fn route(&mut self) {
-        self.timers.extend(self.desk.timers.drain(..));
-        self.outputs.extend(self.desk.space_asked.drain(..).map(Output::Measure));
-        for call in self.desk.calls.drain(..) {
-            match self.view.placement.shard_of(call.topic_id, call.partition) {
-                Some((owner, _)) if owner != self.id => {
-                    let version = self.view.version;
-                    self.outputs.push(Output::Send(owner, Message::Call { version, call }));
-                }
-                // Also where the partition is not on this node: the table of replicas refuses it.
-                _ => self.todo.push_back(Todo::Call(call)),
-            }
-        }
-        for (to, request) in self.desk.controls.drain(..) {
-            let request = Box::new(request);
-            if self.control.is_some() {
-                self.todo.push_back(Todo::Control(to, request));
-            } else {
-                self.outputs.push(Output::Send(ShardId(0), Message::Control { to, request }));
-            }
-        }
-    }
-
-    /// Brings an answer to its connection's shard.
-    fn deliver(&mut self, delivery: Delivery) {
-        if delivery.to.shard == self.id.0 {
-            let answered = Answered::Partition(delivery.answer, delivery.span);
-            self.todo.push_back(Todo::Answer(delivery.to, answered));
-        } else {
-            self.outputs.push(Output::Send(ShardId(delivery.to.shard), Message::Delivery(delivery)));
-        }
-    }
-
-    /// A log directory failed: every shard takes its replicas there offline. With the last
-    /// directory the node has nothing left to serve.
-    fn directory_failed(&mut self, directory: u16) {
-        self.outputs.push(Output::DirectoryOffline(directory));
-        for shard in (0..self.node.shard_count).filter(|shard| *shard != self.id.0) {
-            self.outputs.push(Output::Send(ShardId(shard), Message::DirectoryOffline(directory)));
-        }
-        self.todo.push_back(Todo::Local(Message::DirectoryOffline(directory)));
-    }
-
-    /// Hands on the answers that partitions gave.
-    fn drain_replicas(&mut self) {
-        while let Some(directory) = self.replicas.take_failed_directory() {
-            self.directory_failed(directory);
-        }
-        self.outputs.append(&mut self.replicas.outputs);
-        let starts = self.replicas.take_log_starts();
-        if !starts.is_empty() {
-            self.tell_control(Message::StoreLogStarts(starts));
-        }
-        while let Some(delivery) = self.replicas.take_delivery() {
-            self.deliver(delivery);
-        }
     }
 }

@@ -101,6 +101,8 @@ pub struct Replicas {
     wakes: BTreeSet<(u64, u32)>,
     effects: Vec<Effect>,
     deliveries: VecDeque<Delivery>,
+    /// Replicas that have begun to serve.
+    opened: Vec<(Uuid, i32)>,
     closed: Vec<Progress>,
     /// Removed replicas whose directory still has its old name.
     retiring: BTreeSet<u32>,
@@ -128,6 +130,7 @@ impl Replicas {
             wakes: BTreeSet::new(),
             effects: Vec::new(),
             deliveries: VecDeque::new(),
+            opened: Vec::new(),
             closed: Vec::new(),
             retiring: BTreeSet::new(),
             failed: BTreeSet::new(),
@@ -258,6 +261,7 @@ impl Replicas {
             if let State::Opening(opening) = &entry.state {
                 opening.refused.iter().for_each(|batch| log.refuse(batch));
             }
+            self.opened.push((entry.topic_id, entry.partition));
             entry.state = State::Open(Box::new(Partition::new(self.node_id, Arc::clone(config), log)));
         }
         self.step(slot, |partition, effects| partition.assign(now, assignment(image), effects));
@@ -474,6 +478,11 @@ impl Replicas {
     /// may be others' by now.
     pub(super) fn progress(&self) -> Vec<Progress> {
         self.by_partition.values().filter_map(|slot| progress(self.slots.get(*slot as usize)?)).collect()
+    }
+
+    /// A replica that has begun to serve.
+    pub(super) fn take_opened(&mut self) -> Option<(Uuid, i32)> {
+        self.opened.pop()
     }
 
     pub(super) fn take_delivery(&mut self) -> Option<Delivery> {

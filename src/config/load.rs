@@ -109,6 +109,7 @@ fn group(given: &Given) -> GroupConfig {
         offsets_topic_num_partitions: given.number("offsets.topic.num.partitions"),
         offsets_topic_replication_factor: given.number("offsets.topic.replication.factor"),
         offsets_topic_segment_bytes: given.number("offsets.topic.segment.bytes"),
+        offsets_topic_compression_codec: given.number("offsets.topic.compression.codec"),
         offset_metadata_max_bytes: given.number("offset.metadata.max.bytes"),
         offsets_commit_timeout_ms: given.number("offsets.commit.timeout.ms"),
     }
@@ -340,7 +341,6 @@ confluent.support.metrics.enable=false
             [
                 "num.io.threads",
                 "num.network.threads",
-                "offsets.topic.replication.factor",
                 "share.coordinator.state.topic.min.isr",
                 "share.coordinator.state.topic.replication.factor",
                 "transaction.state.log.min.isr",

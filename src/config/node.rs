@@ -65,7 +65,7 @@ pub enum ShardCpus {
     List(Vec<u32>),
 }
 
-/// Limits and times of the group coordinator, as given; kept for the day it exists.
+/// Limits and times of the group coordinator, as given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupConfig {
     /// `group.min.session.timeout.ms`
@@ -86,6 +86,8 @@ pub struct GroupConfig {
     pub offsets_topic_replication_factor: i16,
     /// `offsets.topic.segment.bytes`
     pub offsets_topic_segment_bytes: i32,
+    /// `offsets.topic.compression.codec`, as a codec's number.
+    pub offsets_topic_compression_codec: i16,
     /// `offset.metadata.max.bytes`
     pub offset_metadata_max_bytes: i32,
     /// `offsets.commit.timeout.ms`

@@ -40,7 +40,6 @@ pub use self::topics::{ConfigCheck, check_topic_name};
 use self::image::ImageBuilder;
 use self::raft::{Entry, Raft};
 use self::record::{METADATA_VERSION_LATEST, Record};
-use self::request::{NewTopic, TopicAnswer};
 use self::storage::{LogStorage, Snapshot, StorageEvent};
 use self::topics::Rules;
 use crate::effect::{FileOp, FileResult, Now, Ticket};
@@ -513,12 +512,8 @@ fn answer(
             let answers = topics::create_topics(rules, state, &topics, false, records);
             (ControllerAnswer::Topics(answers), !validate_only)
         }
-        ControllerRequest::AutoCreateTopics { names } => {
-            let wanted: Vec<NewTopic> = names
-                .into_iter()
-                .map(|name| NewTopic { name, partitions: -1, replication_factor: -1, ..NewTopic::default() })
-                .collect();
-            let answers: Vec<TopicAnswer> = topics::create_topics(rules, state, &wanted, true, records);
+        ControllerRequest::AutoCreateTopics { topics } => {
+            let answers = topics::create_topics(rules, state, &topics, true, records);
             (ControllerAnswer::Topics(answers), true)
         }
         ControllerRequest::DeleteTopics { topics } => {

@@ -28,11 +28,11 @@ pub enum ControllerRequest {
         /// Everything is checked, nothing is made.
         validate_only: bool,
     },
-    /// Topics that a client named and that shall be, with the node's defaults. A topic that is there already is
-    /// answered as if it had been made.
+    /// Topics that shall be there because somebody wants to use them. A topic that is there already is answered as
+    /// if it had been made.
     AutoCreateTopics {
-        /// The names.
-        names: Vec<String>,
+        /// The topics.
+        topics: Vec<NewTopic>,
     },
     /// Answered by [`ControllerAnswer::Deleted`].
     DeleteTopics {
@@ -112,6 +112,13 @@ pub struct ApiError {
     pub code: ErrorCode,
     /// The words.
     pub message: String,
+}
+
+impl NewTopic {
+    /// A topic with the node's defaults.
+    pub fn with_defaults(name: String) -> Self {
+        Self { name, partitions: -1, replication_factor: -1, ..Self::default() }
+    }
 }
 
 impl ApiError {

@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub use self::partitioner::partition_of;
+pub use self::partitioner::{OFFSETS_TOPIC, partition_of};
 pub use self::record::Record;
 pub use self::request::{Request, Response};
 
@@ -260,6 +260,11 @@ impl Coordinator {
             Input::TopicDeleted { .. } => {}
         }
         self.tell_wake(out);
+    }
+
+    /// Goes on by other limits.
+    pub fn configure(&mut self, config: GroupConfig) {
+        self.config = Arc::new(config);
     }
 
     /// The committed state.

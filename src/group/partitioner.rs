@@ -1,5 +1,8 @@
 //! Which partition of `__consumer_offsets` a group belongs to: Java's string hash, as every Kafka has it.
 
+/// The topic in which groups and committed offsets are kept.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
 /// `String.hashCode`: over UTF-16 code units.
 fn java_hash(text: &str) -> i32 {
     text.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)))

@@ -19,7 +19,7 @@ const VERSION_FEATURES: i16 = 3;
 pub(super) fn answer(header: &RequestHeader, body: &Bytes, scene: &Scene) -> Work {
     let mut buffer = BytesMut::new();
     let correlation_id = header.correlation_id;
-    let door = scene.node.door(scene.listener);
+    let door = scene.node.door(scene.context.listener);
     let encoded = if header.is_served() {
         let request = guard::decode::<ApiVersionsRequest>(body, header.version, guard::Limits::default());
         let valid = request.is_ok_and(|request| names_are_valid(&request, header.version));

@@ -9,5 +9,8 @@ pub(super) const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
 /// IDEMPOTENT_WRITE.
 pub(super) const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 
+/// On a group: READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS.
+pub(super) const GROUP_OPERATIONS: i32 = 0b1101_0100_1000;
+
 /// Nobody asked.
 pub(super) const NOT_ASKED: i32 = i32::MIN;

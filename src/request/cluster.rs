@@ -48,7 +48,8 @@ fn described(request: &DescribeClusterRequest, scene: &Scene) -> DescribeCluster
         let node = endpoint(scene, broker.node_id)?;
         Some(broker_of(node.node_id, node.host, node.port, node.rack))
     });
-    let listener = scene.node.config.listeners.get(scene.listener).map(|listener| listener.name.as_str());
+    let listener =
+        scene.node.config.listeners.get(scene.context.listener).map(|listener| listener.name.as_str());
     let fenced = scene.view.image.brokers().filter(|broker| broker.fenced).filter_map(|broker| {
         let at = broker.listeners.iter().find(|endpoint| Some(&*endpoint.name) == listener)?;
         let rack = broker.rack.as_deref();

@@ -3,6 +3,7 @@
 //! requests are answered and holding back all later ones until it is. A produce whose batches are still
 //! being checked holds back all later requests too.
 
+use core::net::IpAddr;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
@@ -20,10 +21,12 @@ use crate::wire::header::{self, RequestHeader};
 const BODY_SHARED_BYTES: usize = 64 * 1024;
 
 /// What a handler knows of who asks and through which door.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct RequestContext {
     /// Index of the listener in the node's configuration; Metadata answers its endpoint.
     pub listener: usize,
+    /// Where the client is.
+    pub peer: IpAddr,
     /// Who asks.
     pub principal: Principal,
 }
@@ -140,6 +143,14 @@ impl Connection {
         if let Some(exchange) = self.exchange_mut(number) {
             exchange.stage = Stage::Running(work);
         }
+    }
+
+    /// A started request holds nothing of its frame any more: gives what it took of the shard's budget.
+    pub fn release(&mut self, number: u32) -> usize {
+        let Some(exchange) = self.exchange_mut(number) else { return 0 };
+        let released = std::mem::take(&mut exchange.cost_bytes);
+        self.cost_bytes -= released;
+        released
     }
 
     /// A started request that is not answered yet.

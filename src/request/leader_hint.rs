@@ -43,7 +43,7 @@ impl LeaderHints {
 
 /// Where a live broker is reached by the listener that the request came in on.
 pub(super) fn endpoint<'a>(scene: &Scene<'a>, node_id: i32) -> Option<NodeEndpoint<'a>> {
-    let listener = scene.node.config.listeners.get(scene.listener)?;
+    let listener = scene.node.config.listeners.get(scene.context.listener)?;
     let broker = scene.view.image.broker(node_id).filter(|broker| !broker.fenced)?;
     let endpoint = broker.listeners.iter().find(|endpoint| *endpoint.name == *listener.name)?;
     Some(NodeEndpoint {

@@ -17,6 +17,7 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::authorized::{CLUSTER_OPERATIONS, NOT_ASKED, TOPIC_OPERATIONS};
+use super::coordinator;
 use super::leader_hint::endpoint;
 use super::partition_state::{is_internal, partition_state, topic_name};
 use super::{CloseReason, Scene, Work};
@@ -51,7 +52,8 @@ pub(super) fn start(
         let missing = metadata.missing(scene);
         if !missing.is_empty() {
             metadata.created = false;
-            scene.desk.controls.push((to, ControllerRequest::AutoCreateTopics { names: missing }));
+            let topics = missing.into_iter().map(|name| coordinator::new_topic(name, scene)).collect();
+            scene.desk.controls.push((to, ControllerRequest::AutoCreateTopics { topics }));
         }
     }
     Ok(Work::Metadata(Box::new(metadata)))
@@ -220,6 +222,7 @@ fn known_topic(topic: &TopicImage, version: i16, scene: &Scene) -> MetadataRespo
 mod tests {
     use super::super::stage::Stage;
     use super::*;
+    use crate::controller::request::NewTopic;
 
     fn named(name: &str) -> MetadataRequestTopic {
         MetadataRequestTopic::default().with_name(Some(topic_name(name)))
@@ -318,7 +321,10 @@ mod tests {
         let (_, work) = stage.start(ApiKey::Metadata, 12, &request(true));
         assert!(!work.is_done());
         let (_, asked) = stage.desk.controls.pop().unwrap();
-        assert_eq!(asked, ControllerRequest::AutoCreateTopics { names: vec!["new".to_string()] });
+        assert_eq!(
+            asked,
+            ControllerRequest::AutoCreateTopics { topics: vec![NewTopic::with_defaults("new".into())] }
+        );
         let (_, work) = stage.start(ApiKey::Metadata, 12, &request(false));
         assert!(work.is_done() && stage.desk.controls.is_empty());
         let by_id = MetadataRequest::default()

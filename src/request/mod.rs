@@ -16,6 +16,7 @@ mod epochs;
 mod fetch;
 #[cfg(test)]
 mod fetch_tests;
+mod groups;
 mod leader_hint;
 mod log_dirs;
 mod metadata;
@@ -35,13 +36,14 @@ mod topics;
 pub use connection::{Connection, Exchange, RequestContext};
 pub use outbox::{Chunk, Outbox};
 pub use producer_id::ProducerIds;
-pub use scene::{Call, ClusterView, Desk, DiskSpace, Node, Scene, Timer};
+pub use scene::{Call, ClusterView, Coordination, Desk, DiskSpace, Node, Scene, Timer};
 pub use session::FetchSessions;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::controller::ControllerAnswer;
 use crate::effect::ByteSpan;
+use crate::group;
 use crate::log::check::Budget;
 use crate::partition::{Answer, ReplyTo};
 use crate::wire::WireError;
@@ -98,6 +100,8 @@ pub enum Answered {
     Space(Vec<Option<DiskSpace>>),
     /// From the controller.
     Controller(Box<ControllerAnswer>),
+    /// From the coordinator of a group.
+    Coordinator(Box<group::Response>),
 }
 
 /// A request between its start and its response.
@@ -117,6 +121,10 @@ pub enum Work {
     LogDirs(Box<log_dirs::LogDirs>),
     /// DescribeProducers.
     Producers(Box<producers::Producers>),
+    /// FindCoordinator that creates the offsets topic first.
+    FindCoordinator(Box<coordinator::FindCoordinator>),
+    /// What is asked of groups and committed offsets.
+    Groups(Box<groups::Groups>),
     /// Metadata that creates topics first.
     Metadata(Box<metadata::Metadata>),
     /// CreateTopics, DeleteTopics and CreatePartitions.
@@ -140,7 +148,17 @@ impl Work {
             ApiKey::Fetch => fetch::Fetch::start(header, body, to, scene),
             ApiKey::ListOffsets => offsets::Offsets::start(header, &body, to, scene),
             ApiKey::Metadata => metadata::start(header, &body, to, scene),
-            ApiKey::FindCoordinator => coordinator::find(header, &body),
+            ApiKey::FindCoordinator => coordinator::find(header, &body, to, scene),
+            ApiKey::OffsetCommit => groups::commit(header, &body, to, scene),
+            ApiKey::OffsetFetch => groups::fetch(header, &body, to, scene),
+            ApiKey::JoinGroup => groups::join(header, &body, to, scene),
+            ApiKey::Heartbeat => groups::heartbeat(header, &body, to, scene),
+            ApiKey::LeaveGroup => groups::leave(header, &body, to, scene),
+            ApiKey::SyncGroup => groups::sync(header, &body, to, scene),
+            ApiKey::DescribeGroups => groups::describe(header, &body, to, scene),
+            ApiKey::ListGroups => groups::list(header, &body, to, scene),
+            ApiKey::DeleteGroups => groups::delete(header, &body, to, scene),
+            ApiKey::OffsetDelete => groups::delete_offsets(header, &body, to, scene),
             ApiKey::ApiVersions => Ok(api_versions::answer(header, &body, scene)),
             ApiKey::CreateTopics => topics::create(header, &body, to, scene),
             ApiKey::DeleteTopics => topics::delete(header, &body, to, scene),
@@ -171,6 +189,8 @@ impl Work {
             (Self::LogDirs(log_dirs), Answered::Space(space)) => log_dirs.measured(space),
             (Self::Producers(producers), Answered::Partition(answer, _)) => producers.answer(to.part, answer),
             (Self::Metadata(metadata), Answered::Controller(_)) => metadata.created(),
+            (Self::FindCoordinator(find), Answered::Controller(_)) => find.created(),
+            (Self::Groups(groups), Answered::Coordinator(response)) => groups.answer(to.part, *response),
             (Self::Topics(topics), Answered::Controller(answer)) => topics.answer(*answer),
             (this @ Self::ProducerId(_), Answered::Controller(answer)) => {
                 *this = Self::Encoded(producer_id::finish(header, *answer, scene));
@@ -212,6 +232,12 @@ impl Work {
         }
     }
 
+    /// Whether it waits for requests of others and holds nothing of its frame: a JoinGroup must not take the room of
+    /// those that it waits for.
+    pub fn waits_for_others(&self) -> bool {
+        matches!(self, Self::Groups(groups) if groups.waits_for_others())
+    }
+
     /// Whether everything it waits for has come.
     pub fn is_done(&self) -> bool {
         match self {
@@ -223,6 +249,8 @@ impl Work {
             Self::LogDirs(log_dirs) => log_dirs.is_done(),
             Self::Producers(producers) => producers.is_done(),
             Self::Metadata(metadata) => metadata.is_done(),
+            Self::FindCoordinator(find) => find.is_done(),
+            Self::Groups(groups) => groups.is_done(),
             Self::Topics(topics) => topics.is_done(),
             Self::ProducerId(_) => false,
             Self::Encoded(_) => true,
@@ -245,6 +273,8 @@ impl Work {
             Self::LogDirs(log_dirs) => log_dirs.encode(header, outbox.buffer(), scene),
             Self::Producers(producers) => producers.encode(header, outbox.buffer()),
             Self::Metadata(metadata) => metadata.encode(header, outbox.buffer(), scene),
+            Self::FindCoordinator(find) => find.encode(header, outbox.buffer(), scene),
+            Self::Groups(groups) => groups.encode(header, outbox.buffer()),
             Self::Topics(topics) => topics.encode(header, outbox.buffer(), scene),
             Self::ProducerId(_) => unreachable!("an unanswered request is not encoded"),
             Self::Encoded(bytes) => outbox.buffer().extend_from_slice(&bytes),

@@ -100,7 +100,7 @@ mod tests {
         let id = stage.topic("t", 7, &[1]);
         let topic = stage.view.image.topic_by_id(id).unwrap().clone();
         let mut scene = stage.scene();
-        scene.listener = 1;
+        scene.context.listener = 1;
         let told = |named| partition_state(&scene, &topic, 0, named).unwrap().error;
         assert_eq!(told(true), Some(ErrorCode::ListenerNotFound));
         assert_eq!(told(false), Some(ErrorCode::LeaderNotAvailable));

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use uuid::Uuid;
 
 use super::leader_hint::LeaderHints;
+use super::partition_state::is_internal;
 use super::{Call, CloseReason, Outbox, Scene};
 use crate::log::check::{BatchRejection, BatchRules, Budget, Check};
 use crate::partition::{Acks, Answer, Op, ReplyTo};
@@ -28,6 +29,8 @@ pub struct Produce {
     /// The check of the next partition, where it takes long.
     checking: Option<Box<Checking>>,
     outstanding: usize,
+    /// It may write to internal topics: Kafka knows its own tools by their client id.
+    is_admin: bool,
     /// What its checks may cost, estimated, before they are out of proportion to what was sent.
     proportion_left_ns: i64,
 }
@@ -48,6 +51,9 @@ enum Part {
     Failed { error: ErrorCode, log_start_offset: i64 },
     Rejected(Box<BatchRejection>),
 }
+
+/// The client id of Kafka's own tools.
+const ADMIN_CLIENT: &str = "__admin_client";
 
 /// The first version whose answers tell where the leader is now.
 const VERSION_HINTS: i16 = 10;
@@ -81,6 +87,7 @@ impl Produce {
             parts: SmallVec::new(),
             checking: None,
             outstanding: 0,
+            is_admin: header.client_id.as_deref() == Some(ADMIN_CLIENT),
             proportion_left_ns,
         };
         produce.check_on(to, scene, &mut Budget::new(Budget::INLINE_NS));
@@ -115,6 +122,7 @@ impl Produce {
         let Self { request, parts, outstanding, checking, .. } = self;
         let (acks, deadline_ms) = (self.acks, self.deadline_ms);
         let refusal = refusal(request);
+        let is_admin = self.is_admin;
         let mut behind_us = parts.len();
         for topic in request.topics() {
             let partitions = topic.partitions.len();
@@ -128,7 +136,7 @@ impl Produce {
                     (Some(checking), _) => Ok(*checking),
                     (None, Some(error)) => Err(Part::failed(error)),
                     (None, None) if budget.is_spent() => return,
-                    (None, None) => begin(topic.topic, partition, request.version(), scene),
+                    (None, None) => begin(topic.topic, partition, request.version(), is_admin, scene),
                 };
                 let part = match begun {
                     Err(part) => part,
@@ -220,6 +228,7 @@ fn begin(
     topic: TopicRef,
     partition: ProducePartition,
     version: i16,
+    is_admin: bool,
     scene: &Scene,
 ) -> Result<Checking, Part> {
     let image = &scene.view.image;
@@ -228,6 +237,9 @@ fn begin(
         TopicRef::Id(id) => (image.topic_by_id(id), ErrorCode::UnknownTopicId),
     };
     let topic = topic.ok_or(Part::failed(missing))?;
+    if is_internal(&topic.name) && !is_admin {
+        return Err(Part::failed(ErrorCode::InvalidTopicException));
+    }
     let known = usize::try_from(partition.index).is_ok_and(|index| index < topic.partitions.len());
     let config = scene.view.topic_configs.get(&topic.id).filter(|_| known);
     let config = config.ok_or(Part::failed(ErrorCode::UnknownTopicOrPartition))?;

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::connection::RequestContext;
 use super::producer_id::ProducerIds;
 use super::session::FetchSessions;
 use crate::config::{NodeConfig, TopicConfig};
 use crate::controller::{ControllerRequest, Image, ShardId, ShardMap};
 use crate::effect::Now;
+use crate::group;
 use crate::log::codec::CodecPool;
 use crate::partition::{Op, ReplyTo};
 use crate::wire::api::Listener;
@@ -24,6 +26,17 @@ pub struct Call {
     pub to: ReplyTo,
     /// What is asked.
     pub op: Op,
+}
+
+/// One request part on its way to the coordinator of a group.
+#[derive(Clone, Debug)]
+pub struct Coordination {
+    /// The partition of the offsets topic that the group belongs to.
+    pub partition: i32,
+    /// Where the answer goes.
+    pub to: ReplyTo,
+    /// What is asked.
+    pub request: group::Request,
 }
 
 /// A request that wants [`Work::timeout`](super::Work::timeout) at a monotonic time.
@@ -61,6 +74,8 @@ pub struct Node {
     pub cluster_id: String,
     /// How many shards there are.
     pub shard_count: u16,
+    /// What is drawn at random follows from it; new at every start of a real node.
+    pub seed: u64,
 }
 
 impl Node {
@@ -92,8 +107,8 @@ pub struct Scene<'a> {
     pub node: &'a Node,
     /// The cluster.
     pub view: &'a ClusterView,
-    /// Listener of the connection.
-    pub listener: usize,
+    /// Who asks and through which door.
+    pub context: RequestContext,
     /// The shard's own state, and where wishes are left.
     pub desk: &'a mut Desk,
 }
@@ -105,10 +120,14 @@ pub struct Desk {
     pub sessions: FetchSessions,
     /// The shard's block of producer ids.
     pub producer_ids: ProducerIds,
+    /// For ids that nobody shall guess or give twice.
+    pub random: fastrand::Rng,
     /// What checks of compressed batches use one after another.
     pub codecs: CodecPool,
     /// Parts for partitions.
     pub calls: Vec<Call>,
+    /// Parts for coordinators.
+    pub coordinations: Vec<Coordination>,
     /// Requests for the controller.
     pub controls: Vec<(ReplyTo, ControllerRequest)>,
     /// Deadlines.
@@ -120,13 +139,15 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// An empty one, with the sessions given.
-    pub fn new(sessions: FetchSessions) -> Self {
+    /// An empty one, with the sessions given and a seed for what is drawn at random.
+    pub fn new(sessions: FetchSessions, seed: u64) -> Self {
         Self {
             sessions,
             producer_ids: ProducerIds::default(),
+            random: fastrand::Rng::with_seed(seed),
             codecs: CodecPool::default(),
             calls: Vec::new(),
+            coordinations: Vec::new(),
             controls: Vec::new(),
             timers: Vec::new(),
             space_asked: Vec::new(),
@@ -163,7 +184,7 @@ mod tests {
         let text = "process.roles=broker,controller\nlisteners=PLAINTEXT://:9092,CONTROLLER://:9093\n\
                     controller.listener.names=CONTROLLER\n";
         let (config, _) = NodeConfig::load(Some(text), &[]).unwrap();
-        let node = Node { config, cluster_id: String::new(), shard_count: 1 };
+        let node = Node { config, cluster_id: String::new(), shard_count: 1, seed: 1 };
         assert_eq!(node.door(0), Listener::Client);
         assert_eq!(node.door(1), Listener::Controller);
     }

@@ -1,19 +1,21 @@
 //! A stage for unit tests of requests: a node, a cluster, and the answers of a request that asks nobody
 //! else or is answered by the test.
 
+use core::net::Ipv4Addr;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::{Decodable, Encodable};
 use uuid::Uuid;
 
-use super::{ClusterView, Desk, FetchSessions, Node, Outbox, Scene, Work};
+use super::{ClusterView, Desk, FetchSessions, Node, Outbox, RequestContext, Scene, Work};
 use crate::config::{NodeConfig, TopicConfig};
 use crate::controller::image::ImageBuilder;
 use crate::controller::record::{METADATA_VERSION_LATEST, PartitionRecord, Record};
 use crate::controller::{BrokerRegistration, Endpoint, ImageDelta, ResourceType, ShardId, ShardPlacement};
 use crate::effect::Now;
 use crate::partition::ReplyTo;
+use crate::security::Principal;
 use crate::wire::api::ApiKey;
 use crate::wire::header::{self, RequestHeader};
 
@@ -25,6 +27,7 @@ pub(super) struct Stage {
     pub view: ClusterView,
     pub desk: Desk,
     pub now: Now,
+    pub context: RequestContext,
     builder: ImageBuilder,
 }
 
@@ -36,7 +39,7 @@ impl Stage {
         let (config, _) = NodeConfig::load(None, &pairs).unwrap();
         let rack = config.rack.clone();
         let mut stage = Self {
-            node: Node { config, cluster_id: "AAAAAAAAAAAAAAAAAAAAAA".to_string(), shard_count: 1 },
+            node: Node { config, cluster_id: "AAAAAAAAAAAAAAAAAAAAAA".to_string(), shard_count: 1, seed: 1 },
             view: ClusterView {
                 version: 1,
                 image: Arc::default(),
@@ -45,8 +48,13 @@ impl Stage {
                 changed: Arc::new([]),
                 removed: Arc::new([]),
             },
-            desk: Desk::new(FetchSessions::new(ShardId(0), 1_000)),
+            desk: Desk::new(FetchSessions::new(ShardId(0), 1_000), 1),
             now: Now { mono_ms: 1_000, wall_ms: 1_700_000_000_000 },
+            context: RequestContext {
+                listener: 0,
+                peer: Ipv4Addr::LOCALHOST.into(),
+                principal: Principal::Anonymous,
+            },
             builder: ImageBuilder::default(),
         };
         stage.apply(Record::MetadataVersion { version: METADATA_VERSION_LATEST });
@@ -124,7 +132,7 @@ impl Stage {
             shard: ShardId(0),
             node: &self.node,
             view: &self.view,
-            listener: 0,
+            context: self.context,
             desk: &mut self.desk,
         }
     }

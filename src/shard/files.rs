@@ -16,7 +16,7 @@ use rustc_hash::FxHashMap;
 use super::file_ops::{Aftermath, OwnerDir, file_error, is_exhausted};
 use super::helpers::{Helpers, Job, Returns};
 use crate::broker::Owner;
-use crate::effect::{FileDone, FileError, FileName, FileOp, FileResult, Stem, Suffix, Ticket};
+use crate::effect::{ByteSpan, FileDone, FileError, FileName, FileOp, FileResult, Stem, Suffix, Ticket};
 use crate::log::batch::HEADER_BYTES;
 use crate::partition::{ReadFound, ReplyTo};
 use crate::request::DiskSpace;
@@ -194,8 +194,21 @@ impl Files {
         }
     }
 
-    /// Orders the warming of a range that a connection waits to send.
-    pub fn warm(&self, job: Job) {
+    /// Reads what a span covers: here if the page cache answers, else it is ordered from a helper and gives `None`.
+    pub fn read_span(&self, to: ReplyTo, span: ByteSpan) -> Option<FileResult> {
+        let ByteSpan::File { file, position, length } = span else {
+            let ByteSpan::Memory(bytes) = span else { return None };
+            return Some(Ok(FileDone::Bytes(bytes)));
+        };
+        if let Some(bytes) = read_cached(&file, position, length) {
+            return Some(Ok(FileDone::Bytes(bytes)));
+        }
+        self.order_unowned(Job::ReadSpan { to, file, position, length });
+        None
+    }
+
+    /// Orders a job on a file that is open already.
+    pub fn order_unowned(&self, job: Job) {
         if let Some(helpers) = self.helpers.first() {
             helpers.order(
                 Owner::Directory(0),

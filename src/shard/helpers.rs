@@ -8,10 +8,12 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use bytes::BytesMut;
+
 use super::bell::Bell;
 use super::file_ops::{self, Aftermath, OwnerDir};
 use crate::broker::{ConnectionKey, Opened, Owner};
-use crate::effect::{FileError, FileName, FileOp, FileResult, Ticket};
+use crate::effect::{FileDone, FileError, FileName, FileOp, FileResult, Ticket};
 use crate::log::{Recovery, RecoveryError, RecoveryStep};
 use crate::partition::{ReadFound, ReplyTo};
 
@@ -29,6 +31,8 @@ pub(super) enum Job {
     File(Ticket, FileOp),
     /// Open the file of a span.
     Open { to: ReplyTo, found: ReadFound, file: FileName },
+    /// Read a range of an open file.
+    ReadSpan { to: ReplyTo, file: Arc<OwnedFd>, position: u64, length: u64 },
     /// A whole recovery.
     Recover(Box<Recovery>),
     /// Bring a range of a file into the page cache, for a connection that waits to send it.
@@ -40,6 +44,7 @@ pub(super) enum Job {
 pub(super) enum Outcome {
     File(Ticket, FileResult, Aftermath),
     Open { to: ReplyTo, found: ReadFound, file: FileName, opened: Option<OwnedFd> },
+    ReadSpan(ReplyTo, FileResult),
     Recover(Result<Opened, RecoveryError>),
     Warm(ConnectionKey),
 }
@@ -158,6 +163,9 @@ fn carry_out(dir: &OwnerDir, job: Job) -> Outcome {
             let opened = file_ops::patiently(|| dir.open(file)).ok();
             Outcome::Open { to, found, file, opened }
         }
+        Job::ReadSpan { to, file, position, length } => {
+            Outcome::ReadSpan(to, read_range(&file, position, length))
+        }
         Job::Recover(recovery) => Outcome::Recover(recover(dir, *recovery)),
         Job::Warm { connection, file, position, length } => {
             warm(&file, position, length);
@@ -177,6 +185,23 @@ fn recover(dir: &OwnerDir, mut recovery: Recovery) -> Result<Opened, RecoveryErr
             RecoveryStep::Failed(error) => return Err(error),
         }
     }
+}
+
+/// Reads a range of a log; it is as long as the log says, or the file was cut.
+fn read_range(file: &OwnedFd, position: u64, length: u64) -> FileResult {
+    let mut bytes = BytesMut::zeroed(usize::try_from(length).map_err(|_| FileError::Io(libc::EFBIG))?);
+    let mut read = 0;
+    while let Some(into) = bytes.get_mut(read..).filter(|rest| !rest.is_empty()) {
+        let at = i64::try_from(position + read as u64).map_err(|_| FileError::Io(libc::EFBIG))?;
+        match nix::sys::uio::pread(file, into, at) {
+            Ok(0) => break,
+            Ok(count) => read += count,
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(file_ops::file_error(&errno.into())),
+        }
+    }
+    bytes.truncate(read);
+    Ok(FileDone::Bytes(bytes.freeze()))
 }
 
 /// Reads the range once, so that sending it does not wait for the device.

@@ -102,7 +102,7 @@ fn welcome(runtime: &Rc<Runtime>, socket: OwnedFd, listener: usize, door: &RefCe
     }
 }
 
-fn peer(socket: &OwnedFd) -> Option<IpAddr> {
+pub(super) fn peer(socket: &OwnedFd) -> Option<IpAddr> {
     let peer = nix::sys::socket::getpeername::<nix::sys::socket::SockaddrStorage>(socket.as_raw_fd()).ok()?;
     let v4 = peer.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
     v4.or_else(|| peer.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))

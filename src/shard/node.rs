@@ -279,7 +279,8 @@ fn plan_shards(
     let descriptors = Descriptors::share_out(bells.len(), boot.directories.len());
     let door = Door::new(&config, Arc::clone(&common.connections), descriptors.connections);
     let control = control_start(&config, &boot, shard_count, listeners)?;
-    let node = Arc::new(Node { cluster_id: boot.cluster_id, shard_count, config });
+    let seed = uuid::Uuid::new_v4().as_u64_pair().0;
+    let node = Arc::new(Node { cluster_id: boot.cluster_id, shard_count, seed, config });
     let view = Arc::new(ClusterView {
         version: 0,
         image: Arc::new(Image::default()),

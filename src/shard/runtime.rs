@@ -7,6 +7,7 @@
 use std::cell::{RefCell, RefMut};
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use super::door::Seat;
 use super::files::Files;
 use super::helpers::{Job, Outcome, Returns};
 use super::intake::{Budget, Intake};
+use super::listener;
 use super::mesh::{Mesh, Parcel};
 use super::sockets::Socket;
 use crate::broker::{ConnectionKey, Output, Owner, Shard};
@@ -214,11 +216,12 @@ impl Runtime {
 
     /// Takes a connection on: from now on its task serves it.
     pub fn adopt(self: &Rc<Self>, socket: OwnedFd, seat: Seat, listener: usize) {
+        let peer = listener::peer(&socket).map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.to_canonical());
         let Ok(fd) = PollableFd::new(socket) else { return };
         let fd = Rc::new(fd);
         let key = {
             let mut state = self.state();
-            let key = state.core.connect(RequestContext { listener, principal: Principal::Anonymous });
+            let key = state.core.connect(RequestContext { listener, peer, principal: Principal::Anonymous });
             let at = key.slot as usize;
             if state.sockets.len() <= at {
                 state.sockets.resize_with(at + 1, || None);
@@ -286,6 +289,7 @@ impl State {
             }
             (Outcome::Recover(result), Owner::Replica(slot)) => self.core.recovered(now, slot, result),
             (Outcome::Warm(key), _) => self.warmed(key),
+            (Outcome::ReadSpan(to, result), _) => self.core.span_read(now, to, result),
             (Outcome::Open { .. } | Outcome::Recover(_), _) => {}
         }
     }
@@ -311,6 +315,11 @@ impl State {
             Output::Measure(to) => {
                 let space = self.files.space();
                 self.core.measured(now, to, space);
+            }
+            Output::ReadSpan { to, span } => {
+                if let Some(result) = self.files.read_span(to, span) {
+                    self.core.span_read(now, to, result);
+                }
             }
             Output::Recover(slot, recovery) => {
                 self.files.order(Owner::Replica(slot), Job::Recover(recovery));

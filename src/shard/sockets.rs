@@ -335,7 +335,7 @@ impl State {
             Sent::Cold { file, position, length } => {
                 socket.warming = true;
                 self.counters.cold_spans += 1;
-                self.files.warm(Job::Warm { connection: key, file, position, length });
+                self.files.order_unowned(Job::Warm { connection: key, file, position, length });
             }
             Sent::Failed => {
                 socket.closing = Some(CloseReason::Peer);

@@ -3,7 +3,11 @@
 //! ApiVersions is answered from it, connections order requests by it, and `docs/PROTOCOL.md` is
 //! generated from it. A version stands here only when its meaning is implemented.
 
+mod table;
+
 use std::fmt::Write as _;
+
+pub use table::TABLE;
 
 /// The APIs that are served, by their Kafka number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,8 +21,24 @@ pub enum ApiKey {
     ListOffsets = 2,
     /// Describes brokers, topics and partitions.
     Metadata = 3,
+    /// Commits offsets of a group.
+    OffsetCommit = 8,
+    /// Reads the committed offsets of groups.
+    OffsetFetch = 9,
     /// Finds the coordinator of a group or a transactional id.
     FindCoordinator = 10,
+    /// Joins a group.
+    JoinGroup = 11,
+    /// Says that a member is there.
+    Heartbeat = 12,
+    /// Takes members out of a group.
+    LeaveGroup = 13,
+    /// Gives out what the leader of a group assigned.
+    SyncGroup = 14,
+    /// Describes groups.
+    DescribeGroups = 15,
+    /// Lists groups.
+    ListGroups = 16,
     /// Tells which APIs and versions are served.
     ApiVersions = 18,
     /// Creates topics.
@@ -39,6 +59,10 @@ pub enum ApiKey {
     DescribeLogDirs = 35,
     /// Adds partitions to topics.
     CreatePartitions = 37,
+    /// Deletes groups.
+    DeleteGroups = 42,
+    /// Deletes committed offsets of a group.
+    OffsetDelete = 47,
     /// Describes the cluster and its brokers.
     DescribeCluster = 60,
     /// Tells who produces to partitions.
@@ -105,6 +129,12 @@ pub enum AclOperation {
     DescribeConfigs,
     /// WRITE on the transactional id, or IDEMPOTENT_WRITE on the cluster without one.
     ProducerWrite,
+    /// READ on the group, and on each topic that it is about.
+    GroupRead,
+    /// DESCRIBE on each group.
+    GroupDescribe,
+    /// DELETE on each group.
+    GroupDelete,
 }
 
 /// Where a request is answered.
@@ -147,257 +177,8 @@ pub struct Api {
     pub frame_limit_bytes: u32,
 }
 
-const EVERY_LISTENER: Listeners = Listeners { client: true, broker: true, controller: true };
-const BROKER_LISTENERS: Listeners = Listeners { client: true, broker: true, controller: false };
-
 /// No limit but `socket.request.max.bytes`: records have their own, and views take no memory.
 const FRAME_UNLIMITED: u32 = i32::MAX as u32;
-/// Lists of topics and partitions: 100,000 partitions of ListOffsets are 2 MB.
-const FRAME_LIST: u32 = 4 * 1024 * 1024;
-/// A handful of names.
-const FRAME_SMALL: u32 = 64 * 1024;
-
-/// The table, by key.
-pub static TABLE: [Api; 18] = [
-    Api {
-        key: ApiKey::Produce,
-        name: "Produce",
-        version_first: 3,
-        version_last: 13,
-        // librdkafka compresses only if the range starts at 0 (KAFKA-18659).
-        advertised_first: 0,
-        flexible_first: 9,
-        listeners: BROKER_LISTENERS,
-        acl: AclOperation::TopicWrite,
-        route: Route::Partitions,
-        barrier: false,
-        frame_limit_bytes: FRAME_UNLIMITED,
-    },
-    Api {
-        key: ApiKey::Fetch,
-        name: "Fetch",
-        version_first: 4,
-        version_last: 18,
-        advertised_first: 4,
-        flexible_first: 12,
-        listeners: BROKER_LISTENERS,
-        acl: AclOperation::TopicRead,
-        route: Route::Partitions,
-        barrier: false,
-        frame_limit_bytes: FRAME_UNLIMITED,
-    },
-    Api {
-        key: ApiKey::ListOffsets,
-        name: "ListOffsets",
-        version_first: 1,
-        version_last: 10,
-        advertised_first: 1,
-        flexible_first: 6,
-        listeners: BROKER_LISTENERS,
-        acl: AclOperation::TopicDescribe,
-        route: Route::Partitions,
-        barrier: true,
-        frame_limit_bytes: FRAME_LIST,
-    },
-    Api {
-        key: ApiKey::Metadata,
-        name: "Metadata",
-        version_first: 0,
-        version_last: 13,
-        advertised_first: 0,
-        flexible_first: 9,
-        listeners: BROKER_LISTENERS,
-        acl: AclOperation::TopicDescribe,
-        route: Route::Local,
-        barrier: true,
-        frame_limit_bytes: FRAME_LIST,
-    },
-    Api {
-        // Every answer is an error until there are coordinators; librdkafka compresses with LZ4 only
-        // where this API is there.
-        key: ApiKey::FindCoordinator,
-        name: "FindCoordinator",
-        version_first: 0,
-        version_last: 6,
-        advertised_first: 0,
-        flexible_first: 3,
-        listeners: BROKER_LISTENERS,
-        acl: AclOperation::None,
-        route: Route::Local,
-        barrier: true,
-        frame_limit_bytes: FRAME_LIST,
-    },
-    Api {
-        key: ApiKey::ApiVersions,
-        name: "ApiVersions",
-        version_first: 0,
-        version_last: 4,
-        advertised_first: 0,
-        flexible_first: 3,
-        listeners: EVERY_LISTENER,
-        acl: AclOperation::None,
-        route: Route::Local,
-        barrier: true,
-        frame_limit_bytes: FRAME_SMALL,
-    },
-    Api {
-        key: ApiKey::CreateTopics,
-        name: "CreateTopics",
-        version_first: 2,
-        version_last: 7,
-        advertised_first: 2,
-        flexible_first: 5,
-        listeners: EVERY_LISTENER,
-        acl: AclOperation::TopicCreate,
-        route: Route::Controller,
-        barrier: true,
-        frame_limit_bytes: FRAME_LIST,
-    },
-    Api {
-        key: ApiKey::DeleteTopics,
-        name: "DeleteTopics",
-        version_first: 1,
-        version_last: 6,
-        advertised_first: 1,
-        flexible_first: 4,
-        listeners: EVERY_LISTENER,
-        acl: AclOperation::TopicDelete,
-        route: Route::Controller,
-        barrier: true,
-        frame_limit_bytes: FRAME_LIST,
-    },
-    Api {
-        key: ApiKey::DeleteRecords,
-        name: "DeleteRecords",
-        version_first: 0,
-        version_last: 2,
-        advertised_first: 0,
-        flexible_first: 2,
-        listeners: BROKER_LISTENERS,
-        acl: AclOperation::TopicDelete,
-        route: Route::Partitions,
-        barrier: true,
-        frame_limit_bytes: FRAME_LIST,
-    },
-    Api {
-        key: ApiKey::InitProducerId,
-        name: "InitProducerId",
-        version_first: 0,
-        version_last: 5,
-        advertised_first: 0,
-        flexible_first: 2,
-        listeners: BROKER_LISTENERS,
-        acl: AclOperation::ProducerWrite,
-        route: Route::Coordinator,
-        barrier: true,
-        frame_limit_bytes: FRAME_SMALL,
-    },
-    Api {
-        key: ApiKey::OffsetForLeaderEpoch,
-        name: "OffsetForLeaderEpoch",
-        version_first: 2,
-        version_last: 4,
-        advertised_first: 2,
-        flexible_first: 4,
-        listeners: BROKER_LISTENERS,
-        acl: AclOperation::TopicDescribe,
-        route: Route::Partitions,
-        barrier: true,
-        frame_limit_bytes: FRAME_LIST,
-    },
-    Api {
-        key: ApiKey::DescribeConfigs,
-        name: "DescribeConfigs",
-        version_first: 1,
-        version_last: 4,
-        advertised_first: 1,
-        flexible_first: 4,
-        listeners: EVERY_LISTENER,
-        acl: AclOperation::DescribeConfigs,
-        route: Route::Local,
-        barrier: true,
-        frame_limit_bytes: FRAME_LIST,
-    },
-    Api {
-        key: ApiKey::AlterReplicaLogDirs,
-        name: "AlterReplicaLogDirs",
-        version_first: 1,
-        version_last: 2,
-        advertised_first: 1,
-        flexible_first: 2,
-        listeners: BROKER_LISTENERS,
-        acl: AclOperation::ClusterAlter,
-        route: Route::Local,
-        barrier: true,
-        frame_limit_bytes: FRAME_LIST,
-    },
-    Api {
-        key: ApiKey::DescribeLogDirs,
-        name: "DescribeLogDirs",
-        version_first: 1,
-        version_last: 4,
-        advertised_first: 1,
-        flexible_first: 2,
-        listeners: BROKER_LISTENERS,
-        acl: AclOperation::ClusterDescribe,
-        route: Route::Partitions,
-        barrier: true,
-        frame_limit_bytes: FRAME_LIST,
-    },
-    Api {
-        key: ApiKey::CreatePartitions,
-        name: "CreatePartitions",
-        version_first: 0,
-        version_last: 3,
-        advertised_first: 0,
-        flexible_first: 2,
-        listeners: EVERY_LISTENER,
-        acl: AclOperation::TopicAlter,
-        route: Route::Controller,
-        barrier: true,
-        frame_limit_bytes: FRAME_LIST,
-    },
-    Api {
-        // Kafka answers it on a controller's listener too, with the controllers.
-        key: ApiKey::DescribeCluster,
-        name: "DescribeCluster",
-        version_first: 0,
-        version_last: 2,
-        advertised_first: 0,
-        flexible_first: 0,
-        listeners: BROKER_LISTENERS,
-        acl: AclOperation::None,
-        route: Route::Local,
-        barrier: true,
-        frame_limit_bytes: FRAME_SMALL,
-    },
-    Api {
-        key: ApiKey::DescribeProducers,
-        name: "DescribeProducers",
-        version_first: 0,
-        version_last: 0,
-        advertised_first: 0,
-        flexible_first: 0,
-        listeners: BROKER_LISTENERS,
-        acl: AclOperation::TopicRead,
-        route: Route::Partitions,
-        barrier: true,
-        frame_limit_bytes: FRAME_LIST,
-    },
-    Api {
-        key: ApiKey::DescribeTopicPartitions,
-        name: "DescribeTopicPartitions",
-        version_first: 0,
-        version_last: 0,
-        advertised_first: 0,
-        flexible_first: 0,
-        listeners: BROKER_LISTENERS,
-        acl: AclOperation::TopicDescribe,
-        route: Route::Local,
-        barrier: true,
-        frame_limit_bytes: FRAME_LIST,
-    },
-];
 
 /// The row of a key.
 pub fn find(key: i16) -> Option<&'static Api> {
@@ -476,6 +257,9 @@ impl AclOperation {
             Self::TopicAlter => "ALTER on topic",
             Self::DescribeConfigs => "DESCRIBE_CONFIGS on topic or cluster",
             Self::ProducerWrite => "WRITE on transactional id, or IDEMPOTENT_WRITE on cluster",
+            Self::GroupRead => "READ on group",
+            Self::GroupDescribe => "DESCRIBE on group",
+            Self::GroupDelete => "DELETE on group",
         }
     }
 }

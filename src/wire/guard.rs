@@ -160,6 +160,9 @@ impl ByteBuf for Checked {
 }
 
 #[cfg(test)]
+mod group_samples;
+
+#[cfg(test)]
 mod tests {
     use bytes::BytesMut;
     use kafka_protocol::messages::alter_replica_log_dirs_request::{
@@ -266,7 +269,7 @@ mod tests {
                 let request = InitProducerIdRequest::default().with_transaction_timeout_ms(60_000);
                 encoded(&request.with_transactional_id(Some(text("txn").into())), version)
             }
-            _ => describing_sample(key, version),
+            _ => group_samples::sample(key, version).unwrap_or_else(|| describing_sample(key, version)),
         })
     }
 
@@ -357,6 +360,7 @@ mod tests {
             ApiKey::DescribeProducers => run::<DescribeProducersRequest>(body, version),
             ApiKey::DescribeCluster => run::<DescribeClusterRequest>(body, version),
             ApiKey::DescribeTopicPartitions => run::<DescribeTopicPartitionsRequest>(body, version),
+            _ => group_samples::accepts(key, body, version),
         }
     }
 

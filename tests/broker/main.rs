@@ -16,6 +16,7 @@ mod describe;
 mod epochs;
 mod full_connection;
 mod full_device;
+mod groups;
 mod hostile_frames;
 mod limits;
 mod list_offsets;

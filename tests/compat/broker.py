@@ -173,8 +173,8 @@ class ReferenceBroker(Broker):
         super().start()
 
 
-def make(folder: Path, shards: int, options) -> Broker:
+def make(folder: Path, shards: int, options, settings: Optional[dict] = None) -> Broker:
     """The broker that the command line asks for."""
     if options.reference == "kafka":
-        return ReferenceBroker(folder, shards)
-    return Broker(folder, shards, options.broker_cmd)
+        return ReferenceBroker(folder, shards, overrides=settings)
+    return Broker(folder, shards, options.broker_cmd, settings)

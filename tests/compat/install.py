@@ -76,11 +76,14 @@ def install_jars(version: str) -> None:
 
 def install_java_client(version: str) -> None:
     """Compiles the Java client against the jars of one version."""
-    source = CLIENTS / "RoundTrip.java"
-    stamp = _stale(f"classes-{version}", [source, CLIENTS / "pom.xml", HERE / "pom.xml"], version)
+    sources = [CLIENTS / "RoundTrip.java"]
+    # The oldest client has another way to poll.
+    if version != JAVA_CLIENTS[0]:
+        sources.append(CLIENTS / "GroupMember.java")
+    stamp = _stale(f"classes-{version}", [*sources, CLIENTS / "pom.xml", HERE / "pom.xml"], version)
     if stamp:
         classes(version).mkdir(parents=True, exist_ok=True)
-        if not _run(["javac", "-d", str(classes(version)), "-cp", f"{jars(version)}/*", str(source)]):
+        if not _run(["javac", "-d", str(classes(version)), "-cp", f"{jars(version)}/*", *map(str, sources)]):
             raise SystemExit(f"javac could not compile the Java client against {version}")
         _done(f"classes-{version}", stamp)
 
@@ -122,7 +125,7 @@ def install_node() -> None:
 def install_go() -> None:
     """Builds the franz-go client; its modules and the compiler's cache lie in our cache too."""
     folder = CLIENTS / "franz_go"
-    stamp = _stale("go", [folder / name for name in ("main.go", "go.mod", "go.sum")])
+    stamp = _stale("go", [folder / name for name in ("main.go", "member.go", "go.mod", "go.sum")])
     if not stamp:
         return
     env = os.environ | {"GOMODCACHE": str(GO / "mod"), "GOCACHE": str(GO / "build"), "GOTOOLCHAIN": "local",

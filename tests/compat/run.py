@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Callable, List
 
 import broker
+import groups
 import install
 import matrix
 import tools
@@ -79,9 +80,9 @@ class Results:
         self._state.write_text(json.dumps(state, indent=1))
 
 
-def with_broker(folder: Path, shards: int, options, results: Results, work: Callable) -> None:
+def with_broker(folder: Path, shards: int, options, results: Results, work: Callable, settings=None) -> None:
     """Runs `work` against a started broker, then stops it; starting and stopping well is a case of its own."""
-    instance = broker.make(folder, shards, options)
+    instance = broker.make(folder, shards, options, settings)
     start = time.monotonic()
     problems = []
     try:
@@ -152,6 +153,28 @@ def run_tools(options, results: Results, folder: Path) -> None:
         results.add(name, check(), time.monotonic() - start)
 
 
+def run_groups(options, results: Results, folder: Path) -> None:
+    """Members of groups by every client, on a broker of one shard and on one of three."""
+    shard_counts = [1] if options.reference else [1, 3]
+    for shards in shard_counts:
+
+        def work(instance: broker.Broker) -> None:
+            suite = groups.Groups(folder, instance)
+            try:
+                for name, check in suite.cases():
+                    name = f"{name} ({shards})"
+                    if options.only not in name or results.done_before(name):
+                        continue
+                    start = time.monotonic()
+                    results.add(name, check(), time.monotonic() - start)
+            finally:
+                suite.close()
+
+        if options.only in "groups" or options.only.startswith("groups"):
+            settings = {"group.initial.rebalance.delay.ms": 500, "offsets.topic.num.partitions": 7}
+            with_broker(folder / f"groups-of-{shards}-shards", shards, options, results, work, settings)
+
+
 def fingerprint(options) -> str:
     """Tells one broker build and data set from another; passed cases of one say nothing about the other."""
     program = Path((options.broker_cmd or broker.default_command()).split()[0])
@@ -186,6 +209,7 @@ def main() -> int:
     base.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=os.environ.get("COMPAT_TMP") or base) as folder:
         run_matrix(options, results, Path(folder))
+        run_groups(options, results, Path(folder))
         if options.only in "tools":
             run_tools(options, results, Path(folder))
     skipped = f", {results.skipped} skipped" if results.skipped else ""

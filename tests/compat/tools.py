@@ -24,11 +24,8 @@ COMPLAINTS = re.compile(r"^Found \d+ invalid bytes at the end of |^baseOffset: .
 # Neither Kafka's internal topics nor folders renamed for deletion, whose indexes were never trimmed.
 PARTITION_FOLDER = re.compile(r"[^_].*-\d+")
 
-# What is not run, and what it waits for. kafka-e2e-latency commits offsets in a group of its own before it tells its
-# figures, so it needs groups although it assigns its partitions.
+# What is not run, and what it waits for.
 LATER = [
-    ("kafka-console-consumer --group", "consumer groups"),
-    ("kafka-e2e-latency", "consumer groups"),
     ("kafka-get-offsets --time earliest-pending-upload", "ListOffsets 11"),
 ]
 

@@ -44,6 +44,10 @@ pub fn config(plan: &Plan) -> NodeConfig {
     if let Some(expiration_ms) = plan.expiration_ms {
         config.producer_id_expiration_ms = expiration_ms;
     }
+    config.group.min_session_timeout_ms = 1;
+    config.group.initial_rebalance_delay_ms = 200;
+    config.group.offsets_topic_num_partitions = plan.offsets_partitions;
+    config.group.offsets_topic_compression_codec = plan.offsets_codec;
     let topics = &mut config.topic_defaults;
     topics.segment_bytes = plan.segment_bytes;
     topics.index_interval_bytes = plan.index_interval_bytes;
@@ -135,7 +139,8 @@ pub fn boot(
         metadata_directory: 0,
         checkpoints: Checkpoints::new(stored, boot_id.to_string(), &config),
     };
-    let node = Arc::new(Node { cluster_id: "simulated".into(), shard_count: plan.shards, config });
+    let seed = hands.random.u64(..);
+    let node = Arc::new(Node { cluster_id: "simulated".into(), shard_count: plan.shards, seed, config });
     let view = Arc::new(ClusterView {
         version: 0,
         image: Arc::new(Image::default()),

@@ -108,6 +108,11 @@ pub struct Response<T> {
 }
 
 impl<T> Response<T> {
+    /// The version that was asked in.
+    pub fn version(&self) -> i16 {
+        self.version
+    }
+
     /// The decoded body.
     pub fn decode<R: Request>(&self) -> R::Response {
         let mut frame = self.frame.clone();

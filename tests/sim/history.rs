@@ -11,6 +11,8 @@ use tidemill::log::codec::{Codec, Decompressor};
 use tidemill::log::record::Records;
 use uuid::Uuid;
 
+use crate::commits::Commits;
+
 /// A partition of one topic that existed.
 pub type Place = (Uuid, i32);
 
@@ -55,6 +57,8 @@ pub struct History {
     log_append_time: bool,
     /// Topics by id that sync before they acknowledge.
     pub flushed: BTreeMap<Uuid, bool>,
+    /// What groups committed.
+    pub commits: Commits,
     acked_records: u64,
     read_records: u64,
 }
@@ -273,6 +277,7 @@ impl History {
         if !power {
             return;
         }
+        self.commits.power_was_cut();
         let mut uncertain = Vec::new();
         for known in self.known.values_mut() {
             let floor = known.durable_floor;

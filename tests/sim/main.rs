@@ -9,11 +9,14 @@ mod admin;
 mod auditor;
 mod boot;
 mod client;
+mod commits;
 mod consumer;
 mod disk;
 mod faults;
+mod group_auditor;
 mod history;
 mod hostile;
+mod member;
 mod node;
 mod operations;
 mod plan;
@@ -128,6 +131,7 @@ fn planted_bugs_are_found() {
         Bug::OutlivingCheckpoint,
         Bug::ReservedHighWatermark,
         Bug::ForgottenProducers,
+        Bug::CommitBeforeWrite,
     ];
     for bug in bugs {
         plant(Some(bug));

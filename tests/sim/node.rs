@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::{Bytes, BytesMut};
 use tidemill::broker::{ConnectionKey, Message, Opened, Output, Owner, Shard};
 use tidemill::controller::ShardId;
-use tidemill::effect::{ByteSpan, FileResult, Ticket};
+use tidemill::effect::{ByteSpan, FileDone, FileResult, Ticket};
 use tidemill::log::RecoveryError;
 use tidemill::partition::{ReadFound, ReplyTo};
 use tidemill::request::{Chunk, CloseReason, RequestContext};
@@ -74,6 +74,8 @@ pub enum Arrived {
     Done(Owner, Ticket, FileResult),
     /// A span was opened, or could not be.
     Opened(u32, ReplyTo, ReadFound, Option<ByteSpan>),
+    /// What a span covers was read.
+    SpanRead(ReplyTo, FileResult),
     /// A recovery has ended.
     Recovered(u32, Result<Opened, RecoveryError>),
 }
@@ -247,7 +249,11 @@ impl World {
         match arrived {
             Arrived::Connect(id) => {
                 let Some(connection) = self.connections.get_mut(&id) else { return };
-                let key = host.core.connect(RequestContext { listener: 0, principal: Principal::Anonymous });
+                let key = host.core.connect(RequestContext {
+                    listener: 0,
+                    peer: std::net::Ipv4Addr::LOCALHOST.into(),
+                    principal: Principal::Anonymous,
+                });
                 connection.key = Some(key);
                 host.connections.insert(key, id);
             }
@@ -261,6 +267,7 @@ impl World {
             }
             Arrived::Done(owner, ticket, result) => host.core.completed(now, owner, ticket, result),
             Arrived::Opened(slot, to, found, span) => host.core.opened(now, slot, to, found, span),
+            Arrived::SpanRead(to, result) => host.core.span_read(now, to, result),
             Arrived::Recovered(slot, result) => host.core.recovered(now, slot, result),
         }
     }
@@ -323,6 +330,13 @@ impl World {
             Output::Measure(to) => {
                 let now = self.now(node.started_us);
                 node.hosts[shard].core.measured(now, to, Vec::new());
+            }
+            Output::ReadSpan { to, span } => {
+                let ByteSpan::Memory(bytes) = span else {
+                    unreachable!("spans of the simulator are in memory")
+                };
+                host.arrived.push_back(Arrived::SpanRead(to, Ok(FileDone::Bytes(bytes))));
+                self.turn_soon(node, shard);
             }
             Output::Recover(slot, recovery) => self.recover(node, shard, slot, recovery, None),
             Output::Send(to, message) => {

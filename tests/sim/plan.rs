@@ -93,6 +93,12 @@ pub struct Plan {
     pub hostile: usize,
     /// Topics that are never deleted get more partitions, so many each.
     pub more_partitions: i32,
+    /// Members of groups, and how many groups they are in.
+    pub members: (usize, usize),
+    /// `offsets.topic.num.partitions`
+    pub offsets_partitions: i32,
+    /// `offsets.topic.compression.codec`
+    pub offsets_codec: i16,
     /// `producer.id.expiration.ms`, short; producers give up long before.
     pub expiration_ms: Option<u64>,
 }
@@ -161,6 +167,9 @@ impl Plan {
             more_partitions: *r.choice(&[0, 0, 1, 3]).expect("some"),
             expiration_ms: (r.u8(0..8) == 0 && !clock_jumps).then_some(EXPIRATION_MS),
             io_errors_in: (directories > 1 && r.u8(0..3) > 0).then(|| r.usize(0..directories)),
+            members: *r.choice(&[(0, 1), (1, 1), (3, 1), (3, 2), (5, 2)]).expect("some"),
+            offsets_partitions: r.i32(1..=4),
+            offsets_codec: *r.choice(&[0, 0, 0, 1, 2, 3, 4]).expect("some"),
         }
     }
 }

@@ -12,8 +12,10 @@ use crate::boot::{self, Failed};
 use crate::client::{Action, Client, Stage};
 use crate::consumer::Consumer;
 use crate::disk::Disk;
+use crate::group_auditor::GroupAuditor;
 use crate::history::{History, Kind, Place};
 use crate::hostile::Hostile;
+use crate::member::Member;
 use crate::node::{Arrived, Node};
 use crate::plan::Plan;
 use crate::producer::{Producer, Work};
@@ -224,6 +226,11 @@ impl World {
         for number in 0..plan.hostile {
             self.seat(Box::new(Hostile::new(number)));
         }
+        for number in 0..plan.members.0 {
+            let group = format!("group-{}", number % plan.members.1);
+            let member = self.with_stage(|stage| Member::new(number, group, topics[0].0, stage));
+            self.seat(Box::new(member));
+        }
         for number in 0..plan.consumers {
             let targets = self.some_of(&all);
             let consumer = self.with_stage(|stage| Consumer::new(number, targets, stage));
@@ -313,6 +320,7 @@ impl World {
             Phase::Settling { until_us } if until_us <= self.now_us => {
                 self.phase = Phase::Audit;
                 self.seat(Box::new(Auditor::new()));
+                self.seat(Box::new(GroupAuditor::new()));
             }
             Phase::Audit if done => {
                 for client in 0..self.seats.len() {
@@ -330,6 +338,7 @@ impl World {
             Phase::Stopping => {
                 self.phase = Phase::AuditAgain;
                 self.seat(Box::new(Auditor::new()));
+                self.seat(Box::new(GroupAuditor::new()));
             }
             Phase::AuditAgain if done => self.phase = Phase::Over,
             _ => {}
@@ -521,10 +530,11 @@ impl World {
     pub fn summary(&self) -> String {
         let (acked, read) = self.history.counts();
         format!(
-            "{} events, {} ms, {} crashes, {acked} records acknowledged, {read} read",
+            "{} events, {} ms, {} crashes, {acked} records acknowledged, {read} read, {} offsets committed",
             self.trace.events(),
             self.now_us / 1000,
-            self.crashes
+            self.crashes,
+            self.history.commits.count()
         )
     }
 }

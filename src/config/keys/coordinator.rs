@@ -3,29 +3,29 @@
 use super::{Key, key_table};
 
 key_table! {
-    "group.min.session.timeout.ms" Int Some("6000"), Any, ReadOnly, Planned,
+    "group.min.session.timeout.ms" Int Some("6000"), Any, ReadOnly, Honoured,
         "Shortest session that a member may ask for.";
-    "group.max.session.timeout.ms" Int Some("1800000"), Any, ReadOnly, Planned,
+    "group.max.session.timeout.ms" Int Some("1800000"), Any, ReadOnly, Honoured,
         "Longest session that a member may ask for.";
-    "group.initial.rebalance.delay.ms" Int Some("3000"), Any, ReadOnly, Planned,
+    "group.initial.rebalance.delay.ms" Int Some("3000"), Any, ReadOnly, Honoured,
         "How long an empty group waits for more members.";
-    "group.max.size" Int Some("2147483647"), Min(1), ReadOnly, Planned,
+    "group.max.size" Int Some("2147483647"), Min(1), ReadOnly, Honoured,
         "Most members of a group.";
-    "offset.metadata.max.bytes" Int Some("4096"), Any, ReadOnly, Planned,
+    "offset.metadata.max.bytes" Int Some("4096"), Any, ReadOnly, Honoured,
         "Largest text beside a committed offset.";
-    "offsets.commit.timeout.ms" Int Some("5000"), Min(1), ReadOnly, Planned,
+    "offsets.commit.timeout.ms" Int Some("5000"), Min(1), ReadOnly, Honoured,
         "How long a commit waits for its replicas.";
-    "offsets.retention.minutes" Int Some("10080"), Min(1), ReadOnly, Planned,
+    "offsets.retention.minutes" Int Some("10080"), Min(1), ReadOnly, Honoured,
         "How long offsets outlive their group.";
-    "offsets.retention.check.interval.ms" Long Some("600000"), Min(1), ReadOnly, Planned,
+    "offsets.retention.check.interval.ms" Long Some("600000"), Min(1), ReadOnly, Honoured,
         "How often offsets are looked at for removal.";
-    "offsets.topic.num.partitions" Int Some("50"), Min(1), ReadOnly, Planned,
+    "offsets.topic.num.partitions" Int Some("50"), Min(1), ReadOnly, Honoured,
         "Partitions of `__consumer_offsets`.";
-    "offsets.topic.replication.factor" Short Some("3"), Min(1), ReadOnly, Planned,
+    "offsets.topic.replication.factor" Short Some("3"), Min(1), ReadOnly, Honoured,
         "Replicas of `__consumer_offsets`.";
-    "offsets.topic.segment.bytes" Int Some("104857600"), Min(1), ReadOnly, Planned,
+    "offsets.topic.segment.bytes" Int Some("104857600"), Min(1), ReadOnly, Honoured,
         "Segment size of `__consumer_offsets`.";
-    "offsets.topic.compression.codec" Int Some("0"), Any, ReadOnly, Planned,
+    "offsets.topic.compression.codec" Int Some("0"), Range(0, 4), ReadOnly, Honoured,
         "Codec of `__consumer_offsets`, as a number.";
     "offsets.load.buffer.size" Int Some("5242880"), Min(1), ReadOnly, Ignored(JVM),
         "Bytes read at a time while offsets are loaded.";

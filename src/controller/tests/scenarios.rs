@@ -165,8 +165,8 @@ fn a_request_sees_earlier_ones_that_are_not_committed_and_waits_for_them() {
 fn automatic_creation_answers_a_topic_that_is_there_as_made() {
     let mut node = one_broker();
     node.call(create(vec![new_topic("a", 5, 1)]));
-    let names = vec!["a".to_string(), "b".to_string(), "/".to_string()];
-    let told = told(node.call(ControllerRequest::AutoCreateTopics { names }));
+    let topics = ["a", "b", "/"].map(|name| NewTopic::with_defaults(name.to_string())).to_vec();
+    let told = told(node.call(ControllerRequest::AutoCreateTopics { topics }));
     assert!(told.starts_with("a -> 5 x 1\nb -> 2 x 1\n/ -> InvalidTopicException"), "{told}");
 }
 

@@ -280,6 +280,14 @@ func run(words []string) error {
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "member" {
+		if err := member(os.Args[2:]); err != nil {
+			fmt.Println("error", strings.ReplaceAll(err.Error(), "\n", " "))
+			os.Exit(1)
+		}
+		fmt.Println("closed")
+		return
+	}
 	fmt.Println("ready none,gzip,snappy,lz4,zstd")
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {

@@ -1,0 +1,153 @@
+//! Loading: a coordinator is given its partition's log from the start to the end that the log has now, one bounded
+//! slice after another. Between two slices the shard does what else there is to do.
+//!
+//! What is not committed yet is waited for, so a batch that is in flight when the load begins is neither missed nor
+//! taken for committed. A look-up or read that fails is tried again after a while, or when the log is opened.
+
+use bytes::Bytes;
+
+use super::batches;
+use super::{Coordinators, Led, PART_END, PART_READ, PART_START};
+use crate::broker::Output;
+use crate::effect::{ByteSpan, FileDone, FileResult, Now};
+use crate::group::Input;
+use crate::partition::{Answer, Isolation, OffsetQuery, Op, Read};
+
+/// What one slice reads, and one turn takes in, unless a single batch is longer.
+const SLICE_BYTES: u64 = 64 * 1024;
+/// How long a load rests after a failure.
+const RETRY_MS: u64 = 1_000;
+
+/// How far a load has come.
+#[derive(Debug)]
+pub(super) struct Load {
+    /// The coordinator's number for it.
+    id: u64,
+    /// The next offset to read, once the log's start is known.
+    next: Option<i64>,
+    /// The log's end when it began, once that is known.
+    end: Option<i64>,
+}
+
+impl Coordinators {
+    /// Begins a load, or begins it again.
+    pub(super) fn begin_load(&mut self, partition: i32, id: u64) {
+        let life = self.new_life();
+        let Some(led) = self.led.get_mut(&partition) else { return };
+        // Answers to an earlier attempt find nobody.
+        led.life = life;
+        led.load = Some(Load { id, next: None, end: None });
+        for (part, query) in [(PART_START, OffsetQuery::Earliest), (PART_END, OffsetQuery::Latest)] {
+            self.call(partition, part, Op::Offset { query, isolation: None, current_leader_epoch: -1 });
+        }
+    }
+
+    /// The log of a partition is open, or enough time has passed since a failure.
+    pub(super) fn load_again(&mut self, partition: i32) {
+        if let Some(id) = self.led.get(&partition).and_then(|led| led.load.as_ref()).map(|load| load.id) {
+            self.begin_load(partition, id);
+        }
+    }
+
+    /// The partition has answered a part of the load.
+    pub(super) fn load_answered(
+        &mut self,
+        now: Now,
+        partition: i32,
+        part: u32,
+        answer: Answer,
+        span: Option<ByteSpan>,
+    ) {
+        let Some(load) = self.led.get_mut(&partition).and_then(|led| led.load.as_mut()) else { return };
+        match answer {
+            Answer::Offset { offset, .. } => {
+                let known = if part == PART_START { &mut load.next } else { &mut load.end };
+                *known = Some(offset);
+                self.load_on(now, partition);
+            }
+            Answer::Read(_) => {
+                // Without a span a watch was left behind: what comes next is not committed yet.
+                if let Some(span) = span {
+                    let to = self.address(partition, PART_READ);
+                    self.outputs.push(Output::ReadSpan { to, span });
+                }
+            }
+            Answer::Fired => self.load_on(now, partition),
+            // A failure; the others answer what is not asked here.
+            _ => self.set_wake(partition, Some(now.mono_ms + RETRY_MS)),
+        }
+    }
+
+    /// Reads the next slice, or tells the coordinator that this was all.
+    fn load_on(&mut self, now: Now, partition: i32) {
+        let load = self.led.get(&partition).and_then(|led| led.load.as_ref());
+        let Some(Load { next: Some(next), end: Some(end), .. }) = load else { return };
+        if next >= end {
+            return self.load_records(now, partition, Vec::new(), true);
+        }
+        let read = Read {
+            offset: *next,
+            max_bytes: SLICE_BYTES,
+            current_leader_epoch: -1,
+            isolation: Isolation::Uncommitted,
+            knows_zstd: true,
+            watch_below_bytes: 1,
+        };
+        self.call(partition, PART_READ, Op::Read(read));
+    }
+
+    /// The bytes of a slice have come.
+    pub(super) fn load_read(&mut self, now: Now, partition: i32, result: FileResult) {
+        let load = self.led.get(&partition).and_then(|led| led.load.as_ref());
+        let Some(Load { next: Some(next), end: Some(end), .. }) = load else { return };
+        let (next, end) = (*next, *end);
+        let bytes = match result {
+            Ok(FileDone::Bytes(bytes)) if !bytes.is_empty() => bytes,
+            _ => return self.set_wake(partition, Some(now.mono_ms + RETRY_MS)),
+        };
+        match batches::decode(bytes, next) {
+            Ok((_, reached)) if reached == next => self.load_failed(now, partition, "the log does not go on"),
+            Ok((records, reached)) => {
+                if let Some(load) = self.led.get_mut(&partition).and_then(|led| led.load.as_mut()) {
+                    load.next = Some(reached);
+                }
+                self.load_records(now, partition, records, reached >= end);
+                if reached < end {
+                    self.load_on(now, partition);
+                }
+            }
+            Err(why) => self.load_failed(now, partition, &why),
+        }
+    }
+
+    fn load_records(
+        &mut self,
+        now: Now,
+        partition: i32,
+        records: Vec<(Option<Bytes>, Option<Bytes>)>,
+        is_last: bool,
+    ) {
+        let Some(Led { load: Some(load), .. }) = self.led.get(&partition) else { return };
+        let load = load.id;
+        if is_last && let Some(led) = self.led.get_mut(&partition) {
+            led.load = None;
+        }
+        self.step(now, partition, Input::Loaded { load, records, is_last });
+    }
+
+    /// What the log holds cannot be read: the partition has no coordinator until it is led again.
+    fn load_failed(&mut self, now: Now, partition: i32, why: &str) {
+        self.say_load_failed(partition, why);
+        self.step(now, partition, Input::Resign);
+    }
+
+    pub(super) fn say_load_failed(&mut self, partition: i32, why: &str) {
+        if let Some(led) = self.led.get_mut(&partition) {
+            led.load = None;
+        }
+        self.outputs.push(Output::Say(format!(
+            "the groups of {}-{partition} cannot be loaded: {why}",
+            crate::group::OFFSETS_TOPIC
+        )));
+    }
+}

@@ -1,0 +1,328 @@
+//! Coordinators over a partition that the test plays: what they ask of it, and what they make of its answers.
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::*;
+use crate::controller::image::ImageBuilder;
+use crate::controller::record::{METADATA_VERSION_LATEST, PartitionChange, PartitionRecord, Record};
+use crate::controller::{ImageDelta, ShardMap, ShardPlacement};
+use crate::effect::FileDone;
+use crate::group::Request;
+use crate::group::request::{CommitOffsets, FetchedGroup, NewOffset, OfTopic};
+use crate::log::Span;
+use crate::partition::{OffsetQuery, ReadFound};
+use crate::wire::ErrorCode;
+
+const TOPIC: Uuid = Uuid::from_u128(7);
+const ASKER: ReplyTo = ReplyTo { shard: 0, connection: 1, generation: 1, request: 1, part: 0 };
+
+struct Stage {
+    coordinators: Coordinators,
+    builder: ImageBuilder,
+    view: ClusterView,
+    now: Now,
+}
+
+impl Stage {
+    /// One shard that leads a partition of the offsets topic, whose log is being loaded.
+    fn new() -> Self {
+        let node = NodeConfig::load(None, &[]).unwrap().0;
+        let mut stage = Self {
+            coordinators: Coordinators::new(ShardId(0), &node),
+            builder: ImageBuilder::default(),
+            view: ClusterView {
+                version: 1,
+                image: Arc::default(),
+                placement: Arc::new(ShardMap::default()),
+                topic_configs: imbl::OrdMap::new(),
+                changed: Arc::new([TOPIC]),
+                removed: Arc::new([]),
+            },
+            now: Now { mono_ms: 1_000, wall_ms: 1_700_000_000_000 },
+        };
+        let version = Record::MetadataVersion { version: METADATA_VERSION_LATEST };
+        stage.builder.apply(&version).unwrap();
+        stage.builder.apply(&Record::Topic { name: OFFSETS_TOPIC.into(), topic_id: TOPIC }).unwrap();
+        stage.publish(1, 1);
+        stage
+    }
+
+    /// The partition gets a leader and a leader epoch.
+    fn publish(&mut self, leader: i32, leader_epoch: i32) {
+        let replicas = || std::iter::once(1).collect();
+        let record = if leader_epoch == 1 {
+            Record::Partition(PartitionRecord {
+                topic_id: TOPIC,
+                index: 0,
+                replicas: replicas(),
+                isr: replicas(),
+                leader,
+                leader_epoch,
+                partition_epoch: leader_epoch,
+                directories: std::iter::once(Uuid::nil()).collect(),
+            })
+        } else {
+            Record::PartitionChange(PartitionChange {
+                topic_id: TOPIC,
+                index: 0,
+                leader: Some(leader),
+                isr: None,
+                leader_epoch,
+                partition_epoch: leader_epoch,
+            })
+        };
+        self.builder.apply(&record).unwrap();
+        self.view.image = self.builder.publish(self.view.image.version() + 1).0;
+        let delta = ImageDelta { topics_changed: [TOPIC].into(), ..ImageDelta::default() };
+        self.view.placement = ShardPlacement::new(1, 1, 1).assign(&self.view.image, &delta, |_, _| None);
+        self.coordinators.reconcile(self.now, &self.view);
+    }
+
+    fn calls(&mut self) -> Vec<Call> {
+        let mut calls = Vec::new();
+        self.coordinators.todo.retain(|todo| {
+            if let Todo::Call(call) = todo {
+                calls.push(call.clone());
+            }
+            !matches!(todo, Todo::Call(_))
+        });
+        calls
+    }
+
+    fn answers(&mut self) -> Vec<Response> {
+        let mut answers = Vec::new();
+        for todo in std::mem::take(&mut self.coordinators.todo) {
+            match todo {
+                Todo::Answer(_, Answered::Coordinator(response)) => answers.push(*response),
+                other => self.coordinators.todo.push_back(other),
+            }
+        }
+        answers
+    }
+
+    fn answer(&mut self, call: &Call, answer: Answer) {
+        self.coordinators.answered(self.now, call.to, answer, None);
+    }
+
+    /// The partition answers the look-ups of a load.
+    fn bounds(&mut self, start: i64, end: i64) {
+        for call in self.calls() {
+            let Op::Offset { query, .. } = call.op else { panic!("a look-up: {:?}", call.op) };
+            let offset = if query == OffsetQuery::Earliest { start } else { end };
+            self.answer(&call, Answer::Offset { offset, timestamp_ms: -1, leader_epoch: 1 });
+        }
+    }
+
+    /// The partition finds these bytes, and the shell reads them.
+    fn slice(&mut self, bytes: Bytes) {
+        let call = self.calls().pop().expect("a read");
+        assert!(matches!(call.op, Op::Read(_)));
+        let length = bytes.len() as u64;
+        let span = Span { segment_base_offset: 0, position: 0, length, first_batch_bytes: length };
+        let found =
+            ReadFound { span: Some(span), high_watermark: 9, last_stable_offset: 9, log_start_offset: 0 };
+        let memory = Some(ByteSpan::Memory(bytes));
+        self.coordinators.answered(self.now, call.to, Answer::Read(found), memory);
+        let Some(Output::ReadSpan { to, span: ByteSpan::Memory(bytes) }) = self.coordinators.outputs.pop()
+        else {
+            panic!("the span is read")
+        };
+        self.coordinators.span_read(self.now, to, Ok(FileDone::Bytes(bytes)));
+    }
+
+    /// An empty log is loaded.
+    fn serving() -> Self {
+        let mut stage = Self::new();
+        stage.bounds(0, 0);
+        stage
+    }
+
+    fn commit(&mut self, offset: i64) {
+        let offset = NewOffset { offset, leader_epoch: -1, metadata: "".into() };
+        let of = OfTopic { topic: "t".into(), topic_id: Uuid::nil(), partitions: vec![(0, offset)] };
+        let request = CommitOffsets {
+            group: "g".into(),
+            member_id: "".into(),
+            instance_id: None,
+            generation: -1,
+            retention_ms: -1,
+            knows_missing_groups: true,
+            topics: vec![of],
+        };
+        self.ask(Request::CommitOffsets(request));
+    }
+
+    fn ask(&mut self, request: Request) {
+        self.coordinators.request(self.now, Coordination { partition: 0, to: ASKER, request });
+    }
+
+    /// What is committed for t-0, or why that is not known.
+    fn fetched(&mut self) -> Result<Option<i64>, ErrorCode> {
+        let groups = vec![FetchedGroup { group: "g".into(), topics: None }];
+        self.ask(Request::FetchOffsets { groups, require_stable: false });
+        match self.answers().pop().expect("an answer") {
+            Response::OffsetsFetched(groups) => {
+                let of = groups[0].topics.first();
+                Ok(of.and_then(|of| of.partitions[0].1.as_ref()).map(|committed| committed.offset))
+            }
+            Response::Refused(error) => Err(error),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The batch of a call, at an offset as the log would have it.
+fn batch_at(call: &Call, offset: i64) -> Vec<u8> {
+    let Op::Append { batch, acks: Acks::All, .. } = &call.op else { panic!("an append: {:?}", call.op) };
+    let mut bytes = batch.bytes.to_vec();
+    bytes[..8].copy_from_slice(&offset.to_be_bytes());
+    bytes
+}
+
+fn appended() -> Answer {
+    Answer::Appended { base_offset: 0, log_append_time_ms: -1, log_start_offset: 0 }
+}
+
+fn failed(error: ErrorCode) -> Answer {
+    Answer::Failed { error, log_start_offset: -1 }
+}
+
+#[test]
+fn an_answer_waits_for_its_batch_and_what_comes_before_it() {
+    let mut stage = Stage::serving();
+    stage.commit(1);
+    stage.commit(2);
+    let appends = stage.calls();
+    assert_eq!(appends.len(), 2);
+    stage.answer(&appends[1], appended());
+    assert_eq!(stage.answers(), [], "the first batch is not committed");
+    stage.answer(&appends[0], appended());
+    assert_eq!(stage.answers().len(), 2);
+    assert_eq!(stage.fetched(), Ok(Some(2)));
+}
+
+#[test]
+fn what_was_committed_is_loaded_slice_by_slice_up_to_the_end_of_the_beginning() {
+    let mut stage = Stage::serving();
+    stage.commit(1);
+    stage.commit(2);
+    let appends = stage.calls();
+    stage.publish(1, 2);
+    assert_eq!(stage.answers(), vec![Response::Refused(ErrorCode::NotCoordinator); 2]);
+    assert_eq!(stage.fetched(), Err(ErrorCode::CoordinatorLoadInProgress));
+    stage.answer(&appends[0], appended());
+    stage.bounds(5, 7);
+    stage.slice(batch_at(&appends[0], 5).into());
+    assert_eq!(stage.fetched(), Err(ErrorCode::CoordinatorLoadInProgress));
+    stage.slice(batch_at(&appends[1], 6).into());
+    assert_eq!(stage.fetched(), Ok(Some(2)));
+    assert!(stage.calls().is_empty());
+}
+
+#[test]
+fn a_load_waits_for_what_is_not_committed_yet() {
+    let mut stage = Stage::serving();
+    stage.commit(1);
+    let batch = batch_at(&stage.calls()[0], 0);
+    stage.publish(1, 2);
+    stage.bounds(0, 1);
+    let read = stage.calls().pop().unwrap();
+    let nothing = ReadFound { span: None, high_watermark: 0, last_stable_offset: 0, log_start_offset: 0 };
+    stage.answer(&read, Answer::Read(nothing));
+    assert!(stage.calls().is_empty());
+    stage.answer(&read, Answer::Fired);
+    stage.slice(batch.into());
+    assert_eq!(stage.fetched(), Ok(Some(1)));
+}
+
+#[test]
+fn a_failed_append_loads_again_once_nothing_is_in_flight() {
+    let mut stage = Stage::serving();
+    stage.commit(1);
+    stage.commit(2);
+    stage.commit(3);
+    let appends = stage.calls();
+    stage.answer(&appends[0], appended());
+    assert_eq!(stage.answers().len(), 1);
+    stage.answer(&appends[1], failed(ErrorCode::KafkaStorageError));
+    assert_eq!(stage.answers(), vec![Response::Refused(ErrorCode::NotCoordinator); 2]);
+    assert_eq!(stage.fetched(), Err(ErrorCode::NotCoordinator));
+    assert!(stage.calls().is_empty(), "the third batch is in flight");
+    stage.answer(&appends[2], appended());
+    stage.bounds(0, 2);
+    let both = [batch_at(&appends[0], 0), batch_at(&appends[2], 1)].concat();
+    stage.slice(both.into());
+    assert_eq!(stage.fetched(), Ok(Some(3)), "what reached the log counts, also unacknowledged");
+}
+
+#[test]
+fn a_load_is_tried_again_after_a_while_or_when_the_log_is_opened() {
+    let mut stage = Stage::new();
+    for call in stage.calls() {
+        stage.answer(&call, failed(ErrorCode::NotLeaderOrFollower));
+    }
+    assert_eq!(stage.coordinators.next_wake_ms(), Some(2_000));
+    stage.coordinators.opened(TOPIC, 0);
+    let stale = stage.calls();
+    stage.now.mono_ms = 2_000;
+    stage.coordinators.wake(stage.now);
+    for call in stale {
+        stage.answer(&call, Answer::Offset { offset: 3, timestamp_ms: -1, leader_epoch: 1 });
+    }
+    stage.bounds(0, 0);
+    assert_eq!(stage.fetched(), Ok(None), "answers to an earlier attempt change nothing");
+}
+
+#[test]
+fn a_damaged_log_has_no_coordinator_and_says_so() {
+    let mut stage = Stage::serving();
+    stage.commit(1);
+    let mut batch = batch_at(&stage.calls()[0], 0);
+    *batch.last_mut().unwrap() ^= 1;
+    stage.publish(1, 2);
+    stage.answers();
+    stage.bounds(0, 1);
+    stage.slice(batch.into());
+    assert_eq!(stage.fetched(), Err(ErrorCode::NotCoordinator));
+    let Some(Output::Say(said)) = stage.coordinators.outputs.pop() else { panic!("the operator is told") };
+    assert!(said.contains("__consumer_offsets-0 cannot be loaded"), "{said}");
+}
+
+#[test]
+fn nobody_coordinates_after_the_leader_the_directory_or_the_topic_is_lost_or_the_node_stops() {
+    type Loss = fn(&mut Stage);
+    let losses: [(&str, Loss); 4] = [
+        ("leader", |stage| stage.publish(-1, 2)),
+        ("directory", |stage| stage.coordinators.fail_directory(stage.now, 0)),
+        ("stop", |stage| stage.coordinators.close(stage.now)),
+        ("topic", |stage| {
+            stage.builder.apply(&Record::RemoveTopic { topic_id: TOPIC }).unwrap();
+            stage.view.image = stage.builder.publish(9).0;
+            stage.coordinators.reconcile(stage.now, &stage.view);
+        }),
+    ];
+    for (what, lose) in losses {
+        let mut stage = Stage::serving();
+        stage.commit(1);
+        let append = stage.calls().pop().unwrap();
+        lose(&mut stage);
+        assert_eq!(stage.answers(), [Response::Refused(ErrorCode::NotCoordinator)], "{what}");
+        stage.answer(&append, appended());
+        assert_eq!(stage.fetched(), Err(ErrorCode::NotCoordinator), "{what}");
+        assert_eq!(stage.coordinators.next_wake_ms(), None, "{what}");
+        assert!(stage.calls().is_empty(), "{what}");
+    }
+}
+
+#[test]
+fn offsets_of_a_deleted_topic_get_tombstones() {
+    let mut stage = Stage::serving();
+    stage.commit(1);
+    let append = stage.calls().pop().unwrap();
+    stage.answer(&append, appended());
+    stage.coordinators.topic_deleted(stage.now, &"t".into());
+    let tombstone = stage.calls().pop().unwrap();
+    stage.answer(&tombstone, appended());
+    assert_eq!(stage.fetched(), Ok(None));
+}

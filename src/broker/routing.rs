@@ -1,0 +1,86 @@
+//! Where things go: parts of requests to the shard that serves them, answers back to their connection's shard, and
+//! what replicas leave behind to whoever it is for.
+
+use super::message::{Delivery, Message, Output};
+use super::{Shard, Todo};
+use crate::controller::ShardId;
+use crate::group::OFFSETS_TOPIC;
+use crate::request::Answered;
+
+impl Shard {
+    /// Sends what requests left in their scene to where it belongs.
+    pub(super) fn route(&mut self) {
+        self.timers.extend(self.desk.timers.drain(..));
+        self.outputs.extend(self.desk.space_asked.drain(..).map(Output::Measure));
+        for call in self.desk.calls.drain(..) {
+            match self.view.placement.shard_of(call.topic_id, call.partition) {
+                Some((owner, _)) if owner != self.id => {
+                    let version = self.view.version;
+                    self.outputs.push(Output::Send(owner, Message::Call { version, call }));
+                }
+                // Also where the partition is not on this node: the table of replicas refuses it.
+                _ => self.todo.push_back(Todo::Call(call)),
+            }
+        }
+        for coordination in self.desk.coordinations.drain(..) {
+            let topic = self.view.image.topic(OFFSETS_TOPIC);
+            let place =
+                topic.and_then(|topic| self.view.placement.shard_of(topic.id, coordination.partition));
+            match place {
+                Some((owner, _)) if owner != self.id => {
+                    let version = self.view.version;
+                    self.outputs.push(Output::Send(owner, Message::Coordinate { version, coordination }));
+                }
+                // Also where nobody of this node leads the partition: that is answered here.
+                _ => self.todo.push_back(Todo::Coordinate(coordination)),
+            }
+        }
+        for (to, request) in self.desk.controls.drain(..) {
+            let request = Box::new(request);
+            if self.control.is_some() {
+                self.todo.push_back(Todo::Control(to, request));
+            } else {
+                self.outputs.push(Output::Send(ShardId(0), Message::Control { to, request }));
+            }
+        }
+    }
+
+    /// Brings an answer to its connection's shard.
+    pub(super) fn deliver(&mut self, delivery: Delivery) {
+        if delivery.to.shard == self.id.0 {
+            let answered = Answered::Partition(delivery.answer, delivery.span);
+            self.todo.push_back(Todo::Answer(delivery.to, answered));
+        } else {
+            self.outputs.push(Output::Send(ShardId(delivery.to.shard), Message::Delivery(delivery)));
+        }
+    }
+
+    /// A log directory failed: every shard takes its replicas there offline. With the last
+    /// directory the node has nothing left to serve.
+    pub(super) fn directory_failed(&mut self, directory: u16) {
+        self.outputs.push(Output::DirectoryOffline(directory));
+        for shard in (0..self.node.shard_count).filter(|shard| *shard != self.id.0) {
+            self.outputs.push(Output::Send(ShardId(shard), Message::DirectoryOffline(directory)));
+        }
+        self.todo.push_back(Todo::Local(Message::DirectoryOffline(directory)));
+    }
+
+    /// Hands on the answers that partitions gave.
+    pub(super) fn drain_replicas(&mut self) {
+        while let Some(directory) = self.replicas.take_failed_directory() {
+            self.directory_failed(directory);
+        }
+        self.outputs.append(&mut self.replicas.outputs);
+        let starts = self.replicas.take_log_starts();
+        if !starts.is_empty() {
+            self.tell_control(Message::StoreLogStarts(starts));
+        }
+        while let Some((topic_id, partition)) = self.replicas.take_opened() {
+            self.coordinators.opened(topic_id, partition);
+            self.drain_coordinators();
+        }
+        while let Some(delivery) = self.replicas.take_delivery() {
+            self.deliver(delivery);
+        }
+    }
+}
