@@ -1,6 +1,7 @@
 //! What can go wrong between a client and a cluster.
 
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::ApiKey;
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +37,7 @@ pub enum ClientError {
         reason: String,
     },
     /// Broker and client have no version of a request in common.
-    #[error("the broker does not serve request {api_key} in a version that this client speaks")]
+    #[error("the broker does not serve {} in a version that this client speaks", api_name(*.api_key))]
     NoVersion {
         /// Kafka's number of the request.
         api_key: i16,
@@ -71,6 +72,11 @@ pub enum ClientError {
     /// The caller asked for something that cannot be.
     #[error("{0}")]
     Usage(String),
+}
+
+fn api_name(api_key: i16) -> String {
+    ApiKey::try_from(api_key)
+        .map_or_else(|()| format!("request {api_key}"), |key| format!("{key:?} ({api_key})"))
 }
 
 impl ClientError {
