@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
+use super::producer_properties::producer_properties;
 use super::properties::Properties;
 use crate::client::{
-    Acks, ClientError, Cluster, ConnectionConfig, Producer, ProducerConfig, Record, parse_bootstrap,
+    ClientError, Cluster, ConnectionConfig, Producer, ProducerConfig, Record, parse_bootstrap,
 };
-use crate::log::codec::Codec;
 use crate::log::record::Header;
 
 /// Lines read ahead of what is sent.
@@ -28,7 +28,7 @@ Properties of the producer (--producer-property): acks, enable.idempotence, batc
 request.timeout.ms, retries, retry.backoff.ms, max.block.ms, client.id.")]
 pub(super) struct Options {
     /// The brokers to ask first.
-    #[arg(long, value_name = "HOST:PORT,…")]
+    #[arg(long, value_name = "HOST:PORT,…", env = "TIDEMILL_BOOTSTRAP_SERVER")]
     bootstrap_server: String,
     /// The topic to write to.
     #[arg(long)]
@@ -52,8 +52,32 @@ pub(super) struct Options {
     #[arg(long, value_name = "ACKS", allow_hyphen_values = true)]
     request_required_acks: Option<String>,
     /// Bytes of a batch.
-    #[arg(long, visible_alias = "max-partition-memory-bytes", value_name = "BYTES")]
-    batch_size: Option<usize>,
+    #[arg(long, value_name = "BYTES")]
+    batch_size: Option<u64>,
+    /// As --batch-size, and goes over it.
+    #[arg(long, value_name = "BYTES")]
+    max_partition_memory_bytes: Option<u64>,
+    /// How often a batch is sent again.
+    #[arg(long, value_name = "COUNT")]
+    message_send_max_retries: Option<u64>,
+    /// How long to wait before that.
+    #[arg(long, value_name = "MS")]
+    retry_backoff_ms: Option<u64>,
+    /// How long the broker may wait for replicas.
+    #[arg(long, value_name = "MS")]
+    request_timeout_ms: Option<u64>,
+    /// How long to look for the topic and its leaders.
+    #[arg(long, value_name = "MS")]
+    max_block_ms: Option<u64>,
+    /// Taken and without effect: memory is bounded by what is in flight.
+    #[arg(long, value_name = "BYTES")]
+    max_memory_bytes: Option<u64>,
+    /// Taken and without effect: leaders are looked for when they have moved.
+    #[arg(long, value_name = "MS")]
+    metadata_expiry_ms: Option<u64>,
+    /// Taken and without effect: the system sizes socket buffers.
+    #[arg(long, value_name = "BYTES")]
+    socket_buffer_size: Option<u64>,
     /// Milliseconds that a batch waits for more.
     #[arg(long, value_name = "MS")]
     timeout: Option<u64>,
@@ -166,43 +190,25 @@ fn report(producer: &mut Producer) -> usize {
 
 fn producer_config(options: &Options) -> Result<(ProducerConfig, ConnectionConfig, Duration), ClientError> {
     let mut given = Properties::read(options.producer_config.as_deref(), &options.producer_property)?;
-    // Kafka's console producer waits longer than its client does.
-    let linger = Duration::from_millis(given.number("linger.ms")?.or(options.timeout).unwrap_or(1000));
-    let mut config = ProducerConfig { linger, ..ProducerConfig::default() };
-    if let Some(text) = given.text("acks").or(options.request_required_acks.clone()) {
-        config.acks = Acks::parse(&text).ok_or_else(|| invalid("acks", &text, "0, 1, -1 or all"))?;
+    let number = |number: Option<u64>| number.map(|number| number.to_string());
+    // Kafka's console producer waits longer than its client does, and gives up sooner.
+    let flags = [
+        ("linger.ms", number(options.timeout.or(Some(1000)))),
+        ("acks", options.request_required_acks.clone()),
+        ("batch.size", number(options.max_partition_memory_bytes.or(options.batch_size))),
+        ("compression.type", options.compression_codec.clone()),
+        ("retries", number(options.message_send_max_retries)),
+        ("retry.backoff.ms", number(options.retry_backoff_ms)),
+        ("request.timeout.ms", number(options.request_timeout_ms)),
+        ("max.block.ms", number(options.max_block_ms)),
+        ("client.id", Some("console-producer".to_owned())),
+    ];
+    for (key, value) in flags {
+        given.set_default(key, value);
     }
-    config.idempotent = given.switch("enable.idempotence", config.acks == Acks::All);
-    config.batch_bytes = given.number("batch.size")?.or(options.batch_size).unwrap_or(config.batch_bytes);
-    let codec = given.text("compression.type").or(options.compression_codec.clone());
-    if let Some(text) = codec {
-        config.codec = codec_named(&text)
-            .ok_or_else(|| invalid("compression.type", &text, "none, gzip, snappy, lz4 or zstd"))?;
-    }
-    let milliseconds = |number: Option<u64>, default: Duration| number.map_or(default, Duration::from_millis);
-    config.request_timeout = milliseconds(given.number("request.timeout.ms")?, config.request_timeout);
-    config.retry_backoff = milliseconds(given.number("retry.backoff.ms")?, config.retry_backoff);
-    config.retries = given.number("retries")?.unwrap_or(config.retries);
-    let patience = milliseconds(given.number("max.block.ms")?, Duration::from_secs(60));
-    let client_id = given.text("client.id").unwrap_or_else(|| "console-producer".to_owned());
-    let response_timeout = config.request_timeout + Duration::from_secs(10);
+    let config = producer_properties(&mut given)?;
     given.warn_of_the_rest();
-    Ok((config, ConnectionConfig { client_id, response_timeout, ..ConnectionConfig::default() }, patience))
-}
-
-fn invalid(key: &str, value: &str, allowed: &str) -> ClientError {
-    ClientError::Usage(format!("Invalid value {value} for configuration {key}: allowed are {allowed}"))
-}
-
-fn codec_named(name: &str) -> Option<Codec> {
-    match name.trim().to_lowercase().as_str() {
-        "none" => Some(Codec::None),
-        "gzip" => Some(Codec::Gzip),
-        "snappy" => Some(Codec::Snappy),
-        "lz4" => Some(Codec::Lz4),
-        "zstd" => Some(Codec::Zstd),
-        _ => None,
-    }
+    Ok(config)
 }
 
 /// How a line is taken apart.

@@ -1,17 +1,33 @@
 //! The command line: arguments in, exit code out. Flags and output of the console tools are Kafka's own.
 //!
-//! Exit codes: 0 done, 1 failed (the reason is on standard error), 2 wrong arguments.
+//! Exit codes: 0 done, 1 failed or wrong arguments (the reason is on standard error), as Kafka's tools have them.
 
+mod calendar;
+mod cluster;
+mod configs;
+mod connect;
 mod console_consumer;
 mod console_producer;
+mod consumer_groups;
+mod consumer_perf_test;
+mod delete_records;
 mod dump_log;
+mod get_offsets;
+mod log_dirs;
+mod metadata;
+mod output;
+mod producer_perf_test;
+mod producer_properties;
 mod properties;
+mod scripts;
 pub mod start;
+mod topic_filter;
+mod topics;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// A Kafka-compatible broker: one io_uring executor per CPU core.
 ///
@@ -37,8 +53,32 @@ enum Command {
     ConsoleProducer(console_producer::Options),
     /// Write the records of a topic to standard output.
     ConsoleConsumer(console_consumer::Options),
+    /// Make, list, describe, extend and delete topics.
+    Topics(topics::Options),
+    /// Show and change configurations of topics, brokers and groups.
+    Configs(configs::Options),
+    /// List, describe and delete consumer groups; reset and delete their offsets.
+    ConsumerGroups(consumer_groups::Options),
+    /// Show offsets of partitions by time.
+    GetOffsets(get_offsets::Options),
+    /// Delete records before given offsets.
+    DeleteRecords(delete_records::Options),
+    /// Show what lies in the brokers' log directories.
+    LogDirs(log_dirs::Options),
+    /// Show the cluster's id and brokers, or forget a broker.
+    Cluster(cluster::Options),
+    /// Show the cluster's registry as a tree: brokers, topics, configurations, consumer groups.
+    Metadata(metadata::Options),
+    /// Measure a producer.
+    ProducerPerfTest(producer_perf_test::Options),
+    /// Measure a consumer.
+    ConsumerPerfTest(consumer_perf_test::Options),
     /// Show what stands in the files of a partition.
     DumpLog(dump_log::Options),
+    /// Write shell scripts under the names of Kafka's own.
+    Scripts(scripts::Options),
+    /// Write what a shell needs to complete these commands.
+    Completion(CompletionArguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -55,16 +95,51 @@ struct StartArguments {
     overrides: Vec<String>,
 }
 
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  tidemill completion bash > /etc/bash_completion.d/tidemill
+  tidemill completion zsh > ~/.zfunc/_tidemill")]
+struct CompletionArguments {
+    /// The shell.
+    shell: clap_complete::Shell,
+}
+
 /// Runs what the arguments of the process ask for.
 pub fn main() -> ExitCode {
-    // Wrong arguments and --help end the process here.
-    match Arguments::parse().command {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // --help and --version come as errors too, to be written to standard output.
+            let failed = error.use_stderr();
+            drop(error.print());
+            return if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    match arguments.command {
         None => start::run(None, Vec::new()),
         Some(Command::Start(StartArguments { file, overrides })) => start::run(file, overrides),
         Some(Command::ConsoleProducer(options)) => exit(console_producer::run(&options)),
         Some(Command::ConsoleConsumer(options)) => exit(console_consumer::run(&options)),
+        Some(Command::Topics(options)) => exit(topics::run(&options)),
+        Some(Command::Configs(options)) => exit(configs::run(&options)),
+        Some(Command::ConsumerGroups(options)) => exit(consumer_groups::run(&options)),
+        Some(Command::GetOffsets(options)) => exit(get_offsets::run(&options)),
+        Some(Command::DeleteRecords(options)) => exit(delete_records::run(&options)),
+        Some(Command::LogDirs(options)) => exit(log_dirs::run(&options)),
+        Some(Command::Cluster(options)) => exit(cluster::run(&options)),
+        Some(Command::Metadata(options)) => exit(metadata::run(&options)),
+        Some(Command::ProducerPerfTest(options)) => exit(producer_perf_test::run(&options)),
+        Some(Command::ConsumerPerfTest(options)) => exit(consumer_perf_test::run(&options)),
         Some(Command::DumpLog(options)) => exit(dump_log::run(&options)),
+        Some(Command::Scripts(options)) => exit(scripts::run(&options)),
+        Some(Command::Completion(options)) => exit(completion(options.shell)),
     }
+}
+
+fn completion(shell: clap_complete::Shell) -> Result<(), crate::client::ClientError> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "tidemill", &mut text);
+    output::print(&String::from_utf8_lossy(&text))
 }
 
 fn exit(result: Result<(), impl std::fmt::Display>) -> ExitCode {
@@ -79,8 +154,6 @@ fn exit(result: Result<(), impl std::fmt::Display>) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
-use crate::client::ClientError;
+use crate::client::{ClientError, ConsumerConfig, MembershipConfig, Start};
 use crate::config::properties;
 
 /// The properties given to a tool, by key, each to be asked for once; what is left was not understood.
@@ -32,6 +33,18 @@ impl Properties {
         Ok(Self { values })
     }
 
+    /// Every key that was not asked for yet, with its value.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.values.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// Gives a key a value unless it has one.
+    pub fn set_default(&mut self, key: &str, value: Option<String>) {
+        if let Some(value) = value {
+            self.values.entry(key.to_owned()).or_insert(value);
+        }
+    }
+
     /// The value of a key.
     pub fn text(&mut self, key: &str) -> Option<String> {
         self.values.remove(key)
@@ -58,6 +71,42 @@ impl Properties {
             eprintln!("tidemill: the property {key} is not known here and has no effect");
         }
     }
+}
+
+/// How a consumer fetches, by its properties.
+pub(super) fn consumer_config(given: &mut Properties) -> Result<ConsumerConfig, ClientError> {
+    let mut config = ConsumerConfig::default();
+    config.fetch_min_bytes = given.number("fetch.min.bytes")?.unwrap_or(config.fetch_min_bytes);
+    config.fetch_max_bytes = given.number("fetch.max.bytes")?.unwrap_or(config.fetch_max_bytes);
+    let default = config.max_partition_fetch_bytes;
+    config.max_partition_fetch_bytes = given.number("max.partition.fetch.bytes")?.unwrap_or(default);
+    config.read_committed = given.text("isolation.level").as_deref() == Some("read_committed");
+    config.reset = match given.text("auto.offset.reset").as_deref() {
+        None | Some("latest") => Some(Start::Latest),
+        Some("earliest") => Some(Start::Earliest),
+        Some("none") => None,
+        Some(text) => {
+            let allowed = "allowed are earliest, latest or none";
+            let message = format!("Invalid value {text} for configuration auto.offset.reset: {allowed}");
+            return Err(ClientError::Usage(message));
+        }
+    };
+    Ok(config)
+}
+
+/// How a member of a group takes part, by its properties.
+pub(super) fn membership_config(
+    given: &mut Properties,
+    group: &str,
+) -> Result<MembershipConfig, ClientError> {
+    let mut config = MembershipConfig::new(group);
+    config.instance_id = given.text("group.instance.id");
+    let milliseconds = |number: Option<u64>, default| number.map_or(default, Duration::from_millis);
+    config.session_timeout = milliseconds(given.number("session.timeout.ms")?, config.session_timeout);
+    config.rebalance_timeout = milliseconds(given.number("max.poll.interval.ms")?, config.rebalance_timeout);
+    config.heartbeat_interval =
+        milliseconds(given.number("heartbeat.interval.ms")?, config.heartbeat_interval);
+    Ok(config)
 }
 
 #[cfg(test)]

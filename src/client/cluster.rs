@@ -5,13 +5,16 @@ use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
-use kafka_protocol::messages::{MetadataRequest, MetadataResponse, TopicName};
+use kafka_protocol::messages::{FindCoordinatorRequest, MetadataRequest, MetadataResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
 use super::{ClientError, Connection, ConnectionConfig};
 
-/// Metadata up to version 9 names topics by name alone, which is all that is asked here.
-const METADATA_CEILING: i16 = 9;
+/// Metadata 12 tells the topics' ids.
+const METADATA_CEILING: i16 = 12;
+const COORDINATOR_NOT_AVAILABLE: i16 = 15;
+/// FindCoordinator 4 asks for several at once.
+const FIND_COORDINATOR_OF_KEYS: i16 = 4;
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// One partition of a topic.
@@ -151,6 +154,81 @@ impl Cluster {
             Some(node) => self.node(node),
             None => Err(ClientError::Unavailable("the cluster names no broker".to_owned())),
         }
+    }
+
+    /// A connection to any broker that can be reached.
+    pub fn any(&mut self) -> Result<&mut Connection, ClientError> {
+        if self.addresses.is_empty() {
+            self.describe(Some(&[]), false)?;
+        }
+        let open = self.connections.keys().next().copied();
+        let all: Vec<i32> = open.into_iter().chain(self.addresses.keys().copied()).collect();
+        let mut last = ClientError::Unavailable("the cluster names no broker".to_owned());
+        for node in all {
+            match self.node(node) {
+                // The compiler does not see that an error ends the borrow.
+                Ok(_) => return self.node(node),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// The node ids of the brokers, sorted.
+    pub fn node_ids(&mut self) -> Result<Vec<i32>, ClientError> {
+        self.describe(Some(&[]), false)?;
+        Ok(self.addresses.keys().copied().collect())
+    }
+
+    /// `host:port` of a broker, or nothing when it is not known.
+    pub fn address(&self, node: i32) -> String {
+        self.addresses.get(&node).cloned().unwrap_or_default()
+    }
+
+    /// A connection to a broker by its number, which is looked for when it is not known.
+    pub fn known_node(&mut self, node: i32) -> Result<&mut Connection, ClientError> {
+        if !self.addresses.contains_key(&node) {
+            self.describe(Some(&[]), false)?;
+        }
+        self.node(node)
+    }
+
+    /// Node id of a group's coordinator, asked for until there is one, as long as `patience`.
+    pub fn find_coordinator(&mut self, group: &str, patience: Duration) -> Result<i32, ClientError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let found = self.ask_for_coordinator(group);
+            match found {
+                Err(error) if error.is_about_the_coordinator() && Instant::now() < deadline => {
+                    std::thread::sleep(RETRY_PAUSE);
+                }
+                found => return found,
+            }
+        }
+    }
+
+    fn ask_for_coordinator(&mut self, group: &str) -> Result<i32, ClientError> {
+        let connection = self.any()?;
+        let version = connection.version::<FindCoordinatorRequest>(i16::MAX)?;
+        let key = StrBytes::from_string(group.to_owned());
+        let request = if version >= FIND_COORDINATOR_OF_KEYS {
+            FindCoordinatorRequest::default().with_coordinator_keys(vec![key])
+        } else {
+            FindCoordinatorRequest::default().with_key(key)
+        };
+        let ticket = connection.send(&request, version)?;
+        let response = connection.receive(ticket)?;
+        let (node, host, port, code, message) = match response.coordinators.first() {
+            Some(one) => (one.node_id.0, one.host.as_str(), one.port, one.error_code, &one.error_message),
+            None if version < FIND_COORDINATOR_OF_KEYS => {
+                let message = &response.error_message;
+                (response.node_id.0, response.host.as_str(), response.port, response.error_code, message)
+            }
+            None => (-1, "", -1, COORDINATOR_NOT_AVAILABLE, &None),
+        };
+        ClientError::check(group, code, message.as_deref())?;
+        self.addresses.insert(node, join(host, port));
+        Ok(node)
     }
 
     /// A connection to a broker by its number.

@@ -71,6 +71,7 @@ pub struct Connection {
     versions: BTreeMap<i16, (i16, i16)>,
     received: BytesMut,
     out: BytesMut,
+    response_timeout: Duration,
 }
 
 impl Connection {
@@ -87,6 +88,7 @@ impl Connection {
             versions: BTreeMap::new(),
             received: BytesMut::new(),
             out: BytesMut::new(),
+            response_timeout: config.response_timeout,
         };
         connection.agree_on_versions()?;
         Ok(connection)
@@ -139,6 +141,31 @@ impl Connection {
         let version = self.version::<R>(ceiling)?;
         let ticket = self.send(request, version)?;
         self.receive(ticket)
+    }
+
+    /// As [`Self::call`], for an answer that the broker may hold back for so long.
+    pub fn call_within<R: Request>(
+        &mut self,
+        request: &R,
+        ceiling: i16,
+        held_back: Duration,
+    ) -> Result<R::Response, ClientError> {
+        let set = |stream: &TcpStream, timeout| stream.set_read_timeout(Some(timeout));
+        set(&self.stream, self.response_timeout.saturating_add(held_back))
+            .map_err(|source| self.io(source))?;
+        let answered = self.call(request, ceiling);
+        set(&self.stream, self.response_timeout).map_err(|source| self.io(source))?;
+        answered
+    }
+
+    /// Whether something has come that was not taken yet: an answer, a part of one, or the connection's end.
+    pub fn has_arrived(&self) -> bool {
+        if !self.received.is_empty() {
+            return true;
+        }
+        let peeked = self.stream.set_nonblocking(true).and_then(|()| self.stream.peek(&mut [0]));
+        let waiting = peeked.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+        self.stream.set_nonblocking(false).is_err() || !waiting
     }
 
     fn agree_on_versions(&mut self) -> Result<(), ClientError> {

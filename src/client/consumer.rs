@@ -1,6 +1,7 @@
-//! Reads assigned partitions: no group, positions kept by the caller's choice of start.
+//! Reads assigned partitions of any topics; positions begin where the caller says. Groups are [`super::Membership`]'s.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -10,7 +11,7 @@ use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, ListOffset
 use kafka_protocol::protocol::StrBytes;
 
 use super::records;
-use super::{ClientError, Cluster, ConsumedRecord, Ticket};
+use super::{ClientError, Cluster, ConsumedRecord, Ticket, TopicPartition};
 use crate::log::codec::Decompressor;
 
 /// Fetch up to version 12 names topics by name.
@@ -60,74 +61,89 @@ impl Default for ConsumerConfig {
     }
 }
 
-/// Reads the partitions of one topic that were assigned to it.
+/// Reads the partitions that were assigned to it.
 #[derive(Debug)]
 pub struct Consumer {
     cluster: Cluster,
     config: ConsumerConfig,
-    topic: String,
-    positions: BTreeMap<i32, i64>,
+    positions: BTreeMap<TopicPartition, i64>,
     decompressor: Decompressor,
 }
 
 impl Consumer {
-    /// A consumer of a topic without any partition yet.
-    pub fn new(cluster: Cluster, topic: &str, config: ConsumerConfig) -> Self {
-        Self {
-            cluster,
-            config,
-            topic: topic.to_owned(),
-            positions: BTreeMap::new(),
-            decompressor: Decompressor::default(),
-        }
+    /// A consumer without any partition yet.
+    pub fn new(cluster: Cluster, config: ConsumerConfig) -> Self {
+        Self { cluster, config, positions: BTreeMap::new(), decompressor: Decompressor::default() }
     }
 
-    /// The partitions that the topic has.
-    pub fn partitions(&mut self) -> Result<Vec<i32>, ClientError> {
-        let partitions = self.cluster.partitions(&self.topic, true)?;
+    /// The cluster that it reads from.
+    pub fn cluster(&mut self) -> &mut Cluster {
+        &mut self.cluster
+    }
+
+    /// The partitions that a topic has.
+    pub fn partitions(&mut self, topic: &str) -> Result<Vec<i32>, ClientError> {
+        let partitions = self.cluster.partitions(topic, true)?;
         Ok(partitions.iter().map(|partition| partition.index).collect())
     }
 
     /// Reads the partition from now on.
-    pub fn assign(&mut self, partition: i32, start: Start) -> Result<(), ClientError> {
+    pub fn assign(&mut self, partition: &TopicPartition, start: Start) -> Result<(), ClientError> {
         let offset = match start {
             Start::At(offset) => {
                 // The partition's existence is checked before the first fetch.
-                self.cluster.leader(&self.topic, partition)?;
+                self.cluster.leader(&partition.topic, partition.partition)?;
                 offset
             }
             Start::Earliest => self.offset_at(partition, -2)?,
             Start::Latest => self.offset_at(partition, -1)?,
         };
-        self.positions.insert(partition, offset);
+        self.positions.insert(partition.clone(), offset);
         Ok(())
     }
 
-    /// The offset to be read next.
-    pub fn position(&self, partition: i32) -> Option<i64> {
-        self.positions.get(&partition).copied()
+    /// Goes on from this offset in a partition that it reads.
+    pub fn seek(&mut self, partition: &TopicPartition, offset: i64) {
+        if let Some(position) = self.positions.get_mut(partition) {
+            *position = offset;
+        }
+    }
+
+    /// How it fetches.
+    pub fn config(&self) -> &ConsumerConfig {
+        &self.config
+    }
+
+    /// Reads nothing any more.
+    pub fn unassign_all(&mut self) {
+        self.positions.clear();
+    }
+
+    /// The partitions that it reads, and the offset of each to be read next.
+    pub fn positions(&self) -> &BTreeMap<TopicPartition, i64> {
+        &self.positions
     }
 
     /// The offset for a timestamp: -2 is the earliest, -1 the next to be written.
-    pub fn offset_at(&mut self, partition: i32, timestamp_ms: i64) -> Result<i64, ClientError> {
+    pub fn offset_at(&mut self, partition: &TopicPartition, timestamp_ms: i64) -> Result<i64, ClientError> {
         let wanted = ListOffsetsPartition::default()
-            .with_partition_index(partition)
+            .with_partition_index(partition.partition)
             .with_current_leader_epoch(-1)
             .with_timestamp(timestamp_ms);
-        let topic = ListOffsetsTopic::default().with_name(self.topic_name()).with_partitions(vec![wanted]);
+        let topic =
+            ListOffsetsTopic::default().with_name(topic_name(&partition.topic)).with_partitions(vec![wanted]);
         let request = ListOffsetsRequest::default()
             .with_replica_id(BrokerId(-1))
             .with_isolation_level(i8::from(self.config.read_committed))
             .with_topics(vec![topic]);
-        let (_, connection) = self.cluster.leader(&self.topic, partition)?;
+        let (_, connection) = self.cluster.leader(&partition.topic, partition.partition)?;
         let response = connection.call(&request, LIST_OFFSETS_CEILING)?;
-        let subject = format!("{}-{partition}", self.topic);
         let mut answers = response.topics.iter().flat_map(|topic| &topic.partitions);
-        let found = answers.find(|answer| answer.partition_index == partition);
+        let found = answers.find(|answer| answer.partition_index == partition.partition);
         let Some(found) = found else {
-            return Err(ClientError::Unavailable(format!("no offset was given for {subject}")));
+            return Err(ClientError::Unavailable(format!("no offset was given for {partition}")));
         };
-        ClientError::check(&subject, found.error_code, None)?;
+        ClientError::check(&partition.to_string(), found.error_code, None)?;
         Ok(found.offset)
     }
 
@@ -136,16 +152,18 @@ impl Consumer {
     pub fn poll(&mut self, max_wait: Duration) -> Result<Vec<ConsumedRecord>, ClientError> {
         let fetched = self.fetch(max_wait);
         if fetched.as_ref().is_err_and(ClientError::is_retriable) {
-            self.cluster.forget(&self.topic);
+            for partition in self.positions.keys() {
+                self.cluster.forget(&partition.topic);
+            }
         }
         fetched
     }
 
     fn fetch(&mut self, max_wait: Duration) -> Result<Vec<ConsumedRecord>, ClientError> {
-        let mut by_node: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
-        for partition in self.positions.keys() {
-            let (node, _) = self.cluster.leader(&self.topic, *partition)?;
-            by_node.entry(node).or_default().push(*partition);
+        let mut by_node: BTreeMap<i32, Vec<(TopicPartition, i64)>> = BTreeMap::new();
+        for (partition, offset) in &self.positions {
+            let (node, _) = self.cluster.leader(&partition.topic, partition.partition)?;
+            by_node.entry(node).or_default().push((partition.clone(), *offset));
         }
         let mut asked: Vec<(i32, Ticket<FetchRequest>)> = Vec::new();
         let mut failed = None;
@@ -181,21 +199,25 @@ impl Consumer {
         error
     }
 
-    fn request(&self, partitions: &[i32], max_wait: Duration) -> FetchRequest {
-        let fetches = partitions
-            .iter()
-            .filter_map(|partition| Some((*partition, self.positions.get(partition)?)))
-            .map(|(partition, offset)| {
-                FetchPartition::default()
-                    .with_partition(partition)
-                    .with_current_leader_epoch(-1)
-                    .with_fetch_offset(*offset)
-                    .with_last_fetched_epoch(-1)
-                    .with_log_start_offset(-1)
-                    .with_partition_max_bytes(self.config.max_partition_fetch_bytes)
-            })
-            .collect();
-        let topic = FetchTopic::default().with_topic(self.topic_name()).with_partitions(fetches);
+    fn request(&self, partitions: &[(TopicPartition, i64)], max_wait: Duration) -> FetchRequest {
+        let mut topics: Vec<FetchTopic> = Vec::new();
+        for (partition, offset) in partitions {
+            let fetch = FetchPartition::default()
+                .with_partition(partition.partition)
+                .with_current_leader_epoch(-1)
+                .with_fetch_offset(*offset)
+                .with_last_fetched_epoch(-1)
+                .with_log_start_offset(-1)
+                .with_partition_max_bytes(self.config.max_partition_fetch_bytes);
+            match topics.last_mut().filter(|topic| topic.topic.0.as_str() == partition.topic) {
+                Some(topic) => topic.partitions.push(fetch),
+                None => topics.push(
+                    FetchTopic::default()
+                        .with_topic(topic_name(&partition.topic))
+                        .with_partitions(vec![fetch]),
+                ),
+            }
+        }
         FetchRequest::default()
             .with_replica_id(BrokerId(-1))
             .with_max_wait_ms(i32::try_from(max_wait.as_millis()).unwrap_or(i32::MAX))
@@ -203,49 +225,47 @@ impl Consumer {
             .with_max_bytes(self.config.fetch_max_bytes)
             .with_isolation_level(i8::from(self.config.read_committed))
             .with_session_epoch(NO_SESSION)
-            .with_topics(vec![topic])
+            .with_topics(topics)
     }
 
     fn take(&mut self, response: FetchResponse, taken: &mut Vec<ConsumedRecord>) -> Result<(), ClientError> {
-        ClientError::check(&self.topic, response.error_code, None)?;
+        ClientError::check("the fetch", response.error_code, None)?;
         let mut failed = None;
-        for data in response.responses.into_iter().flat_map(|topic| topic.partitions) {
-            failed = self.take_partition(&data, taken).err().or(failed);
+        for topic in response.responses {
+            let name: Arc<str> = Arc::from(topic.topic.0.as_str());
+            for data in &topic.partitions {
+                failed = self.take_partition(&name, data, taken).err().or(failed);
+            }
         }
         failed.map_or(Ok(()), Err)
     }
 
     fn take_partition(
         &mut self,
+        topic: &Arc<str>,
         data: &PartitionData,
         taken: &mut Vec<ConsumedRecord>,
     ) -> Result<(), ClientError> {
-        let partition = data.partition_index;
-        let Some(position) = self.position(partition) else { return Ok(()) };
+        let partition = TopicPartition::new(topic, data.partition_index);
+        let Some(position) = self.positions.get(&partition).copied() else { return Ok(()) };
         if data.error_code == OFFSET_OUT_OF_RANGE
             && let Some(start) = self.config.reset
         {
-            return self.assign(partition, start);
+            return self.assign(&partition, start);
         }
-        ClientError::check(&format!("{}-{partition}", self.topic), data.error_code, None)?;
+        ClientError::check(&partition.to_string(), data.error_code, None)?;
         let bytes = data.records.as_deref().unwrap_or_default();
         let before = taken.len();
-        let read = records::read(&self.topic, partition, position, bytes, &mut self.decompressor, taken);
-        let next = match read {
-            Ok(next) => next,
-            Err(error) => {
-                // What came whole before the damage is given; the next fetch begins with the damage.
-                let given = taken.get(before..).and_then(|records| records.last());
-                let next = given.map_or(position, |record| record.offset.saturating_add(1));
-                self.positions.insert(partition, next);
-                return Err(error);
-            }
-        };
-        self.positions.insert(partition, next);
-        Ok(())
+        let from = records::From { topic, partition: partition.partition, offset: position };
+        let read = records::read(from, bytes, &mut self.decompressor, taken);
+        // What came whole before damage is given; the next fetch begins with the damage.
+        let given = taken.get(before..).and_then(|records| records.last());
+        let after_given = given.map_or(position, |record| record.offset.saturating_add(1));
+        self.positions.insert(partition, *read.as_ref().unwrap_or(&after_given));
+        read.map(|_| ())
     }
+}
 
-    fn topic_name(&self) -> TopicName {
-        TopicName(StrBytes::from_string(self.topic.clone()))
-    }
+fn topic_name(name: &str) -> TopicName {
+    TopicName(StrBytes::from_string(name.to_owned()))
 }

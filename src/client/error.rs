@@ -1,6 +1,7 @@
 //! What can go wrong between a client and a cluster.
 
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::ApiKey;
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +37,7 @@ pub enum ClientError {
         reason: String,
     },
     /// Broker and client have no version of a request in common.
-    #[error("the broker does not serve request {api_key} in a version that this client speaks")]
+    #[error("the broker does not serve {} in a version that this client speaks", api_name(*.api_key))]
     NoVersion {
         /// Kafka's number of the request.
         api_key: i16,
@@ -73,6 +74,11 @@ pub enum ClientError {
     Usage(String),
 }
 
+fn api_name(api_key: i16) -> String {
+    ApiKey::try_from(api_key)
+        .map_or_else(|()| format!("request {api_key}"), |key| format!("{key:?} ({api_key})"))
+}
+
 impl ClientError {
     /// `Ok` for code 0, the error otherwise.
     pub(super) fn check(subject: &str, code: i16, message: Option<&str>) -> Result<(), Self> {
@@ -87,6 +93,14 @@ impl ClientError {
         }
     }
 
+    /// An error as a broker would give it, by Kafka's number.
+    pub fn from_code(subject: &str, code: i16) -> Self {
+        match Self::check(subject, code, None) {
+            Err(error) => error,
+            Ok(()) => Self::Unavailable(format!("{subject}: no error")),
+        }
+    }
+
     /// Whether the same call may succeed later: connections that failed, and the errors that Kafka calls retriable.
     pub fn is_retriable(&self) -> bool {
         match self {
@@ -95,6 +109,20 @@ impl ClientError {
                 ResponseError::try_from_code(*code).is_some_and(|error| error.is_retriable())
             }
             _ => false,
+        }
+    }
+
+    /// Whether the coordinator is elsewhere, not there yet, or still loading.
+    pub(super) fn is_about_the_coordinator(&self) -> bool {
+        matches!(self, Self::Broker { code: 14..=16, .. })
+    }
+
+    /// What a tool says of it: the broker's own words where there are any.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Broker { message, subject, name, .. } if message.is_empty() => format!("{subject}: {name}"),
+            Self::Broker { message, .. } => message.trim_start_matches(": ").to_owned(),
+            error => error.to_string(),
         }
     }
 

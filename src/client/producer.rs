@@ -182,8 +182,9 @@ impl Producer {
         })
     }
 
-    /// Takes a record over; sends what is full, and waits when too much is in flight.
-    pub fn send(&mut self, topic: &str, record: &Record<'_>) -> Result<(), ClientError> {
+    /// Takes a record over; sends what is full, and waits when too much is in flight. Gives the partition that it
+    /// goes to; the records of a partition are delivered in the order of these calls.
+    pub fn send(&mut self, topic: &str, record: &Record<'_>) -> Result<i32, ClientError> {
         let partition = self.choose(topic, record)?;
         let to = (topic.to_owned(), partition);
         let room = record_bytes(record);
@@ -204,7 +205,18 @@ impl Producer {
             self.dispatch(vec![to]);
         }
         self.poll();
-        Ok(())
+        Ok(partition)
+    }
+
+    /// Takes the answers that have come, without waiting for any.
+    pub fn collect(&mut self) {
+        while let Some(sent) = self.in_flight.front() {
+            match self.cluster.node(sent.node) {
+                Ok(connection) if !connection.has_arrived() => return,
+                _ => self.complete_oldest(),
+            }
+        }
+        self.send_again();
     }
 
     /// Sends what has waited long enough.

@@ -1,5 +1,7 @@
 //! Fetched bytes into records: batch by batch, CRC checked, decompressed within a limit.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::ClientError;
@@ -19,10 +21,14 @@ pub enum RecordTimestamp {
 /// One record of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsumedRecord {
+    /// Its topic's name.
+    pub topic: Arc<str>,
     /// Number of its partition.
     pub partition: i32,
     /// Its offset.
     pub offset: i64,
+    /// Epoch of the leader that wrote it, if it is known.
+    pub leader_epoch: Option<i32>,
     /// Its timestamp; `None` when it has none (-1).
     pub timestamp: Option<RecordTimestamp>,
     /// Key, if it has one.
@@ -33,29 +39,37 @@ pub struct ConsumedRecord {
     pub headers: Vec<(Bytes, Option<Bytes>)>,
 }
 
-/// Reads the whole batches at the start of `bytes`, giving the records from `offset` on to `take`; the rest of
+/// Which records are wanted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct From<'a> {
+    pub topic: &'a Arc<str>,
+    pub partition: i32,
+    /// The first record to be given.
+    pub offset: i64,
+}
+
+/// Reads the whole batches at the start of `bytes`, giving the records that are wanted to `take`; the rest of
 /// the bytes may be a batch that was cut short. Returns the offset to go on from.
 pub(super) fn read(
-    topic: &str,
-    partition: i32,
-    mut offset: i64,
+    from: From<'_>,
     bytes: &[u8],
     decompressor: &mut Decompressor,
     take: &mut Vec<ConsumedRecord>,
 ) -> Result<i64, ClientError> {
+    let From { topic, partition, mut offset } = from;
     let mut rest = bytes;
     while rest.len() >= HEADER_BYTES {
         let corrupt =
-            |reason: String| ClientError::Corrupt { topic: topic.to_owned(), partition, offset, reason };
+            |reason: String| ClientError::Corrupt { topic: topic.to_string(), partition, offset, reason };
         let info = BatchInfo::parse(rest).map_err(|error| corrupt(error.to_string()))?;
         let Some((batch, after)) = rest.split_at_checked(info.length_bytes as usize) else { break };
         if !crc_holds(batch, &info) {
             return Err(corrupt("the checksum does not hold".to_owned()));
         }
         if info.last_offset() >= offset {
-            let read_from = offset;
             if !info.is_control() {
-                read_batch(partition, read_from, batch, &info, decompressor, take).map_err(corrupt)?;
+                let from = From { topic, partition, offset };
+                read_batch(from, batch, &info, decompressor, take).map_err(corrupt)?;
             }
             offset = info.last_offset().saturating_add(1);
         }
@@ -65,8 +79,7 @@ pub(super) fn read(
 }
 
 fn read_batch(
-    partition: i32,
-    offset_first: i64,
+    from: From<'_>,
     batch: &[u8],
     info: &BatchInfo,
     decompressor: &mut Decompressor,
@@ -82,7 +95,7 @@ fn read_batch(
         let record = record.map_err(|error| error.to_string())?;
         count += 1;
         let offset = info.base_offset.saturating_add(i64::from(record.offset_delta));
-        if offset < offset_first {
+        if offset < from.offset {
             continue;
         }
         let timestamp = if info.is_log_append_time() {
@@ -92,8 +105,10 @@ fn read_batch(
             (ms >= 0).then_some(RecordTimestamp::CreateTime(ms))
         };
         take.push(ConsumedRecord {
-            partition,
+            topic: Arc::clone(from.topic),
+            partition: from.partition,
             offset,
+            leader_epoch: (info.leader_epoch >= 0).then_some(info.leader_epoch),
             timestamp,
             key: record.key.map(|key| shared.slice_ref(key)),
             value: record.value.map(|value| shared.slice_ref(value)),
@@ -128,7 +143,8 @@ mod tests {
 
     fn read_from(offset: i64, bytes: &[u8]) -> Result<(i64, Vec<ConsumedRecord>), ClientError> {
         let mut taken = Vec::new();
-        let next = read("t", 4, offset, bytes, &mut Decompressor::default(), &mut taken)?;
+        let from = From { topic: &Arc::from("t"), partition: 4, offset };
+        let next = read(from, bytes, &mut Decompressor::default(), &mut taken)?;
         Ok((next, taken))
     }
 

@@ -111,7 +111,7 @@ fn what_cannot_be_is_said_and_a_dry_run_changes_nothing() {
     assert_eq!(partitions(&mut connection, "t"), 4);
     let cluster = Cluster::new(vec![broker.address.clone()], ConnectionConfig::default());
     let mut admin = Admin::new(cluster, PATIENCE);
-    admin.create_partitions("t", 6).unwrap();
+    admin.create_partitions("t", 6, None).unwrap();
     assert_eq!(partitions(&mut connection, "t"), 6);
-    assert!(admin.create_partitions("t", 6).unwrap_err().to_string().contains("already has 6"));
+    assert!(admin.create_partitions("t", 6, None).unwrap_err().to_string().contains("already has 6"));
 }

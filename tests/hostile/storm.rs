@@ -85,7 +85,7 @@ pub fn world(broker: &Broker) -> World {
     let mut admin = Admin::new(witness::cluster(&broker.address), process::PATIENCE);
     for (name, partitions) in names.into_iter().chain([(witness::TOPIC, witness::PARTITIONS)]) {
         let topic =
-            NewTopic { name: name.to_owned(), partitions, replication_factor: -1, configs: Vec::new() };
+            NewTopic { name: name.to_owned(), partitions, replication_factor: -1, ..NewTopic::default() };
         admin.create_topic(&topic).unwrap();
         cluster.partitions(name, false).unwrap();
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use tidemill::client::{
     Cluster, ConnectionConfig, ConsumedRecord, Consumer, ConsumerConfig, Producer, ProducerConfig, Record,
-    Start,
+    Start, TopicPartition,
 };
 
 use crate::process::PATIENCE;
@@ -48,9 +48,11 @@ pub struct Reader {
 impl Reader {
     pub fn new(address: &str) -> Self {
         let config = ConsumerConfig { reset: None, ..ConsumerConfig::default() };
-        let mut consumer = Consumer::new(cluster(address), TOPIC, config);
+        let mut consumer = Consumer::new(cluster(address), config);
         for partition in 0..PARTITIONS {
-            consumer.assign(partition, Start::Earliest).expect("the topic of the witness is there");
+            consumer
+                .assign(&TopicPartition::new(TOPIC, partition), Start::Earliest)
+                .expect("the topic of the witness is there");
         }
         Self { consumer, read: vec![0; PARTITIONS as usize] }
     }

@@ -1,19 +1,36 @@
-//! Topics made, extended, deleted and listed.
+//! What administrators ask of a cluster: topics made, extended, deleted and listed here; the rest in files of its own.
+
+mod brokers;
+mod configs;
+pub(super) mod groups;
+mod offsets;
+mod topics;
 
 use std::time::Duration;
 
-use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
-use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::create_partitions_request::{
+    CreatePartitionsAssignment, CreatePartitionsTopic,
+};
+use kafka_protocol::messages::create_topics_request::{
+    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
+};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::{
-    CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, TopicName,
+    BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
 
 use super::{ClientError, Cluster};
 
+pub use brokers::{BrokerDescription, ClusterDescription, LogDirDescription};
+pub use configs::{ConfigChange, ConfigEntry, ConfigResourceType, ConfigSource};
+pub use groups::{CommittedOffset, GroupDescription, GroupListing, GroupMemberDescription};
+pub use offsets::PartitionResults;
+pub use topics::{PartitionDescription, TopicDescription};
+
 /// A topic to be made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct NewTopic {
     /// Its name.
     pub name: String,
@@ -23,6 +40,8 @@ pub struct NewTopic {
     pub replication_factor: i16,
     /// Values of its own.
     pub configs: Vec<(String, String)>,
+    /// The replicas of each partition; where it is given, the two numbers above are -1.
+    pub assignment: Vec<Vec<i32>>,
 }
 
 /// A topic as it is.
@@ -30,6 +49,8 @@ pub struct NewTopic {
 pub struct TopicSummary {
     /// Its name.
     pub name: String,
+    /// Its id; nil where the broker has none.
+    pub id: Uuid,
     /// How many partitions it has.
     pub partitions: usize,
     /// Whether it is one of the broker's own.
@@ -58,10 +79,14 @@ impl Admin {
                 CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)))
             })
             .collect();
+        let assignments = (0..).zip(&topic.assignment).map(|(index, replicas)| {
+            CreatableReplicaAssignment::default().with_partition_index(index).with_broker_ids(nodes(replicas))
+        });
         let wanted = CreatableTopic::default()
             .with_name(TopicName(text(&topic.name)))
             .with_num_partitions(topic.partitions)
             .with_replication_factor(topic.replication_factor)
+            .with_assignments(assignments.collect())
             .with_configs(configs);
         let request =
             CreateTopicsRequest::default().with_topics(vec![wanted]).with_timeout_ms(self.timeout_ms());
@@ -104,12 +129,22 @@ impl Admin {
         Ok(names.iter().map(fate).collect())
     }
 
-    /// Gives one topic more partitions: `partitions` in all.
-    pub fn create_partitions(&mut self, name: &str, partitions: i32) -> Result<(), ClientError> {
+    /// Gives one topic more partitions: `partitions` in all, the new ones on these replicas where they are given.
+    pub fn create_partitions(
+        &mut self,
+        name: &str,
+        partitions: i32,
+        assignment: Option<&[Vec<i32>]>,
+    ) -> Result<(), ClientError> {
+        let assignment = assignment.map(|all| {
+            let one =
+                |replicas: &Vec<i32>| CreatePartitionsAssignment::default().with_broker_ids(nodes(replicas));
+            all.iter().map(one).collect()
+        });
         let wanted = CreatePartitionsTopic::default()
             .with_name(TopicName(text(name)))
             .with_count(partitions)
-            .with_assignments(None);
+            .with_assignments(assignment);
         let request =
             CreatePartitionsRequest::default().with_topics(vec![wanted]).with_timeout_ms(self.timeout_ms());
         let response = self.cluster.controller()?.call(&request, i16::MAX)?;
@@ -128,6 +163,7 @@ impl Admin {
                 let name = topic.name?.0.as_str().to_owned();
                 Some(TopicSummary {
                     name,
+                    id: topic.topic_id,
                     partitions: topic.partitions.len(),
                     is_internal: topic.is_internal,
                 })
@@ -137,15 +173,33 @@ impl Admin {
         Ok(topics)
     }
 
-    fn timeout_ms(&self) -> i32 {
-        i32::try_from(self.timeout.as_millis()).unwrap_or(i32::MAX)
+    /// The same with another time for each call.
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
+
+    /// The cluster that it asks.
+    pub fn cluster(&mut self) -> &mut Cluster {
+        &mut self.cluster
+    }
+
+    fn timeout_ms(&self) -> i32 {
+        milliseconds(self.timeout)
+    }
+}
+
+fn milliseconds(duration: Duration) -> i32 {
+    i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
+}
+
+fn nodes(replicas: &[i32]) -> Vec<BrokerId> {
+    replicas.iter().map(|node| BrokerId(*node)).collect()
 }
 
 fn text(value: &str) -> StrBytes {
     StrBytes::from_string(value.to_owned())
 }
 
-fn unanswered(topic: &str) -> ClientError {
-    ClientError::Unavailable(format!("the controller said nothing about {topic}"))
+fn unanswered(subject: &str) -> ClientError {
+    ClientError::Unavailable(format!("the broker said nothing about {subject}"))
 }
