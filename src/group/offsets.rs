@@ -70,6 +70,9 @@ impl Coordinator {
     }
 
     fn check_commit(&self, request: &CommitOffsets) -> Result<(), ErrorCode> {
+        if let Some(state) = self.store.consumer(&request.group) {
+            return Self::check_consumer_commit(state, request);
+        }
         let is_outsider = request.generation < 0;
         match self.classic(&request.group) {
             Some(group) => group.check_commit(request),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::consumer::request::{ConsumerBeat, ConsumerHeartbeat, DescribedConsumerGroup};
 use super::record::CommittedOffset;
 use crate::wire::ErrorCode;
 
@@ -193,6 +194,10 @@ pub enum Request {
         /// Which offsets.
         topics: Vec<OfTopic<()>>,
     },
+    /// Answered by [`Response::ConsumerBeat`].
+    ConsumerHeartbeat(Box<ConsumerHeartbeat>),
+    /// ConsumerGroupDescribe: these groups; answered by [`Response::ConsumersDescribed`].
+    DescribeConsumers(Vec<Arc<str>>),
 }
 
 /// The answer to a JoinGroup.
@@ -295,7 +300,7 @@ pub struct ListedGroup {
     pub protocol_type: Arc<str>,
     /// Its state.
     pub state: &'static str,
-    /// `classic`.
+    /// `classic` or `consumer`.
     pub group_type: &'static str,
 }
 
@@ -322,6 +327,10 @@ pub enum Response {
     OffsetsFetched(Vec<FetchedGroup<Vec<OfTopic<Option<CommittedOffset>>>>>),
     /// OffsetDelete.
     OffsetsDeleted(Vec<OfTopic<Option<ErrorCode>>>),
+    /// ConsumerGroupHeartbeat.
+    ConsumerBeat(ConsumerBeat),
+    /// ConsumerGroupDescribe.
+    ConsumersDescribed(Vec<DescribedConsumerGroup>),
     /// An error for the request as a whole, whatever it was: for every group or partition that it names.
     Refused(ErrorCode),
 }
