@@ -106,7 +106,12 @@ pub(super) fn downgrade(
         let classic = member.metadata.classic.as_ref()?;
         let first = classic.protocols.first()?;
         let version = Subscription::decode(&first.metadata, topics).ok()?.version;
-        let target = state.target(member_id).cloned().unwrap_or_default();
+        // What it may still be reading, not what it shall have: Kafka takes that, and if the group becomes a consumer
+        // group again before everyone has joined, two members can have a partition.
+        let mut held = member.current.assigned.clone();
+        for (topic, of) in &member.current.revoking {
+            held.entry(*topic).or_default().extend(of);
+        }
         group.add(Member {
             id: member_id.clone(),
             instance_id: member.metadata.instance_id.clone(),
@@ -115,7 +120,7 @@ pub(super) fn downgrade(
             rebalance_timeout_ms: member.metadata.rebalance_timeout_ms,
             session_timeout_ms: classic.session_timeout_ms,
             protocols: classic.protocols.clone(),
-            assignment: encode_assignment(&target, topics, version),
+            assignment: encode_assignment(&held, topics, version),
             awaiting_join: None,
             awaiting_sync: None,
             is_new: false,

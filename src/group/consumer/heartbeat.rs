@@ -12,8 +12,6 @@ use super::timers::Timer;
 use crate::group::record::STRING_BYTES_MAX;
 use crate::wire::ErrorCode;
 
-/// The member epoch of who leaves.
-pub(super) const EPOCH_LEAVES: i32 = -1;
 /// The member epoch of who joins.
 pub(super) const EPOCH_JOINS: i32 = 0;
 

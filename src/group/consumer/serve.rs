@@ -4,10 +4,8 @@ use std::sync::Arc;
 
 use super::plan::Plan;
 use super::records::{MemberState, Partitions};
-use super::request::{
-    ConsumerBeat, ConsumerHeartbeat, DescribedConsumerGroup, DescribedConsumerMember, NamedPartitions,
-};
-use super::state::{ConsumerState, EPOCH_AWAY};
+use super::request::{ConsumerHeartbeat, DescribedConsumerGroup, DescribedConsumerMember, NamedPartitions};
+use super::state::{ConsumerState, EPOCH_AWAY, GroupState};
 use super::timers::Timer;
 use super::topics::Topics;
 use super::{ConsumerGroup, GroupOverrides, convert, heartbeat};
@@ -294,8 +292,8 @@ impl Coordinator {
         let is_last = replaced.is_some_and(|old| request.member_id.is_empty() && self.may_stay(&before, old));
         let answers = vec![(token, Response::Joined(joined))];
         if is_last && let Some(mut group) = convert::downgrade(id, &plan.state, None, plan.topics, now) {
-            // It took the place and what was assigned to it: nobody else is concerned.
-            group.group.must_rebalance = false;
+            // It took the place and what was assigned to it: nobody else is concerned, unless others were on their way.
+            group.group.must_rebalance = plan.state.state() != GroupState::Stable;
             return self.downgrade(now, id, plan, group, answers, out);
         }
         self.finish_plan(now, id, plan, Vec::new(), answers, out);
@@ -460,11 +458,5 @@ fn check_member_epoch(state: &ConsumerState, id: &str, epoch: i32) -> Result<(),
         true => Ok(()),
         false if member.is_classic() => Err(ErrorCode::IllegalGeneration),
         false => Err(ErrorCode::StaleMemberEpoch),
-    }
-}
-
-impl From<ConsumerBeat> for Response {
-    fn from(beat: ConsumerBeat) -> Self {
-        Self::ConsumerBeat(beat)
     }
 }
