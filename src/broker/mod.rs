@@ -35,6 +35,9 @@ use crate::request::{
     Scene, Timer, Work,
 };
 
+/// Room that a shard's queues keep between two turns: a burst of tens of thousands is not held in memory for good.
+const QUEUE_KEPT: usize = 1_024;
+
 /// One shard of the broker.
 #[derive(Debug)]
 pub struct Shard {
@@ -139,6 +142,7 @@ impl Shard {
     /// so that two of them serve for ever.
     pub fn take_outputs(&mut self, into: &mut Vec<Output>) {
         into.clear();
+        into.shrink_to(QUEUE_KEPT);
         std::mem::swap(&mut self.outputs, into);
     }
 
@@ -331,6 +335,8 @@ impl Shard {
             }
         }
         self.dirty = dirty;
+        self.todo.shrink_to(QUEUE_KEPT);
+        self.replicas.shrink_to(QUEUE_KEPT);
     }
 
     /// Goes on with connections whose clients have taken answers.

@@ -384,6 +384,12 @@ impl Replicas {
         }
     }
 
+    /// Gives back what a burst has taken.
+    pub(super) fn shrink_to(&mut self, kept: usize) {
+        self.outputs.shrink_to(kept);
+        self.deliveries.shrink_to(kept);
+    }
+
     pub(super) fn next_wake_ms(&self) -> Option<u64> {
         self.wakes.first().map(|(at_ms, _)| *at_ms)
     }

@@ -73,25 +73,35 @@ impl Admin {
 
     /// Deletes one topic.
     pub fn delete_topic(&mut self, name: &str) -> Result<(), ClientError> {
+        self.delete_topics(&[name])?.pop().unwrap_or_else(|| Err(unanswered(name)))
+    }
+
+    /// Removes topics with one request; what became of each, in order.
+    pub fn delete_topics(&mut self, names: &[&str]) -> Result<Vec<Result<(), ClientError>>, ClientError> {
         let connection = self.cluster.controller()?;
         let version = connection.version::<DeleteTopicsRequest>(i16::MAX)?;
         let request = DeleteTopicsRequest::default();
+        let topics = names.iter().map(|name| TopicName(text(name)));
         // From version 6 on a topic may be named by id, which moved the name.
         let request = if version >= 6 {
-            let state = DeleteTopicState::default().with_name(Some(TopicName(text(name))));
-            request.with_topics(vec![state])
+            let state = |name| DeleteTopicState::default().with_name(Some(name));
+            request.with_topics(topics.map(state).collect())
         } else {
-            request.with_topic_names(vec![TopicName(text(name))])
+            request.with_topic_names(topics.collect())
         };
         let timeout_ms = self.timeout_ms();
         let connection = self.cluster.controller()?;
         let ticket = connection.send(&request.with_timeout_ms(timeout_ms), version)?;
         let response = connection.receive(ticket)?;
-        let named = |found: &Option<TopicName>| found.as_ref().is_some_and(|found| found.0.as_str() == name);
-        let found = response.responses.iter().find(|result| named(&result.name));
-        let Some(found) = found else { return Err(unanswered(name)) };
-        self.cluster.forget(name);
-        ClientError::check(name, found.error_code, found.error_message.as_deref())
+        let fate = |name: &&str| {
+            let named =
+                |found: &Option<TopicName>| found.as_ref().is_some_and(|found| found.0.as_str() == *name);
+            let found = response.responses.iter().find(|result| named(&result.name));
+            let found = found.ok_or_else(|| unanswered(name))?;
+            self.cluster.forget(name);
+            ClientError::check(name, found.error_code, found.error_message.as_deref())
+        };
+        Ok(names.iter().map(fate).collect())
     }
 
     /// Gives one topic more partitions: `partitions` in all.

@@ -82,7 +82,7 @@ pub struct ControllerConfig {
     pub check_broker_config: ConfigCheck,
     /// A snapshot is taken after that many entries.
     pub snapshot_entries: u64,
-    /// A snapshot is taken after that many bytes of log.
+    /// A snapshot is taken after that many bytes of log, or as many as the last one has if those are more.
     pub snapshot_bytes: u64,
     /// For topic ids, placement and election timeouts. New at every start of a real node.
     pub seed: u64,
@@ -147,8 +147,9 @@ struct Held {
 #[derive(Debug)]
 struct Leadership {
     term: u64,
-    /// The state with every proposal in it.
-    speculative: ImageBuilder,
+    /// The state with every proposal in it. Nobody asks what changed in it, so it must not be a builder that
+    /// remembers that for ever.
+    speculative: Image,
     /// In order of their indexes.
     held: VecDeque<Held>,
     bytes_in_flight: usize,
@@ -386,7 +387,7 @@ impl Controller {
         }
         self.leadership = Some(Leadership {
             term: status.term,
-            speculative: ImageBuilder::new(self.builder.image()),
+            speculative: self.builder.image().clone(),
             held: VecDeque::new(),
             bytes_in_flight: 0,
         });
@@ -403,7 +404,9 @@ impl Controller {
             Record::ClusterId { cluster_id: self.config.cluster_id.clone() },
         ];
         let Some(leadership) = &mut self.leadership else { return Ok(()) };
-        topics::apply_all(&mut leadership.speculative, &records, &mut Vec::new());
+        let mut state = ImageBuilder::new(&leadership.speculative);
+        topics::apply_all(&mut state, &records, &mut Vec::new());
+        leadership.speculative = state.image().clone();
         self.propose(&records, None, ControllerAnswer::Refused(ErrorCode::NotController))
     }
 
@@ -429,7 +432,7 @@ impl Controller {
         out: &mut Vec<Output>,
     ) -> Result<(), String> {
         let Some(leadership) = &mut self.leadership else { return Ok(()) };
-        let mut state = leadership.speculative.clone();
+        let mut state = ImageBuilder::new(&leadership.speculative);
         let mut records = Vec::new();
         let entry_index = self.raft.status().index_last + 1;
         let mut rules = Rules {
@@ -449,7 +452,7 @@ impl Controller {
             return Ok(());
         }
         if !records.is_empty() {
-            leadership.speculative = state;
+            leadership.speculative = state.image().clone();
             return self.propose(&records, Some(token), answer);
         }
         // It may speak of what is not committed yet: it leaves with the last entry that it saw.
@@ -477,8 +480,7 @@ impl Controller {
     }
 
     fn maybe_snapshot(&mut self) -> Result<(), String> {
-        let (entries, bytes) = self.storage.since_snapshot();
-        let due = entries >= self.config.snapshot_entries || bytes >= self.config.snapshot_bytes;
+        let due = self.storage.is_snapshot_due(self.config.snapshot_entries, self.config.snapshot_bytes);
         if !due || self.storage.is_taking_snapshot() || self.applied_index == 0 {
             return Ok(());
         }

@@ -302,6 +302,7 @@ impl Recovery {
             Some(snapshot) => Record::decode_all(&snapshot.records).map_err(|e| e.to_string())?,
             None => Vec::new(),
         };
+        let snapshot_bytes = snapshot.as_ref().map_or(0, |snapshot| snapshot.records.len() as u64);
         let entries = std::mem::take(&mut self.entries);
         let mut snapshots: Vec<u64> = self.snapshots.iter().map(|(index, _)| *index).collect();
         snapshots.extend(snapshot.map(|snapshot| snapshot.index));
@@ -312,6 +313,7 @@ impl Recovery {
             index_last,
             hard_state,
             entries_since_snapshot: entries.len() as u64,
+            snapshot_bytes,
         };
         let stored = Stored { snapshot_index, snapshot_term, hard_state, entries };
         Ok(Step::Done(Box::new(Recovered { stored, records, at })))

@@ -200,6 +200,7 @@ pub struct LogStorage {
     waiting_number: Option<u64>,
     entries_since_snapshot: u64,
     bytes_since_snapshot: u64,
+    snapshot_bytes: u64,
 }
 
 /// Where writing goes on after a recovery.
@@ -217,6 +218,8 @@ pub struct WritePosition {
     pub hard_state: HardState,
     /// Entries after the snapshot.
     pub entries_since_snapshot: u64,
+    /// What the last snapshot took, in bytes.
+    pub snapshot_bytes: u64,
 }
 
 impl LogStorage {
@@ -237,6 +240,7 @@ impl LogStorage {
             waiting_number: None,
             entries_since_snapshot: at.entries_since_snapshot,
             bytes_since_snapshot: at.position,
+            snapshot_bytes: at.snapshot_bytes,
         }
     }
 
@@ -262,9 +266,10 @@ impl LogStorage {
         !self.ops.is_idle()
     }
 
-    /// Entries and bytes that a restart would replay.
-    pub fn since_snapshot(&self) -> (u64, u64) {
-        (self.entries_since_snapshot, self.bytes_since_snapshot)
+    /// Whether the log after the last snapshot, which is also in memory, has come to that many entries, or to that
+    /// many bytes and as many as the snapshot itself: a large one is not written again for little.
+    pub fn is_snapshot_due(&self, entries: u64, bytes: u64) -> bool {
+        self.entries_since_snapshot >= entries || self.bytes_since_snapshot >= bytes.max(self.snapshot_bytes)
     }
 
     /// Whether a snapshot is being written.
@@ -303,6 +308,7 @@ impl LogStorage {
         ops.push_back((FileOp::SyncDir, Purpose::Snapshot(snapshot.index)));
         self.entries_since_snapshot = 0;
         self.bytes_since_snapshot = 0;
+        self.snapshot_bytes = bytes.len() as u64;
         Ok(())
     }
 

@@ -51,6 +51,7 @@ pub(super) fn refused_at_once(config: &GroupConfig, request: &Request) -> Option
         | Request::List { .. }
         | Request::Delete(_)
         | Request::FetchOffsets { .. }
+        | Request::FetchMemberOffsets { .. }
         | Request::DescribeConsumers(_) => None,
     }
 }
@@ -88,7 +89,7 @@ impl Coordinator {
         }
         if !self.groups.contains_key(id) {
             let group = ClassicGroup::new(id.clone(), self.store.metadata(id), now);
-            self.groups.insert(id.clone(), Group::Classic(group));
+            self.groups.insert(id.clone(), Group::Classic(Box::new(group)));
         }
         let config = Arc::clone(&self.config);
         let mut turn = Turn::new(now, &config);

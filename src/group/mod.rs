@@ -22,6 +22,7 @@
 //! members that were assigned have one session timeout to be heard of.
 
 mod classic;
+mod config;
 pub mod consumer;
 mod expiry;
 mod groups;
@@ -40,60 +41,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use self::config::GroupConfig;
 pub use self::partitioner::partition_of;
 pub use self::record::Record;
 pub use self::request::{Request, Response};
 
 use self::classic::{ClassicGroup, State, Then, Turn};
 use self::consumer::topics::Topics;
-use self::consumer::{ConsumerConfig, ConsumerGroup, GroupOverrides};
+use self::consumer::{ConsumerGroup, GroupOverrides};
 use self::record::GroupMetadata;
 use self::state::Store;
 use crate::effect::Now;
 use crate::wire::ErrorCode;
-
-/// What a coordinator is told at start.
-#[derive(Clone, Debug)]
-pub struct GroupConfig {
-    /// `group.min.session.timeout.ms`
-    pub session_timeout_min_ms: i32,
-    /// `group.max.session.timeout.ms`
-    pub session_timeout_max_ms: i32,
-    /// `group.initial.rebalance.delay.ms`
-    pub initial_rebalance_delay_ms: u64,
-    /// `group.max.size`
-    pub group_max_size: usize,
-    /// `offset.metadata.max.bytes`; Kafka counts UTF-16 code units.
-    pub offset_metadata_max: usize,
-    /// `offsets.retention.minutes`, in milliseconds.
-    pub offsets_retention_ms: i64,
-    /// `offsets.retention.check.interval.ms`
-    pub expiry_interval_ms: u64,
-    /// `offsets.commit.timeout.ms`: how long an answer is held.
-    pub commit_timeout_ms: u64,
-    /// Bytes of the largest batch that the offsets topic takes.
-    pub batch_bytes_max: usize,
-    /// `group.consumer.*`
-    pub consumer: ConsumerConfig,
-}
-
-impl Default for GroupConfig {
-    /// Kafka's defaults.
-    fn default() -> Self {
-        Self {
-            session_timeout_min_ms: 6_000,
-            session_timeout_max_ms: 1_800_000,
-            initial_rebalance_delay_ms: 3_000,
-            group_max_size: i32::MAX as usize,
-            offset_metadata_max: 4_096,
-            offsets_retention_ms: 7 * 24 * 60 * 60 * 1_000,
-            expiry_interval_ms: 600_000,
-            commit_timeout_ms: 5_000,
-            batch_bytes_max: 1_048_576,
-            consumer: ConsumerConfig::default(),
-        }
-    }
-}
 
 /// What happens to a coordinator.
 #[derive(Clone, Debug)]
@@ -179,7 +138,7 @@ enum Phase {
 #[derive(Debug)]
 enum Group {
     /// Of the classic protocol.
-    Classic(ClassicGroup),
+    Classic(Box<ClassicGroup>),
     /// Of the consumer protocol, with members.
     Consumer(ConsumerGroup),
 }
@@ -430,7 +389,7 @@ impl Coordinator {
         let groups: Vec<_> = groups.collect();
         for group in groups {
             let id = group.id.clone();
-            self.groups.insert(id.clone(), Group::Classic(group));
+            self.groups.insert(id.clone(), Group::Classic(Box::new(group)));
             self.with_group(now, &id, out, |group, turn| {
                 let members: Vec<_> = group.members.keys().cloned().collect();
                 members.iter().for_each(|member| group.expect_heartbeat(turn.now, member));
@@ -517,6 +476,15 @@ impl Coordinator {
                 }
             }
             Request::ConsumerHeartbeat(heartbeat) => self.consumer_heartbeat(now, token, &heartbeat, out),
+            Request::FetchMemberOffsets { groups, require_stable } => {
+                let response =
+                    Response::MemberOffsetsFetched(self.fetch_member_offsets(groups, require_stable));
+                if require_stable {
+                    self.hold(now, vec![(token, response)], out);
+                } else {
+                    out.push(Output::Answer { token, response });
+                }
+            }
             Request::DescribeConsumers(ids) => {
                 let response = Response::ConsumersDescribed(self.describe_consumers(&ids));
                 out.push(Output::Answer { token, response });

@@ -156,6 +156,12 @@ pub struct FetchedGroup<T> {
     pub topics: T,
 }
 
+/// Committed offsets of one group: `None` where nothing is committed.
+pub type FetchedOffsets = FetchedGroup<Vec<OfTopic<Option<CommittedOffset>>>>;
+
+/// A group whose offsets a member reads: what it wants, the member's id and its epoch.
+pub type MemberFetch = (FetchedGroup<Option<Vec<OfTopic<()>>>>, Arc<str>, i32);
+
 /// A request to one coordinator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -193,6 +199,14 @@ pub enum Request {
         group: Arc<str>,
         /// Which offsets.
         topics: Vec<OfTopic<()>>,
+    },
+    /// OffsetFetch from version 9 on, of members: answered by [`Response::MemberOffsetsFetched`].
+    FetchMemberOffsets {
+        /// The groups, of those that this coordinator has, each with the member that asks and its epoch; an empty id
+        /// and −1 for who is none.
+        groups: Vec<MemberFetch>,
+        /// As in [`Self::FetchOffsets`].
+        require_stable: bool,
     },
     /// Answered by [`Response::ConsumerBeat`].
     ConsumerHeartbeat(Box<ConsumerHeartbeat>),
@@ -324,7 +338,9 @@ pub enum Response {
     /// OffsetCommit.
     OffsetsCommitted(Vec<OfTopic<Option<ErrorCode>>>),
     /// OffsetFetch: `None` where nothing is committed.
-    OffsetsFetched(Vec<FetchedGroup<Vec<OfTopic<Option<CommittedOffset>>>>>),
+    OffsetsFetched(Vec<FetchedOffsets>),
+    /// OffsetFetch of members: each group, or why it is refused.
+    MemberOffsetsFetched(Vec<(Arc<str>, Result<FetchedOffsets, ErrorCode>)>),
     /// OffsetDelete.
     OffsetsDeleted(Vec<OfTopic<Option<ErrorCode>>>),
     /// ConsumerGroupHeartbeat.

@@ -98,6 +98,7 @@ impl Mesh {
                     break;
                 }
             }
+            lane.overflow.shrink_to(LANE_PARCELS);
             if std::mem::take(&mut lane.sent) {
                 lane.bell.ring();
             }

@@ -28,9 +28,9 @@ use crate::config::{NodeConfig, ShardCpus, validate_topic_config};
 use crate::controller::{Controller, ControllerConfig, Endpoint, Image, ShardId, ShardMap, ShardPlacement};
 use crate::request::{ClusterView, Node};
 
-/// A snapshot of the metadata is taken after so many entries or bytes of its log.
+/// A snapshot of the metadata is taken after so many entries or bytes of its log. All of them are in memory until then.
 const SNAPSHOT_ENTRIES: u64 = 10_000;
-const SNAPSHOT_BYTES: u64 = 16 << 20;
+const SNAPSHOT_BYTES: u64 = 128 << 10;
 
 /// How long a start waits for a port that is in use, and how long between two looks.
 const PORT_PATIENCE: Duration = Duration::from_secs(2);

@@ -126,7 +126,9 @@ impl Runtime {
     /// Runs turns until the shard (on the controller's shard: the node) has stopped.
     pub async fn run(self: Rc<Self>) {
         self.state().core.start(self.clock.now());
-        let mut armed_ms: Option<u64> = None;
+        // Alarms that have not rung, each earlier than the one before it. One that is no longer needed cannot be taken
+        // back, but it serves for whatever is due later: forgotten ones would add up to thousands.
+        let mut armed_ms: Vec<u64> = Vec::new();
         loop {
             let lanes_left = self.turn();
             let wake_ms = {
@@ -140,11 +142,11 @@ impl Runtime {
             };
             let now_ms = self.clock.now().mono_ms;
             let wake_ms = if lanes_left { Some(now_ms + LANE_RETRY_MS) } else { wake_ms };
-            armed_ms = armed_ms.filter(|at_ms| *at_ms > now_ms);
+            while armed_ms.pop_if(|at_ms| *at_ms <= now_ms).is_some() {}
             if let Some(at_ms) = wake_ms
-                && armed_ms.is_none_or(|armed_ms| at_ms < armed_ms)
+                && armed_ms.last().is_none_or(|armed_ms| at_ms < *armed_ms)
             {
-                armed_ms = Some(at_ms);
+                armed_ms.push(at_ms);
                 let delay = Duration::from_millis(at_ms.saturating_sub(now_ms));
                 self.ring_after(delay.max(YIELD));
             }

@@ -176,6 +176,10 @@ fn partitions<T>(topics: &[OfTopic<T>], shown: impl Fn(&T) -> String) -> Vec<Str
     vec![topics.iter().flat_map(of).collect::<Vec<_>>().join(", ")]
 }
 
+fn response_lines(fetched: &FetchedOffsets) -> Vec<String> {
+    response(&Response::OffsetsFetched(vec![fetched.clone()]))
+}
+
 pub fn response(response: &Response) -> Vec<String> {
     match response {
         Response::Joined(answer) => vec![joined(answer)],
@@ -216,6 +220,13 @@ pub fn response(response: &Response) -> Vec<String> {
                 .flat_map(|of| partitions(&of.topics, shown))
                 .map(|line| format!("fetched: {line}"))
                 .collect()
+        }
+        Response::MemberOffsetsFetched(groups) => {
+            let each = groups.iter().flat_map(|(group, result)| match result {
+                Ok(fetched) => response_lines(fetched),
+                Err(error) => vec![format!("{group} {error:?}")],
+            });
+            each.collect()
         }
         Response::ConsumerBeat(answer) => vec![beat(answer)],
         Response::ConsumersDescribed(groups) => groups.iter().flat_map(consumers).collect(),

@@ -13,6 +13,7 @@
 //! | `leave NAME GROUP MEMBER\|MEMBER@INSTANCE\|-@INSTANCE…` | |
 //! | `offsets NAME GROUP MEMBER\|- GENERATION [i=] [keep=MS] [v=] TOPIC/PARTITION:OFFSET[:METADATA]…` | commits |
 //! | `fetch NAME GROUP [stable] [TOPIC/PARTITION…]` | reads these offsets, or all |
+//! | `fetch-as NAME GROUP MEMBER\|- EPOCH TOPIC/PARTITION…` | reads offsets as a member |
 //! | `remove NAME GROUP TOPIC/PARTITION…` | deletes offsets |
 //! | `describe NAME GROUP…`, `list NAME [STATE…] [of=TYPE]`, `delete NAME GROUP…` | |
 //! | `topics TOPIC=PARTITIONS…` | the cluster has these topics now |
@@ -303,6 +304,12 @@ impl Stage {
                 let wanted = partitions(words.rest(2).filter(|word| *word != "stable"));
                 let wanted = (!wanted.is_empty()).then_some(wanted);
                 Request::FetchOffsets { groups: vec![FetchedGroup { group, topics: wanted }], require_stable }
+            }
+            "fetch-as" => {
+                let wanted = partitions(words.rest(4));
+                let fetched = FetchedGroup { group, topics: Some(wanted) };
+                let groups = vec![(fetched, words.text(2), words.at(3).parse().unwrap())];
+                Request::FetchMemberOffsets { groups, require_stable: words.0.contains(&"stable=yes") }
             }
             "remove" => Request::DeleteOffsets { group, topics: partitions(words.rest(2)) },
             "beat" => Request::ConsumerHeartbeat(Box::new(self.beat(words, group, instance_id))),

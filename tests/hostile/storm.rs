@@ -103,13 +103,15 @@ fn sweep(address: &str, world: &World, stop: &AtomicBool) {
     let mut admin = Admin::new(witness::cluster(address), process::PATIENCE);
     while !stop.load(Ordering::Relaxed) {
         std::thread::park_timeout(SWEEP_EVERY);
-        for topic in admin.list_topics().unwrap() {
-            let stays =
-                topic.name == witness::TOPIC || world.targets.iter().any(|target| target.name == topic.name);
-            if !stays {
-                // A hostile request may have deleted it meanwhile.
-                let _ = admin.delete_topic(&topic.name);
-            }
+        let there = admin.list_topics().unwrap();
+        let stays =
+            |name: &str| name == witness::TOPIC || world.targets.iter().any(|target| target.name == name);
+        let made: Vec<_> =
+            there.iter().map(|topic| topic.name.as_str()).filter(|name| !stays(name)).collect();
+        // All with one request: one after the other they would not keep up with the storm. A hostile request may
+        // have deleted some meanwhile.
+        if !made.is_empty() {
+            admin.delete_topics(&made).unwrap();
         }
     }
 }

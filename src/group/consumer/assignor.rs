@@ -62,11 +62,14 @@ pub fn assign(name: &str, spec: &Spec<'_>) -> Assignments {
 pub(super) mod tests {
     use super::*;
 
+    /// Instance id, letters of topics, what it had.
+    type Subscribed = (Option<Arc<str>>, String, Partitions);
+
     /// A group for tests; topics have letters for names.
     #[derive(Default)]
     pub struct Case {
         topics: BTreeMap<char, i32>,
-        members: BTreeMap<Arc<str>, (Option<Arc<str>>, String, Partitions)>,
+        members: BTreeMap<Arc<str>, Subscribed>,
     }
 
     pub fn id(topic: char) -> Uuid {
@@ -98,10 +101,6 @@ pub(super) mod tests {
         }
 
         pub fn with(&self, assign: impl Fn(&Spec<'_>) -> Assignments) -> Assignments {
-            let subscriber = |(instance, topics, before): &'_ (Option<Arc<str>>, String, Partitions)| {
-                let _ = (instance, topics, before);
-            };
-            self.members.values().for_each(subscriber);
             let members = self.members.iter().map(|(member, (instance, topics, before))| {
                 let topics = topics.chars().map(id).collect();
                 (member, Subscriber { instance_id: instance.as_ref(), topics, before })

@@ -129,19 +129,18 @@ impl<'a> Plan<'a> {
         let name = name.unwrap_or_else(|| self.config.default_assignor());
         let nothing = Partitions::new();
         let mut partitions = BTreeMap::new();
-        let members: Vec<_> =
-            self.state.members().map(|(id, member)| (id.clone(), member.metadata)).collect();
-        let subscriber = |(id, metadata): &'_ (Arc<str>, Arc<MemberMetadata>)| {
-            let topics = self.state.topics_of(metadata);
-            let there = topics.iter().filter_map(|name| self.topics.topic(name));
+        let members = self.state.members().map(|(id, member)| (id.clone(), member.metadata));
+        let members: Vec<_> = members.collect();
+        let subscribed = members.iter().map(|(_, metadata)| {
+            let names = self.state.topics_of(metadata);
+            let there = names.iter().filter_map(|name| self.topics.topic(name));
             let topics = there.map(|topic| {
                 partitions.insert(topic.id, topic.partitions);
                 topic.id
             });
-            let _ = id;
             topics.collect()
-        };
-        let topics: Vec<_> = members.iter().map(subscriber).collect();
+        });
+        let topics: Vec<_> = subscribed.collect();
         let each = members.iter().zip(topics).map(|((id, metadata), topics)| {
             let before = self.state.target(id).map_or(&nothing, |target| &**target);
             (id, Subscriber { instance_id: metadata.instance_id.as_ref(), topics, before })

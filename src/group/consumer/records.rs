@@ -453,3 +453,104 @@ impl ConsumerRecord {
         matches!(record_type, EPOCH_TYPE..=CURRENT_TYPE | REGEX_TYPE)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::Record;
+
+    fn all() -> Vec<ConsumerRecord> {
+        let partitions = Partitions::from([(Uuid::from_u128(1), [0, 2].into())]);
+        let member = MemberMetadata {
+            instance_id: Some("i".into()),
+            rack_id: None,
+            client_id: "c".into(),
+            client_host: "/h".into(),
+            topics: ["t".into()].into(),
+            regex: None,
+            rebalance_timeout_ms: 7,
+            assignor: Some("range".into()),
+            classic: None,
+        };
+        let protocol = Protocol { name: "p".into(), metadata: Bytes::from_static(b"xy") };
+        let classic = ClassicPart { session_timeout_ms: 9, protocols: vec![protocol] };
+        let state = MemberState::UnrevokedPartitions;
+        let current = Current {
+            epoch: 3,
+            previous_epoch: 2,
+            state,
+            assigned: partitions.clone(),
+            revoking: Partitions::new(),
+        };
+        vec![
+            ConsumerRecord::Epoch(Some(GroupEpoch { epoch: 5, metadata_hash: 0 })),
+            ConsumerRecord::Epoch(Some(GroupEpoch { epoch: 5, metadata_hash: -2 })),
+            ConsumerRecord::Member("m".into(), Some(Arc::new(member.clone()))),
+            ConsumerRecord::Member(
+                "m".into(),
+                Some(Arc::new(MemberMetadata { classic: Some(classic), ..member })),
+            ),
+            ConsumerRecord::TargetEpoch(Some(4)),
+            ConsumerRecord::Target("m".into(), Some(Arc::new(partitions))),
+            ConsumerRecord::Current("m".into(), Some(Arc::new(current))),
+            ConsumerRecord::Regex(
+                "r".into(),
+                Some(Arc::new(ResolvedRegex { topics: ["t".into()].into(), version: 1, timestamp_ms: 2 })),
+            ),
+            ConsumerRecord::Epoch(None),
+            ConsumerRecord::PartitionMetadata,
+            ConsumerRecord::Member("m".into(), None),
+            ConsumerRecord::TargetEpoch(None),
+            ConsumerRecord::Target("m".into(), None),
+            ConsumerRecord::Current("m".into(), None),
+            ConsumerRecord::Regex("r".into(), None),
+        ]
+    }
+
+    #[test]
+    fn records_and_tombstones_come_back_and_fit_their_estimates() {
+        for record in all() {
+            let record = Record::Consumer("g".into(), record);
+            let (key, value) = (record.encode_key(), record.encode_value());
+            assert!(key.len() + value.as_ref().map_or(0, Bytes::len) <= record.bytes_estimate());
+            assert_eq!(Record::decode(Some(&key), value.as_deref()), Ok(Some(record)));
+        }
+    }
+
+    #[test]
+    fn values_have_kafkas_bytes() {
+        let value = |at: usize| Record::Consumer("g".into(), all()[at].clone()).encode_value().unwrap();
+        assert_eq!(&value(0)[..], b"\0\0\0\0\0\x05\0");
+        assert_eq!(&value(1)[..], b"\0\0\0\0\0\x05\x01\0\x08\xff\xff\xff\xff\xff\xff\xff\xfe");
+        let member = b"\0\0\x02i\0\x02c\x03/h\x02\x02t\0\0\0\0\x07\x06range";
+        assert_eq!(&value(2)[..], [&member[..], b"\0"].concat());
+        let classic = b"\x01\0\x0d\x01\0\0\0\x09\x02\x02p\x03xy\0\0";
+        assert_eq!(&value(3)[..], [&member[..], classic].concat());
+        assert_eq!(&value(4)[..], b"\0\0\0\0\0\x04\0");
+        let topic = b"\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x03\0\0\0\0\0\0\0\x02\0";
+        assert_eq!(&value(5)[..], [b"\0\0", &topic[..], b"\0"].concat());
+        assert_eq!(&value(6)[..], [b"\0\0\0\0\0\x03\0\0\0\x02\x01", &topic[..], b"\x01\0"].concat());
+        let regex = b"\0\0\x02\x02t\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\0";
+        assert_eq!(&value(7)[..], regex);
+        let key = |record| Record::Consumer("g".into(), record).encode_key();
+        assert_eq!(&key(ConsumerRecord::Epoch(None))[..], b"\0\x03\0\x01g");
+        assert_eq!(&key(ConsumerRecord::Regex("r".into(), None))[..], b"\0\x10\0\x01g\0\x01r");
+    }
+
+    #[test]
+    fn no_prefix_and_no_changed_byte_panics() {
+        for record in all().into_iter().filter(|record| !record.is_tombstone()) {
+            let record = Record::Consumer("g".into(), record);
+            let (key, value) = (record.encode_key(), record.encode_value().unwrap());
+            for end in 0..value.len() {
+                assert!(Record::decode(Some(&key), Some(&value[..end])).is_err(), "{end}");
+            }
+            for (at, byte) in (0..value.len()).flat_map(|at| [0, 1, 0x7f, 0x80, 0xff].map(|byte| (at, byte)))
+            {
+                let mut changed = value.to_vec();
+                changed[at] = byte;
+                let _ = Record::decode(Some(&key), Some(&changed));
+            }
+        }
+    }
+}

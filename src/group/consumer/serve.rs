@@ -216,7 +216,7 @@ impl Coordinator {
         let mut records: Vec<_> = own.collect();
         records.push(Record::Group(id.clone(), Some(group.stored)));
         self.drop_group(id);
-        self.groups.insert(id.clone(), Group::Classic(group.group));
+        self.groups.insert(id.clone(), Group::Classic(Box::new(group.group)));
         // Deletions that are split over batches are none the worse for a crash in between.
         self.append_split(records, out);
         self.with_group(now, id, out, |group, turn| {
