@@ -1,8 +1,8 @@
-//! Random members of both protocols in one group, failing appends and reloads, from one seed: no partition is ever read by
-//! two members at once, a reload gives the same group, and when the faults stop everything is read by somebody.
+//! Random members of both protocols in one group, failing appends and reloads, from one seed: no partition is ever read
+//! by two members at once, a reload gives the same group, and when the faults stop everything is read by somebody.
 //!
-//! Members of the consumer protocol give up what they are told to at their next step; those of the classic one are eager:
-//! they give up everything when they are asked to join again, and when they lead they assign in turn.
+//! Members of the consumer protocol give up what they are told to at their next step; those of the classic one are
+//! eager: they give up everything when they are asked to join again, and when they lead they assign in turn.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Members of a consumer group that follow the classic protocol: a JoinGroup leads them a step further, a SyncGroup gives
-//! them what they have, a Heartbeat tells them to join again when there is something new. They are never leaders.
+//! Members of a consumer group that follow the classic protocol: a JoinGroup leads them a step further, a SyncGroup
+//! gives them what they have, a Heartbeat tells them to join again when there is something new. They are never leaders.
 
 use std::sync::Arc;
 

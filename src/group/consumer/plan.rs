@@ -1,4 +1,5 @@
-//! One step of a consumer group: a copy of its state, what is decided on it, and the records and timers that come of it.
+//! One step of a consumer group: a copy of its state, what is decided on it, and the records and timers that come of
+//! it.
 //!
 //! Every decision is a record first and changes the copy through [`ConsumerState::apply`], as the log will. A step that
 //! is refused is dropped as a whole.

@@ -1,7 +1,7 @@
 //! How a member gets from what it has to what it shall have: it gives up first, and is given only what nobody else has.
 //!
-//! Kafka's `CurrentAssignmentBuilder`: a member that has to give something up keeps its epoch until it says that it did;
-//! then it moves to the epoch of the target and gets what is free; it waits for the rest.
+//! Kafka's `CurrentAssignmentBuilder`: a member that has to give something up keeps its epoch until it says that it
+//! did; then it moves to the epoch of the target and gets what is free; it waits for the rest.
 
 use std::collections::BTreeSet;
 

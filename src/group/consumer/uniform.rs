@@ -1,5 +1,5 @@
-//! The `uniform` assignor where all members subscribe to the same topics: everyone gets the same number of partitions or
-//! one more, and keeps what it had as far as its share goes (Kafka's `UniformHomogeneousAssignmentBuilder`).
+//! The `uniform` assignor where all members subscribe to the same topics: everyone gets the same number of partitions
+//! or one more, and keeps what it had as far as its share goes (Kafka's `UniformHomogeneousAssignmentBuilder`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -185,8 +185,8 @@ impl Topic {
     }
 }
 
-/// The subscribers of a topic, sorted by load: those with the least are a run at the front that widens as partitions are
-/// given to them, those with the most a run at the back.
+/// The subscribers of a topic, sorted by load: those with the least are a run at the front that widens as partitions
+/// are given to them, those with the most a run at the back.
 struct Ranges {
     members: Vec<usize>,
     least_end: usize,
