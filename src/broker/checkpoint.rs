@@ -8,11 +8,14 @@
 //! topic, before the files without them are in place and synced. What a survey says counts only
 //! for topics that are still there, by id. A replica that nobody reports keeps its entries.
 
+mod log_starts;
+
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use uuid::Uuid;
 
+use self::log_starts::LogStarts;
 use super::message::{Output, Owner, Progress};
 use crate::config::NodeConfig;
 use crate::controller::ShardId;
@@ -39,6 +42,8 @@ pub struct StoredOffsets {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     Step,
+    /// The last one of a rewrite with new log starts, for which replicas wait.
+    LogStarts,
     /// The last one of a rewrite that others wait for.
     Forgotten,
 }
@@ -51,6 +56,7 @@ struct Directory {
     stale: bool,
     /// Rewrites without removed topics that are planned or under way.
     forgetting: u32,
+    log_starts: LogStarts,
     /// A full device refused one: when it is tried again.
     forget_again_ms: Option<u64>,
     /// The kernel's boot id is still to be written, once every log is recovered: a start that
@@ -104,7 +110,8 @@ impl Checkpoints {
     pub(super) fn next_wake_ms(&self) -> Option<u64> {
         let again = self.directories.iter().filter_map(|directory| directory.forget_again_ms);
         let survey = (!self.stopping).then_some(self.survey_at_ms);
-        again.chain(survey).min()
+        let log_starts = self.directories.iter().filter_map(|directory| directory.log_starts.again_ms());
+        again.chain(log_starts).chain(survey).min()
     }
 
     /// Whether every shard is to be asked now.
@@ -209,6 +216,7 @@ impl Checkpoints {
                 directory.stale = false;
                 directory.plan_files([true; 3], Purpose::Forgotten);
             }
+            directory.store_log_starts_again(now);
         }
         self.emit(outputs);
     }
@@ -235,6 +243,7 @@ impl Checkpoints {
         {
             match result {
                 Ok(_) if purpose == Purpose::Forgotten && !entry.failed => entry.forgetting -= 1,
+                Ok(_) if purpose == Purpose::LogStarts => entry.log_starts_stored(),
                 Ok(_) => {}
                 Err(FileError::NoSpace) => entry.refused(now),
                 Err(_) => failed = entry.fail(),
@@ -272,8 +281,12 @@ impl StoredOffsets {
     fn take(&mut self, progress: &Progress, changed: &mut [bool; 3]) {
         // As Kafka: only what the first segment's name does not say already.
         let log_start = Some(progress.log_start_offset).filter(|start| *start > progress.segment_base_offset);
-        let values = [Some(progress.recovery_point), log_start, Some(progress.high_watermark)];
         let key = (progress.topic.to_string(), progress.partition);
+        // What is stored may be ahead of a survey that was answered before.
+        let log_start = log_start
+            .max(self.log_starts.get(&key).copied())
+            .filter(|start| *start > progress.segment_base_offset);
+        let values = [Some(progress.recovery_point), log_start, Some(progress.high_watermark)];
         for (((_, offsets), value), changed) in self.files().into_iter().zip(values).zip(changed) {
             let before = match value {
                 Some(value) => offsets.insert(key.clone(), value),
@@ -317,6 +330,7 @@ impl Directory {
     fn refused(&mut self, now: Now) {
         self.queue.abandon().for_each(drop);
         (self.stale, self.boot_id_due) = (true, true);
+        self.log_starts.refused(now);
         if self.is_forgetting() {
             self.forgetting = 0;
             self.forget_again_ms = Some(now.mono_ms + RETRY_MS);
@@ -327,6 +341,7 @@ impl Directory {
     fn fail(&mut self) -> bool {
         self.queue.abandon().for_each(drop);
         (self.forgetting, self.forget_again_ms) = (0, None);
+        self.log_starts = LogStarts::default();
         !std::mem::replace(&mut self.failed, true)
     }
 }

@@ -221,6 +221,7 @@ impl Shard {
                 if control.start.checkpoints.completed(now, directory, ticket, result, &mut self.outputs) {
                     self.directory_failed(directory);
                 }
+                self.tell_stored_log_starts();
                 self.publish_next();
             }
             Owner::Replica(_) => {}
@@ -366,6 +367,28 @@ impl Shard {
                 self.todo.push_back(Todo::Answer(to, Answered::Controller(answer)));
             } else {
                 self.outputs.push(Output::Send(ShardId(to.shard), Message::Controlled { to, answer }));
+            }
+        }
+    }
+
+    /// Log starts of a shard's replicas, for the checkpoint.
+    pub(super) fn store_log_starts(&mut self, from: ShardId, mut starts: Vec<Progress>) {
+        let Some(control) = &mut self.control else { return };
+        let published = control.published.clone();
+        starts.retain(|start| {
+            published.as_ref().is_some_and(|image| image.topic_by_id(start.topic_id).is_some())
+        });
+        control.start.checkpoints.store_log_starts(from, starts, &mut self.outputs);
+    }
+
+    fn tell_stored_log_starts(&mut self) {
+        let Some(control) = &mut self.control else { return };
+        for (shard, starts) in control.start.checkpoints.take_stored_log_starts() {
+            let message = Message::LogStartsStored(starts);
+            if shard == self.id {
+                self.todo.push_back(Todo::Local(message));
+            } else {
+                self.outputs.push(Output::Send(shard, message));
             }
         }
     }

@@ -93,6 +93,10 @@ pub enum Message {
     Surveyed(Vec<Progress>, usize),
     /// This log directory failed: its replicas go offline.
     DirectoryOffline(u16),
+    /// To the controller's shard: make the log starts of these replicas durable.
+    StoreLogStarts(Vec<Progress>),
+    /// From the controller's shard: these log starts are durable.
+    LogStartsStored(Vec<Progress>),
     /// From the controller's shard: stop cleanly.
     Stop,
     /// To the controller's shard: the sender's replicas are closed.
@@ -135,6 +139,8 @@ pub enum Output {
         /// What was found; the span is there.
         found: ReadFound,
     },
+    /// Tell a request how much room the log directories have (`Shard::measured`).
+    Measure(ReplyTo),
     /// Run a recovery in this replica's directory and hand back how it ended.
     Recover(u32, Box<Recovery>),
     /// Hand a message to another shard.

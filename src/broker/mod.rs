@@ -31,8 +31,8 @@ use crate::effect::{ByteSpan, FileResult, Now, Ticket};
 use crate::log::RecoveryError;
 use crate::partition::{Answer, ReadFound, ReplyTo};
 use crate::request::{
-    Answered, Call, CloseReason, ClusterView, Connection, Desk, FetchSessions, Node, Outbox, RequestContext,
-    Scene, Timer, Work,
+    Answered, Call, CloseReason, ClusterView, Connection, Desk, DiskSpace, FetchSessions, Node, Outbox,
+    RequestContext, Scene, Timer, Work,
 };
 
 /// Room that a shard's queues keep between two turns: a burst of tens of thousands is not held in memory for good.
@@ -85,7 +85,7 @@ impl Shard {
         control: Option<Box<ControlHost>>,
     ) -> Self {
         let session_slots = node.config.fetch_session_slots.div_ceil(u32::from(node.shard_count)) as usize;
-        let replicas = Replicas::new(id, node.config.node_id, directories);
+        let replicas = Replicas::new(id, &node.config, directories);
         Self {
             id,
             node,
@@ -252,6 +252,14 @@ impl Shard {
                 self.drain_replicas();
                 self.control_directory_failed(directory);
             }
+            Message::StoreLogStarts(starts) => self.store_log_starts(from, starts),
+            Message::LogStartsStored(starts) => {
+                for start in starts {
+                    let replica = (start.topic_id, start.partition);
+                    self.replicas.log_start_stored(now, replica, start.log_start_offset);
+                }
+                self.drain_replicas();
+            }
             Message::Stop => self.stop(now),
             Message::Stopped(progress) => self.surveyed(from, (progress, 0), true),
         }
@@ -311,6 +319,12 @@ impl Shard {
             }
         };
         self.deliver(Delivery { to, answer, span });
+        self.work(now);
+    }
+
+    /// How much room the log directories have, by index, for a request that asked.
+    pub fn measured(&mut self, now: Now, to: ReplyTo, space: Vec<Option<DiskSpace>>) {
+        self.todo.push_back(Todo::Answer(to, Answered::Space(space)));
         self.work(now);
     }
 
@@ -515,6 +529,7 @@ impl Shard {
     /// Sends what requests left in their scene to where it belongs.
     fn route(&mut self) {
         self.timers.extend(self.desk.timers.drain(..));
+        self.outputs.extend(self.desk.space_asked.drain(..).map(Output::Measure));
         for call in self.desk.calls.drain(..) {
             match self.view.placement.shard_of(call.topic_id, call.partition) {
                 Some((owner, _)) if owner != self.id => {
@@ -561,6 +576,10 @@ impl Shard {
             self.directory_failed(directory);
         }
         self.outputs.append(&mut self.replicas.outputs);
+        let starts = self.replicas.take_log_starts();
+        if !starts.is_empty() {
+            self.tell_control(Message::StoreLogStarts(starts));
+        }
         while let Some(delivery) = self.replicas.take_delivery() {
             self.deliver(delivery);
         }

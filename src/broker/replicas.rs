@@ -5,6 +5,7 @@
 
 mod opening;
 mod recovered;
+mod retention;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -13,8 +14,9 @@ use slab::Slab;
 use uuid::Uuid;
 
 use self::opening::Opening;
+use self::retention::Round;
 use super::message::{Delivery, Output, Owner, Progress};
-use crate::config::TopicConfig;
+use crate::config::{NodeConfig, TopicConfig};
 use crate::controller::{PartitionImage, ShardId};
 use crate::effect::{FileResult, Now, OpQueue, Ticket};
 use crate::log::{Log, Recovered, RecoveryPlan};
@@ -107,14 +109,17 @@ pub struct Replicas {
     failed_untold: Vec<u16>,
     /// A clean stop has begun.
     closing: bool,
+    round: Round,
+    /// Log starts to be stored.
+    log_starts: Vec<Progress>,
     pub(super) outputs: Vec<Output>,
 }
 
 impl Replicas {
-    pub(super) fn new(shard: ShardId, node_id: i32, directories: Arc<[DirectoryFacts]>) -> Self {
+    pub(super) fn new(shard: ShardId, config: &NodeConfig, directories: Arc<[DirectoryFacts]>) -> Self {
         Self {
             shard,
-            node_id,
+            node_id: config.node_id,
             directories,
             outdated: BTreeSet::new(),
             slots: Slab::new(),
@@ -128,6 +133,8 @@ impl Replicas {
             failed: BTreeSet::new(),
             failed_untold: Vec::new(),
             closing: false,
+            round: Round::new(config),
+            log_starts: Vec::new(),
             outputs: Vec::new(),
         }
     }
@@ -391,10 +398,12 @@ impl Replicas {
     }
 
     pub(super) fn next_wake_ms(&self) -> Option<u64> {
-        self.wakes.first().map(|(at_ms, _)| *at_ms)
+        let wake = self.wakes.first().map(|(at_ms, _)| *at_ms);
+        [wake, self.next_round_ms()].into_iter().flatten().min()
     }
 
     pub(super) fn wake(&mut self, now: Now) {
+        self.go_round(now);
         while let Some((at_ms, slot)) = self.wakes.pop_first() {
             if at_ms > now.mono_ms {
                 self.wakes.insert((at_ms, slot));
@@ -509,6 +518,10 @@ impl Replicas {
             }
             Effect::Reply(to, answer) => self.deliveries.push_back(Delivery { to, answer, span: None }),
             Effect::EndTurn => self.dirty.push(slot),
+            Effect::StoreLogStart(_) => {
+                let stored = self.slots.get(slot as usize).and_then(progress);
+                self.log_starts.extend(stored);
+            }
             Effect::Retired => drop(self.retiring.remove(&slot)),
             Effect::Gone => self.gone(slot),
             Effect::Offline => {
@@ -537,7 +550,7 @@ fn progress(slot: &Slot) -> Option<Progress> {
             let log = partition.log();
             let reached = FoundReplica {
                 recovery_point: log.recovery_point(),
-                log_start_offset: log.log_start_offset(),
+                log_start_offset: partition.log_start_promised(),
             };
             (reached, partition.high_watermark(), log.first_segment_base_offset(), log.is_unclean())
         }

@@ -86,6 +86,7 @@ fn build(given: &Given, problems: &mut Vec<Problem>) -> NodeConfig {
         log_flush_start_offset_checkpoint_interval_ms: given
             .number("log.flush.start.offset.checkpoint.interval.ms"),
         high_watermark_checkpoint_interval_ms: given.number("replica.high.watermark.checkpoint.interval.ms"),
+        log_initial_task_delay_ms: given.number("log.initial.task.delay.ms"),
         log_retention_check_interval_ms: given.number("log.retention.check.interval.ms"),
         log_dir_failure_timeout_ms: given.number("log.dir.failure.timeout.ms"),
         producer_id_expiration_ms: given.number("producer.id.expiration.ms"),

@@ -192,6 +192,8 @@ pub struct NodeConfig {
     pub high_watermark_checkpoint_interval_ms: u64,
     /// `log.retention.check.interval.ms`
     pub log_retention_check_interval_ms: u64,
+    /// `log.initial.task.delay.ms`
+    pub log_initial_task_delay_ms: u64,
     /// `log.dir.failure.timeout.ms`
     pub log_dir_failure_timeout_ms: u64,
     /// `producer.id.expiration.ms`

@@ -81,6 +81,8 @@ pub enum LogEvent {
         /// Why.
         error: FileError,
     },
+    /// An expired active segment was rolled: the log should start here ([`Log::retention`]).
+    Expired(i64),
     /// The log does nothing any more; its log directory goes offline. What was reserved is gone.
     Offline(FileError),
     /// The clean stop is complete.
@@ -141,6 +143,8 @@ pub struct Log {
     appended_ms: u64,
     syncs: Syncs,
     deletions: Deletions,
+    /// The active segment's file may hold more blocks than it has bytes.
+    preallocated: bool,
     /// When the creation of the log is tried again after a full device.
     create_again_ms: Option<u64>,
     /// A full device refused what everything behind it waits for: when it is tried again.
@@ -190,7 +194,9 @@ impl Log {
         head.time_entries = active.time_index_bytes / head::TIME_ENTRY_BYTES;
         head.time_entry_ms = found.last_time_index_entry.map_or(-1, |(timestamp_ms, _)| timestamp_ms);
         let topic_id = found.topic_id.unwrap_or_default();
+        let preallocated = config.preallocate;
         let mut log = Self::at(topic_id, config, jitter_seed, head, found.segments.into());
+        log.preallocated = preallocated;
         log.log_start_offset = found.log_start_offset;
         log.epochs = found.epochs;
         log.producers = found.producers;
@@ -234,6 +240,7 @@ impl Log {
             appended_ms: 0,
             syncs: Syncs::default(),
             deletions: Deletions::default(),
+            preallocated: false,
             create_again_ms: None,
             full_until_ms: None,
             unclean: false,
@@ -242,6 +249,7 @@ impl Log {
     }
 
     fn plan_creation(&mut self) {
+        self.preallocated = self.config.preallocate;
         let base_offset = self.written.base_offset;
         let mut ops = vec![FileOp::MakeDir, FileOp::SyncParent];
         let metadata = PartitionMetadata { topic_id: self.topic_id }.encode();
@@ -416,10 +424,7 @@ impl Log {
         match purpose {
             Purpose::Create | Purpose::Epochs | Purpose::CutBack | Purpose::Delete => LogEvent::None,
             Purpose::Append => self.append_done(now),
-            Purpose::Roll => {
-                self.roll_done(now);
-                LogEvent::None
-            }
+            Purpose::Roll => self.roll_done(now),
             Purpose::IndexFlush { offset_entries, time_entries } => {
                 self.index_flushed(now, offset_entries, time_entries);
                 LogEvent::None

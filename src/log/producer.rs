@@ -181,7 +181,42 @@ pub struct ProducerStates {
     producers: FxHashMap<i64, Producer>,
 }
 
+/// A producer as DescribeProducers shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActiveProducer {
+    /// Its id.
+    pub producer_id: i64,
+    /// The epoch of its newest batch.
+    pub producer_epoch: i16,
+    /// Sequence of its newest record, -1 where none is known.
+    pub last_sequence: i32,
+    /// Timestamp of its newest batch, -1 where none is known.
+    pub last_timestamp_ms: i64,
+    /// Epoch of the coordinator that wrote its newest marker, -1 for none.
+    pub coordinator_epoch: i32,
+    /// Where its open transaction begins, -1 for none.
+    pub txn_first_offset: i64,
+}
+
 impl ProducerStates {
+    /// Who produces, by id.
+    pub fn active(&self) -> Vec<ActiveProducer> {
+        let mut active: Vec<_> = self
+            .producers
+            .iter()
+            .map(|(producer_id, producer)| ActiveProducer {
+                producer_id: *producer_id,
+                producer_epoch: producer.epoch,
+                last_sequence: producer.batches().last().map_or(NO_SEQUENCE, |batch| batch.last_sequence),
+                last_timestamp_ms: producer.last_timestamp_ms,
+                coordinator_epoch: producer.coordinator_epoch,
+                txn_first_offset: producer.txn_first_offset,
+            })
+            .collect();
+        active.sort_by_key(|producer| producer.producer_id);
+        active
+    }
+
     /// Whether a batch that a client sent may be appended. A producer nothing is known of may start at
     /// any sequence, since retention can have removed what was known.
     pub fn check(&self, info: &BatchInfo) -> Result<Sequenced, ErrorCode> {

@@ -1,13 +1,15 @@
 //! Deleting whole old segments: by age, by size, below the log start (Kafka's
 //! `UnifiedLog.deleteOldSegments` and `maybeIncrementLogStartOffset`).
 //!
-//! Files are renamed to `.deleted` at once and unlinked after `file.delete.delay.ms`, so that
-//! readers that are under way finish.
+//! [`Log::retention`] only says where the log should start. The log start moves, and the files go, with
+//! [`Log::delete_records`], which is called when the new start is in the checkpoint: it never goes back then,
+//! whatever renames a crash undoes. Files are renamed to `.deleted` at once and unlinked after
+//! `file.delete.delay.ms`, so that readers that are under way finish.
 
 use std::collections::VecDeque;
 
 use super::jobs::Purpose;
-use super::{Log, Segment};
+use super::{Log, Segment, State};
 use crate::effect::{FileName, FileOp, Now, Stem, Suffix};
 
 /// Segments that are renamed and not unlinked, oldest first.
@@ -16,10 +18,15 @@ pub(super) struct Deletions {
     /// When, on the monotonic clock, and the base offset.
     due: VecDeque<(u64, i64)>,
     /// The active segment is being rolled so that everything below this offset can go.
-    pub(super) after_roll: Option<i64>,
+    after_roll: Option<i64>,
 }
 
 impl Deletions {
+    /// The roll failed: the next look at retention tries again.
+    pub(super) fn forget_roll(&mut self) {
+        self.after_roll = None;
+    }
+
     pub(super) fn wake_ms(&self) -> Option<u64> {
         self.due.front().map(|(due_ms, _)| *due_ms)
     }
@@ -38,28 +45,32 @@ fn files(base_offset: i64) -> [FileName; 5] {
 }
 
 impl Log {
-    /// Deletes the segments that retention no longer keeps, none that reaches beyond the high
-    /// watermark. If the active one is among them, it is rolled first. Whether the log start moved.
-    pub fn apply_retention(&mut self, now: Now, high_watermark: i64) -> bool {
-        let expired = if self.config.cleanup_policy.delete { self.expired(now, high_watermark) } else { 0 };
+    /// Where the log should start for what retention keeps, if that is further on: no segment goes that
+    /// reaches beyond the high watermark. If the active one is among those that go, it is rolled first, and
+    /// [`LogEvent::Expired`](super::LogEvent::Expired) follows. Segments below the log start, which a
+    /// recovery may have found, go at once.
+    pub fn retention(&mut self, now: Now, high_watermark: i64) -> Option<i64> {
+        if self.state != State::Open {
+            return None;
+        }
         let below_start = self.below(self.log_start_offset);
-        let doomed = expired.max(below_start);
+        if let Some(kept) = self.segments.get(below_start).filter(|_| below_start > 0) {
+            let base_offset = kept.base_offset;
+            self.delete_below(now, base_offset);
+        }
+        let doomed = if self.config.cleanup_policy.delete { self.expired(now, high_watermark) } else { 0 };
         if doomed == 0 {
-            return false;
+            return None;
         }
-        match self.segments.get(doomed) {
-            Some(kept) => {
-                let base_offset = kept.base_offset;
-                self.delete_below(now, base_offset)
-            }
-            None if self.gather.is_idle() => {
-                self.deletions.after_roll = Some(self.written.offset_end);
-                self.reserve_roll(now);
-                self.end_turn(now);
-                false
-            }
-            None => false,
+        if let Some(kept) = self.segments.get(doomed) {
+            return Some(kept.base_offset);
         }
+        if self.gather.is_idle() && self.create_again_ms.is_none() {
+            self.deletions.after_roll = Some(self.written.offset_end);
+            self.reserve_roll(now);
+            self.end_turn(now);
+        }
+        None
     }
 
     /// How many of the oldest segments are past `retention.ms` or above `retention.bytes`.
@@ -96,7 +107,7 @@ impl Log {
         self.segments.iter().skip(1).take_while(|next| next.base_offset <= offset).count()
     }
 
-    /// DeleteRecords: no record below `new_log_start` is served any more; segments wholly below it
+    /// No record below `new_log_start` is served any more; segments wholly below it
     /// are deleted. Whether the log start moved; it never goes back and never beyond the written end.
     pub fn delete_records(&mut self, now: Now, new_log_start: i64) -> bool {
         let offset = new_log_start.min(self.written.offset_end);
@@ -116,7 +127,7 @@ impl Log {
     }
 
     /// Deletes the segments below a segment's base offset.
-    fn delete_below(&mut self, now: Now, base_offset: i64) -> bool {
+    fn delete_below(&mut self, now: Now, base_offset: i64) {
         let delay_ms = u64::try_from(self.config.file_delete_delay_ms).unwrap_or(0);
         let mut renames = Vec::new();
         while let Some(old) = self.segments.pop_front_if(|segment| segment.base_offset < base_offset) {
@@ -131,20 +142,16 @@ impl Log {
             self.jobs.plan_tolerant(Purpose::Delete, renames);
         }
         self.durable_at_least(base_offset);
-        let moved = self.log_start_offset < base_offset;
         self.log_start_offset = self.log_start_offset.max(base_offset);
         self.epochs_dirty |= self.epochs.truncate_from_start(self.log_start_offset);
         if self.epochs_dirty {
             self.plan_epochs();
         }
-        moved
     }
 
-    /// The roll that retention asked for is done.
-    pub(super) fn delete_rolled(&mut self, now: Now) {
-        if let Some(base_offset) = self.deletions.after_roll.take() {
-            self.delete_below(now, base_offset);
-        }
+    /// A roll is done: where the log should start if retention asked for it.
+    pub(super) fn expired_by_roll(&mut self) -> Option<i64> {
+        self.deletions.after_roll.take()
     }
 
     /// Unlinks what has waited long enough.

@@ -19,6 +19,8 @@ pub(super) struct RollPlan {
     pub base_offset: i64,
     /// `%020d.snapshot` at that offset.
     pub snapshot: Bytes,
+    /// The new segment's file is created with its whole size reserved.
+    pub preallocated: bool,
 }
 
 impl Log {
@@ -34,7 +36,7 @@ impl Log {
         let base_offset = self.reserved.offset_end;
         assert!(base_offset > self.reserved.base_offset, "an empty segment does not roll");
         let snapshot = self.producers.snapshot();
-        self.gather.rolls.push_back(RollPlan { base_offset, snapshot });
+        self.gather.rolls.push_back(RollPlan { base_offset, snapshot, preallocated: false });
         self.reserved = Head::empty(base_offset, now.wall_ms);
     }
 
@@ -63,8 +65,12 @@ impl Log {
         let file = Stem::ProducerSnapshot(base_offset).into();
         ops.push(FileOp::Create { file, preallocate_bytes: 0 });
         ops.push(FileOp::Write { file, position: 0, bytes: snapshot });
+        let preallocated = self.config.preallocate;
         ops.extend(self.segment_files(base_offset));
         ops.push(FileOp::SyncDir);
+        if let Some(plan) = self.gather.rolls.front_mut() {
+            plan.preallocated = preallocated;
+        }
         self.jobs.plan(Purpose::Roll, ops);
     }
 
@@ -74,14 +80,14 @@ impl Log {
         let time = self.written.time_entry();
         self.pending_index.push(Entries { offset: None, time }, now.mono_ms);
         let mut ops = self.index_ops();
-        if self.config.preallocate {
+        if std::mem::take(&mut self.preallocated) {
             let file = Stem::Log(self.written.base_offset).into();
             ops.push(FileOp::Truncate { file, length: self.written.position });
         }
         ops
     }
 
-    pub(super) fn roll_done(&mut self, now: Now) {
+    pub(super) fn roll_done(&mut self, now: Now) -> LogEvent {
         let plan = self.gather.rolls.pop_front().expect("a roll that completes was planned");
         self.gather.rolling = false;
         let old = self.written;
@@ -89,11 +95,12 @@ impl Log {
         active.index_bytes = old.offset_entries * OFFSET_ENTRY_BYTES;
         active.time_index_bytes = old.time_entries * TIME_ENTRY_BYTES;
         self.pending_index.restart();
+        self.preallocated = plan.preallocated;
         self.seal(old.base_offset, plan.base_offset);
         self.segments.push_back(Segment::empty(plan.base_offset));
         self.written = Head::empty(plan.base_offset, now.wall_ms);
         self.tail.restart();
-        self.delete_rolled(now);
+        self.expired_by_roll().map_or(LogEvent::None, LogEvent::Expired)
     }
 
     /// The old segment goes on; what the roll may have left is deleted, because a segment file in
@@ -102,7 +109,7 @@ impl Log {
         let base_offset = self.written.offset_end;
         let event = self.drop_reserved(error);
         self.pending_index.flush_failed(now.mono_ms);
-        self.deletions.after_roll = None;
+        self.deletions.forget_roll();
         let stems = [
             Stem::Log(base_offset),
             Stem::OffsetIndex(base_offset),

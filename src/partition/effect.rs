@@ -4,6 +4,7 @@
 use crate::effect::{FileOp, Ticket};
 use crate::log::Span;
 use crate::log::check::CheckedBatch;
+use crate::log::producer::ActiveProducer;
 use crate::wire::ErrorCode;
 
 /// Where an answer goes: one part of one request of one connection, on the shard that owns the
@@ -102,6 +103,17 @@ pub enum Op {
         /// The leader epoch the client knows, -1 for none.
         current_leader_epoch: i32,
     },
+    /// Serve no record below an offset any more; it is answered when that holds also after a crash.
+    DeleteRecords {
+        /// The new log start, -1 for the high watermark.
+        offset: i64,
+        /// Monotonic time after which it is answered REQUEST_TIMED_OUT.
+        deadline_ms: u64,
+    },
+    /// Tell how many bytes the log has.
+    Size,
+    /// Tell who produces.
+    Producers,
     /// Forget the watches of this request part; there is no answer.
     Unwatch,
 }
@@ -149,6 +161,15 @@ pub enum Answer {
         /// First offset behind it.
         end_offset: i64,
     },
+    /// Records are deleted: the log starts here.
+    Deleted {
+        /// First offset there is.
+        log_start_offset: i64,
+    },
+    /// Bytes of the log.
+    Size(u64),
+    /// The producers whose batches the log remembers, by id.
+    Producers(Vec<ActiveProducer>),
     /// The request could not be served.
     Failed {
         /// Why.
@@ -167,6 +188,8 @@ pub enum Effect {
     File(Ticket, FileOp),
     /// Answer a request part.
     Reply(ReplyTo, Answer),
+    /// Make the log start durable, then call [`Partition::log_start_stored`](super::Partition::log_start_stored).
+    StoreLogStart(i64),
     /// Step this partition with the end of the turn.
     EndTurn,
     /// The directory has its new name: the old one may be used again.

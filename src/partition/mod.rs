@@ -7,6 +7,7 @@
 //! not above the log end; it does not go back within a leader epoch; the ISR is a subset of the
 //! replicas and holds the leader; nobody waits on a replica that does not lead.
 
+mod deletion;
 mod effect;
 mod leader;
 mod read;
@@ -22,6 +23,7 @@ use crate::config::TopicConfig;
 use crate::effect::{FileResult, Now, Ticket};
 use crate::log::{Log, LogEvent, LogPosition};
 use crate::wire::ErrorCode;
+use deletion::Deletions;
 use read::Lookups;
 use wait::{ParkedProduces, Watches, fail};
 
@@ -66,6 +68,7 @@ pub struct Partition {
     committed: ParkedProduces,
     watches: Watches,
     lookups: Lookups,
+    deletions: Deletions,
     end_turn_asked: bool,
     /// The node stops while the directory is being renamed.
     gone_when_retired: bool,
@@ -93,6 +96,7 @@ impl Partition {
             committed: ParkedProduces::default(),
             watches: Watches::default(),
             lookups: Lookups::default(),
+            deletions: Deletions::default(),
             end_turn_asked: false,
             gone_when_retired: false,
         }
@@ -141,6 +145,11 @@ impl Partition {
     pub fn configure(&mut self, now: Now, config: Arc<TopicConfig>, effects: &mut Vec<Effect>) {
         self.log.set_config(Arc::clone(&config));
         self.config = config;
+        // With another `flush.messages` the log end is another; with fewer `min.insync.replicas` the high
+        // watermark stands still no more.
+        if self.state != State::Offline {
+            self.advance(effects);
+        }
         self.settle(now, effects);
     }
 
@@ -164,6 +173,13 @@ impl Partition {
             }
             Op::EpochEnd { leader_epoch, current_leader_epoch } => {
                 self.epoch_end(to, leader_epoch, current_leader_epoch, effects);
+            }
+            Op::DeleteRecords { offset, deadline_ms } => {
+                self.delete_records(to, offset, deadline_ms, effects);
+            }
+            Op::Size => effects.push(Effect::Reply(to, Answer::Size(self.log.size_bytes()))),
+            Op::Producers => {
+                effects.push(Effect::Reply(to, Answer::Producers(self.log.producers().active())));
             }
             Op::Unwatch => {}
         }
@@ -192,6 +208,7 @@ impl Partition {
             }
             LogEvent::None => {}
             LogEvent::Appended => self.advance(effects),
+            LogEvent::Expired(log_start_offset) => self.want_log_start(log_start_offset, effects),
             LogEvent::Dropped { from_offset, error: _ } => {
                 // Whether the device is full or the write came up short, the client may retry.
                 self.written.fail_above(from_offset, ErrorCode::KafkaStorageError, effects);
@@ -220,8 +237,12 @@ impl Partition {
 
     /// When [`Partition::wake`] wants to be called, in monotonic milliseconds.
     pub fn next_wake_ms(&self) -> Option<u64> {
-        let deadlines =
-            [self.log.next_wake_ms(), self.committed.next_deadline_ms(), self.written.next_deadline_ms()];
+        let deadlines = [
+            self.log.next_wake_ms(),
+            self.committed.next_deadline_ms(),
+            self.written.next_deadline_ms(),
+            self.deletions.next_deadline_ms(),
+        ];
         deadlines.into_iter().flatten().min()
     }
 
@@ -229,6 +250,7 @@ impl Partition {
     pub fn wake(&mut self, now: Now, effects: &mut Vec<Effect>) {
         self.written.expire(now.mono_ms, effects);
         self.committed.expire(now.mono_ms, effects);
+        self.deletions.expire(now.mono_ms, effects);
         self.log.wake(now);
         self.settle(now, effects);
     }
@@ -280,6 +302,7 @@ impl Partition {
     fn send_everyone_away(&mut self, error: ErrorCode, effects: &mut Vec<Effect>) {
         self.written.fail_above(-1, error, effects);
         self.committed.fail_above(-1, error, effects);
+        self.deletions.fail_all(error, effects);
         self.watches.fire_all(effects);
     }
 

@@ -197,7 +197,12 @@ impl Fetch {
                 part.found = Err((error, log_start_offset));
                 part.span = None;
             }
-            Answer::Appended { .. } | Answer::Offset { .. } | Answer::EpochEnd { .. } => return,
+            Answer::Appended { .. }
+            | Answer::Offset { .. }
+            | Answer::EpochEnd { .. }
+            | Answer::Deleted { .. }
+            | Answer::Size(_)
+            | Answer::Producers(_) => return,
         }
         if std::mem::take(&mut part.reading) {
             self.outstanding -= 1;

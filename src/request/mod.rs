@@ -11,17 +11,20 @@ mod cluster;
 mod configs;
 mod connection;
 mod coordinator;
+mod delete_records;
 mod epochs;
 mod fetch;
 #[cfg(test)]
 mod fetch_tests;
 mod leader_hint;
+mod log_dirs;
 mod metadata;
 mod offsets;
 mod outbox;
 mod partition_state;
 mod produce;
 mod producer_id;
+mod producers;
 mod scene;
 mod session;
 #[cfg(test)]
@@ -32,7 +35,7 @@ mod topics;
 pub use connection::{Connection, Exchange, RequestContext};
 pub use outbox::{Chunk, Outbox};
 pub use producer_id::ProducerIds;
-pub use scene::{Call, ClusterView, Desk, Node, Scene, Timer};
+pub use scene::{Call, ClusterView, Desk, DiskSpace, Node, Scene, Timer};
 pub use session::FetchSessions;
 
 use bytes::{Bytes, BytesMut};
@@ -91,6 +94,8 @@ impl From<WireError> for CloseReason {
 pub enum Answered {
     /// From a partition, with the bytes that a read found.
     Partition(Answer, Option<ByteSpan>),
+    /// How much room the log directories have, by index; nothing for one that cannot be asked.
+    Space(Vec<Option<DiskSpace>>),
     /// From the controller.
     Controller(Box<ControllerAnswer>),
 }
@@ -106,6 +111,12 @@ pub enum Work {
     Offsets(Box<offsets::Offsets>),
     /// OffsetForLeaderEpoch.
     Epochs(Box<epochs::Epochs>),
+    /// DeleteRecords.
+    DeleteRecords(Box<delete_records::DeleteRecords>),
+    /// DescribeLogDirs.
+    LogDirs(Box<log_dirs::LogDirs>),
+    /// DescribeProducers.
+    Producers(Box<producers::Producers>),
     /// Metadata that creates topics first.
     Metadata(Box<metadata::Metadata>),
     /// CreateTopics, DeleteTopics and CreatePartitions.
@@ -133,6 +144,10 @@ impl Work {
             ApiKey::ApiVersions => Ok(api_versions::answer(header, &body, scene)),
             ApiKey::CreateTopics => topics::create(header, &body, to, scene),
             ApiKey::DeleteTopics => topics::delete(header, &body, to, scene),
+            ApiKey::DeleteRecords => delete_records::DeleteRecords::start(header, &body, to, scene),
+            ApiKey::AlterReplicaLogDirs => log_dirs::alter(header, &body, scene),
+            ApiKey::DescribeLogDirs => log_dirs::LogDirs::start(header, &body, to, scene),
+            ApiKey::DescribeProducers => producers::Producers::start(header, &body, to, scene),
             ApiKey::InitProducerId => producer_id::start(header, &body, to, scene),
             ApiKey::OffsetForLeaderEpoch => epochs::Epochs::start(header, &body, to, scene),
             ApiKey::DescribeConfigs => configs::describe(header, &body, scene),
@@ -149,6 +164,12 @@ impl Work {
             (Self::Fetch(fetch), Answered::Partition(answer, span)) => fetch.answer(to, answer, span, scene),
             (Self::Offsets(offsets), Answered::Partition(answer, _)) => offsets.answer(to.part, answer),
             (Self::Epochs(epochs), Answered::Partition(answer, _)) => epochs.answer(to.part, answer),
+            (Self::DeleteRecords(deletion), Answered::Partition(answer, _)) => {
+                deletion.answer(to.part, answer)
+            }
+            (Self::LogDirs(log_dirs), Answered::Partition(answer, _)) => log_dirs.answer(to.part, &answer),
+            (Self::LogDirs(log_dirs), Answered::Space(space)) => log_dirs.measured(space),
+            (Self::Producers(producers), Answered::Partition(answer, _)) => producers.answer(to.part, answer),
             (Self::Metadata(metadata), Answered::Controller(_)) => metadata.created(),
             (Self::Topics(topics), Answered::Controller(answer)) => topics.answer(*answer),
             (this @ Self::ProducerId(_), Answered::Controller(answer)) => {
@@ -198,6 +219,9 @@ impl Work {
             Self::Fetch(fetch) => fetch.is_done(),
             Self::Offsets(offsets) => offsets.is_done(),
             Self::Epochs(epochs) => epochs.is_done(),
+            Self::DeleteRecords(deletion) => deletion.is_done(),
+            Self::LogDirs(log_dirs) => log_dirs.is_done(),
+            Self::Producers(producers) => producers.is_done(),
             Self::Metadata(metadata) => metadata.is_done(),
             Self::Topics(topics) => topics.is_done(),
             Self::ProducerId(_) => false,
@@ -217,6 +241,9 @@ impl Work {
             Self::Fetch(fetch) => fetch.encode(header, outbox, scene),
             Self::Offsets(offsets) => offsets.encode(header, outbox.buffer()),
             Self::Epochs(epochs) => epochs.encode(header, outbox.buffer()),
+            Self::DeleteRecords(deletion) => deletion.encode(header, outbox.buffer()),
+            Self::LogDirs(log_dirs) => log_dirs.encode(header, outbox.buffer(), scene),
+            Self::Producers(producers) => producers.encode(header, outbox.buffer()),
             Self::Metadata(metadata) => metadata.encode(header, outbox.buffer(), scene),
             Self::Topics(topics) => topics.encode(header, outbox.buffer(), scene),
             Self::ProducerId(_) => unreachable!("an unanswered request is not encoded"),

@@ -168,9 +168,7 @@ impl Produce {
                 Part::Appended { base_offset, log_append_time_ms, log_start_offset }
             }
             Answer::Failed { error, log_start_offset } => Part::Failed { error, log_start_offset },
-            Answer::Read(_) | Answer::Offset { .. } | Answer::EpochEnd { .. } | Answer::Fired => {
-                Part::failed(ErrorCode::UnknownServerError)
-            }
+            _ => Part::failed(ErrorCode::UnknownServerError),
         };
     }
 

@@ -72,6 +72,15 @@ impl Node {
     }
 }
 
+/// The room on the device of a log directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// Bytes of the device.
+    pub total_bytes: u64,
+    /// Bytes that can still be written.
+    pub usable_bytes: u64,
+}
+
 /// What a request sees and where it leaves its wishes.
 #[derive(Debug)]
 pub struct Scene<'a> {
@@ -104,6 +113,8 @@ pub struct Desk {
     pub controls: Vec<(ReplyTo, ControllerRequest)>,
     /// Deadlines.
     pub timers: Vec<Timer>,
+    /// Requests that want to know how much room the log directories have.
+    pub space_asked: Vec<ReplyTo>,
     /// Log directories of this node that failed, by index.
     failed_directories: Vec<u16>,
 }
@@ -118,6 +129,7 @@ impl Desk {
             calls: Vec::new(),
             controls: Vec::new(),
             timers: Vec::new(),
+            space_asked: Vec::new(),
             failed_directories: Vec::new(),
         }
     }
@@ -127,6 +139,11 @@ impl Desk {
         if !self.failed_directories.contains(&directory) {
             self.failed_directories.push(directory);
         }
+    }
+
+    /// Whether a log directory of this node failed.
+    pub(super) fn is_failed(&self, directory: u16) -> bool {
+        self.failed_directories.contains(&directory)
     }
 
     /// Whether this node's replica of a partition is on a log directory that failed.

@@ -19,6 +19,7 @@ use crate::broker::Owner;
 use crate::effect::{FileDone, FileError, FileName, FileOp, FileResult, Stem, Suffix, Ticket};
 use crate::log::batch::HEADER_BYTES;
 use crate::partition::{ReadFound, ReplyTo};
+use crate::request::DiskSpace;
 
 /// Kernel limit of one vectored write (`UIO_MAXIOV`).
 const IOVECS_MAX: usize = 1024;
@@ -61,6 +62,19 @@ impl Files {
             returns,
             log_dirs,
         }
+    }
+
+    /// How much room the devices of the log directories have. The kernel answers from memory.
+    pub fn space(&self) -> Vec<Option<DiskSpace>> {
+        let measure = |path: &std::path::PathBuf| {
+            let stat = nix::sys::statvfs::statvfs(path).ok()?;
+            let fragment_bytes = stat.fragment_size();
+            Some(DiskSpace {
+                total_bytes: stat.blocks().saturating_mul(fragment_bytes),
+                usable_bytes: stat.blocks_available().saturating_mul(fragment_bytes),
+            })
+        };
+        self.log_dirs.iter().map(measure).collect()
     }
 
     /// From now on this owner's directory is `<log directory>/<name>`; an empty name is the log

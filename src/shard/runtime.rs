@@ -301,6 +301,10 @@ impl State {
                 }
             }
             Output::Open { slot, to, found } => self.open(runtime, slot, to, found),
+            Output::Measure(to) => {
+                let space = self.files.space();
+                self.core.measured(now, to, space);
+            }
             Output::Recover(slot, recovery) => {
                 self.files.order(Owner::Replica(slot), Job::Recover(recovery));
             }

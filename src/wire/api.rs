@@ -25,16 +25,24 @@ pub enum ApiKey {
     CreateTopics = 19,
     /// Deletes topics.
     DeleteTopics = 20,
+    /// Moves the log start of partitions.
+    DeleteRecords = 21,
     /// Gives out a producer id and epoch.
     InitProducerId = 22,
     /// Tells where a leader epoch ended.
     OffsetForLeaderEpoch = 23,
     /// Tells the configuration of topics and brokers.
     DescribeConfigs = 32,
+    /// Moves replicas between log directories.
+    AlterReplicaLogDirs = 34,
+    /// Tells what is in the log directories.
+    DescribeLogDirs = 35,
     /// Adds partitions to topics.
     CreatePartitions = 37,
     /// Describes the cluster and its brokers.
     DescribeCluster = 60,
+    /// Tells who produces to partitions.
+    DescribeProducers = 61,
     /// Describes topics, page by page.
     DescribeTopicPartitions = 75,
 }
@@ -87,6 +95,10 @@ pub enum AclOperation {
     TopicCreate,
     /// DELETE on each topic.
     TopicDelete,
+    /// ALTER on the cluster.
+    ClusterAlter,
+    /// DESCRIBE on the cluster.
+    ClusterDescribe,
     /// ALTER on each topic.
     TopicAlter,
     /// DESCRIBE_CONFIGS on each topic, or on the cluster for what is not a topic's.
@@ -146,7 +158,7 @@ const FRAME_LIST: u32 = 4 * 1024 * 1024;
 const FRAME_SMALL: u32 = 64 * 1024;
 
 /// The table, by key.
-pub static TABLE: [Api; 14] = [
+pub static TABLE: [Api; 18] = [
     Api {
         key: ApiKey::Produce,
         name: "Produce",
@@ -255,6 +267,19 @@ pub static TABLE: [Api; 14] = [
         frame_limit_bytes: FRAME_LIST,
     },
     Api {
+        key: ApiKey::DeleteRecords,
+        name: "DeleteRecords",
+        version_first: 0,
+        version_last: 2,
+        advertised_first: 0,
+        flexible_first: 2,
+        listeners: BROKER_LISTENERS,
+        acl: AclOperation::TopicDelete,
+        route: Route::Partitions,
+        barrier: true,
+        frame_limit_bytes: FRAME_LIST,
+    },
+    Api {
         key: ApiKey::InitProducerId,
         name: "InitProducerId",
         version_first: 0,
@@ -294,6 +319,32 @@ pub static TABLE: [Api; 14] = [
         frame_limit_bytes: FRAME_LIST,
     },
     Api {
+        key: ApiKey::AlterReplicaLogDirs,
+        name: "AlterReplicaLogDirs",
+        version_first: 1,
+        version_last: 2,
+        advertised_first: 1,
+        flexible_first: 2,
+        listeners: BROKER_LISTENERS,
+        acl: AclOperation::ClusterAlter,
+        route: Route::Local,
+        barrier: true,
+        frame_limit_bytes: FRAME_LIST,
+    },
+    Api {
+        key: ApiKey::DescribeLogDirs,
+        name: "DescribeLogDirs",
+        version_first: 1,
+        version_last: 4,
+        advertised_first: 1,
+        flexible_first: 2,
+        listeners: BROKER_LISTENERS,
+        acl: AclOperation::ClusterDescribe,
+        route: Route::Partitions,
+        barrier: true,
+        frame_limit_bytes: FRAME_LIST,
+    },
+    Api {
         key: ApiKey::CreatePartitions,
         name: "CreatePartitions",
         version_first: 0,
@@ -319,6 +370,19 @@ pub static TABLE: [Api; 14] = [
         route: Route::Local,
         barrier: true,
         frame_limit_bytes: FRAME_SMALL,
+    },
+    Api {
+        key: ApiKey::DescribeProducers,
+        name: "DescribeProducers",
+        version_first: 0,
+        version_last: 0,
+        advertised_first: 0,
+        flexible_first: 0,
+        listeners: BROKER_LISTENERS,
+        acl: AclOperation::TopicRead,
+        route: Route::Partitions,
+        barrier: true,
+        frame_limit_bytes: FRAME_LIST,
     },
     Api {
         key: ApiKey::DescribeTopicPartitions,
@@ -407,6 +471,8 @@ impl AclOperation {
             Self::TopicDescribe => "DESCRIBE on topic",
             Self::TopicCreate => "CREATE on cluster or topic",
             Self::TopicDelete => "DELETE on topic",
+            Self::ClusterAlter => "ALTER on cluster",
+            Self::ClusterDescribe => "DESCRIBE on cluster",
             Self::TopicAlter => "ALTER on topic",
             Self::DescribeConfigs => "DESCRIBE_CONFIGS on topic or cluster",
             Self::ProducerWrite => "WRITE on transactional id, or IDEMPOTENT_WRITE on cluster",

@@ -162,14 +162,20 @@ impl ByteBuf for Checked {
 #[cfg(test)]
 mod tests {
     use bytes::BytesMut;
+    use kafka_protocol::messages::alter_replica_log_dirs_request::{
+        AlterReplicaLogDir, AlterReplicaLogDirTopic,
+    };
     use kafka_protocol::messages::create_partitions_request::{
         CreatePartitionsAssignment, CreatePartitionsTopic,
     };
     use kafka_protocol::messages::create_topics_request::{
         CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
     };
+    use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
     use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
     use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+    use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
+    use kafka_protocol::messages::describe_producers_request::TopicRequest as ProducersTopic;
     use kafka_protocol::messages::describe_topic_partitions_request::{Cursor, TopicRequest};
     use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
     use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -177,10 +183,11 @@ mod tests {
         OffsetForLeaderPartition, OffsetForLeaderTopic,
     };
     use kafka_protocol::messages::{
-        ApiVersionsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
-        DescribeClusterRequest, DescribeConfigsRequest, DescribeTopicPartitionsRequest, FetchRequest,
-        FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
-        OffsetForLeaderEpochRequest, ProduceRequest, TopicName,
+        AlterReplicaLogDirsRequest, ApiVersionsRequest, BrokerId, CreatePartitionsRequest,
+        CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest,
+        DescribeConfigsRequest, DescribeLogDirsRequest, DescribeProducersRequest,
+        DescribeTopicPartitionsRequest, FetchRequest, FindCoordinatorRequest, InitProducerIdRequest,
+        ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest, TopicName,
     };
     use kafka_protocol::protocol::Encodable;
 
@@ -290,6 +297,31 @@ mod tests {
                 let other = topic.clone().with_name(name("payments")).with_assignments(None);
                 encoded(&CreatePartitionsRequest::default().with_topics(vec![topic, other]), version)
             }
+            ApiKey::DeleteRecords => {
+                let partition = DeleteRecordsPartition::default().with_partition_index(1).with_offset(7);
+                let topic = DeleteRecordsTopic::default()
+                    .with_name(name("orders"))
+                    .with_partitions(vec![partition; 3]);
+                encoded(&DeleteRecordsRequest::default().with_topics(vec![topic]), version)
+            }
+            ApiKey::AlterReplicaLogDirs => {
+                let topic =
+                    AlterReplicaLogDirTopic::default().with_name(name("orders")).with_partitions(vec![1, 2]);
+                let dir = AlterReplicaLogDir::default()
+                    .with_path(StrBytes::from_static_str("/data"))
+                    .with_topics(vec![topic]);
+                encoded(&AlterReplicaLogDirsRequest::default().with_dirs(vec![dir]), version)
+            }
+            ApiKey::DescribeLogDirs => {
+                let topic =
+                    DescribableLogDirTopic::default().with_topic(name("orders")).with_partitions(vec![1, 2]);
+                encoded(&DescribeLogDirsRequest::default().with_topics(Some(vec![topic])), version)
+            }
+            ApiKey::DescribeProducers => {
+                let topic =
+                    ProducersTopic::default().with_name(name("orders")).with_partition_indexes(vec![1, 2]);
+                encoded(&DescribeProducersRequest::default().with_topics(vec![topic]), version)
+            }
             ApiKey::DescribeCluster => encoded(&DescribeClusterRequest::default(), version),
             ApiKey::DescribeTopicPartitions => {
                 let topic = TopicRequest::default().with_name(name("orders"));
@@ -319,6 +351,10 @@ mod tests {
             ApiKey::OffsetForLeaderEpoch => run::<OffsetForLeaderEpochRequest>(body, version),
             ApiKey::DescribeConfigs => run::<DescribeConfigsRequest>(body, version),
             ApiKey::CreatePartitions => run::<CreatePartitionsRequest>(body, version),
+            ApiKey::DeleteRecords => run::<DeleteRecordsRequest>(body, version),
+            ApiKey::AlterReplicaLogDirs => run::<AlterReplicaLogDirsRequest>(body, version),
+            ApiKey::DescribeLogDirs => run::<DescribeLogDirsRequest>(body, version),
+            ApiKey::DescribeProducers => run::<DescribeProducersRequest>(body, version),
             ApiKey::DescribeCluster => run::<DescribeClusterRequest>(body, version),
             ApiKey::DescribeTopicPartitions => run::<DescribeTopicPartitionsRequest>(body, version),
         }

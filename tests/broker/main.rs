@@ -11,6 +11,7 @@ mod budget;
 mod configuration;
 mod connections;
 mod crash;
+mod deletion;
 mod describe;
 mod epochs;
 mod full_connection;

@@ -3,8 +3,9 @@
 use bytes::{Bytes, BytesMut};
 use fastrand::Rng;
 use kafka_protocol::messages::{
-    ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
-    DescribeClusterRequest, DescribeConfigsRequest, DescribeTopicPartitionsRequest, FindCoordinatorRequest,
+    AlterReplicaLogDirsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
+    DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+    DescribeLogDirsRequest, DescribeProducersRequest, DescribeTopicPartitionsRequest, FindCoordinatorRequest,
     InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest,
 };
 use tidemill::config::{CompressionType, TimestampType};
@@ -59,6 +60,10 @@ fn frames_and_requests_are_read_or_refused() {
                 22 => drop(decode::<InitProducerIdRequest>(&body, version, limits)),
                 23 => drop(decode::<OffsetForLeaderEpochRequest>(&body, version, limits)),
                 32 => drop(decode::<DescribeConfigsRequest>(&body, version, limits)),
+                21 => drop(decode::<DeleteRecordsRequest>(&body, version, limits)),
+                34 => drop(decode::<AlterReplicaLogDirsRequest>(&body, version, limits)),
+                35 => drop(decode::<DescribeLogDirsRequest>(&body, version, limits)),
+                61 => drop(decode::<DescribeProducersRequest>(&body, version, limits)),
                 37 => drop(decode::<CreatePartitionsRequest>(&body, version, limits)),
                 60 => drop(decode::<DescribeClusterRequest>(&body, version, limits)),
                 75 => drop(decode::<DescribeTopicPartitionsRequest>(&body, version, limits)),

@@ -2,8 +2,9 @@
 
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::{
-    ApiVersionsResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteTopicsResponse,
-    DescribeClusterResponse, DescribeConfigsResponse, DescribeTopicPartitionsResponse, FetchResponse,
+    AlterReplicaLogDirsResponse, ApiVersionsResponse, CreatePartitionsResponse, CreateTopicsResponse,
+    DeleteRecordsResponse, DeleteTopicsResponse, DescribeClusterResponse, DescribeConfigsResponse,
+    DescribeLogDirsResponse, DescribeProducersResponse, DescribeTopicPartitionsResponse, FetchResponse,
     FindCoordinatorResponse, InitProducerIdResponse, ListOffsetsResponse, MetadataResponse,
     OffsetForLeaderEpochResponse, ProduceResponse,
 };
@@ -36,6 +37,10 @@ pub fn parse(key: i16, version: i16, mut answer: Bytes) -> Result<i32, String> {
         22 => whole::<InitProducerIdResponse>(answer, version).map(|_| 0),
         23 => whole::<OffsetForLeaderEpochResponse>(answer, version).map(|_| 0),
         32 => whole::<DescribeConfigsResponse>(answer, version).map(|_| 0),
+        21 => whole::<DeleteRecordsResponse>(answer, version).map(|_| 0),
+        34 => whole::<AlterReplicaLogDirsResponse>(answer, version).map(|_| 0),
+        35 => whole::<DescribeLogDirsResponse>(answer, version).map(|_| 0),
+        61 => whole::<DescribeProducersResponse>(answer, version).map(|_| 0),
         37 => whole::<CreatePartitionsResponse>(answer, version).map(|_| 0),
         60 => whole::<DescribeClusterResponse>(answer, version).map(|_| 0),
         75 => whole::<DescribeTopicPartitionsResponse>(answer, version).map(|_| 0),

@@ -5,14 +5,18 @@
 
 use bytes::{Bytes, BytesMut};
 use fastrand::Rng;
+use kafka_protocol::messages::alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
 use kafka_protocol::messages::create_partitions_request::{
     CreatePartitionsAssignment, CreatePartitionsTopic,
 };
 use kafka_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
+use kafka_protocol::messages::describe_producers_request::TopicRequest as ProducersTopic;
 use kafka_protocol::messages::describe_topic_partitions_request::{Cursor, TopicRequest};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic, ReplicaState};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
@@ -22,8 +26,9 @@ use kafka_protocol::messages::offset_for_leader_epoch_request::{
 };
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    ApiVersionsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
-    DescribeClusterRequest, DescribeConfigsRequest, DescribeTopicPartitionsRequest, FetchRequest,
+    AlterReplicaLogDirsRequest, ApiVersionsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest,
+    DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+    DescribeLogDirsRequest, DescribeProducersRequest, DescribeTopicPartitionsRequest, FetchRequest,
     FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
     OffsetForLeaderEpochRequest, ProduceRequest, ProducerId, TopicName,
 };
@@ -100,6 +105,10 @@ impl Bodies<'_> {
             23 => self.offset_for_leader_epoch(version),
             32 => self.describe_configs(version),
             CREATE_PARTITIONS => self.create_partitions(version),
+            21 => self.delete_records(version),
+            34 => self.alter_replica_log_dirs(version),
+            35 => self.describe_log_dirs(version),
+            61 => self.describe_producers(version),
             60 => self.describe_cluster(version),
             75 => self.describe_topic_partitions(version),
             _ => panic!("tests/hostile/body.rs has no body for API {key}: add one"),
@@ -373,6 +382,45 @@ impl Bodies<'_> {
             .with_timeout_ms(1_000)
             .with_validate_only(true);
         encoded(&request, version)
+    }
+
+    fn delete_records(&mut self, version: i16) -> Bytes {
+        let (name, _, _) = self.topic();
+        // Nothing is deleted: what hostile requests write is compared afterwards.
+        let partition = DeleteRecordsPartition::default()
+            .with_partition_index([0, -1, 7, i32::MAX][self.rng.usize(..4)])
+            .with_offset([0, -2, i64::MAX, i64::MIN][self.rng.usize(..4)]);
+        let topic = DeleteRecordsTopic::default()
+            .with_name(name)
+            .with_partitions(vec![partition; self.rng.usize(0..3)]);
+        let request = DeleteRecordsRequest::default()
+            .with_topics(vec![topic; self.rng.usize(0..3)])
+            .with_timeout_ms([0, -1, 1_000][self.rng.usize(..3)]);
+        encoded(&request, version)
+    }
+
+    fn alter_replica_log_dirs(&mut self, version: i16) -> Bytes {
+        let (name, _, _) = self.topic();
+        let topic = AlterReplicaLogDirTopic::default().with_name(name).with_partitions(vec![0, -1, i32::MAX]);
+        let dir = AlterReplicaLogDir::default()
+            .with_path(text(["", "/", "/no/such/directory"][self.rng.usize(..3)]))
+            .with_topics(vec![topic; self.rng.usize(0..3)]);
+        let request = AlterReplicaLogDirsRequest::default().with_dirs(vec![dir; self.rng.usize(0..3)]);
+        encoded(&request, version)
+    }
+
+    fn describe_log_dirs(&mut self, version: i16) -> Bytes {
+        let (name, _, _) = self.topic();
+        let topic = DescribableLogDirTopic::default().with_topic(name).with_partitions(vec![0, -1, i32::MAX]);
+        let topics = if self.rng.bool() { None } else { Some(vec![topic; self.rng.usize(0..3)]) };
+        encoded(&DescribeLogDirsRequest::default().with_topics(topics), version)
+    }
+
+    fn describe_producers(&mut self, version: i16) -> Bytes {
+        let (name, _, _) = self.topic();
+        let topic = ProducersTopic::default().with_name(name).with_partition_indexes(vec![0, -1, i32::MAX]);
+        let topics = vec![topic; self.rng.usize(0..3)];
+        encoded(&DescribeProducersRequest::default().with_topics(topics), version)
     }
 
     fn describe_cluster(&mut self, version: i16) -> Bytes {

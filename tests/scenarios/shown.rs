@@ -66,6 +66,7 @@ pub fn effect(effect: &Effect, names: &BTreeMap<u32, String>) -> String {
     match effect {
         Effect::File(_, planned) => op(planned),
         Effect::Reply(to, given) => format!("{}: {}", names[&to.request], answer(given)),
+        Effect::StoreLogStart(offset) => format!("stores the log start {offset}"),
         Effect::EndTurn => "wants the end of the turn".to_owned(),
         Effect::Retired => "retired".to_owned(),
         Effect::Gone => "gone".to_owned(),
@@ -94,6 +95,9 @@ fn answer(answer: &Answer) -> String {
         Answer::EpochEnd { leader_epoch, end_offset } => {
             format!("leader epoch {leader_epoch} ends at {end_offset}")
         }
+        Answer::Deleted { log_start_offset } => format!("deleted, start {log_start_offset}"),
+        Answer::Size(bytes) => format!("{bytes} bytes"),
+        Answer::Producers(active) => format!("{} producers", active.len()),
         Answer::Failed { error, .. } => format!("{error:?}"),
         Answer::Fired => "fired".to_owned(),
     }

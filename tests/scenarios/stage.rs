@@ -9,6 +9,9 @@
 //! | `read NAME offset=N [max=1000000] [watch=BYTES] [epoch=-1]` | a fetch |
 //! | `offset NAME latest\|earliest\|max-timestamp\|MILLISECONDS` | a ListOffsets |
 //! | `epoch-end NAME EPOCH [epoch=-1]` | an OffsetForLeaderEpoch |
+//! | `delete-records NAME OFFSET` | a DeleteRecords, -1 for the high watermark |
+//! | `stored OFFSET` | the checkpoint holds this log start |
+//! | `retention` | retention's round comes by |
 //! | `unwatch NAME` | the reader has gone |
 //! | `end-turn` | what was gathered is written |
 //! | `complete [KIND] [enospc\|eio\|short=BYTES]` | ends the oldest operation in flight |
@@ -100,6 +103,14 @@ impl Stage {
             "read" => partition.call(now, to, read(&words), &mut effects),
             "offset" => partition.call(now, to, offset(&words), &mut effects),
             "epoch-end" => partition.call(now, to, epoch_end(&words), &mut effects),
+            "delete-records" => {
+                let (offset, deadline_ms) = (words.word(1).parse().unwrap(), now.mono_ms + 30_000);
+                partition.call(now, to, Op::DeleteRecords { offset, deadline_ms }, &mut effects);
+            }
+            "stored" => {
+                partition.log_start_stored(now, words.word(0).parse().unwrap(), &mut effects);
+            }
+            "retention" => partition.apply_retention(now, &mut effects),
             "unwatch" => partition.call(now, to, Op::Unwatch, &mut effects),
             "end-turn" => partition.end_turn(now, &mut effects),
             "close" => partition.close(now, &mut effects),

@@ -320,6 +320,10 @@ impl World {
             Output::Open { slot, to, found } => {
                 self.later(node, shard, Owner::Replica(slot), Work::Open { to, found });
             }
+            Output::Measure(to) => {
+                let now = self.now(node.started_us);
+                node.hosts[shard].core.measured(now, to, Vec::new());
+            }
             Output::Recover(slot, recovery) => self.recover(node, shard, slot, recovery, None),
             Output::Send(to, message) => {
                 let us = draw(self.plan.turn_us / 4, &mut self.random.schedule);

@@ -83,8 +83,8 @@ key_table! {
         "How far a timestamp may lie in the future.";
     "log.dir.failure.timeout.ms" Long Some("30000"), Min(1), ReadOnly, Honoured,
         "How long a failed log directory may go unannounced to the controller before the node stops.";
-    "log.initial.task.delay.ms" Long Some("30000"), Min(0), ReadOnly, Ignored(OWN_PACE),
-        "Wait before the first look at retention, flush and checkpoints.";
+    "log.initial.task.delay.ms" Long Some("30000"), Min(0), ReadOnly, Honoured,
+        "Wait before the first look at retention.";
     "log.cleaner.enable" Boolean Some("true"), Any, ReadOnly, CLEANER,
         "Whether compacted topics are compacted.";
     "log.cleaner.delete.retention.ms" Long Some("86400000"), Min(0), Cluster, Honoured,

@@ -204,8 +204,10 @@ fn retention_renames_at_once_and_unlinks_later() {
     for _ in 0..12 {
         driver.append(&batch(&[5], 1000));
     }
-    assert!(!driver.log.apply_retention(driver.now, 2), "nothing beyond the high watermark goes");
-    assert!(driver.log.apply_retention(driver.now, 12));
+    assert_eq!(driver.log.retention(driver.now, 2), None, "nothing beyond the high watermark goes");
+    assert_eq!(driver.log.retention(driver.now, 12), Some(3));
+    assert_eq!(driver.log.log_start_offset(), 0, "the start moves when it is in the checkpoint");
+    assert!(driver.log.delete_records(driver.now, 3));
     driver.run();
     assert_eq!(driver.log.log_start_offset(), 3);
     assert_eq!(driver.log.epochs().entries()[0].start_offset, 3);
@@ -222,12 +224,14 @@ fn an_expired_active_segment_is_rolled_first() {
     let mut driver = Driver::new(TopicConfig { retention_ms: 1000, ..small() });
     driver.append(&batch(&[START_MS], 100));
     driver.now.wall_ms += 1001;
-    assert!(!driver.log.apply_retention(driver.now, 1));
+    assert_eq!(driver.log.retention(driver.now, 1), None);
+    assert!(driver.run().contains(&LogEvent::Expired(1)));
+    assert!(driver.log.delete_records(driver.now, 1));
     driver.run();
     assert_eq!((driver.log.log_start_offset(), driver.log.log_end()), (1, 1));
     assert_eq!(driver.log.size_bytes(), 0);
     assert_eq!(driver.append(&batch(&[5], 10)), (1, 2));
-    assert!(!driver.log.apply_retention(driver.now, 1), "what is above the watermark stays");
+    assert_eq!(driver.log.retention(driver.now, 1), None, "what is above the watermark stays");
 }
 
 #[test]
@@ -237,7 +241,7 @@ fn a_compacted_topic_keeps_its_old_segments() {
     for _ in 0..9 {
         driver.append(&batch(&[5], 1000));
     }
-    assert!(!driver.log.apply_retention(driver.now, 9));
+    assert_eq!(driver.log.retention(driver.now, 9), None);
     assert!(driver.log.delete_records(driver.now, 4), "DeleteRecords counts all the same");
     driver.run();
     assert_eq!(driver.log.segments().next().unwrap().base_offset, 3);

@@ -93,7 +93,9 @@ fn play(steps: Vec<Step>) {
                 driver.log.delete_records(driver.now, offset);
             }
             Step::Retain => {
-                driver.log.apply_retention(driver.now, driver.log.written_end());
+                if let Some(start) = driver.log.retention(driver.now, driver.log.written_end()) {
+                    driver.log.delete_records(driver.now, start);
+                }
             }
         }
         driver.log.check_invariants();

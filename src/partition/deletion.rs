@@ -1,0 +1,107 @@
+//! Moving the log start, for DeleteRecords and for retention (KIP-107). The new start first goes into the
+//! checkpoint ([`Effect::StoreLogStart`]); only then no record below it is served, files go and
+//! clients learn it. So what anybody has seen as the log start never goes back, whatever crashes.
+
+use super::effect::{Answer, Effect, ReplyTo};
+use super::wait::fail;
+use super::{Partition, State};
+use crate::effect::Now;
+use crate::wire::ErrorCode;
+
+/// A DeleteRecords that waits for the checkpoint.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    to: ReplyTo,
+    log_start_offset: i64,
+    deadline_ms: u64,
+}
+
+/// Log starts on their way into the checkpoint. Bounded by the requests that the connections' shards
+/// have admitted.
+#[derive(Debug, Default)]
+pub(super) struct Deletions {
+    /// The highest one asked for.
+    wanted: i64,
+    waiting: Vec<Waiting>,
+}
+
+impl Deletions {
+    pub(super) fn next_deadline_ms(&self) -> Option<u64> {
+        self.waiting.iter().map(|waiting| waiting.deadline_ms).min()
+    }
+
+    pub(super) fn expire(&mut self, mono_ms: u64, effects: &mut Vec<Effect>) {
+        self.take(|waiting| waiting.deadline_ms <= mono_ms)
+            .for_each(|waiting| effects.push(fail(waiting.to, ErrorCode::RequestTimedOut)));
+    }
+
+    pub(super) fn fail_all(&mut self, error: ErrorCode, effects: &mut Vec<Effect>) {
+        effects.extend(self.waiting.drain(..).map(|waiting| fail(waiting.to, error)));
+    }
+
+    fn take(&mut self, which: impl Fn(&Waiting) -> bool) -> impl Iterator<Item = Waiting> {
+        self.waiting.extract_if(.., move |waiting| which(waiting))
+    }
+}
+
+impl Partition {
+    /// The log start that the checkpoint holds or is going to.
+    pub fn log_start_promised(&self) -> i64 {
+        self.deletions.wanted.max(self.log.log_start_offset())
+    }
+
+    pub(super) fn delete_records(
+        &mut self,
+        to: ReplyTo,
+        offset: i64,
+        deadline_ms: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let policy = self.config.cleanup_policy;
+        if policy.compact && !policy.delete {
+            return effects.push(fail(to, ErrorCode::PolicyViolation));
+        }
+        let high_watermark = self.high_watermark.offset;
+        let offset = if offset == -1 { high_watermark } else { offset };
+        if !(0..=high_watermark).contains(&offset) {
+            return effects.push(fail(to, ErrorCode::OffsetOutOfRange));
+        }
+        let log_start_offset = self.log.log_start_offset();
+        if offset <= log_start_offset {
+            return effects.push(Effect::Reply(to, Answer::Deleted { log_start_offset }));
+        }
+        self.deletions.waiting.push(Waiting { to, log_start_offset: offset, deadline_ms });
+        self.want_log_start(offset, effects);
+    }
+
+    pub(super) fn want_log_start(&mut self, log_start_offset: i64, effects: &mut Vec<Effect>) {
+        if self.state == State::Online && log_start_offset > self.log_start_promised() {
+            self.deletions.wanted = log_start_offset;
+            effects.push(Effect::StoreLogStart(log_start_offset));
+        }
+    }
+
+    /// The checkpoint holds this log start: it counts from now on.
+    pub fn log_start_stored(&mut self, now: Now, log_start_offset: i64, effects: &mut Vec<Effect>) {
+        if self.state != State::Online {
+            return;
+        }
+        self.log.delete_records(now, log_start_offset);
+        let log_start_offset = self.log.log_start_offset();
+        self.deletions.take(|waiting| waiting.log_start_offset <= log_start_offset).for_each(|waiting| {
+            effects.push(Effect::Reply(waiting.to, Answer::Deleted { log_start_offset }))
+        });
+        self.settle(now, effects);
+    }
+
+    /// Looks whether retention gives up segments.
+    pub fn apply_retention(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.state != State::Online {
+            return;
+        }
+        if let Some(log_start_offset) = self.log.retention(now, self.high_watermark.offset) {
+            self.want_log_start(log_start_offset, effects);
+        }
+        self.settle(now, effects);
+    }
+}

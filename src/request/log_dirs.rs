@@ -1,0 +1,193 @@
+//! DescribeLogDirs (KIP-113, KIP-827): what is in which log directory, and how much room there is; and
+//! AlterReplicaLogDirs, which moves nothing here. Sizes are what the owners of the partitions count
+//! as they append: no file is looked at.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::alter_replica_log_dirs_response::{
+    AlterReplicaLogDirPartitionResult, AlterReplicaLogDirTopicResult,
+};
+use kafka_protocol::messages::describe_log_dirs_response::{
+    DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
+};
+use kafka_protocol::messages::{
+    AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse, DescribeLogDirsRequest, DescribeLogDirsResponse,
+};
+use kafka_protocol::protocol::StrBytes;
+
+use super::partition_state::topic_name;
+use super::{Call, CloseReason, DiskSpace, Scene, Work};
+use crate::partition::{Answer, Op, ReplyTo};
+use crate::wire::api::ApiKey;
+use crate::wire::header::RequestHeader;
+use crate::wire::{ErrorCode, guard, response};
+
+/// The first version that tells total and usable bytes.
+const SPACE_FIRST: i16 = 4;
+
+/// A replica of this node that was asked for.
+#[derive(Debug)]
+struct Place {
+    topic: Arc<str>,
+    partition: i32,
+    directory: u16,
+    /// Nothing until it is answered, and where it is not served.
+    size_bytes: Option<u64>,
+}
+
+/// A DescribeLogDirs request between its start and its response.
+#[derive(Debug)]
+pub struct LogDirs {
+    places: Vec<Place>,
+    outstanding: usize,
+    /// By log directory.
+    space: Option<Vec<Option<DiskSpace>>>,
+}
+
+impl LogDirs {
+    pub(super) fn start(
+        header: &RequestHeader,
+        body: &Bytes,
+        to: ReplyTo,
+        scene: &mut Scene,
+    ) -> Result<Work, CloseReason> {
+        let request: DescribeLogDirsRequest = guard::decode(body, header.version, guard::Limits::default())?;
+        let wanted: Option<BTreeSet<(&str, i32)>> = request.topics.as_ref().map(|topics| {
+            topics
+                .iter()
+                .flat_map(|topic| topic.partitions.iter().map(|index| (topic.topic.as_str(), *index)))
+                .collect()
+        });
+        let mut places = Vec::new();
+        match wanted {
+            Some(wanted) => {
+                for (name, index) in wanted {
+                    ask(scene, to, &mut places, name, index..index.saturating_add(1));
+                }
+            }
+            None => {
+                let names: Vec<Arc<str>> =
+                    scene.view.image.topics().map(|topic| Arc::clone(&topic.name)).collect();
+                for name in names {
+                    ask(scene, to, &mut places, &name, 0..i32::MAX);
+                }
+            }
+        }
+        let space = if header.version >= SPACE_FIRST {
+            scene.desk.space_asked.push(to);
+            None
+        } else {
+            Some(Vec::new())
+        };
+        let outstanding = places.len();
+        Ok(Work::LogDirs(Box::new(Self { places, outstanding, space })))
+    }
+
+    pub(super) fn answer(&mut self, part: u32, answer: &Answer) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+        if let (Some(place), Answer::Size(size_bytes)) = (self.places.get_mut(part as usize), answer) {
+            place.size_bytes = Some(*size_bytes);
+        }
+    }
+
+    pub(super) fn measured(&mut self, space: Vec<Option<DiskSpace>>) {
+        self.space = Some(space);
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.outstanding == 0 && self.space.is_some()
+    }
+
+    pub(super) fn encode(self, header: &RequestHeader, buffer: &mut BytesMut, scene: &Scene) {
+        let mut by_directory: BTreeMap<u16, Vec<DescribeLogDirsTopic>> = BTreeMap::new();
+        for place in self.places {
+            let Some(size_bytes) = place.size_bytes else { continue };
+            let partition = DescribeLogDirsPartition::default()
+                .with_partition_index(place.partition)
+                .with_partition_size(i64::try_from(size_bytes).unwrap_or(i64::MAX));
+            let topics = by_directory.entry(place.directory).or_default();
+            match topics.last_mut().filter(|topic| *topic.name.as_str() == *place.topic) {
+                Some(topic) => topic.partitions.push(partition),
+                None => topics.push(
+                    DescribeLogDirsTopic::default()
+                        .with_name(topic_name(&place.topic))
+                        .with_partitions(vec![partition]),
+                ),
+            }
+        }
+        let space = self.space.unwrap_or_default();
+        let results = (0..).zip(&scene.node.config.log_dirs).map(|(directory, path)| {
+            let failed = scene.desk.is_failed(directory);
+            let mut result = DescribeLogDirsResult::default()
+                .with_log_dir(StrBytes::from_string(path.to_string_lossy().into_owned()))
+                .with_topics(by_directory.remove(&directory).filter(|_| !failed).unwrap_or_default())
+                .with_error_code(if failed { ErrorCode::KafkaStorageError.code() } else { 0 });
+            if let Some(Some(space)) = space.get(usize::from(directory)).filter(|_| !failed) {
+                result.total_bytes = i64::try_from(space.total_bytes).unwrap_or(i64::MAX);
+                result.usable_bytes = i64::try_from(space.usable_bytes).unwrap_or(i64::MAX);
+            }
+            result
+        });
+        let answer = DescribeLogDirsResponse::default().with_results(results.collect());
+        response::encode(buffer, ApiKey::DescribeLogDirs, header.version, header.correlation_id, &answer)
+            .expect("what a version does not have is at its default");
+    }
+}
+
+/// Asks the owners of a topic's partitions, as far as this node has them.
+fn ask(scene: &mut Scene, to: ReplyTo, places: &mut Vec<Place>, name: &str, indexes: std::ops::Range<i32>) {
+    let Some(topic) = scene.view.image.topic(name) else { return };
+    let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
+    for index in indexes.start.max(0)..indexes.end.min(count) {
+        let Some((_, directory)) = scene.view.placement.shard_of(topic.id, index) else { continue };
+        let to = ReplyTo { part: places.len() as u32, ..to };
+        scene.desk.calls.push(Call { topic_id: topic.id, partition: index, to, op: Op::Size });
+        places.push(Place { topic: Arc::clone(&topic.name), partition: index, directory, size_bytes: None });
+    }
+}
+
+/// AlterReplicaLogDirs: a replica that is in the directory already is there; none is moved.
+pub(super) fn alter(header: &RequestHeader, body: &Bytes, scene: &Scene) -> Result<Work, CloseReason> {
+    let request: AlterReplicaLogDirsRequest = guard::decode(body, header.version, guard::Limits::default())?;
+    let mut topics: BTreeMap<&str, Vec<AlterReplicaLogDirPartitionResult>> = BTreeMap::new();
+    for asked in &request.dirs {
+        let directory = scene.node.config.log_dirs.iter().position(|path| path.to_str() == Some(&asked.path));
+        let directory = directory.and_then(|directory| u16::try_from(directory).ok());
+        for topic in &asked.topics {
+            let results = topic.partitions.iter().map(|index| {
+                let error = refusal(scene, directory, &topic.name, *index);
+                AlterReplicaLogDirPartitionResult::default()
+                    .with_partition_index(*index)
+                    .with_error_code(error.map_or(0, |error| error.code()))
+            });
+            topics.entry(&topic.name).or_default().extend(results);
+        }
+    }
+    let results = topics.into_iter().map(|(name, partitions)| {
+        AlterReplicaLogDirTopicResult::default().with_topic_name(topic_name(name)).with_partitions(partitions)
+    });
+    let answer = AlterReplicaLogDirsResponse::default().with_results(results.collect());
+    let mut buffer = BytesMut::new();
+    let (version, correlation_id) = (header.version, header.correlation_id);
+    response::encode(&mut buffer, ApiKey::AlterReplicaLogDirs, version, correlation_id, &answer)
+        .expect("every field set exists in every version served");
+    Ok(Work::Encoded(buffer))
+}
+
+fn refusal(scene: &Scene, directory: Option<u16>, topic: &str, index: i32) -> Option<ErrorCode> {
+    let Some(directory) = directory else { return Some(ErrorCode::LogDirNotFound) };
+    if scene.desk.is_failed(directory) {
+        return Some(ErrorCode::KafkaStorageError);
+    }
+    let topic = scene.view.image.topic(topic);
+    let place = topic.and_then(|topic| scene.view.placement.shard_of(topic.id, index));
+    match place {
+        None => Some(ErrorCode::UnknownTopicOrPartition),
+        Some((_, at)) if scene.desk.is_failed(at) => Some(ErrorCode::KafkaStorageError),
+        Some((_, at)) if at == directory => None,
+        // Fatal to clients, so that none waits for a move that never ends.
+        Some(_) => Some(ErrorCode::UnsupportedVersion),
+    }
+}
