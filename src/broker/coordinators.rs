@@ -103,6 +103,8 @@ fn group_config(node: &NodeConfig) -> GroupConfig {
         expiry_interval_ms: ms(given.offsets_retention_check_interval_ms),
         commit_timeout_ms: ms(given.offsets_commit_timeout_ms.into()),
         batch_bytes_max: usize::try_from(node.topic_defaults.max_message_bytes).unwrap_or(usize::MAX),
+        // Nobody can join by that protocol yet.
+        consumer: group::consumer::ConsumerConfig::default(),
     }
 }
 

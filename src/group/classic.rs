@@ -122,6 +122,8 @@ pub(super) struct ClassicGroup {
     pub(super) wakes_at_ms: Option<u64>,
     /// The first deadline that was set since it was last asked for all of them.
     pub(super) noted_ms: Option<u64>,
+    /// It was a consumer group until now: what a member had that left has to be given away.
+    pub(super) must_rebalance: bool,
 }
 
 impl ClassicGroup {
@@ -148,6 +150,7 @@ impl ClassicGroup {
             sync_deadline_ms: None,
             wakes_at_ms: None,
             noted_ms: None,
+            must_rebalance: false,
         };
         if let Some(stored) = stored {
             group.take(stored);

@@ -47,7 +47,7 @@ impl Coordinator {
         self.append_split(records, out);
     }
 
-    fn append_split(&mut self, records: Vec<Record>, out: &mut Vec<Output>) {
+    pub(super) fn append_split(&mut self, records: Vec<Record>, out: &mut Vec<Output>) {
         let mut batch = Vec::new();
         let mut bytes = 0;
         for record in records {
@@ -64,7 +64,11 @@ impl Coordinator {
     fn expire_group(&self, now: Now, id: &Arc<str>, stored: &StoredGroup, records: &mut Vec<Record>) {
         let group = self.classic(id);
         let since = since(group, stored);
-        let subscribed = group.and_then(ClassicGroup::subscribed);
+        let consumer = stored.consumer.as_ref();
+        let subscribed = match consumer {
+            Some(state) => Some(state.subscribed()),
+            None => group.and_then(ClassicGroup::subscribed),
+        };
         let mut is_left = false;
         for (topic, partitions) in &stored.offsets {
             let is_subscribed = subscribed.as_ref().is_some_and(|topics| topics.contains(topic));
@@ -78,8 +82,15 @@ impl Coordinator {
             }
         }
         // Nobody is in it or on the way into it, and it stores nothing.
-        if !is_left && group.is_none() {
-            records.push(Record::Group(id.clone(), None));
+        if is_left || group.is_some() || consumer.is_some_and(|state| !state.is_empty()) {
+            return;
+        }
+        match consumer {
+            Some(state) => {
+                let gone = state.tombstones().into_iter();
+                records.extend(gone.map(|record| Record::Consumer(id.clone(), record)));
+            }
+            None => records.push(Record::Group(id.clone(), None)),
         }
     }
 

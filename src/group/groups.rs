@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::classic::{CONSUMER, ClassicGroup, State, Turn};
+use super::consumer::state::ConsumerState;
 use super::record::{OffsetKey, Record, STRING_BYTES_MAX};
 use super::request::{
     DescribedGroup, Heartbeat, Join, Joined, Leave, ListedGroup, Request, Response, Sync, Synced,
@@ -43,9 +44,15 @@ pub(super) fn refused_at_once(config: &GroupConfig, request: &Request) -> Option
         Request::CommitOffsets(commit) => {
             (commit.group.len() > STRING_BYTES_MAX).then_some(Response::Refused(error))
         }
-        Request::Describe(_) | Request::List { .. } | Request::Delete(_) | Request::FetchOffsets { .. } => {
-            None
+        Request::ConsumerHeartbeat(heartbeat) => {
+            super::consumer::check(&config.consumer, heartbeat).err().map(Response::Refused)
         }
+        Request::Describe(_)
+        | Request::List { .. }
+        | Request::Delete(_)
+        | Request::FetchOffsets { .. }
+        | Request::FetchMemberOffsets { .. }
+        | Request::DescribeConsumers(_) => None,
     }
 }
 
@@ -63,16 +70,26 @@ impl Coordinator {
         self.groups.get(id).and_then(Group::as_classic)
     }
 
+    fn is_consumer(&self, id: &str) -> bool {
+        self.store.consumer(id).is_some()
+    }
+
     pub(super) fn join(&mut self, now: Now, token: u64, request: &Join, out: &mut Vec<Output>) {
         let id = &request.group;
-        let will_exist = self.store.will_exist(id) || self.groups.contains_key(id);
+        let consumer = self.store.consumer(id);
+        if consumer.is_some_and(|state| !state.is_empty()) {
+            return self.join_consumers(now, token, request, out);
+        }
+        // A consumer group that nobody is in makes way.
+        let gone = consumer.map(ConsumerState::tombstones).unwrap_or_default();
+        let will_exist = gone.is_empty() && (self.store.will_exist(id) || self.groups.contains_key(id));
         if !will_exist && !request.member_id.is_empty() {
             let refused = Joined::refused(&request.member_id, ErrorCode::UnknownMemberId);
             return self.hold(now, vec![(token, Response::Joined(refused))], out);
         }
         if !self.groups.contains_key(id) {
             let group = ClassicGroup::new(id.clone(), self.store.metadata(id), now);
-            self.groups.insert(id.clone(), Group::Classic(group));
+            self.groups.insert(id.clone(), Group::Classic(Box::new(group)));
         }
         let config = Arc::clone(&self.config);
         let mut turn = Turn::new(now, &config);
@@ -84,10 +101,17 @@ impl Coordinator {
                 first.push(group.first_record());
             }
         }
+        if !first.is_empty() {
+            let gone = gone.into_iter().map(|record| Record::Consumer(id.clone(), record));
+            self.append(gone.collect(), Vec::new(), out);
+        }
         self.finish(now, id, turn, first, out);
     }
 
     pub(super) fn sync(&mut self, now: Now, token: u64, request: &Sync, out: &mut Vec<Output>) {
+        if self.is_consumer(&request.group) {
+            return self.sync_consumers(now, token, request, out);
+        }
         if self.classic(&request.group).is_none_or(|group| group.state == State::Empty) {
             let refused = Response::Synced(Synced::refused(ErrorCode::UnknownMemberId));
             return self.hold(now, vec![(token, refused)], out);
@@ -96,6 +120,9 @@ impl Coordinator {
     }
 
     pub(super) fn heartbeat(&mut self, now: Now, token: u64, request: &Heartbeat, out: &mut Vec<Output>) {
+        if self.is_consumer(&request.group) {
+            return self.heartbeat_consumers(now, token, request, out);
+        }
         let config = Arc::clone(&self.config);
         let group = self.groups.get_mut(&request.group).and_then(Group::as_classic_mut);
         let error = match group {
@@ -107,6 +134,9 @@ impl Coordinator {
     }
 
     pub(super) fn leave(&mut self, now: Now, token: u64, request: &Leave, out: &mut Vec<Output>) {
+        if self.is_consumer(&request.group) {
+            return self.leave_consumers(now, token, request, out);
+        }
         if self.classic(&request.group).is_none() {
             let unknown =
                 request.members.iter().map(|leaver| (leaver.clone(), Some(ErrorCode::UnknownMemberId)));
@@ -120,7 +150,8 @@ impl Coordinator {
 
     pub(super) fn describe(&self, ids: &[Arc<str>]) -> Vec<DescribedGroup> {
         let describe = |id: &Arc<str>| {
-            let Some(stored) = self.store.groups().get(id) else {
+            let stored = self.store.groups().get(id).filter(|stored| stored.consumer.is_none());
+            let Some(stored) = stored else {
                 let error = Some(ErrorCode::GroupIdNotFound);
                 return DescribedGroup { group: id.clone(), error, state: DEAD, ..DescribedGroup::default() };
             };
@@ -142,12 +173,23 @@ impl Coordinator {
         let is_wanted = |wanted: &[String], name: &str| {
             wanted.is_empty() || wanted.iter().any(|wanted| wanted.trim().eq_ignore_ascii_case(name))
         };
-        let listed = self.describe(&self.store.groups().keys().cloned().collect::<Vec<_>>()).into_iter();
-        let listed = listed.map(|described| ListedGroup {
-            group: described.group,
-            protocol_type: described.protocol_type,
-            state: described.state,
-            group_type: CLASSIC,
+        let listed = self.store.groups().iter().flat_map(|(id, stored)| match &stored.consumer {
+            Some(state) => vec![ListedGroup {
+                group: id.clone(),
+                protocol_type: CONSUMER.into(),
+                state: state.state().name(),
+                group_type: CONSUMER,
+            }],
+            None => {
+                let described = self.describe(std::slice::from_ref(id)).into_iter();
+                let listed = described.map(|described| ListedGroup {
+                    group: described.group,
+                    protocol_type: described.protocol_type,
+                    state: described.state,
+                    group_type: CLASSIC,
+                });
+                listed.collect()
+            }
         });
         listed.filter(|group| is_wanted(states, group.state) && is_wanted(types, group.group_type)).collect()
     }
@@ -159,7 +201,9 @@ impl Coordinator {
             if ids.iter().take(at).any(|earlier| earlier == id) {
                 continue;
             }
-            let error = if self.classic(id).is_some_and(|group| group.state != State::Empty) {
+            let has_members = self.classic(id).is_some_and(|group| group.state != State::Empty)
+                || self.store.consumer(id).is_some_and(|state| !state.is_empty());
+            let error = if has_members {
                 Some(ErrorCode::NonEmptyGroup)
             } else if !self.store.will_exist(id) {
                 Some(ErrorCode::GroupIdNotFound)
@@ -195,21 +239,29 @@ impl Coordinator {
                 Record::Offset(key, None)
             }));
         }
-        records.push(Record::Group(id.clone(), None));
+        match self.store.consumer(id) {
+            Some(state) => {
+                let gone = state.tombstones().into_iter();
+                records.extend(gone.map(|record| Record::Consumer(id.clone(), record)));
+            }
+            None => records.push(Record::Group(id.clone(), None)),
+        }
         records
     }
 
     /// Forgets a group that nobody is in.
-    fn drop_group(&mut self, id: &Arc<str>) {
+    pub(super) fn drop_group(&mut self, id: &Arc<str>) {
         let removed = self.groups.remove(id);
-        if let Some(at_ms) = removed.as_ref().and_then(Group::as_classic).and_then(|group| group.wakes_at_ms)
-        {
+        if let Some(at_ms) = removed.as_ref().and_then(Group::wakes_at_ms) {
             self.timers.remove(&(at_ms, id.clone()));
         }
     }
 
     /// Whether members of the group have subscribed to a topic, as far as that is known.
     pub(super) fn is_subscribed(&self, id: &str, topic: &str) -> bool {
+        if let Some(state) = self.store.consumer(id) {
+            return state.subscribed().contains(topic);
+        }
         let Some(group) = self.classic(id).filter(|group| group.state != State::Empty) else { return false };
         match group.subscribed() {
             Some(topics) => topics.contains(topic),

@@ -1,5 +1,5 @@
 //! The group coordinator: one [`Coordinator`] per partition of `__consumer_offsets`, on the shard that owns that
-//! partition. It serves the classic group protocol and committed offsets. Pure: time, randomness and what became of its
+//! partition. It serves both group protocols and committed offsets. Pure: time, randomness and what became of its
 //! batches come in, batches and answers go out.
 //!
 //! | file | what it is |
@@ -9,6 +9,7 @@
 //! | [`state`] | what the committed records say, and what is decided above them |
 //! | `classic`, `member` | one group and its members between two generations |
 //! | `join`, `sync` | how it gets from one to the next |
+//! | [`consumer`] | groups whose partitions the coordinator assigns (KIP-848) |
 //! | `groups`, `offsets`, `expiry` | which records a request or the time makes |
 //! | [`partitioner`] | which partition a group belongs to |
 //!
@@ -21,6 +22,8 @@
 //! members that were assigned have one session timeout to be heard of.
 
 mod classic;
+mod config;
+pub mod consumer;
 mod expiry;
 mod groups;
 mod join;
@@ -38,55 +41,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use self::config::GroupConfig;
 pub use self::partitioner::{OFFSETS_TOPIC, partition_of};
 pub use self::record::Record;
 pub use self::request::{Request, Response};
 
 use self::classic::{ClassicGroup, State, Then, Turn};
+use self::consumer::topics::Topics;
+use self::consumer::{ConsumerGroup, GroupOverrides};
 use self::record::GroupMetadata;
 use self::state::Store;
 use crate::effect::Now;
 use crate::wire::ErrorCode;
-
-/// What a coordinator is told at start.
-#[derive(Clone, Debug)]
-pub struct GroupConfig {
-    /// `group.min.session.timeout.ms`
-    pub session_timeout_min_ms: i32,
-    /// `group.max.session.timeout.ms`
-    pub session_timeout_max_ms: i32,
-    /// `group.initial.rebalance.delay.ms`
-    pub initial_rebalance_delay_ms: u64,
-    /// `group.max.size`
-    pub group_max_size: usize,
-    /// `offset.metadata.max.bytes`; Kafka counts UTF-16 code units.
-    pub offset_metadata_max: usize,
-    /// `offsets.retention.minutes`, in milliseconds.
-    pub offsets_retention_ms: i64,
-    /// `offsets.retention.check.interval.ms`
-    pub expiry_interval_ms: u64,
-    /// `offsets.commit.timeout.ms`: how long an answer is held.
-    pub commit_timeout_ms: u64,
-    /// Bytes of the largest batch that the offsets topic takes.
-    pub batch_bytes_max: usize,
-}
-
-impl Default for GroupConfig {
-    /// Kafka's defaults.
-    fn default() -> Self {
-        Self {
-            session_timeout_min_ms: 6_000,
-            session_timeout_max_ms: 1_800_000,
-            initial_rebalance_delay_ms: 3_000,
-            group_max_size: i32::MAX as usize,
-            offset_metadata_max: 4_096,
-            offsets_retention_ms: 7 * 24 * 60 * 60 * 1_000,
-            expiry_interval_ms: 600_000,
-            commit_timeout_ms: 5_000,
-            batch_bytes_max: 1_048_576,
-        }
-    }
-}
 
 /// What happens to a coordinator.
 #[derive(Clone, Debug)]
@@ -124,6 +90,10 @@ pub enum Input {
         /// Its name.
         topic: Arc<str>,
     },
+    /// The topics are these now. Before the first of these there are none.
+    Topics(Arc<Topics>),
+    /// The configs of these groups are these now, of all others none.
+    Overrides(Arc<BTreeMap<Arc<str>, GroupOverrides>>),
 }
 
 /// What a coordinator wants done.
@@ -168,18 +138,38 @@ enum Phase {
 #[derive(Debug)]
 enum Group {
     /// Of the classic protocol.
-    Classic(ClassicGroup),
+    Classic(Box<ClassicGroup>),
+    /// Of the consumer protocol, with members.
+    Consumer(ConsumerGroup),
 }
 
 impl Group {
     fn as_classic(&self) -> Option<&ClassicGroup> {
-        let Self::Classic(group) = self;
-        Some(group)
+        match self {
+            Self::Classic(group) => Some(group),
+            Self::Consumer(_) => None,
+        }
     }
 
     fn as_classic_mut(&mut self) -> Option<&mut ClassicGroup> {
-        let Self::Classic(group) = self;
-        Some(group)
+        match self {
+            Self::Classic(group) => Some(group),
+            Self::Consumer(_) => None,
+        }
+    }
+
+    fn wakes_at_ms(&self) -> Option<u64> {
+        match self {
+            Self::Classic(group) => group.wakes_at_ms,
+            Self::Consumer(group) => group.wakes_at_ms,
+        }
+    }
+
+    fn wakes_at_ms_mut(&mut self) -> &mut Option<u64> {
+        match self {
+            Self::Classic(group) => &mut group.wakes_at_ms,
+            Self::Consumer(group) => &mut group.wakes_at_ms,
+        }
     }
 }
 
@@ -207,6 +197,8 @@ pub struct Coordinator {
     phase: Phase,
     load: u64,
     store: Store,
+    topics: Arc<Topics>,
+    overrides: Arc<BTreeMap<Arc<str>, GroupOverrides>>,
     groups: BTreeMap<Arc<str>, Group>,
     /// When groups are looked at next.
     timers: BTreeSet<(u64, Arc<str>)>,
@@ -227,6 +219,8 @@ impl Coordinator {
             phase: Phase::Unloaded,
             load: 0,
             store: Store::default(),
+            topics: Arc::default(),
+            overrides: Arc::default(),
             groups: BTreeMap::new(),
             timers: BTreeSet::new(),
             in_flight: VecDeque::new(),
@@ -258,6 +252,9 @@ impl Coordinator {
                 self.forget_topic(now, &topic, out)
             }
             Input::TopicDeleted { .. } => {}
+            // Groups look at them with the next heartbeat of any member.
+            Input::Topics(topics) => self.topics = topics,
+            Input::Overrides(overrides) => self.overrides = overrides,
         }
         self.tell_wake(out);
     }
@@ -290,6 +287,11 @@ impl Coordinator {
                 "no deadline is missed"
             );
         }
+        for group in self.groups.values() {
+            if let Group::Consumer(group) = group {
+                self.check_consumer(group);
+            }
+        }
         assert!(self.timers.iter().all(|(_, group)| self.groups.contains_key(group)), "nobody else is woken");
         assert!(
             self.held.iter().is_sorted_by_key(|held| (held.batch, held.deadline_ms)),
@@ -319,7 +321,10 @@ impl Coordinator {
         let due: Vec<_> =
             self.timers.iter().take_while(|(at_ms, _)| *at_ms <= now.mono_ms).cloned().collect();
         for (_, id) in due {
-            self.with_group(now, &id, out, ClassicGroup::wake);
+            match self.groups.get(&id) {
+                Some(Group::Consumer(_)) => self.wake_consumers(now, &id, out),
+                _ => self.with_group(now, &id, out, ClassicGroup::wake),
+            }
         }
         if self.phase == Phase::Active && self.expiry_at_ms <= now.mono_ms {
             self.expire(now, out);
@@ -382,13 +387,14 @@ impl Coordinator {
         self.expiry_at_ms = now.mono_ms + self.config.expiry_interval_ms;
         let has_members = |metadata: &&GroupMetadata| !metadata.members.is_empty();
         let stored = self.store.groups().iter();
-        let stored =
-            stored.filter_map(|(id, group)| Some((id, group.metadata.as_ref().filter(has_members)?)));
+        let stored = stored
+            .filter(|(_, group)| group.consumer.is_none())
+            .filter_map(|(id, group)| Some((id, group.metadata.as_ref().filter(has_members)?)));
         let groups = stored.map(|(id, stored)| ClassicGroup::new(id.clone(), Some(stored), now));
         let groups: Vec<_> = groups.collect();
         for group in groups {
             let id = group.id.clone();
-            self.groups.insert(id.clone(), Group::Classic(group));
+            self.groups.insert(id.clone(), Group::Classic(Box::new(group)));
             self.with_group(now, &id, out, |group, turn| {
                 let members: Vec<_> = group.members.keys().cloned().collect();
                 members.iter().for_each(|member| group.expect_heartbeat(turn.now, member));
@@ -397,6 +403,7 @@ impl Coordinator {
                 }
             });
         }
+        self.start_consumers(now);
     }
 
     /// Batches up to this one are committed: their records take effect, then the answers that waited for them leave.
@@ -473,6 +480,20 @@ impl Coordinator {
                     out.push(Output::Answer { token, response });
                 }
             }
+            Request::ConsumerHeartbeat(heartbeat) => self.consumer_heartbeat(now, token, &heartbeat, out),
+            Request::FetchMemberOffsets { groups, require_stable } => {
+                let response =
+                    Response::MemberOffsetsFetched(self.fetch_member_offsets(groups, require_stable));
+                if require_stable {
+                    self.hold(now, vec![(token, response)], out);
+                } else {
+                    out.push(Output::Answer { token, response });
+                }
+            }
+            Request::DescribeConsumers(ids) => {
+                let response = Response::ConsumersDescribed(self.describe_consumers(&ids));
+                out.push(Output::Answer { token, response });
+            }
             Request::DeleteOffsets { group, topics } => self.delete_offsets(now, token, &group, &topics, out),
         }
     }
@@ -538,16 +559,23 @@ impl Coordinator {
     /// Sees to it that the group is woken in time; drops it when its record says all there is. `all` looks at all of
     /// its deadlines, else only those count that were set since.
     fn settle_group(&mut self, id: &Arc<str>, all: bool) {
-        let Some(group) = self.groups.get_mut(id).and_then(Group::as_classic_mut) else { return };
-        let before = group.wakes_at_ms;
-        let noted = group.noted_ms.take();
-        let is_over = group.is_idle() && !self.store.is_metadata_proposed(id);
-        group.wakes_at_ms = match all {
-            _ if is_over => None,
-            true => group.next_deadline_ms(),
-            false => [before, noted].into_iter().flatten().min(),
+        let Some(group) = self.groups.get_mut(id) else { return };
+        let before = group.wakes_at_ms();
+        let (is_over, after) = match group {
+            Group::Classic(group) => {
+                let noted = group.noted_ms.take();
+                let is_over = group.is_idle() && !self.store.is_metadata_proposed(id);
+                let next =
+                    if all { group.next_deadline_ms() } else { [before, noted].into_iter().flatten().min() };
+                (is_over, next)
+            }
+            Group::Consumer(group) => {
+                let is_over = self.store.consumer(id).is_none_or(|state| state.is_empty());
+                (is_over, group.next_deadline_ms())
+            }
         };
-        let after = group.wakes_at_ms;
+        let after = after.filter(|_| !is_over);
+        *group.wakes_at_ms_mut() = after;
         if before != after {
             before.map(|at_ms| self.timers.remove(&(at_ms, id.clone())));
             after.map(|at_ms| self.timers.insert((at_ms, id.clone())));

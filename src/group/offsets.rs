@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::classic::{CONSUMER, ClassicGroup, State};
 use super::record::{CommittedOffset, OffsetKey, Record};
-use super::request::{CommitOffsets, FetchedGroup, NewOffset, OfTopic, Response};
+use super::request::{
+    CommitOffsets, FetchedGroup, FetchedOffsets, MemberFetch, NewOffset, OfTopic, Response,
+};
 use super::state::GroupOffsets;
 use super::{Coordinator, Group, Output};
 use crate::effect::Now;
@@ -70,6 +72,9 @@ impl Coordinator {
     }
 
     fn check_commit(&self, request: &CommitOffsets) -> Result<(), ErrorCode> {
+        if let Some(state) = self.store.consumer(&request.group) {
+            return Self::check_consumer_commit(state, request);
+        }
         let is_outsider = request.generation < 0;
         match self.classic(&request.group) {
             Some(group) => group.check_commit(request),
@@ -110,7 +115,7 @@ impl Coordinator {
         &self,
         groups: &[FetchedGroup<Option<Vec<OfTopic<()>>>>],
         is_latest: bool,
-    ) -> Vec<FetchedGroup<Vec<OfTopic<Option<CommittedOffset>>>>> {
+    ) -> Vec<FetchedOffsets> {
         let none = GroupOffsets::new();
         let fetched = groups.iter().map(|wanted| {
             let latest = if is_latest { self.store.offsets(&wanted.group) } else { GroupOffsets::new() };
@@ -123,6 +128,23 @@ impl Coordinator {
             FetchedGroup { group: wanted.group.clone(), topics }
         });
         fetched.collect()
+    }
+
+    /// As [`Self::fetch_offsets`], for members: one that is not in its consumer group at that epoch is refused.
+    pub(super) fn fetch_member_offsets(
+        &self,
+        groups: Vec<MemberFetch>,
+        is_latest: bool,
+    ) -> Vec<(Arc<str>, Result<FetchedOffsets, ErrorCode>)> {
+        let fetch = |(wanted, member, epoch): MemberFetch| {
+            let id = wanted.group.clone();
+            let fetched = self.check_fetch(&id, &member, epoch).and_then(|()| {
+                let mut fetched = self.fetch_offsets(std::slice::from_ref(&wanted), is_latest);
+                fetched.pop().ok_or(ErrorCode::UnknownServerError)
+            });
+            (id, fetched)
+        };
+        groups.into_iter().map(fetch).collect()
     }
 
     pub(super) fn delete_offsets(

@@ -3,7 +3,8 @@
 //! A key is a record type (INT16) and what it names; a value is a version (INT16) and a body; no value deletes. Offset
 //! commits are types 0 and 1 (written as 1) with values of versions 0–4: 4 is written, or 1 where the commit carries
 //! its own expiry. Group metadata is type 2 with values of versions 0–4, of which 3 is written. Version 4 of both is
-//! flexible, so tagged fields that this build does not know are skipped (KIP-915).
+//! flexible, so tagged fields that this build does not know are skipped (KIP-915). Types 3 to 8 and 16 are those of
+//! consumer groups ([`ConsumerRecord`]).
 //!
 //! Types that are not known are left out by those who read the log, as Kafka does; a value of an unknown version, or
 //! bytes that end too early, are an error: going on without them could lose a committed offset in silence.
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 
+use super::consumer::records::ConsumerRecord;
 use crate::wire::WireError;
 use crate::wire::primitive::{Reader, Writer};
 
@@ -102,6 +104,8 @@ pub enum Record {
     Offset(OffsetKey, Option<CommittedOffset>),
     /// A group of the classic protocol.
     Group(Arc<str>, Option<GroupMetadata>),
+    /// Of a consumer group.
+    Consumer(Arc<str>, ConsumerRecord),
 }
 
 /// Why bytes are no record.
@@ -144,6 +148,7 @@ impl Record {
                 writer.i16(GROUP_METADATA_TYPE);
                 writer.string(group);
             }
+            Self::Consumer(group, record) => record.encode_key(group, &mut writer),
         }
         buffer.freeze()
     }
@@ -157,6 +162,7 @@ impl Record {
         match self {
             Self::Offset(_, value) => value.as_ref()?.encode(&mut buffer),
             Self::Group(_, value) => value.as_ref()?.encode(&mut buffer),
+            Self::Consumer(_, record) => record.encode_value(&mut buffer)?,
         }
         Some(buffer.freeze())
     }
@@ -173,6 +179,7 @@ impl Record {
             Self::Group(group, value) => {
                 group.len() + 4 + value.as_ref().map_or(0, GroupMetadata::bytes_estimate)
             }
+            Self::Consumer(group, record) => group.len() + 4 + record.bytes_estimate(),
         };
         FRAME + strings
     }
@@ -194,8 +201,20 @@ impl Record {
                 let value = value.map(|bytes| GroupMetadata::decode(record_type, bytes)).transpose()?;
                 Ok(Some(Self::Group(group, value)))
             }
+            _ if ConsumerRecord::is_type(record_type) => {
+                let group = key.string()?.into();
+                let record = ConsumerRecord::decode(record_type, &mut key, value)?;
+                Ok(record.map(|record| Self::Consumer(group, record)))
+            }
             _ => Ok(None),
         }
+    }
+
+    /// The group that it is about.
+    pub fn group(&self) -> &Arc<str> {
+        let (Self::Offset(OffsetKey { group, .. }, _) | Self::Group(group, _) | Self::Consumer(group, _)) =
+            self;
+        group
     }
 }
 
@@ -450,7 +469,7 @@ mod tests {
 
     #[test]
     fn unknown_types_are_left_out_and_unknown_versions_are_errors() {
-        assert_eq!(Record::decode(Some(b"\0\x03\0\x01g"), Some(b"\0\0\0\0\0\x01")), Ok(None));
+        assert_eq!(Record::decode(Some(b"\0\x0a\0\x01g"), Some(b"\0\0\0\0\0\x01")), Ok(None));
         let unknown = RecordError::UnknownVersion { record_type: 2, version: 5 };
         assert_eq!(Record::decode(Some(b"\0\x02\0\x01g"), Some(b"\0\x05")), Err(unknown));
         assert_eq!(Record::decode(None, None), Err(RecordError::NoKey));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::consumer::request::{ConsumerBeat, ConsumerHeartbeat, DescribedConsumerGroup};
 use super::record::CommittedOffset;
 use crate::wire::ErrorCode;
 
@@ -155,6 +156,12 @@ pub struct FetchedGroup<T> {
     pub topics: T,
 }
 
+/// Committed offsets of one group: `None` where nothing is committed.
+pub type FetchedOffsets = FetchedGroup<Vec<OfTopic<Option<CommittedOffset>>>>;
+
+/// A group whose offsets a member reads: what it wants, the member's id and its epoch.
+pub type MemberFetch = (FetchedGroup<Option<Vec<OfTopic<()>>>>, Arc<str>, i32);
+
 /// A request to one coordinator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -193,6 +200,18 @@ pub enum Request {
         /// Which offsets.
         topics: Vec<OfTopic<()>>,
     },
+    /// OffsetFetch from version 9 on, of members: answered by [`Response::MemberOffsetsFetched`].
+    FetchMemberOffsets {
+        /// The groups, of those that this coordinator has, each with the member that asks and its epoch; an empty id
+        /// and −1 for who is none.
+        groups: Vec<MemberFetch>,
+        /// As in [`Self::FetchOffsets`].
+        require_stable: bool,
+    },
+    /// Answered by [`Response::ConsumerBeat`].
+    ConsumerHeartbeat(Box<ConsumerHeartbeat>),
+    /// ConsumerGroupDescribe: these groups; answered by [`Response::ConsumersDescribed`].
+    DescribeConsumers(Vec<Arc<str>>),
 }
 
 /// The answer to a JoinGroup.
@@ -295,7 +314,7 @@ pub struct ListedGroup {
     pub protocol_type: Arc<str>,
     /// Its state.
     pub state: &'static str,
-    /// `classic`.
+    /// `classic` or `consumer`.
     pub group_type: &'static str,
 }
 
@@ -319,9 +338,15 @@ pub enum Response {
     /// OffsetCommit.
     OffsetsCommitted(Vec<OfTopic<Option<ErrorCode>>>),
     /// OffsetFetch: `None` where nothing is committed.
-    OffsetsFetched(Vec<FetchedGroup<Vec<OfTopic<Option<CommittedOffset>>>>>),
+    OffsetsFetched(Vec<FetchedOffsets>),
+    /// OffsetFetch of members: each group, or why it is refused.
+    MemberOffsetsFetched(Vec<(Arc<str>, Result<FetchedOffsets, ErrorCode>)>),
     /// OffsetDelete.
     OffsetsDeleted(Vec<OfTopic<Option<ErrorCode>>>),
+    /// ConsumerGroupHeartbeat.
+    ConsumerBeat(ConsumerBeat),
+    /// ConsumerGroupDescribe.
+    ConsumersDescribed(Vec<DescribedConsumerGroup>),
     /// An error for the request as a whole, whatever it was: for every group or partition that it names.
     Refused(ErrorCode),
 }

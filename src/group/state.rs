@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::record::{CommittedOffset, GroupMetadata, OffsetKey, Record};
+use super::consumer::state::ConsumerState;
+use super::record::{CommittedOffset, GroupMetadata, Record};
 
 /// Offsets of one group, by topic and partition.
 pub type GroupOffsets = BTreeMap<Arc<str>, BTreeMap<i32, CommittedOffset>>;
@@ -15,8 +16,10 @@ pub type GroupOffsets = BTreeMap<Arc<str>, BTreeMap<i32, CommittedOffset>>;
 /// A group in the committed state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoredGroup {
-    /// Nothing for a group that only stores offsets.
+    /// Of a group of the classic protocol; nothing for a group that only stores offsets.
     pub metadata: Option<GroupMetadata>,
+    /// Of a consumer group.
+    pub consumer: Option<ConsumerState>,
     /// Its committed offsets; no topic is without a partition.
     pub offsets: GroupOffsets,
 }
@@ -34,12 +37,13 @@ struct Proposed<V> {
 #[derive(Clone, Debug, Default)]
 struct ProposedGroup {
     metadata: Option<Proposed<GroupMetadata>>,
+    consumer: Option<Proposed<ConsumerState>>,
     offsets: BTreeMap<(Arc<str>, i32), Proposed<CommittedOffset>>,
 }
 
 impl ProposedGroup {
     fn is_empty(&self) -> bool {
-        self.metadata.is_none() && self.offsets.is_empty()
+        self.metadata.is_none() && self.consumer.is_none() && self.offsets.is_empty()
     }
 }
 
@@ -73,8 +77,21 @@ impl Store {
                 // their own.
                 let Some(stored) = self.groups.get_mut(&group) else { return };
                 stored.metadata = None;
-                if stored.offsets.is_empty() {
+                if stored.consumer.is_none() && stored.offsets.is_empty() {
                     self.groups.remove(&group);
+                }
+            }
+            Record::Consumer(group, record) => {
+                let is_there = self.groups.get(&group).is_some_and(|stored| stored.consumer.is_some());
+                if !is_there && record.is_tombstone() {
+                    return;
+                }
+                let stored = self.groups.entry(group.clone()).or_default();
+                if !stored.consumer.get_or_insert_default().apply(&record) {
+                    stored.consumer = None;
+                    if stored.metadata.is_none() && stored.offsets.is_empty() {
+                        self.groups.remove(&group);
+                    }
                 }
             }
             Record::Offset(key, Some(value)) => {
@@ -99,6 +116,16 @@ impl Store {
                 let slot = &mut self.proposed.entry(group.clone()).or_default().metadata;
                 count(slot.get_or_insert(Proposed { records: 0, value: None }), value.clone());
             }
+            Record::Consumer(group, record) => {
+                let stored = self.groups.get(group).and_then(|stored| stored.consumer.clone());
+                let slot = &mut self.proposed.entry(group.clone()).or_default().consumer;
+                let slot = slot.get_or_insert(Proposed { records: 0, value: stored });
+                slot.records += 1;
+                if slot.value.is_some() || !record.is_tombstone() {
+                    let is_there = slot.value.get_or_insert_default().apply(record);
+                    slot.value.take_if(|_| !is_there);
+                }
+            }
             Record::Offset(key, value) => {
                 let offsets = &mut self.proposed.entry(key.group.clone()).or_default().offsets;
                 let slot = offsets.entry((key.topic.clone(), key.partition));
@@ -112,13 +139,19 @@ impl Store {
     /// # Panics
     /// If it was not proposed.
     pub fn commit(&mut self, record: Record) {
-        let (Record::Group(group, _) | Record::Offset(OffsetKey { group, .. }, _)) = &record;
+        let group = record.group();
         let proposed = self.proposed.get_mut(group).expect("what is committed was proposed");
         match &record {
             Record::Group(..) => {
                 let slot = proposed.metadata.as_mut().expect("what is committed was proposed");
                 if settle(slot) {
                     proposed.metadata = None;
+                }
+            }
+            Record::Consumer(..) => {
+                let slot = proposed.consumer.as_mut().expect("what is committed was proposed");
+                if settle(slot) {
+                    proposed.consumer = None;
                 }
             }
             Record::Offset(key, _) => {
@@ -176,9 +209,12 @@ impl Store {
     pub fn will_exist(&self, group: &str) -> bool {
         let is_stored = self.groups.contains_key(group);
         let Some(proposed) = self.proposed.get(group) else { return is_stored };
-        let is_kept = match &proposed.metadata {
-            Some(metadata) => metadata.value.is_some(),
-            None => is_stored,
+        let is_kept = match (&proposed.metadata, &proposed.consumer) {
+            (None, None) => is_stored,
+            (metadata, consumer) => {
+                metadata.as_ref().is_some_and(|metadata| metadata.value.is_some())
+                    || consumer.as_ref().is_some_and(|consumer| consumer.value.is_some())
+            }
         };
         is_kept || proposed.offsets.values().any(|offset| offset.value.is_some())
     }
@@ -188,6 +224,14 @@ impl Store {
         match self.proposed.get(group).and_then(|proposed| proposed.metadata.as_ref()) {
             Some(proposed) => proposed.value.as_ref(),
             None => self.groups.get(group)?.metadata.as_ref(),
+        }
+    }
+
+    /// The consumer group once everything on its way is committed.
+    pub fn consumer(&self, group: &str) -> Option<&ConsumerState> {
+        match self.proposed.get(group).and_then(|proposed| proposed.consumer.as_ref()) {
+            Some(proposed) => proposed.value.as_ref(),
+            None => self.groups.get(group)?.consumer.as_ref(),
         }
     }
 
@@ -219,6 +263,7 @@ impl Store {
 mod tests {
     use uuid::Uuid;
 
+    use super::super::record::OffsetKey;
     use super::*;
 
     fn offset(partition: i32, value: Option<i64>) -> Record {

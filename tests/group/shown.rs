@@ -1,5 +1,7 @@
 //! Records and answers as lines of a story.
 
+use tidemill::group::consumer::records::{ConsumerRecord, Partitions};
+use tidemill::group::consumer::request::{ConsumerBeat, DescribedConsumerGroup, NamedPartitions};
 use tidemill::group::request::*;
 use tidemill::group::{Record, Response};
 use tidemill::wire::ErrorCode;
@@ -18,6 +20,106 @@ fn text(bytes: &[u8]) -> String {
     if bytes.is_empty() { "nothing".into() } else { String::from_utf8_lossy(bytes).into_owned() }
 }
 
+/// `a/0,1 b/2`; a topic is shown as the letter that its id is the number of.
+pub fn partitions_of(of: &Partitions) -> String {
+    let topics = of.iter().map(|(topic, partitions)| {
+        let letter = char::from_u32(topic.as_u128() as u32).unwrap();
+        let numbers: Vec<_> = partitions.iter().map(i32::to_string).collect();
+        format!("{letter}/{}", numbers.join(","))
+    });
+    let shown = topics.collect::<Vec<_>>().join(" ");
+    if shown.is_empty() { "nothing".into() } else { shown }
+}
+
+fn consumer_record(group: &str, record: &ConsumerRecord) -> String {
+    if record.is_tombstone() {
+        let (what, id) = match record {
+            ConsumerRecord::Epoch(_) => ("epoch", None),
+            ConsumerRecord::PartitionMetadata => ("metadata", None),
+            ConsumerRecord::TargetEpoch(_) => ("target epoch", None),
+            ConsumerRecord::Member(id, _) => ("member", Some(id)),
+            ConsumerRecord::Target(id, _) => ("target", Some(id)),
+            ConsumerRecord::Current(id, _) => ("current", Some(id)),
+            ConsumerRecord::Regex(id, _) => ("pattern", Some(id)),
+        };
+        return format!("erases {group} {what} {}", id.map(|id| member(id)).unwrap_or_default())
+            .trim_end()
+            .into();
+    }
+    let told = match record {
+        ConsumerRecord::Epoch(Some(of)) => format!("epoch {}", of.epoch),
+        ConsumerRecord::TargetEpoch(Some(epoch)) => format!("target epoch {epoch}"),
+        ConsumerRecord::Member(id, Some(of)) => {
+            let topics: Vec<_> = of.topics.iter().map(|topic| topic.to_string()).collect();
+            let regex = of.regex.as_ref().map(|regex| format!(" /{regex}/")).unwrap_or_default();
+            let classic = if of.classic.is_some() { ", classic" } else { "" };
+            format!("member {} on {}{regex}{classic}", member(id), topics.join("+"))
+        }
+        ConsumerRecord::Target(id, Some(of)) => format!("target {} {}", member(id), partitions_of(of)),
+        ConsumerRecord::Current(id, Some(of)) => {
+            let revoking = if of.revoking.is_empty() {
+                String::new()
+            } else {
+                format!(", revoking {}", partitions_of(&of.revoking))
+            };
+            let (epoch, state) = (of.epoch, of.state);
+            format!("current {} {state:?} at {epoch}: {}{revoking}", member(id), partitions_of(&of.assigned))
+        }
+        ConsumerRecord::Regex(pattern, Some(of)) => {
+            let topics: Vec<_> = of.topics.iter().map(|topic| topic.to_string()).collect();
+            format!("pattern {pattern}: {}", topics.join("+"))
+        }
+        other => panic!("{other:?}"),
+    };
+    format!("writes {group} {told}")
+}
+
+fn beat(beat: &ConsumerBeat) -> String {
+    let assigned =
+        beat.assigned.as_ref().map(|of| format!(", has {}", partitions_of(of))).unwrap_or_default();
+    format!("{} at epoch {}{assigned}", member(&beat.member_id), beat.epoch)
+}
+
+fn named(of: &[NamedPartitions]) -> String {
+    partitions_of(&of.iter().map(|of| (of.topic_id, of.partitions.clone())).collect())
+}
+
+fn consumers(group: &DescribedConsumerGroup) -> Vec<String> {
+    let missing = group.error.map(|error| format!(" ({error:?})")).unwrap_or_default();
+    let (epoch, target, assignor) = (group.epoch, group.target_epoch, &group.assignor);
+    let head =
+        format!("{} is {}{missing}, epoch {epoch}, target {target}, {assignor}", group.group, group.state);
+    let members = group.members.iter().map(|of| {
+        let instance = of.instance_id.as_deref().map(|id| format!("@{id}")).unwrap_or_default();
+        let classic = if of.is_classic { ", classic" } else { "" };
+        let (assigned, target) = (named(&of.assigned), named(&of.target));
+        format!("  {}{instance} at {}: {assigned} of {target}{classic}", member(&of.member_id), of.epoch)
+    });
+    std::iter::once(head).chain(members).collect()
+}
+
+/// What a leader assigned, or the coordinator in its place.
+fn assignment(bytes: &[u8]) -> String {
+    match bytes {
+        [0, 0..=3, 0, ..] => {
+            let mut shown: Vec<String> = Vec::new();
+            let number = |at: usize| i32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
+            let mut at = 6;
+            for _ in 0..number(2) {
+                let length = usize::from(bytes[at + 1]);
+                let name = String::from_utf8_lossy(&bytes[at + 2..at + 2 + length]).into_owned();
+                at += 2 + length;
+                let count = number(at) as usize;
+                let of: Vec<_> = (0..count).map(|index| number(at + 4 + index * 4).to_string()).collect();
+                at += 4 + count * 4;
+                shown.push(format!("{name}/{}", of.join(",")));
+            }
+            if shown.is_empty() { "nothing".into() } else { shown.join(" ") }
+        }
+        _ => text(bytes),
+    }
+}
+
 pub fn record(record: &Record) -> String {
     match record {
         Record::Offset(key, Some(value)) => {
@@ -32,9 +134,12 @@ pub fn record(record: &Record) -> String {
         }
         Record::Offset(key, None) => format!("erases {} {}/{}", key.group, key.topic, key.partition),
         Record::Group(group, None) => format!("erases {group}"),
+        Record::Consumer(group, record) => consumer_record(group, record),
         Record::Group(group, Some(value)) => {
-            let members =
-                value.members.iter().map(|of| format!(" {}={}", member(&of.member_id), text(&of.assignment)));
+            let members = value
+                .members
+                .iter()
+                .map(|of| format!(" {}={}", member(&of.member_id), assignment(&of.assignment)));
             let protocol = value.protocol.as_deref().unwrap_or("no protocol");
             let leader =
                 value.leader.as_deref().map(|id| format!(", led by {}", member(id))).unwrap_or_default();
@@ -71,12 +176,16 @@ fn partitions<T>(topics: &[OfTopic<T>], shown: impl Fn(&T) -> String) -> Vec<Str
     vec![topics.iter().flat_map(of).collect::<Vec<_>>().join(", ")]
 }
 
+fn response_lines(fetched: &FetchedOffsets) -> Vec<String> {
+    response(&Response::OffsetsFetched(vec![fetched.clone()]))
+}
+
 pub fn response(response: &Response) -> Vec<String> {
     match response {
         Response::Joined(answer) => vec![joined(answer)],
         Response::Synced(answer) => match answer.error {
             Some(error) => vec![format!("{error:?}")],
-            None => vec![format!("assigned {}", text(&answer.assignment))],
+            None => vec![format!("assigned {}", assignment(&answer.assignment))],
         },
         Response::Heartbeat(result) => vec![error(*result)],
         Response::Left(members) => {
@@ -112,6 +221,15 @@ pub fn response(response: &Response) -> Vec<String> {
                 .map(|line| format!("fetched: {line}"))
                 .collect()
         }
+        Response::MemberOffsetsFetched(groups) => {
+            let each = groups.iter().flat_map(|(group, result)| match result {
+                Ok(fetched) => response_lines(fetched),
+                Err(error) => vec![format!("{group} {error:?}")],
+            });
+            each.collect()
+        }
+        Response::ConsumerBeat(answer) => vec![beat(answer)],
+        Response::ConsumersDescribed(groups) => groups.iter().flat_map(consumers).collect(),
         Response::Refused(error) => vec![format!("{error:?}")],
     }
 }
@@ -123,7 +241,7 @@ fn described(group: &DescribedGroup) -> Vec<String> {
     let members = group.members.iter().map(|of| {
         let instance = of.instance_id.as_deref().map(|id| format!("@{id}")).unwrap_or_default();
         let metadata = if of.metadata.is_empty() { "" } else { ", metadata known" };
-        format!("  {}{instance}: {}{metadata}", member(&of.member_id), text(&of.assignment))
+        format!("  {}{instance}: {}{metadata}", member(&of.member_id), assignment(&of.assignment))
     });
     std::iter::once(head.trim_end_matches([' ', ',']).to_owned()).chain(members).collect()
 }

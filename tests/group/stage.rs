@@ -13,8 +13,12 @@
 //! | `leave NAME GROUP MEMBER\|MEMBER@INSTANCE\|-@INSTANCE…` | |
 //! | `offsets NAME GROUP MEMBER\|- GENERATION [i=] [keep=MS] [v=] TOPIC/PARTITION:OFFSET[:METADATA]…` | commits |
 //! | `fetch NAME GROUP [stable] [TOPIC/PARTITION…]` | reads these offsets, or all |
+//! | `fetch-as NAME GROUP MEMBER\|- EPOCH TOPIC/PARTITION…` | reads offsets as a member |
 //! | `remove NAME GROUP TOPIC/PARTITION…` | deletes offsets |
 //! | `describe NAME GROUP…`, `list NAME [STATE…] [of=TYPE]`, `delete NAME GROUP…` | |
+//! | `topics TOPIC=PARTITIONS…` | the cluster has these topics now |
+//! | `beat NAME GROUP MEMBER\|- EPOCH [t=TOPIC+…] [re=PATTERN] [i=] [as=ASSIGNOR] [own=TOPIC/PARTITION+…]` | KIP-848 |
+//! | `consumers NAME GROUP…` | describes consumer groups |
 //! | `drop-topic TOPIC` | the topic is deleted |
 //! | `tick MS` | time passes |
 //!
@@ -27,6 +31,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidemill::effect::Now;
+use tidemill::group::consumer::records::Partitions;
+use tidemill::group::consumer::request::ConsumerHeartbeat;
+use tidemill::group::consumer::topics::{Topic, Topics};
+use tidemill::group::consumer::{ConsumerConfig, MigrationPolicy};
 use tidemill::group::request::*;
 use tidemill::group::{Coordinator, GroupConfig, Input, Output, Record, Request};
 use uuid::Uuid;
@@ -45,6 +53,7 @@ pub struct Stage {
     mono_ms: u64,
     wakes_at_ms: Option<u64>,
     load: u64,
+    topics: Arc<Topics>,
     ids: u128,
     names: BTreeMap<u64, String>,
 }
@@ -59,6 +68,7 @@ impl Default for Stage {
             mono_ms: 0,
             wakes_at_ms: None,
             load: 0,
+            topics: Arc::default(),
             ids: 0,
             names: BTreeMap::new(),
         }
@@ -114,6 +124,21 @@ pub fn subscription(topics: &str) -> Bytes {
     bytes.into()
 }
 
+/// The id of a topic is the number of its first letter.
+pub fn topic_id(name: &str) -> Uuid {
+    Uuid::from_u128(u128::from(u32::from(name.chars().next().unwrap())))
+}
+
+/// `a/0+a/1`
+fn owned(text: &str) -> Partitions {
+    let mut owned = Partitions::new();
+    for word in text.split('+').filter(|word| !word.is_empty() && *word != "-") {
+        let (topic, partition) = word.split_once('/').unwrap();
+        owned.entry(topic_id(topic)).or_default().insert(partition.parse().unwrap());
+    }
+    owned
+}
+
 /// `TOPIC/PARTITION` words, grouped by topic.
 fn topics<T>(words: impl Iterator<Item = (Arc<str>, i32, T)>) -> Vec<OfTopic<T>> {
     let mut topics: Vec<OfTopic<T>> = Vec::new();
@@ -161,6 +186,7 @@ impl Stage {
                 self.step(Input::Lead, &mut shown);
             }
             "tick" => self.tick(words.at(0).parse().unwrap(), &mut shown),
+            "topics" => self.topics(&words, &mut shown),
             "drop-topic" => self.step(Input::TopicDeleted { topic: words.text(0) }, &mut shown),
             _ => {
                 let token = self.names.len() as u64;
@@ -183,16 +209,61 @@ impl Stage {
             offsets_retention_ms: words.number("retention", default.offsets_retention_ms),
             offset_metadata_max: words.number("metadata", 4096),
             batch_bytes_max: words.number("batch", default.batch_bytes_max),
+            consumer: ConsumerConfig {
+                group_max_size: words.number("consumers", default.consumer.group_max_size),
+                migration_policy: words
+                    .value("policy")
+                    .map_or(MigrationPolicy::default(), |name| MigrationPolicy::named(name).unwrap()),
+                ..default.consumer
+            },
             ..default
         };
         let log = std::mem::take(&mut self.log);
         *self = Self {
             coordinator: Coordinator::new(config),
             log,
+            topics: self.topics.clone(),
             mono_ms: self.mono_ms,
             ids: self.ids,
             ..Self::default()
         };
+        self.step(Input::Topics(self.topics.clone()), &mut Vec::new());
+    }
+
+    fn topics(&mut self, words: &Words, shown: &mut Vec<String>) {
+        let topic = |word: &str| {
+            let (name, partitions) = word.split_once('=').unwrap();
+            (name.into(), Topic { id: topic_id(name), partitions: partitions.parse().unwrap() })
+        };
+        let topics = words.0.iter().map(|word| topic(word));
+        self.topics = Arc::new(Topics::new(self.topics.version() + 1, topics));
+        self.step(Input::Topics(self.topics.clone()), shown);
+    }
+
+    fn beat(&mut self, words: &Words, group: Arc<str>, instance_id: Option<Arc<str>>) -> ConsumerHeartbeat {
+        let epoch = words.at(3).parse().unwrap();
+        let member_id = words.text(2);
+        if member_id.is_empty() {
+            self.ids += 1;
+        }
+        let joins = epoch == 0;
+        let names = |text: &str| text.split('+').filter(|name| !name.is_empty()).map(Arc::from).collect();
+        let owned = words.value("own").map(owned).or_else(|| joins.then(Partitions::new));
+        ConsumerHeartbeat {
+            group,
+            member_id,
+            epoch,
+            instance_id,
+            rack_id: None,
+            rebalance_timeout_ms: words.number("rebalance", if joins { 60_000 } else { -1 }),
+            topics: words.value("t").map(names),
+            regex: words.value("re").map(|pattern| if pattern == "-" { "".into() } else { pattern.into() }),
+            assignor: words.value("as").map(Arc::from),
+            owned,
+            client_id: "c".into(),
+            client_host: "/127.0.0.1".into(),
+            fresh_id: Uuid::from_u128(self.ids),
+        }
     }
 
     fn request(&mut self, verb: &str, words: &Words) -> Request {
@@ -234,7 +305,15 @@ impl Stage {
                 let wanted = (!wanted.is_empty()).then_some(wanted);
                 Request::FetchOffsets { groups: vec![FetchedGroup { group, topics: wanted }], require_stable }
             }
+            "fetch-as" => {
+                let wanted = partitions(words.rest(4));
+                let fetched = FetchedGroup { group, topics: Some(wanted) };
+                let groups = vec![(fetched, words.text(2), words.at(3).parse().unwrap())];
+                Request::FetchMemberOffsets { groups, require_stable: words.0.contains(&"stable=yes") }
+            }
             "remove" => Request::DeleteOffsets { group, topics: partitions(words.rest(2)) },
+            "beat" => Request::ConsumerHeartbeat(Box::new(self.beat(words, group, instance_id))),
+            "consumers" => Request::DescribeConsumers(words.rest(1).map(id).collect()),
             "describe" => Request::Describe(words.rest(1).map(id).collect()),
             "delete" => Request::Delete(words.rest(1).map(id).collect()),
             "list" => {
