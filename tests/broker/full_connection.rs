@@ -6,7 +6,7 @@ use std::time::Duration;
 use kafka_protocol::messages::{FetchRequest, ProduceRequest, RequestHeader};
 use kafka_protocol::protocol::{Encodable, HeaderVersion};
 
-use crate::process::Home;
+use crate::process::{Home, PATIENCE};
 use crate::wire::{
     FETCH_VERSION, PRODUCE_VERSION, Raw, append, batch, connect, create, fetch_request, produce_request,
     read_all,
@@ -59,7 +59,8 @@ fn full_and_emptied(overrides: &[&str], frames: impl Fn(i32) -> Vec<u8>, frames_
     let mut writer = Raw(raw.0.try_clone().unwrap());
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            writer.0.set_write_timeout(None).unwrap();
+            // Longer than the reader's patience, so that a failure is the reader's.
+            writer.0.set_write_timeout(Some(2 * PATIENCE)).unwrap();
             writer.send(&rest);
         });
         for number in 0..=sent {

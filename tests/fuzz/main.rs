@@ -20,6 +20,9 @@ mod files;
 #[path = "../hostile/frames.rs"]
 #[allow(dead_code)]
 mod frames;
+#[path = "../hostile/groups.rs"]
+#[allow(dead_code)]
+mod groups;
 mod wires;
 
 use fastrand::Rng;

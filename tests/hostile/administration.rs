@@ -35,18 +35,19 @@ impl Bodies<'_> {
     pub fn administration(&mut self, key: i16, version: i16) -> Bytes {
         match key {
             29 => {
+                // Numbers that mean nothing close the connection, as in Kafka.
                 let request = DescribeAclsRequest::default()
-                    .with_resource_type_filter(self.rng.i8(0..9))
-                    .with_pattern_type_filter(if version == 0 { 3 } else { self.rng.i8(0..5) })
-                    .with_operation(self.rng.i8(0..17))
-                    .with_permission_type(self.rng.i8(0..4));
+                    .with_resource_type_filter(self.rng.i8(1..7))
+                    .with_pattern_type_filter(self.rng.i8(1..5))
+                    .with_operation(self.rng.i8(1..12))
+                    .with_permission_type(self.rng.i8(1..4));
                 encoded(&request, version)
             }
             30 => {
                 let acl = AclCreation::default()
                     .with_resource_type(2)
                     .with_resource_pattern_type(3)
-                    .with_operation(self.rng.i8(1..17))
+                    .with_operation(self.rng.i8(2..12))
                     .with_permission_type(3);
                 encoded(&CreateAclsRequest::default().with_creations(self.some(acl)), version)
             }

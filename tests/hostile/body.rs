@@ -111,7 +111,7 @@ impl Bodies<'_> {
             61 => self.describe_producers(version),
             60 => self.describe_cluster(version),
             75 => self.describe_topic_partitions(version),
-            _ => self.administration(key, version),
+            _ => self.groups(key, version),
         }
     }
 

@@ -13,6 +13,7 @@ mod batches;
 mod body;
 mod closes;
 mod frames;
+mod groups;
 mod idle;
 mod pressure;
 #[path = "../broker/process.rs"]

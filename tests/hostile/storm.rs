@@ -104,8 +104,11 @@ fn sweep(address: &str, world: &World, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         std::thread::park_timeout(SWEEP_EVERY);
         let there = admin.list_topics().unwrap();
-        let stays =
-            |name: &str| name == witness::TOPIC || world.targets.iter().any(|target| target.name == name);
+        let stays = |name: &str| {
+            name == witness::TOPIC
+                || name == tidemill::group::OFFSETS_TOPIC
+                || world.targets.iter().any(|target| target.name == name)
+        };
         let made: Vec<_> =
             there.iter().map(|topic| topic.name.as_str()).filter(|name| !stays(name)).collect();
         // All with one request: one after the other they would not keep up with the storm. A hostile request may
