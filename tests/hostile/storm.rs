@@ -35,8 +35,9 @@ fn a_storm_of_hostile_frames_is_answered_or_closed_and_leaves_nothing_behind() {
     let (tally, memory, testimony) = std::thread::scope(|scope| {
         let witness = scope.spawn(|| witness::testify(&broker.address, &stop));
         let sweeper = scope.spawn(|| sweep(&broker.address, &world, &stop));
+        let over = Over(&stop);
         let storm = storm(&broker, &world, seed, frames);
-        stop.store(true, Ordering::Relaxed);
+        drop(over);
         sweeper.join().unwrap();
         let testimony = witness.join().unwrap().expect("the witness is served");
         let (tally, memory) = storm.unwrap_or_else(|wrong| panic!("HOSTILE_SEED={seed}: {wrong}"));
@@ -64,6 +65,15 @@ fn a_storm_of_hostile_frames_is_answered_or_closed_and_leaves_nothing_behind() {
     let whole = Reader::new(&again.address).read_to(&testimony.written);
     whole.expect("every acknowledged record is there after a restart");
     assert_eq!(again.stop(), Some(0));
+}
+
+/// Ends what goes on beside the storm, also when the storm panics: the test would wait for it for ever.
+pub struct Over<'a>(pub &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn judge(tally: &Tally, memory: &[u64], frames: u64) {
