@@ -1,6 +1,6 @@
 """Topics, configurations, features, the quorum, elections, reassignments, access rules and the cluster."""
 
-from same import Differs, Step, Story, tool
+from steps import Differs, Step, Story, tool
 
 TOPICS = "org.apache.kafka.tools.TopicCommand"
 CONFIGS = "kafka.admin.ConfigCommand"
