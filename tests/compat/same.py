@@ -17,7 +17,6 @@ Stories stand in tests/compat/stories/*.py: each module has a list STORIES. To a
 """
 
 import argparse
-import base64
 import concurrent.futures
 import difflib
 import importlib
@@ -25,7 +24,6 @@ import os
 import pkgutil
 import queue
 import re
-import subprocess
 import sys
 import tempfile
 import threading
@@ -36,39 +34,12 @@ from typing import List, Optional, Sequence, Tuple
 
 import broker
 import install
+from host import Host, Said, alone
 from steps import Step, Story
 
 TOOL_S = 120
 UNTIL_S = 60
 ANSWERS = install.HERE / "answers"
-Said = Tuple[int, List[str]]
-
-
-class Host:
-    """A JVM that runs tools, one after the other or beside each other."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(install.java("ToolHost"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                         stderr=subprocess.DEVNULL, env=environment())
-
-    def ask(self, *words: str) -> Said:
-        """One command, and its answer."""
-        self._process.stdin.write(" ".join(base64.b64encode(word.encode()).decode() for word in words) + "\n")
-        self._process.stdin.flush()
-        code, _, said = self._process.stdout.readline().partition(" ")
-        if not code:
-            raise broker.BrokerError("the tools' JVM has ended")
-        return int(code), base64.b64decode(said).decode(errors="replace").splitlines()
-
-    def end(self) -> None:
-        """Ends it with everything in it."""
-        self._process.kill()
-        self._process.wait()
-
-
-def environment() -> dict:
-    """The environment of tools: dates are read in UTC."""
-    return install.environment() | {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 
 class Side:
@@ -111,22 +82,11 @@ class Side:
             (self.instance.folder / name).write_text(placed(text))
         arguments = [placed(word) for word in step.arguments]
         if step.alone:
-            return alone(step, arguments)
+            return alone(TOOL_S, step.stdin, step.main_class, *arguments)
         if step.verb == "start":
             self._beside.append(step.beside)
             return self._host.ask("start", step.beside, step.stdin, step.main_class, *arguments)
         return self._host.ask("run", str(TOOL_S), step.stdin, step.main_class, *arguments)
-
-
-def alone(step: Step, arguments: Sequence[str]) -> Said:
-    """A run in a JVM of its own."""
-    try:
-        done = subprocess.run(install.java(step.main_class, *arguments, heap="128m"), input=step.stdin, text=True,
-                              errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TOOL_S,
-                              env=environment())
-    except subprocess.TimeoutExpired:
-        return 124, [f"no end within {TOOL_S} s"]
-    return done.returncode, done.stdout.splitlines()
 
 
 class Answers:

@@ -14,8 +14,12 @@ MASKS: List[Tuple[str, str]] = [
     # Every run of a JVM counts its clients, and some take a group's name by chance.
     (r"\b(adminclient|console-consumer|perf-consumer|producer|consumer-[\w.-]+?)-\d+\b", r"\1-N"),
 ]
-# The stack of an exception names Java's own lines and threads.
-DROPPED = re.compile(r"\s+at |\s+\.\.\. \d+ more|SLF4J")
+# The stack of an exception names Java's own lines and threads, and what a client warns of is a matter of time.
+DROPPED = re.compile(r"\s+at |\s+\.\.\. \d+ more|SLF4J|The consumer rebalance protocol \(KIP-848\)"
+                     r"|\[.*\] WARN org\.apache\.kafka\.clients")
+# A tool's table of options says nothing of a broker.
+USAGE = re.compile(r"(usage: |Option( \(\* = required\))? +Description)")
+OF_USAGE = re.compile(r"\s|-|\* --|$")
 
 
 @dataclass
@@ -58,8 +62,10 @@ class Step:
     def masked(self, code: int, lines: Sequence[str], folder: str) -> List[str]:
         """The exit status and the lines, with everything masked that may differ."""
         kept = []
+        usage = False
         for line in lines:
-            if DROPPED.match(line):
+            usage = bool(USAGE.match(line)) or usage and bool(OF_USAGE.match(line))
+            if usage or DROPPED.match(line):
                 continue
             line = line.replace(folder, "FOLDER")
             for pattern, instead in [*self.masks, *MASKS]:
