@@ -14,9 +14,11 @@ MASKS: List[Tuple[str, str]] = [
     # Every run of a JVM counts its clients, and some take a group's name by chance.
     (r"\b(adminclient|console-consumer|perf-consumer|producer|consumer-[\w.-]+?)-\d+\b", r"\1-N"),
 ]
+# Lists that are printed in the order of a hash map: what is before them, and their items.
+SETS = [r"(Configs: )(\S+)", r"(Valid \w+ are: )(.+)", r"(topicPartitions=)([^)]*)", r"(scenarios: \[)(.+)(?=\]$)"]
 # The stack of an exception names Java's own lines and threads, and what a client warns of is a matter of time.
 DROPPED = re.compile(r"\s+at |\s+\.\.\. \d+ more|SLF4J|The consumer rebalance protocol \(KIP-848\)"
-                     r"|\[.*\] WARN org\.apache\.kafka\.clients")
+                     r"|\[.*\] WARN org\.apache\.kafka\.clients|\[.*\] ERROR org\.apache\.kafka\.clients\.consumer")
 # A tool's table of options says nothing of a broker.
 USAGE = re.compile(r"(usage: |Option( \(\* = required\))? +Description)")
 OF_USAGE = re.compile(r"\s|-|\* --|$")
@@ -70,8 +72,8 @@ class Step:
             line = line.replace(folder, "FOLDER")
             for pattern, instead in [*self.masks, *MASKS]:
                 line = re.sub(pattern, instead, line)
-            # kafka-topics prints a topic's settings in the order of a hash map.
-            line = re.sub(r"(?<=Configs: )\S+", lambda found: ",".join(sorted(found.group().split(","))), line)
+            for pattern in SETS:
+                line = re.sub(pattern, lambda found: found[1] + ",".join(sorted(re.split(", ?", found[2]))), line)
             kept.append(line.rstrip())
         return [f"exit {code}", *(sorted(kept) if self.unordered else kept)]
 
@@ -107,9 +109,9 @@ def start(name: str, step: Step) -> Step:
     return step
 
 
-def end(name: str, **more) -> Step:
-    """Interrupts what was started under a name; what it has printed is compared."""
-    return Step("", [], verb="end", beside=name, **more)
+def end(name: str) -> Step:
+    """Interrupts what was started under a name; what it has printed is compared, in whatever order it came."""
+    return Step("", [], verb="end", beside=name, unordered=True)
 
 
 def stop_broker() -> Step:
