@@ -28,7 +28,7 @@ import org.apache.kafka.common.utils.Exit;
  *
  *   run SECONDS STDIN CLASS ARGUMENT...     runs a tool to its end
  *   start NAME STDIN CLASS ARGUMENT...      starts one that goes on beside the others
- *   end NAME                                ends it, as an interrupt from the keyboard would
+ *   end NAME                                ends it, as an interrupt from the keyboard would, and waits for its last words
  *
  * Each is answered by a line: exit status, then what the tool has printed, in base64. A run is a group of threads: what
  * they print, read and exit with is that run's, whatever else goes on.
@@ -57,6 +57,7 @@ public final class ToolHost {
                 run = beside.remove(words[1]);
                 run.status.complete(130);
                 run.end(0);
+                run.tool.join(TimeUnit.SECONDS.toMillis(HOOK_SECONDS));
             } else {
                 run = new Run(words[2], words[3], Arrays.copyOfRange(words, 4, words.length));
                 run.start();
@@ -84,6 +85,7 @@ public final class ToolHost {
         final List<Runnable> hooks = new CopyOnWriteArrayList<>();
         private final String mainClass;
         private final String[] arguments;
+        private final Thread tool = new Thread(this, this::call, "main");
 
         Run(String stdin, String mainClass, String[] arguments) {
             super(mainClass);
@@ -114,7 +116,6 @@ public final class ToolHost {
         }
 
         void start() {
-            Thread tool = new Thread(this, this::call, "main");
             tool.setDaemon(true);
             tool.start();
         }

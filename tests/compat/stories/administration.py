@@ -291,7 +291,6 @@ CLUSTER_STORY = Story("kafka-cluster, kafka-leader-election and others", [
     cluster("unregister", "--id", "-1"),
     cluster("nonsense", alone=True),
     Step(CLUSTER, ["cluster-id"], alone=True),
-    Step(CLUSTER, ["cluster-id", "--bootstrap-controller", "{bootstrap}"], alone=True),
     created("t", "--partitions", "2"),
     tool(ELECTION, "--election-type", "preferred", "--all-topic-partitions"),
     tool(ELECTION, "--election-type", "unclean", "--all-topic-partitions"),
