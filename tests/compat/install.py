@@ -132,7 +132,7 @@ def install_node() -> None:
 def install_go() -> None:
     """Builds the franz-go client; its modules and the compiler's cache lie in our cache too."""
     folder = CLIENTS / "franz_go"
-    stamp = _stale("go", [folder / name for name in ("main.go", "member.go", "go.mod", "go.sum")])
+    stamp = _stale("go", [folder / name for name in ("main.go", "member.go", "habits.go", "go.mod", "go.sum")])
     if not stamp:
         return
     env = os.environ | {"GOMODCACHE": str(GO / "mod"), "GOCACHE": str(GO / "build"), "GOTOOLCHAIN": "local",
