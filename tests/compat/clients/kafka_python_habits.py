@@ -54,7 +54,8 @@ def read(consumer: KafkaConsumer, count: int) -> List:
             records.extend(some)
         return len(records) >= count
 
-    until(f"{count} records come", more)
+    if count:
+        until(f"{count} records come", more)
     equal("the number of records", len(records), count)
     return records
 

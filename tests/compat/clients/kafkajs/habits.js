@@ -36,7 +36,15 @@ class Place {
   async topic(numPartitions, configEntries = []) {
     const topic = this.name('topic')
     const admin = await this.admin()
-    await admin.createTopics({ topics: [{ topic, numPartitions, configEntries }], waitForLeaders: true })
+    await admin.createTopics({ topics: [{ topic, numPartitions, configEntries }], waitForLeaders: false })
+    await until('all partitions are led', async () => {
+      try {
+        const { topics } = await admin.fetchTopicMetadata({ topics: [topic] })
+        return topics[0].partitions.length === numPartitions && topics[0].partitions.every(one => one.leader === 1)
+      } catch {
+        return false
+      }
+    })
     return topic
   }
 
@@ -116,7 +124,11 @@ const HABITS = {
     await producer.send({ topic, messages: messages(0, 40) })
     const first = await place.member(groupId, [topic], { autoCommitThreshold: 1 })
     await until('all are read', () => first.seen.length >= 40)
-    await first.consumer.stop()
+    const admin = await place.admin()
+    await until('all is committed', async () => {
+      const [committed] = await admin.fetchOffsets({ groupId, topics: [topic] })
+      return committed.partitions.reduce((sum, one) => sum + Math.max(0, Number(one.offset)), 0) === 40
+    })
     await first.consumer.disconnect()
     await producer.send({ topic, messages: messages(40, 50) })
     const second = await place.member(groupId, [topic])
