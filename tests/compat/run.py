@@ -20,6 +20,7 @@ from typing import Callable, List
 
 import broker
 import groups
+import habits
 import install
 import matrix
 import tools
@@ -175,6 +176,24 @@ def run_groups(options, results: Results, folder: Path) -> None:
             with_broker(folder / f"groups-of-{shards}-shards", shards, options, results, work, settings)
 
 
+def run_habits(options, results: Results, folder: Path) -> None:
+    """The habits of the textbooks by every library, on a broker of one shard and on one of three."""
+    for shards in [1] if options.reference else [1, 3]:
+
+        def wanted(case: str) -> bool:
+            name = f"{case} ({shards})"
+            return options.only in name and not results.done_before(name)
+
+        def work(instance: broker.Broker) -> None:
+            for case, problems, seconds in habits.run(folder, instance.bootstrap, wanted):
+                if not instance.alive():
+                    problems.append(f"the broker died in this case\n{instance.tail()}")
+                results.add(f"{case} ({shards})", problems, seconds)
+
+        if options.only in "habits" or options.only.startswith("habits"):
+            with_broker(folder / f"habits-of-{shards}-shards", shards, options, results, work, habits.SETTINGS)
+
+
 def fingerprint(options) -> str:
     """Tells one broker build and data set from another; passed cases of one say nothing about the other."""
     program = Path((options.broker_cmd or broker.default_command()).split()[0])
@@ -210,6 +229,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=os.environ.get("COMPAT_TMP") or base) as folder:
         run_matrix(options, results, Path(folder))
         run_groups(options, results, Path(folder))
+        run_habits(options, results, Path(folder))
         if options.only in "tools":
             run_tools(options, results, Path(folder))
     skipped = f", {results.skipped} skipped" if results.skipped else ""
