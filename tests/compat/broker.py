@@ -105,6 +105,16 @@ class Broker:
         """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
+    def cpu_s(self) -> float:
+        """CPU seconds that the process has used."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(") ", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def resident_bytes(self) -> int:
+        """Its resident memory that is not of files."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.split("RssAnon:")[1].split()[0]) * 1024
+
     def freeze(self) -> None:
         """SIGSTOP."""
         self._process.send_signal(signal.SIGSTOP)

@@ -80,9 +80,9 @@ def install_java_client(version: str) -> None:
     # The oldest client has another way to poll.
     if version != JAVA_CLIENTS[0]:
         sources.append(CLIENTS / "GroupMember.java")
-    # The host of the tools is for the version that has them.
+    # The host of the tools is for the version that has them; a crowd is of the newest client.
     if version == KAFKA:
-        sources.append(CLIENTS / "ToolHost.java")
+        sources += [CLIENTS / "ToolHost.java", CLIENTS / "CrowdMember.java"]
     stamp = _stale(f"classes-{version}", [*sources, CLIENTS / "pom.xml", HERE / "pom.xml"], version)
     if stamp:
         classes(version).mkdir(parents=True, exist_ok=True)
