@@ -69,6 +69,8 @@ pub(super) struct Coordinators {
     /// Answers for partitions that are not led here.
     unled: Coordinator,
     wakes: BTreeSet<(u64, i32)>,
+    /// Partitions whose load has something to take in, the next one first.
+    loading: VecDeque<i32>,
     /// Who asked, by token.
     waiting: FxHashMap<u64, ReplyTo>,
     token_next: u64,
@@ -120,6 +122,7 @@ impl Coordinators {
             unled: Coordinator::new(config.clone()),
             config,
             wakes: BTreeSet::new(),
+            loading: VecDeque::new(),
             waiting: FxHashMap::default(),
             token_next: 1,
             life_next: 1,
@@ -286,10 +289,12 @@ impl Coordinators {
     }
 
     pub(super) fn next_wake_ms(&self) -> Option<u64> {
-        self.wakes.first().map(|(at_ms, _)| *at_ms)
+        let at_once = self.loading.front().map(|_| 0);
+        at_once.or_else(|| self.wakes.first().map(|(at_ms, _)| *at_ms))
     }
 
     pub(super) fn wake(&mut self, now: Now) {
+        self.load_turn(now);
         let due = self.wakes.iter().take_while(|(at_ms, _)| *at_ms <= now.mono_ms);
         let due: Vec<i32> = due.map(|(_, partition)| *partition).collect();
         for partition in due {

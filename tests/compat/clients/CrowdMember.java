@@ -46,6 +46,8 @@ public final class CrowdMember implements Runnable, ConsumerRebalanceListener {
             settings.put("session.timeout.ms", "10000");
             settings.put("heartbeat.interval.ms", "500");
         }
+        // Also the time in which members have to join again: who dies while it joins holds up the others for that long.
+        settings.put("max.poll.interval.ms", "20000");
         settings.put("max.poll.records", "50");
         settings.put("metric.reporters", "");
         settings.put("key.deserializer", "org.apache.kafka.common.serialization.StringDeserializer");

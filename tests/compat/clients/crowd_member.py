@@ -28,6 +28,8 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 SESSION_MS = 10_000
 HEARTBEAT_MS = 500
+# Also the time in which members have to join again: who dies while it joins holds up the others for that long.
+POLL_MS = 20_000
 # Records that a member processes before it looks at the clock again.
 RECORDS_MAX = 50
 
@@ -42,7 +44,8 @@ class Member(threading.Thread):
         self._seen: List[str] = []
         self._ends: Dict[int, int] = {}
         settings = {"bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest",
-                    "enable.auto.commit": False, "group.protocol": protocol, "client.id": name}
+                    "enable.auto.commit": False, "group.protocol": protocol, "client.id": name,
+                    "max.poll.interval.ms": POLL_MS}
         if protocol == "classic":
             settings |= {"partition.assignment.strategy": assignor, "session.timeout.ms": SESSION_MS,
                          "heartbeat.interval.ms": HEARTBEAT_MS}

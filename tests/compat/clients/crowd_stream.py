@@ -104,9 +104,10 @@ def main() -> None:
     stream = Stream(bootstrap, topic, int(partitions), int(keys))
     stream.rests.set()
     stream.start()
-    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
     for line in sys.stdin:
         word, *rest = line.split()
+        # One that has seen the broker die answers nothing but timeouts for a long time.
+        admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
         try:
             if word == "rate":
                 stream.rate = int(rest[0])
