@@ -215,11 +215,11 @@ impl Coordinators {
         there.into_iter().for_each(|partition| self.resign(now, partition));
     }
 
-    /// The offsets that were committed for a topic go with it.
-    pub(super) fn topic_deleted(&mut self, now: Now, topic: &Arc<str>) {
+    /// The offsets that were committed for topics go with them.
+    pub(super) fn topics_deleted(&mut self, now: Now, topics: &BTreeSet<Arc<str>>) {
         let led: Vec<i32> = self.led.keys().copied().collect();
         for partition in led {
-            self.step(now, partition, Input::TopicDeleted { topic: Arc::clone(topic) });
+            self.step(now, partition, Input::TopicsDeleted { topics: topics.clone() });
         }
     }
 
@@ -381,10 +381,12 @@ fn part_of(batch: u64) -> u32 {
 }
 
 impl Shard {
-    /// A topic's removal, new leaders and new limits reach the coordinators.
+    /// The removal of topics, new leaders and new limits reach the coordinators.
     pub(super) fn reconcile_coordinators(&mut self, now: Now, removed: &[Arc<str>]) {
         self.coordinators.reconcile(now, &self.view);
-        removed.iter().for_each(|topic| self.coordinators.topic_deleted(now, topic));
+        if !removed.is_empty() {
+            self.coordinators.topics_deleted(now, &removed.iter().cloned().collect());
+        }
         self.drain_coordinators();
     }
 

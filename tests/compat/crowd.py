@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import random
-import re
 import statistics
 import subprocess
 import sys
@@ -140,6 +139,7 @@ class Crowd:
     """The members, and what they have said. Member names are unique over a run."""
 
     def __init__(self, folder: Path, options):
+        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.options = options
         self.hosts: List[Host] = []

@@ -389,7 +389,7 @@ fn offsets_of_a_deleted_topic_get_tombstones() {
     stage.commit(1);
     let append = stage.calls().pop().unwrap();
     stage.answer(&append, appended());
-    stage.coordinators.topic_deleted(stage.now, &"t".into());
+    stage.coordinators.topics_deleted(stage.now, &["t".into()].into());
     let tombstone = stage.calls().pop().unwrap();
     stage.answer(&tombstone, appended());
     assert_eq!(stage.fetched(), Ok(None));
