@@ -69,6 +69,8 @@ pub(super) struct Coordinators {
     /// Answers for partitions that are not led here.
     unled: Coordinator,
     wakes: BTreeSet<(u64, i32)>,
+    /// Partitions whose load has something to take in, the next one first.
+    loading: VecDeque<i32>,
     /// Who asked, by token.
     waiting: FxHashMap<u64, ReplyTo>,
     token_next: u64,
@@ -120,6 +122,7 @@ impl Coordinators {
             unled: Coordinator::new(config.clone()),
             config,
             wakes: BTreeSet::new(),
+            loading: VecDeque::new(),
             waiting: FxHashMap::default(),
             token_next: 1,
             life_next: 1,
@@ -212,11 +215,11 @@ impl Coordinators {
         there.into_iter().for_each(|partition| self.resign(now, partition));
     }
 
-    /// The offsets that were committed for a topic go with it.
-    pub(super) fn topic_deleted(&mut self, now: Now, topic: &Arc<str>) {
+    /// The offsets that were committed for topics go with them.
+    pub(super) fn topics_deleted(&mut self, now: Now, topics: &BTreeSet<Arc<str>>) {
         let led: Vec<i32> = self.led.keys().copied().collect();
         for partition in led {
-            self.step(now, partition, Input::TopicDeleted { topic: Arc::clone(topic) });
+            self.step(now, partition, Input::TopicsDeleted { topics: topics.clone() });
         }
     }
 
@@ -286,10 +289,12 @@ impl Coordinators {
     }
 
     pub(super) fn next_wake_ms(&self) -> Option<u64> {
-        self.wakes.first().map(|(at_ms, _)| *at_ms)
+        let at_once = self.loading.front().map(|_| 0);
+        at_once.or_else(|| self.wakes.first().map(|(at_ms, _)| *at_ms))
     }
 
     pub(super) fn wake(&mut self, now: Now) {
+        self.load_turn(now);
         let due = self.wakes.iter().take_while(|(at_ms, _)| *at_ms <= now.mono_ms);
         let due: Vec<i32> = due.map(|(_, partition)| *partition).collect();
         for partition in due {
@@ -376,10 +381,12 @@ fn part_of(batch: u64) -> u32 {
 }
 
 impl Shard {
-    /// A topic's removal, new leaders and new limits reach the coordinators.
+    /// The removal of topics, new leaders and new limits reach the coordinators.
     pub(super) fn reconcile_coordinators(&mut self, now: Now, removed: &[Arc<str>]) {
         self.coordinators.reconcile(now, &self.view);
-        removed.iter().for_each(|topic| self.coordinators.topic_deleted(now, topic));
+        if !removed.is_empty() {
+            self.coordinators.topics_deleted(now, &removed.iter().cloned().collect());
+        }
         self.drain_coordinators();
     }
 

@@ -233,7 +233,7 @@ impl Coordinator {
     /// What takes a group and its offsets away.
     fn tombstones(&self, id: &Arc<str>) -> Vec<Record> {
         let mut records = Vec::new();
-        for (topic, partitions) in self.store.offsets(id) {
+        for (topic, partitions) in self.store.offsets(id).iter() {
             records.extend(partitions.keys().map(|partition| {
                 let key = OffsetKey { group: id.clone(), topic: topic.clone(), partition: *partition };
                 Record::Offset(key, None)

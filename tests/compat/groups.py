@@ -51,13 +51,13 @@ class Member:
         for line in self._process.stdout:
             self.lines.append(line.rstrip("\n"))
 
-    def said(self, word: str) -> List[str]:
-        """What followed a word, line by line."""
-        return [line[len(word):].strip() for line in list(self.lines) if line.split(" ")[0] == word]
+    def said(self, word: str, since: int = 0) -> List[str]:
+        """What followed a word, line by line; `since` leaves out as many lines."""
+        return [line[len(word):].strip() for line in self.lines[since:] if line.split(" ")[0] == word]
 
-    def pairs(self, word: str) -> List[Tuple[int, int]]:
+    def pairs(self, word: str, since: int = 0) -> List[Tuple[int, int]]:
         """Partition and offset of each mention behind a word."""
-        return [tuple(map(int, pair.split(":"))) for line in self.said(word) for pair in line.split()]
+        return [tuple(map(int, pair.split(":"))) for line in self.said(word, since) for pair in line.split()]
 
     def kill(self) -> None:
         """kill -9: it does not leave."""
@@ -96,7 +96,7 @@ class Groups:
                   for kind in STATIC]
         return [*each, *rolling, *static,
                 ("groups: java, librdkafka, kafka-python and franz-go share one group", self.mixed),
-                ("groups: members go on after kill -9 of the broker", self.killed_broker),
+                ("groups: members of every client go on after kill -9 of the broker", self.killed_broker),
                 ("groups: kafka-consumer-groups lists, describes, resets and deletes", self.tool),
                 ("groups: kafka-console-consumer reads in a group", self.console)]
 
@@ -233,24 +233,35 @@ class Groups:
         return problems + self._missing(members, 240)
 
     def killed_broker(self) -> List[str]:
-        """kill -9 and a new start under two groups: nobody loses a commit, nobody misses a record."""
+        """kill -9 and a new start under two members of each client: they go on where they were. Nobody loses a commit,
+        misses a record, or sees one again that was committed."""
         problems: List[str] = []
-        for kind in ("java", "librdkafka"):
+        of_kind: Dict[str, Tuple[str, str, List[Member]]] = {}
+        for kind in CLIENTS:
             topic, group = self._topic()
             self._send(topic, 120)
             members = [self._member(kind, topic, group, "cooperative-sticky") for _ in range(2)]
-            problems += self._until("the first records", self._all_committed(members, 120), members)
-            committed = self._committed(group)
-            self.broker.kill()
-            self.broker.start()
+            of_kind[kind] = (topic, group, members)
+        for kind, (_, _, members) in of_kind.items():
+            problems += self._until(f"{kind}: the first records", self._all_committed(members, 120), members)
+        before = {kind: self._committed(group) for kind, (_, group, _) in of_kind.items()}
+        said = {member: len(member.lines) for _, _, members in of_kind.values() for member in members}
+        self.broker.kill()
+        self.broker.start()
+        for kind, (topic, group, members) in of_kind.items():
             after = self._committed(group)
-            if after != committed:
-                problems.append(f"{kind}: committed offsets were {committed}, and are {after}")
+            if after != before[kind]:
+                problems.append(f"{kind}: committed offsets were {before[kind]}, and are {after}")
             self._send(topic, 120)
-            problems += self._until("the next records", self._all_committed(members, 240), members)
+        for kind, (_, _, members) in of_kind.items():
+            problems += self._until(f"{kind}: the next records", self._all_committed(members, 240), members)
+            again = [pair for member in members for pair in member.pairs("seen", said[member])
+                     if pair[1] < before[kind].get(pair[0], 0)]
+            if again:
+                problems.append(f"{kind}: {len(again)} committed records were seen again: {again[:5]}")
             for member in members:
-                problems += member.close()
-            problems += self._missing_of_many(members, 240)
+                problems += [f"{kind}: {problem}" for problem in member.close()]
+            problems += [f"{kind}: {problem}" for problem in self._missing_of_many(members, 240)]
         return problems
 
     def _committed(self, group: str) -> Dict[int, int]:

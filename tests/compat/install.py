@@ -81,9 +81,9 @@ def install_java_client(version: str) -> None:
     # The oldest client has another way to poll.
     if version != JAVA_CLIENTS[0]:
         sources.append(CLIENTS / "GroupMember.java")
-    # The host of the tools is for the version that has them.
+    # The host of the tools is for the version that has them; a crowd is of the newest client.
     if version == KAFKA:
-        sources.append(CLIENTS / "ToolHost.java")
+        sources += [CLIENTS / "ToolHost.java", CLIENTS / "CrowdMember.java"]
     # The habits are for both ends of the versions; what differs between them stands in a folder of its own.
     if version in HABITS:
         sources += sorted((CLIENTS / "habits").glob("*.java")) + sorted((CLIENTS / "habits" / HABITS[version]).glob("*.java"))

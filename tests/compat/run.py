@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Callable, List
 
 import broker
+import crowd
+import crowd_history
 import groups
 import habits
 import install
@@ -192,6 +194,25 @@ def run_habits(options, results: Results, folder: Path) -> None:
 
         if options.only in "habits" or options.only.startswith("habits"):
             with_broker(folder / f"habits-of-{shards}-shards", shards, options, results, work, habits.SETTINGS)
+def run_crowd(options, results: Results, folder: Path) -> None:
+    """A short crowd in one group, and the checks over what its members say on planted faults."""
+    check = "crowd: every planted fault is found"
+    if options.only in check and not results.done_before(check):
+        start = time.monotonic()
+        results.add(check, crowd_history.self_test(crowd_history.example(), 1), time.monotonic() - start)
+    for kinds, assignor in (["java", "librdkafka"], "range"), (["librdkafka"], "cooperative-sticky"):
+        name = f"crowd: members of {' and '.join(kinds)} join, leave and crash ({assignor})"
+        if options.only not in name or results.done_before(name):
+            continue
+
+        def work(instance: broker.Broker) -> None:
+            start = time.monotonic()
+            problems, told = crowd.short(folder / f"crowd-{assignor}", instance, kinds=kinds, assignor=assignor,
+                                         members=16, partitions=50, per_host=4, minutes=0.4)
+            print("    " + told, flush=True)
+            results.add(name, problems, time.monotonic() - start)
+
+        with_broker(folder / f"crowd-of-{assignor}", 3, options, results, work, crowd.SETTINGS)
 
 
 def fingerprint(options) -> str:
@@ -230,6 +251,7 @@ def main() -> int:
         run_matrix(options, results, Path(folder))
         run_groups(options, results, Path(folder))
         run_habits(options, results, Path(folder))
+        run_crowd(options, results, Path(folder))
         if options.only in "tools":
             run_tools(options, results, Path(folder))
     skipped = f", {results.skipped} skipped" if results.skipped else ""

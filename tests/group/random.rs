@@ -302,7 +302,7 @@ impl World {
             }
             4 => Request::Describe(vec![group.clone()]),
             _ => {
-                self.step(Input::TopicDeleted { topic: "u".into() });
+                self.step(Input::TopicsDeleted { topics: ["u".into()].into() });
                 return;
             }
         };

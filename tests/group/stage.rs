@@ -187,7 +187,7 @@ impl Stage {
             }
             "tick" => self.tick(words.at(0).parse().unwrap(), &mut shown),
             "topics" => self.topics(&words, &mut shown),
-            "drop-topic" => self.step(Input::TopicDeleted { topic: words.text(0) }, &mut shown),
+            "drop-topic" => self.step(Input::TopicsDeleted { topics: [words.text(0)].into() }, &mut shown),
             _ => {
                 let token = self.names.len() as u64;
                 self.names.insert(token, words.at(0).to_owned());

@@ -3,12 +3,14 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::load::RECORDS_MAX;
 use super::*;
 use crate::controller::image::ImageBuilder;
 use crate::controller::record::{METADATA_VERSION_LATEST, PartitionChange, PartitionRecord, Record};
 use crate::controller::{ImageDelta, ShardMap, ShardPlacement};
 use crate::effect::FileDone;
 use crate::group::Request;
+use crate::group::record::{CommittedOffset, OffsetKey};
 use crate::group::request::{CommitOffsets, FetchedGroup, NewOffset, OfTopic};
 use crate::log::Span;
 use crate::partition::{OffsetQuery, ReadFound};
@@ -49,20 +51,25 @@ impl Stage {
         stage
     }
 
+    /// A new partition of the topic, led here.
+    fn partition_record(&self, index: i32) -> Record {
+        let replicas = || std::iter::once(1).collect();
+        Record::Partition(PartitionRecord {
+            topic_id: TOPIC,
+            index,
+            replicas: replicas(),
+            isr: replicas(),
+            leader: 1,
+            leader_epoch: 1,
+            partition_epoch: 1,
+            directories: std::iter::once(Uuid::nil()).collect(),
+        })
+    }
+
     /// The partition gets a leader and a leader epoch.
     fn publish(&mut self, leader: i32, leader_epoch: i32) {
-        let replicas = || std::iter::once(1).collect();
         let record = if leader_epoch == 1 {
-            Record::Partition(PartitionRecord {
-                topic_id: TOPIC,
-                index: 0,
-                replicas: replicas(),
-                isr: replicas(),
-                leader,
-                leader_epoch,
-                partition_epoch: leader_epoch,
-                directories: std::iter::once(Uuid::nil()).collect(),
-            })
+            self.partition_record(0)
         } else {
             Record::PartitionChange(PartitionChange {
                 topic_id: TOPIC,
@@ -115,9 +122,15 @@ impl Stage {
         }
     }
 
-    /// The partition finds these bytes, and the shell reads them.
+    /// The partition finds these bytes, the shell reads them, and the shard's next turn takes them in.
     fn slice(&mut self, bytes: Bytes) {
         let call = self.calls().pop().expect("a read");
+        self.read(&call, bytes);
+        self.coordinators.wake(self.now);
+    }
+
+    /// The partition finds these bytes, and the shell reads them.
+    fn read(&mut self, call: &Call, bytes: Bytes) {
         assert!(matches!(call.op, Op::Read(_)));
         let length = bytes.len() as u64;
         let span = Span { segment_base_offset: 0, position: 0, length, first_batch_bytes: length };
@@ -218,6 +231,60 @@ fn what_was_committed_is_loaded_slice_by_slice_up_to_the_end_of_the_beginning() 
     assert_eq!(stage.fetched(), Err(ErrorCode::CoordinatorLoadInProgress));
     stage.slice(batch_at(&appends[1], 6).into());
     assert_eq!(stage.fetched(), Ok(Some(2)));
+    assert!(stage.calls().is_empty());
+}
+
+/// A batch of committed offsets, each of a group of its own.
+fn offsets_of_groups(base_offset: i64, count: usize) -> Bytes {
+    let records = (0..count).map(|number| {
+        let key =
+            OffsetKey { group: format!("g{base_offset}-{number}").into(), topic: "t".into(), partition: 0 };
+        let value = CommittedOffset {
+            offset: 1,
+            leader_epoch: -1,
+            metadata: "".into(),
+            commit_timestamp_ms: 0,
+            expire_timestamp_ms: None,
+            topic_id: Uuid::nil(),
+        };
+        group::Record::Offset(key, Some(value))
+    });
+    let records: Vec<_> = records.collect();
+    let mut bytes = batches::encode(&records, Codec::None, 0).bytes.to_vec();
+    bytes[..8].copy_from_slice(&base_offset.to_be_bytes());
+    bytes.into()
+}
+
+#[test]
+fn a_turn_takes_in_a_bounded_number_of_records_whatever_was_read_and_loads_take_turns() {
+    let mut stage = Stage::new();
+    stage.builder.apply(&stage.partition_record(1)).unwrap();
+    stage.publish(1, 2);
+    let records = RECORDS_MAX * 5 / 2;
+    stage.bounds(0, records as i64);
+    let reads = stage.calls();
+    assert_eq!(reads.len(), 2, "both partitions are loaded");
+    for (number, call) in reads.iter().enumerate() {
+        stage.read(call, offsets_of_groups(0, records - number));
+    }
+    let mut taken = Vec::new();
+    let mut before = [0, 0];
+    while stage.coordinators.next_wake_ms() == Some(0) {
+        stage.coordinators.wake(stage.now);
+        let groups = [0, 1].map(|index| stage.coordinators.led[&index].coordinator.store().groups().len());
+        taken.push([groups[0] - before[0], groups[1] - before[1]]);
+        before = groups;
+        // In between a request is answered at once.
+        stage.ask(Request::List { states: Vec::new(), types: Vec::new() });
+        assert_eq!(stage.answers().len(), 1);
+    }
+    let (all, half) = (RECORDS_MAX, RECORDS_MAX / 2);
+    assert_eq!(taken, [[all, 0], [0, all], [all, 0], [0, all], [half, 0], [0, half - 1]]);
+    assert_eq!(stage.fetched(), Ok(None), "the first partition is loaded");
+    let rest = stage.calls().pop().expect("the second one's log has a record more");
+    stage.read(&rest, offsets_of_groups(records as i64 - 1, 1));
+    stage.coordinators.wake(stage.now);
+    assert_eq!(stage.coordinators.led[&1].coordinator.store().groups().len(), records);
     assert!(stage.calls().is_empty());
 }
 
@@ -322,7 +389,7 @@ fn offsets_of_a_deleted_topic_get_tombstones() {
     stage.commit(1);
     let append = stage.calls().pop().unwrap();
     stage.answer(&append, appended());
-    stage.coordinators.topic_deleted(stage.now, &"t".into());
+    stage.coordinators.topics_deleted(stage.now, &["t".into()].into());
     let tombstone = stage.calls().pop().unwrap();
     stage.answer(&tombstone, appended());
     assert_eq!(stage.fetched(), Ok(None));
