@@ -287,7 +287,7 @@ fn jitter(stage: &mut Stage, topic: &str, lever: Lever) {
     const PARTITIONS: i32 = 8;
     create(&mut stage.connection, topic, PARTITIONS, &[("segment.ms", "1000000")]);
     let first = now_ms() - 3_000_000;
-    let mut put = |stage: &mut Stage, time_ms: i64| -> usize {
+    let put = |stage: &mut Stage, time_ms: i64| -> usize {
         (0..PARTITIONS)
             .map(|partition| {
                 assert_eq!(stage.put(topic, partition, time_ms, b"x"), 0);
@@ -350,7 +350,7 @@ fn level(stage: &mut Stage, topic: &str, lever: Lever) {
     let codec = if lever.key.contains("gzip") { "gzip" } else { "zstd" };
     stage.create(topic, &[("compression.type", codec)]);
     let text: Vec<u8> = (0..6_000_u64).flat_map(|n| format!("{} ", n * n % 9_973).into_bytes()).collect();
-    let mut stored = |stage: &mut Stage, level: &str, offset: i64| {
+    let stored = |stage: &mut Stage, level: &str, offset: i64| {
         stage.pull(lever, level);
         assert_eq!(stage.put(topic, 0, now_ms(), &text), 0);
         fetch(&mut stage.connection, topic, 0, offset).records.unwrap().len()
@@ -385,7 +385,7 @@ fn preallocation(stage: &mut Stage, topic: &str, lever: Lever) {
 
 fn stamps(stage: &mut Stage, topic: &str, lever: Lever) {
     stage.create(topic, &[]);
-    let mut stamp = |stage: &mut Stage, value: &str| {
+    let stamp = |stage: &mut Stage, value: &str| {
         stage.pull(lever, value);
         let records: Bytes = BatchBuilder::new().record(1_000, None, Some(b"x")).build();
         produce(&mut stage.connection, topic, 0, -1, records).log_append_time_ms
