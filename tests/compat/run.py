@@ -194,6 +194,8 @@ def run_habits(options, results: Results, folder: Path) -> None:
 
         if options.only in "habits" or options.only.startswith("habits"):
             with_broker(folder / f"habits-of-{shards}-shards", shards, options, results, work, habits.SETTINGS)
+
+
 def run_crowd(options, results: Results, folder: Path) -> None:
     """A short crowd in one group, and the checks over what its members say on planted faults."""
     check = "crowd: every planted fault is found"
