@@ -12,9 +12,9 @@ use kafka_protocol::messages::offset_delete_request::{
 use kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
+use kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseTopics;
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::*;
-use kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseTopics;
 use kafka_protocol::protocol::{Decodable, Encodable, Request as WireRequest, StrBytes};
 use uuid::Uuid;
 
@@ -237,22 +237,23 @@ fn a_commit_asks_only_for_partitions_that_exist_and_answers_in_the_order_of_the_
         let unknown = if version >= 10 { 100 } else { 3 };
         let mut request = OffsetCommitRequest::default().with_group_id(id("a")).with_topics(topics.clone());
         request.retention_time_ms = if version <= 4 { 77 } else { -1 };
-        let response: OffsetCommitResponse = ask(&mut stage(), ApiKey::OffsetCommit, version, &request, |_, asked| {
-            let Request::CommitOffsets(commit) = asked else { panic!("a commit") };
-            let asked: Vec<(i32, i64)> =
-                commit.topics[0].partitions.iter().map(|(i, o)| (*i, o.offset)).collect();
-            assert_eq!((commit.topics.len(), asked), (1, vec![(1, 6), (0, 8)]));
-            assert_eq!(commit.retention_ms, if version <= 4 { 77 } else { -1 });
-            assert_eq!(commit.knows_missing_groups, version >= 9);
-            let of = &commit.topics[0];
-            assert_eq!((&*of.topic, of.topic_id.as_u128()), ("t", if version >= 10 { 7 } else { 0 }));
-            let partitions = vec![(1, Some(ErrorCode::OffsetMetadataTooLarge)), (0, None)];
-            Response::OffsetsCommitted(vec![OfTopic {
-                topic: of.topic.clone(),
-                topic_id: of.topic_id,
-                partitions,
-            }])
-        });
+        let response: OffsetCommitResponse =
+            ask(&mut stage(), ApiKey::OffsetCommit, version, &request, |_, asked| {
+                let Request::CommitOffsets(commit) = asked else { panic!("a commit") };
+                let asked: Vec<(i32, i64)> =
+                    commit.topics[0].partitions.iter().map(|(i, o)| (*i, o.offset)).collect();
+                assert_eq!((commit.topics.len(), asked), (1, vec![(1, 6), (0, 8)]));
+                assert_eq!(commit.retention_ms, if version <= 4 { 77 } else { -1 });
+                assert_eq!(commit.knows_missing_groups, version >= 9);
+                let of = &commit.topics[0];
+                assert_eq!((&*of.topic, of.topic_id.as_u128()), ("t", if version >= 10 { 7 } else { 0 }));
+                let partitions = vec![(1, Some(ErrorCode::OffsetMetadataTooLarge)), (0, None)];
+                Response::OffsetsCommitted(vec![OfTopic {
+                    topic: of.topic.clone(),
+                    topic_id: of.topic_id,
+                    partitions,
+                }])
+            });
         let ids: Vec<_> = response.topics.iter().map(|topic| topic.topic_id.as_u128()).collect();
         assert_eq!(ids, if version >= 10 { [7, 99] } else { [0, 0] });
         assert_eq!(told(response), [(2, 3), (1, 12), (-1, 3), (0, 0), (0, unknown)]);
@@ -358,22 +359,23 @@ fn topics_are_named_by_id_in_version_10_and_an_unknown_one_is_told_last() {
         let topic = OffsetFetchRequestTopics::default().with_name(by_id(&topic(name)));
         topic.with_partition_indexes(vec![1, 0])
     };
-    let group = |group, topics| OffsetFetchRequestGroup::default().with_group_id(id(group)).with_topics(topics);
+    let group =
+        |group, topics| OffsetFetchRequestGroup::default().with_group_id(id(group)).with_topics(topics);
     let groups = vec![group("a", Some(vec![wanted("u"), wanted("t")])), group("b", None)];
     let request = OffsetFetchRequest::default().with_groups(groups);
-    let gone = || OfTopic { topic: "gone".into(), topic_id: Uuid::nil(), partitions: vec![(0, committed(1))] };
-    let response: OffsetFetchResponse =
-        ask(&mut stage(), ApiKey::OffsetFetch, 10, &request, |at, asked| {
-            if at == 1 {
-                let Request::FetchOffsets { groups, .. } = &asked else { panic!("a fetch") };
-                let topics = groups[0].topics.as_ref().unwrap();
-                let asked: Vec<_> = topics.iter().map(|of| (&*of.topic, of.topic_id.as_u128())).collect();
-                assert_eq!(asked, [("t", 7)], "an id that is unknown is not asked for");
-            }
-            let Response::OffsetsFetched(mut groups) = fetched(asked) else { panic!("offsets") };
-            groups[0].topics.push(gone());
-            Response::OffsetsFetched(groups)
-        });
+    let gone =
+        || OfTopic { topic: "gone".into(), topic_id: Uuid::nil(), partitions: vec![(0, committed(1))] };
+    let response: OffsetFetchResponse = ask(&mut stage(), ApiKey::OffsetFetch, 10, &request, |at, asked| {
+        if at == 1 {
+            let Request::FetchOffsets { groups, .. } = &asked else { panic!("a fetch") };
+            let topics = groups[0].topics.as_ref().unwrap();
+            let asked: Vec<_> = topics.iter().map(|of| (&*of.topic, of.topic_id.as_u128())).collect();
+            assert_eq!(asked, [("t", 7)], "an id that is unknown is not asked for");
+        }
+        let Response::OffsetsFetched(mut groups) = fetched(asked) else { panic!("offsets") };
+        groups[0].topics.push(gone());
+        Response::OffsetsFetched(groups)
+    });
     let told = |at: usize| -> Vec<(u128, Vec<(i64, i16)>)> {
         let partitions = |topic: &OffsetFetchResponseTopics| {
             topic.partitions.iter().map(|p| (p.committed_offset, p.error_code)).collect()
