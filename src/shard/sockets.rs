@@ -22,8 +22,9 @@ use crate::wire::frame::Front;
 const IN_FLIGHT_MAX: usize = 100;
 /// How often sockets are looked over, in milliseconds.
 const SWEEP_MS: u64 = 1_000;
-/// A shard with fewer turns between two sweeps has nothing to do: the controller's has 50 of its own.
-const QUIET_TURNS: u32 = 100;
+/// A shard with fewer turns between two sweeps has little to do: the controller's has 50 of its own, and every open
+/// group or request that waits adds some.
+const QUIET_TURNS: u32 = 500;
 /// A busy shard gives memory back that often.
 const REST_MS: u64 = 10_000;
 /// A connection that was quiet for so long gives back the memory of its busy time, in milliseconds.
