@@ -71,21 +71,16 @@ fn every_line_of_the_operators_page_is_one_that_the_broker_says() {
     for row in rows {
         let cell = row.trim_start_matches("| ").split(" | ").next().unwrap();
         for said in quoted(cell) {
-            for piece in
-                said.split('…').map(|piece| piece.trim_end_matches(": ")).filter(|piece| piece.len() > 4)
-            {
-                // A listener's line is put together from two.
-                for piece in piece.split(": Address") {
-                    let piece = piece.trim_start_matches(|c: char| c == ' ' || c == '(');
-                    assert!(
-                        code.contains(piece) || piece == " already in use",
-                        "nothing says {piece:?} of {said:?}"
-                    );
-                }
+            let pieces = said.split('…').map(|piece| piece.trim_end_matches(": "));
+            for piece in pieces.filter(|piece| piece.len() > 3) {
+                assert!(code.contains(piece), "nothing says {piece:?} of {said:?}");
             }
         }
     }
 }
+
+/// Fields that are read inside of the configuration: levels become part of what a topic's codec is.
+const READ_INSIDE: [&str; 3] = ["gzip", "lz4", "zstd"];
 
 #[test]
 fn what_an_honoured_key_fills_is_read_outside_of_the_configuration() {
@@ -111,7 +106,7 @@ fn what_an_honoured_key_fills_is_read_outside_of_the_configuration() {
                 continue;
             };
             let Some(doc) = doc.strip_prefix("///") else { continue };
-            if quoted(doc).iter().any(|key| honoured(key)) {
+            if quoted(doc).iter().any(|key| honoured(key)) && !READ_INSIDE.contains(&field) {
                 looked_at += 1;
                 let is_read = code.contains(&format!(".{field}"));
                 assert!(is_read, "{file}: nothing reads {field}, and its key is called honoured");

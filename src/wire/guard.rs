@@ -344,7 +344,7 @@ mod tests {
 
     /// Decodes with the type of a key; says whether that worked.
     fn accepts(key: ApiKey, body: &Bytes, version: i16) -> Result<usize, WireError> {
-        fn run<T: Decodable>(body: &Bytes, version: i16) -> Result<usize, WireError> {
+        fn run<T: Decodable + Message>(body: &Bytes, version: i16) -> Result<usize, WireError> {
             decode_measured::<T>(body, version, Limits::default()).map(|(_, memory_bytes)| memory_bytes)
         }
         match key {
