@@ -68,7 +68,7 @@ key_table! {
         "How often logs are looked at for a sync by time.";
     "log.flush.offset.checkpoint.interval.ms" Int Some("60000"), Min(0), ReadOnly, Honoured,
         "How often recovery points are written down.";
-    "log.flush.start.offset.checkpoint.interval.ms" Int Some("60000"), Min(0), ReadOnly, Honoured,
+    "log.flush.start.offset.checkpoint.interval.ms" Int Some("60000"), Min(0), ReadOnly, Ignored(OWN_PACE),
         "How often log start offsets are written down.";
     "log.segment.delete.delay.ms" Long Some("60000"), Min(0), Cluster, Honoured,
         "Time between a segment's renaming and its deletion.";
@@ -81,7 +81,7 @@ key_table! {
         "How far a timestamp may lie in the past.";
     "log.message.timestamp.after.max.ms" Long Some("3600000"), Min(0), Cluster, Honoured,
         "How far a timestamp may lie in the future.";
-    "log.dir.failure.timeout.ms" Long Some("30000"), Min(1), ReadOnly, Honoured,
+    "log.dir.failure.timeout.ms" Long Some("30000"), Min(1), ReadOnly, Ignored(OWN_PACE),
         "How long a failed log directory may go unannounced to the controller before the node stops.";
     "log.initial.task.delay.ms" Long Some("30000"), Min(0), ReadOnly, Honoured,
         "Wait before the first look at retention.";
