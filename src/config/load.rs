@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use super::given::{Given, Problem, Warning};
 use super::listeners;
 use super::topic;
-use super::{ConfigError, ConsumerGroupConfig, GroupConfig, NodeConfig, ProcessRoles, ShardCpus, TransactionConfig};
+use super::{
+    ConfigError, ConsumerGroupConfig, GroupConfig, NodeConfig, ProcessRoles, ShardCpus, TransactionConfig,
+};
 
 impl Default for NodeConfig {
     /// What a node is without any file.
@@ -135,7 +137,10 @@ fn consumer_groups(given: &Given) -> ConsumerGroupConfig {
         max_heartbeat_interval_ms: given.number("group.consumer.max.heartbeat.interval.ms"),
         max_size: given.number("group.consumer.max.size"),
         assignors: given.list("group.consumer.assignors").into_iter().map(short).collect(),
-        migration_policy: given.text_or_default("group.consumer.migration.policy").unwrap_or_default().to_owned(),
+        migration_policy: given
+            .text_or_default("group.consumer.migration.policy")
+            .unwrap_or_default()
+            .to_owned(),
     }
 }
 
@@ -143,8 +148,18 @@ fn consumer_groups(given: &Given) -> ConsumerGroupConfig {
 fn check_consumer_groups(config: &ConsumerGroupConfig, problems: &mut Vec<Problem>) {
     let of = |kind: &str| format!("group.consumer.{kind}");
     let times = [
-        ("heartbeat.interval.ms", config.min_heartbeat_interval_ms, config.heartbeat_interval_ms, config.max_heartbeat_interval_ms),
-        ("session.timeout.ms", config.min_session_timeout_ms, config.session_timeout_ms, config.max_session_timeout_ms),
+        (
+            "heartbeat.interval.ms",
+            config.min_heartbeat_interval_ms,
+            config.heartbeat_interval_ms,
+            config.max_heartbeat_interval_ms,
+        ),
+        (
+            "session.timeout.ms",
+            config.min_session_timeout_ms,
+            config.session_timeout_ms,
+            config.max_session_timeout_ms,
+        ),
     ];
     for (kind, least, own, most) in times {
         let (key_least, key_most) = (of(&format!("min.{kind}")), of(&format!("max.{kind}")));

@@ -112,8 +112,7 @@ fn described(connection: &mut Connection) -> ConsumerGroupDescribeResponse {
 
 fn commit(connection: &mut Connection, member: &Member, epoch: i32, offset: i64) -> i16 {
     let partition = OffsetCommitRequestPartition::default().with_committed_offset(offset);
-    let topic =
-        OffsetCommitRequestTopic::default().with_name(name("t")).with_partitions(vec![partition]);
+    let topic = OffsetCommitRequestTopic::default().with_name(name("t")).with_partitions(vec![partition]);
     let request = OffsetCommitRequest::default()
         .with_group_id(group_id("g"))
         .with_generation_id_or_member_epoch(epoch)
@@ -132,7 +131,11 @@ fn committed(connection: &mut Connection, member: &Member, epoch: i32) -> Result
         .with_topics(Some(vec![topic]));
     let request = OffsetFetchRequest::default().with_groups(vec![group]);
     let group = connection.call(&request, 9).unwrap().groups.remove(0);
-    if group.error_code == 0 { Ok(group.topics[0].partitions[0].committed_offset) } else { Err(group.error_code) }
+    if group.error_code == 0 {
+        Ok(group.topics[0].partitions[0].committed_offset)
+    } else {
+        Err(group.error_code)
+    }
 }
 
 #[test]
@@ -160,8 +163,12 @@ fn members_share_partitions_commit_and_go_on_after_a_kill() {
         find(&mut connection);
         assert_eq!(committed(&mut connection, &a, 2), Ok(7));
         let group = described(&mut connection).groups.remove(0);
-        assert_eq!((group.group_state.as_str(), group.group_epoch, group.assignor_name.as_str()), ("Stable", 2, "uniform"));
-        let members: Vec<_> = group.members.iter().map(|member| (member.member_id.as_str(), member.member_epoch)).collect();
+        assert_eq!(
+            (group.group_state.as_str(), group.group_epoch, group.assignor_name.as_str()),
+            ("Stable", 2, "uniform")
+        );
+        let members: Vec<_> =
+            group.members.iter().map(|member| (member.member_id.as_str(), member.member_epoch)).collect();
         assert_eq!(members, [("a", 2), ("b", 2)]);
         assert_eq!(group.members[0].assignment, group.members[0].target_assignment);
         assert_eq!((group.members[0].member_type, group.members[0].client_host.as_str()), (1, "/127.0.0.1"));
@@ -188,7 +195,10 @@ fn what_is_wrong_is_refused_in_kafkas_words() {
         (answer.error_code, answer.error_message.map(|words| words.to_string()).unwrap_or_default())
     };
     let first = || {
-        Member::new("a").request().with_rebalance_timeout_ms(9_000).with_subscribed_topic_names(Some(vec![name("t")]))
+        Member::new("a")
+            .request()
+            .with_rebalance_timeout_ms(9_000)
+            .with_subscribed_topic_names(Some(vec![name("t")]))
     };
     let invalid = |words: &str| (42, words.to_owned());
     assert_eq!(told(first().with_member_id(text("")), 1), invalid("MemberId can't be empty."));
@@ -271,7 +281,8 @@ fn a_consumer_group_is_listed_by_its_type_and_none_to_who_describes_classic_ones
     let group = connection.call(&request, 6).unwrap().groups.remove(0);
     assert_eq!(group.error_code, 69);
     assert_eq!(group.error_message.as_deref(), Some("Group g is not a classic group."));
-    let told = connection.call(&ApiVersionsRequest::default(), 3).unwrap();
+    let request = ApiVersionsRequest::default().with_client_software_name(text("test"));
+    let told = connection.call(&request.with_client_software_version(text("1")), 3).unwrap();
     let finalized = told.finalized_features.iter().find(|feature| feature.name.as_str() == "group.version");
     assert_eq!(finalized.map(|feature| feature.max_version_level), Some(1));
 }

@@ -393,7 +393,8 @@ impl Stage {
 #[test]
 fn coordinators_are_told_of_topics_and_of_what_groups_have_configured() {
     let mut stage = Stage::serving();
-    stage.view(&[Record::Topic { name: "t".into(), topic_id: T }, partition_of_t(0), partition_of_t(1)], &[T]);
+    stage
+        .view(&[Record::Topic { name: "t".into(), topic_id: T }, partition_of_t(0), partition_of_t(1)], &[T]);
     assert_eq!(stage.beat(0), (1, 5_000, Some(2)));
     stage.view(&[], &[T]);
     assert_eq!(stage.beat(1), (1, 5_000, None), "nothing changed that a group could see");

@@ -54,8 +54,7 @@ impl Plan<'_> {
         };
         let metadata =
             classic_metadata(before.as_ref().map(|member| &*member.metadata), request, &subscription);
-        let is_changed =
-            self.update_metadata(&id, before.as_ref().map(|member| &*member.metadata), metadata);
+        let is_changed = self.update_metadata(&id, before.as_ref().map(|member| &*member.metadata), metadata);
         let is_changed = is_changed.map_err(|refused| refused.error)?;
         self.refresh(is_changed);
         self.assign();

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use super::embedded::{Subscription, decode_assignment, encode_assignment};
 use super::plan::Plan;
-use super::request::BeatRefused;
 use super::records::{
     ClassicPart, ConsumerRecord, Current, GroupEpoch, MemberMetadata, MemberState, Partitions,
 };
+use super::request::BeatRefused;
 use super::state::ConsumerState;
 use super::timers::Timer;
 use super::topics::Topics;

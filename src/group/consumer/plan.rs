@@ -12,8 +12,8 @@ use super::reconcile::Goal;
 use super::records::{
     ConsumerRecord, Current, GroupEpoch, MemberMetadata, MemberState, Partitions, ResolvedRegex,
 };
-use super::state::{ConsumerState, EPOCH_AWAY, Member};
 use super::request::BeatRefused;
+use super::state::{ConsumerState, EPOCH_AWAY, Member};
 use super::timers::Timer;
 use super::topics::Topics;
 use super::{ConsumerConfig, GroupOverrides};
@@ -214,8 +214,9 @@ impl<'a> Plan<'a> {
                 Err(BeatRefused::new(ErrorCode::UnknownMemberId, words))
             }
             Some(known) if &**known != id => {
-                let words =
-                    format!("Static member {id} with instance id {instance_id} was fenced by member {known}.");
+                let words = format!(
+                    "Static member {id} with instance id {instance_id} was fenced by member {known}."
+                );
                 Err(BeatRefused::new(ErrorCode::FencedInstanceId, words))
             }
             Some(_) => Ok(()),

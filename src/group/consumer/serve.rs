@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::plan::Plan;
 use super::records::{MemberState, Partitions};
-use super::request::{BeatRefused, ConsumerHeartbeat, DescribedConsumerGroup, DescribedConsumerMember, NamedPartitions};
+use super::request::{
+    BeatRefused, ConsumerHeartbeat, DescribedConsumerGroup, DescribedConsumerMember, NamedPartitions,
+};
 use super::state::{ConsumerState, EPOCH_AWAY, GroupState};
 use super::timers::Timer;
 use super::topics::Topics;

@@ -44,8 +44,7 @@ pub(crate) fn heartbeat(
     to: ReplyTo,
     scene: &mut Scene,
 ) -> Result<Work, CloseReason> {
-    let asked: ConsumerGroupHeartbeatRequest =
-        guard::decode(body, header.version, guard::Limits::default())?;
+    let asked: ConsumerGroupHeartbeatRequest = guard::decode(body, header.version, guard::Limits::default())?;
     if !is_offered(scene) {
         let mut groups = Groups::new(Asked::ConsumerHeartbeat);
         groups.parts.push(Some(Response::Refused(ErrorCode::UnsupportedVersion)));
@@ -118,9 +117,7 @@ fn of_coordinator(error: ErrorCode) -> BeatRefused {
 fn beat_response(beat: ConsumerBeat) -> ConsumerGroupHeartbeatResponse {
     let assigned = beat.assigned.map(|assigned| {
         let topics = assigned.iter().map(|(id, partitions)| {
-            BeatPartitions::default()
-                .with_topic_id(*id)
-                .with_partitions(partitions.iter().copied().collect())
+            BeatPartitions::default().with_topic_id(*id).with_partitions(partitions.iter().copied().collect())
         });
         BeatAssignment::default().with_topic_partitions(topics.collect())
     });
@@ -146,8 +143,7 @@ pub(crate) fn describe(
     to: ReplyTo,
     scene: &mut Scene,
 ) -> Result<Work, CloseReason> {
-    let asked: ConsumerGroupDescribeRequest =
-        guard::decode(body, header.version, guard::Limits::default())?;
+    let asked: ConsumerGroupDescribeRequest = guard::decode(body, header.version, guard::Limits::default())?;
     let mut named = Vec::new();
     let offered = is_offered(scene);
     let wanted = asked.group_ids.iter().map(|group| {

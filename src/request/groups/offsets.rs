@@ -232,9 +232,9 @@ pub(crate) fn fetch(
     };
     let mut groups = Groups::new(Asked::List);
     let request = |groups: Named<(Wanted, Arc<str>, i32)>| {
-        let groups = groups.into_iter().map(|(group, (topics, member, epoch))| {
-            (FetchedGroup { group, topics }, member, epoch)
-        });
+        let groups = groups
+            .into_iter()
+            .map(|(group, (topics, member, epoch))| (FetchedGroup { group, topics }, member, epoch));
         if header.version >= FETCH_MEMBER {
             return Request::FetchMemberOffsets { groups: groups.collect(), require_stable };
         }
