@@ -314,7 +314,7 @@ impl Coordinator {
         while let Some(held) = self.held.pop_front_if(|held| held.deadline_ms <= now.mono_ms) {
             // Clients of OffsetFetch before 3.9 do not know the other one.
             let error = match held.response {
-                Response::OffsetsFetched(_) => ErrorCode::NotCoordinator,
+                Response::OffsetsFetched(_) | Response::MemberOffsetsFetched(_) => ErrorCode::NotCoordinator,
                 _ => ErrorCode::CoordinatorNotAvailable,
             };
             out.push(Output::Answer { token: held.token, response: Response::Refused(error) });

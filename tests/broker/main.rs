@@ -11,6 +11,7 @@ mod batch_rules;
 mod budget;
 mod configuration;
 mod connections;
+mod consumers;
 mod crash;
 mod deletion;
 mod describe;

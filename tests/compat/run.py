@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Callable, List
 
 import broker
+import consumers
 import crowd
 import crowd_history
 import groups
@@ -162,7 +163,7 @@ def run_groups(options, results: Results, folder: Path) -> None:
     for shards in shard_counts:
 
         def work(instance: broker.Broker) -> None:
-            suite = groups.Groups(folder, instance)
+            suite = consumers.Consumers(folder, instance)
             try:
                 for name, check in suite.cases():
                     name = f"{name} ({shards})"
@@ -174,7 +175,7 @@ def run_groups(options, results: Results, folder: Path) -> None:
                 suite.close()
 
         if options.only in "groups" or options.only.startswith("groups"):
-            settings = {"group.initial.rebalance.delay.ms": 500, "offsets.topic.num.partitions": 7}
+            settings = groups.SETTINGS | consumers.SETTINGS
             with_broker(folder / f"groups-of-{shards}-shards", shards, options, results, work, settings)
 
 

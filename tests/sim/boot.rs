@@ -48,6 +48,8 @@ pub fn config(plan: &Plan) -> NodeConfig {
     }
     config.group.min_session_timeout_ms = 1;
     config.group.initial_rebalance_delay_ms = 200;
+    config.group.consumer.session_timeout_ms = 1_500;
+    config.group.consumer.heartbeat_interval_ms = 500;
     config.group.offsets_topic_num_partitions = plan.offsets_partitions;
     config.group.offsets_topic_compression_codec = plan.offsets_codec;
     let topics = &mut config.topic_defaults;

@@ -11,6 +11,7 @@ mod boot;
 mod client;
 mod commits;
 mod consumer;
+mod consumer_member;
 mod disk;
 mod eraser;
 mod faults;

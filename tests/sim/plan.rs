@@ -95,6 +95,8 @@ pub struct Plan {
     pub more_partitions: i32,
     /// Members of groups, and how many groups they are in.
     pub members: (usize, usize),
+    /// Members of groups by the consumer protocol, and how many groups they are in.
+    pub consumer_members: (usize, usize),
     /// `offsets.topic.num.partitions`
     pub offsets_partitions: i32,
     /// `offsets.topic.compression.codec`
@@ -215,6 +217,7 @@ impl Plan {
             expiration_ms: (r.u8(0..8) == 0 && !clock_jumps).then_some(EXPIRATION_MS),
             io_errors_in: (directories > 1 && r.u8(0..3) > 0).then(|| r.usize(0..directories)),
             members: *r.choice(&[(0, 1), (1, 1), (3, 1), (3, 2), (5, 2)]).expect("some"),
+            consumer_members: consumer_members(seed),
             offsets_partitions: r.i32(1..=4),
             offsets_codec: *r.choice(&[0, 0, 0, 1, 2, 3, 4]).expect("some"),
         }
@@ -225,6 +228,12 @@ impl Plan {
 fn directories_of(seed: u64) -> usize {
     let mut random = fastrand::Rng::with_seed(seed ^ 0xd1c);
     if random.bool() { 1 } else { random.usize(2..=3) }
+}
+
+/// Members of the consumer protocol, in half of the seeds.
+fn consumer_members(seed: u64) -> (usize, usize) {
+    let mut random = fastrand::Rng::with_seed(seed ^ 0x848);
+    *random.choice(&[(0, 1), (0, 1), (1, 1), (3, 1), (4, 2)]).expect("some")
 }
 
 /// Whether configurations are altered in a seed: in every second one.

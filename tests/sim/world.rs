@@ -11,6 +11,7 @@ use crate::auditor::Auditor;
 use crate::boot::{self, Failed};
 use crate::client::{Action, Client, Stage};
 use crate::consumer::Consumer;
+use crate::consumer_member::ConsumerMember;
 use crate::disk::Disk;
 use crate::eraser::Eraser;
 use crate::group_auditor::GroupAuditor;
@@ -243,6 +244,11 @@ impl World {
             let group = format!("group-{}", number % plan.members.1);
             let member = self.with_stage(|stage| Member::new(number, group, topics[0].0, stage));
             self.seat(Box::new(member));
+        }
+        let mut random = fastrand::Rng::with_seed(plan.seed ^ 0x848_848);
+        for number in 0..plan.consumer_members.0 {
+            let group = format!("consumers-{}", number % plan.consumer_members.1);
+            self.seat(Box::new(ConsumerMember::new(number, group, topics[0].0, &mut random)));
         }
         for number in 0..plan.consumers {
             let targets = self.some_of(&all);

@@ -7,9 +7,11 @@ use super::load::RECORDS_MAX;
 use super::*;
 use crate::controller::image::ImageBuilder;
 use crate::controller::record::{METADATA_VERSION_LATEST, PartitionChange, PartitionRecord, Record};
-use crate::controller::{ImageDelta, ShardMap, ShardPlacement};
+use crate::controller::{ImageDelta, ResourceType, ShardMap, ShardPlacement};
 use crate::effect::FileDone;
 use crate::group::Request;
+use crate::group::consumer::records::Partitions;
+use crate::group::consumer::request::ConsumerHeartbeat;
 use crate::group::record::{CommittedOffset, OffsetKey};
 use crate::group::request::{CommitOffsets, FetchedGroup, NewOffset, OfTopic};
 use crate::log::Span;
@@ -393,4 +395,91 @@ fn offsets_of_a_deleted_topic_get_tombstones() {
     let tombstone = stage.calls().pop().unwrap();
     stage.answer(&tombstone, appended());
     assert_eq!(stage.fetched(), Ok(None));
+}
+
+/// A topic's partition that nobody here coordinates anything for.
+fn partition_of_t(index: i32) -> Record {
+    let one = || std::iter::once(1).collect();
+    Record::Partition(PartitionRecord {
+        topic_id: T,
+        index,
+        replicas: one(),
+        isr: one(),
+        leader: 1,
+        leader_epoch: 1,
+        partition_epoch: 1,
+        directories: std::iter::once(Uuid::nil()).collect(),
+    })
+}
+
+const T: Uuid = Uuid::from_u128(8);
+
+impl Stage {
+    /// A new view with these records, which concern this topic.
+    fn view(&mut self, records: &[Record], changed: &[Uuid]) {
+        records.iter().for_each(|record| self.builder.apply(record).unwrap());
+        self.view.image = self.builder.publish(self.view.image.version() + 1).0;
+        self.view.version += 1;
+        self.view.changed = changed.into();
+        self.coordinators.reconcile(self.now, &self.view);
+    }
+
+    /// A member's heartbeat: heartbeat interval and how many partitions it is told of.
+    fn beat(&mut self, epoch: i32) -> (i32, i32, Option<usize>) {
+        let joins = epoch == 0;
+        let beat = ConsumerHeartbeat {
+            group: "g".into(),
+            member_id: "m".into(),
+            must_name_itself: true,
+            epoch,
+            instance_id: None,
+            rack_id: None,
+            rebalance_timeout_ms: if joins { 9_000 } else { -1 },
+            topics: joins.then(|| ["t".into()].into()),
+            regex: None,
+            assignor: None,
+            owned: joins.then(Default::default),
+            client_id: "c".into(),
+            client_host: "/h".into(),
+            fresh_id: Uuid::nil(),
+        };
+        self.ask(Request::ConsumerHeartbeat(Box::new(beat)));
+        for append in self.calls() {
+            self.answer(&append, appended());
+        }
+        match self.answers().pop().expect("an answer") {
+            Response::ConsumerBeat(beat) => {
+                let count = |of: &Partitions| of.values().map(|partitions| partitions.len()).sum();
+                (beat.epoch, beat.heartbeat_interval_ms, beat.assigned.as_ref().map(count))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn coordinators_are_told_of_topics_and_of_what_groups_have_configured() {
+    let mut stage = Stage::serving();
+    stage
+        .view(&[Record::Topic { name: "t".into(), topic_id: T }, partition_of_t(0), partition_of_t(1)], &[T]);
+    assert_eq!(stage.beat(0), (1, 5_000, Some(2)));
+    stage.view(&[], &[T]);
+    assert_eq!(stage.beat(1), (1, 5_000, None), "nothing changed that a group could see");
+    let interval = Record::Config {
+        resource_type: ResourceType::Group,
+        resource: "g".into(),
+        key: "consumer.heartbeat.interval.ms".into(),
+        value: Some("6000".into()),
+    };
+    stage.view(&[partition_of_t(2), interval], &[T]);
+    assert_eq!(stage.beat(1), (2, 6_000, Some(3)));
+    // Who leads later is told the same.
+    stage.view.changed = Arc::new([TOPIC]);
+    stage.publish(1, 2);
+    stage.answers();
+    stage.bounds(0, 0);
+    assert_eq!(stage.beat(0), (1, 6_000, Some(3)));
+    stage.view.removed = Arc::new([T]);
+    stage.view(&[Record::RemoveTopic { topic_id: T }], &[]);
+    assert_eq!(stage.beat(1), (2, 6_000, Some(0)));
 }
