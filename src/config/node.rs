@@ -92,6 +92,31 @@ pub struct GroupConfig {
     pub offset_metadata_max_bytes: i32,
     /// `offsets.commit.timeout.ms`
     pub offsets_commit_timeout_ms: i32,
+    /// `group.consumer.*`
+    pub consumer: ConsumerGroupConfig,
+}
+
+/// Limits and times of consumer groups, as given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumerGroupConfig {
+    /// `group.consumer.session.timeout.ms`
+    pub session_timeout_ms: i32,
+    /// `group.consumer.min.session.timeout.ms`
+    pub min_session_timeout_ms: i32,
+    /// `group.consumer.max.session.timeout.ms`
+    pub max_session_timeout_ms: i32,
+    /// `group.consumer.heartbeat.interval.ms`
+    pub heartbeat_interval_ms: i32,
+    /// `group.consumer.min.heartbeat.interval.ms`
+    pub min_heartbeat_interval_ms: i32,
+    /// `group.consumer.max.heartbeat.interval.ms`
+    pub max_heartbeat_interval_ms: i32,
+    /// `group.consumer.max.size`
+    pub max_size: i32,
+    /// `group.consumer.assignors`, by their short names.
+    pub assignors: Vec<String>,
+    /// `group.consumer.migration.policy`
+    pub migration_policy: String,
 }
 
 /// Limits and times of the transaction coordinator, as given; kept for the day it exists.
@@ -184,24 +209,16 @@ pub struct NodeConfig {
     /// `max.request.partition.size.limit`
     pub max_request_partition_size_limit: u32,
 
-    /// `log.flush.scheduler.interval.ms`; `None` (Kafka's i64::MAX) never looks.
-    pub log_flush_scheduler_interval_ms: Option<u64>,
     /// `log.flush.offset.checkpoint.interval.ms`
     pub log_flush_offset_checkpoint_interval_ms: u64,
-    /// `log.flush.start.offset.checkpoint.interval.ms`
-    pub log_flush_start_offset_checkpoint_interval_ms: u64,
     /// `replica.high.watermark.checkpoint.interval.ms`
     pub high_watermark_checkpoint_interval_ms: u64,
     /// `log.retention.check.interval.ms`
     pub log_retention_check_interval_ms: u64,
     /// `log.initial.task.delay.ms`
     pub log_initial_task_delay_ms: u64,
-    /// `log.dir.failure.timeout.ms`
-    pub log_dir_failure_timeout_ms: u64,
     /// `producer.id.expiration.ms`
     pub producer_id_expiration_ms: u64,
-    /// `producer.id.expiration.check.interval.ms`
-    pub producer_id_expiration_check_interval_ms: u64,
     /// `replica.lag.time.max.ms`
     pub replica_lag_time_max_ms: u64,
 

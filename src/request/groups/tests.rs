@@ -12,18 +12,23 @@ use kafka_protocol::messages::offset_delete_request::{
 use kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
+use kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseTopics;
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::*;
-use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use kafka_protocol::protocol::{Decodable, Encodable, Request as WireRequest, StrBytes};
 use uuid::Uuid;
 
 use super::super::Answered;
 use super::super::stage::{Stage, TO};
 use super::*;
+use crate::controller::features::GROUP_VERSION;
 use crate::group::OFFSETS_TOPIC;
+use crate::group::consumer::records::Partitions;
+use crate::group::consumer::request::*;
 use crate::group::record::CommittedOffset;
 use crate::group::request::*;
 use crate::wire::api::{self, ApiKey};
+use crate::wire::beyond;
 
 /// A node that leads both partitions of the offsets topic, and two partitions of `t`. Group "a" belongs to partition
 /// 1, "b" to 0.
@@ -31,6 +36,7 @@ fn stage() -> Stage {
     let mut stage = Stage::new(&[]);
     stage.topic(OFFSETS_TOPIC, 9, &[1, 1]);
     stage.topic("t", 7, &[1, 1]);
+    stage.finalize(GROUP_VERSION, 1);
     stage
 }
 
@@ -52,13 +58,18 @@ fn topic(name: &'static str) -> TopicName {
     TopicName(text(name))
 }
 
+/// What stands for the id of `t`, or for one that no topic has.
+fn by_id(name: &TopicName) -> TopicName {
+    TopicName(beyond::topic_id_name(Uuid::from_u128(if name.as_str() == "t" { 7 } else { 99 })))
+}
+
 fn versions(key: ApiKey) -> std::ops::RangeInclusive<i16> {
     let api = api::find(key as i16).unwrap();
     api.version_first..=api.version_last
 }
 
 /// Sends a request, lets `answer` play the coordinators, and gives the response.
-fn ask<Q: Encodable, R: Decodable>(
+fn ask<Q: Encodable + WireRequest, R: Decodable>(
     stage: &mut Stage,
     key: ApiKey,
     version: i16,
@@ -222,30 +233,40 @@ fn a_commit_asks_only_for_partitions_that_exist_and_answers_in_the_order_of_the_
         partitions.map(|p| (p.partition_index, p.error_code)).collect()
     };
     for version in versions(ApiKey::OffsetCommit) {
+        let mut topics = topics.clone();
+        if version >= 10 {
+            topics.iter_mut().for_each(|topic| topic.name = by_id(&topic.name));
+        }
+        // Of a topic that is not there, where ids name topics.
+        let unknown = if version >= 10 { 100 } else { 3 };
         let mut request = OffsetCommitRequest::default().with_group_id(id("a")).with_topics(topics.clone());
         request.retention_time_ms = if version <= 4 { 77 } else { -1 };
-        let response = ask(&mut stage(), ApiKey::OffsetCommit, version, &request, |_, asked| {
-            let Request::CommitOffsets(commit) = asked else { panic!("a commit") };
-            let asked: Vec<(i32, i64)> =
-                commit.topics[0].partitions.iter().map(|(i, o)| (*i, o.offset)).collect();
-            assert_eq!((commit.topics.len(), asked), (1, vec![(1, 6), (0, 8)]));
-            assert_eq!(commit.retention_ms, if version <= 4 { 77 } else { -1 });
-            assert_eq!(commit.knows_missing_groups, version >= 9);
-            let of = &commit.topics[0];
-            let partitions = vec![(1, Some(ErrorCode::OffsetMetadataTooLarge)), (0, None)];
-            Response::OffsetsCommitted(vec![OfTopic {
-                topic: of.topic.clone(),
-                topic_id: of.topic_id,
-                partitions,
-            }])
-        });
-        assert_eq!(told(response), [(2, 3), (1, 12), (-1, 3), (0, 0), (0, 3)]);
+        let response: OffsetCommitResponse =
+            ask(&mut stage(), ApiKey::OffsetCommit, version, &request, |_, asked| {
+                let Request::CommitOffsets(commit) = asked else { panic!("a commit") };
+                let asked: Vec<(i32, i64)> =
+                    commit.topics[0].partitions.iter().map(|(i, o)| (*i, o.offset)).collect();
+                assert_eq!((commit.topics.len(), asked), (1, vec![(1, 6), (0, 8)]));
+                assert_eq!(commit.retention_ms, if version <= 4 { 77 } else { -1 });
+                assert_eq!(commit.knows_missing_groups, version >= 9);
+                let of = &commit.topics[0];
+                assert_eq!((&*of.topic, of.topic_id.as_u128()), ("t", if version >= 10 { 7 } else { 0 }));
+                let partitions = vec![(1, Some(ErrorCode::OffsetMetadataTooLarge)), (0, None)];
+                Response::OffsetsCommitted(vec![OfTopic {
+                    topic: of.topic.clone(),
+                    topic_id: of.topic_id,
+                    partitions,
+                }])
+            });
+        let ids: Vec<_> = response.topics.iter().map(|topic| topic.topic_id.as_u128()).collect();
+        assert_eq!(ids, if version >= 10 { [7, 99] } else { [0, 0] });
+        assert_eq!(told(response), [(2, 3), (1, 12), (-1, 3), (0, 0), (0, unknown)]);
         let response =
             ask(&mut stage(), ApiKey::OffsetCommit, version, &request, refused(ErrorCode::IllegalGeneration));
-        assert_eq!(told(response), [(2, 3), (1, 22), (-1, 3), (0, 22), (0, 3)]);
+        assert_eq!(told(response), [(2, 3), (1, 22), (-1, 3), (0, 22), (0, unknown)]);
         request.topics.remove(0);
         let nobody = |_, _| panic!("nobody is asked");
-        assert_eq!(told(ask(&mut stage(), ApiKey::OffsetCommit, version, &request, nobody)), [(0, 3)]);
+        assert_eq!(told(ask(&mut stage(), ApiKey::OffsetCommit, version, &request, nobody)), [(0, unknown)]);
     }
 }
 
@@ -262,13 +283,22 @@ fn committed(offset: i64) -> Option<CommittedOffset> {
 
 /// Answers each group with offset 5 for t-1 and nothing for t-0.
 fn fetched(asked: Request) -> Response {
-    let Request::FetchOffsets { groups, .. } = asked else { panic!("a fetch") };
+    let (groups, of_members): (Vec<_>, _) = match asked {
+        Request::FetchOffsets { groups, .. } => (groups, false),
+        Request::FetchMemberOffsets { groups, .. } => {
+            (groups.into_iter().map(|(group, ..)| group).collect(), true)
+        }
+        _ => panic!("a fetch"),
+    };
     let of = || OfTopic {
         topic: "t".into(),
         topic_id: Uuid::nil(),
         partitions: vec![(1, committed(5)), (0, None)],
     };
     let groups = groups.into_iter().map(|wanted| FetchedGroup { group: wanted.group, topics: vec![of()] });
+    if of_members {
+        return Response::MemberOffsetsFetched(groups.map(|of| (of.group.clone(), Ok(of))).collect());
+    }
     Response::OffsetsFetched(groups.collect())
 }
 
@@ -334,6 +364,43 @@ fn offsets_of_many_groups_meet_in_the_order_of_the_request() {
         let partition = &response.groups[0].topics[0].partitions[0];
         assert_eq!((partition.committed_offset, partition.metadata.as_deref()), (5, Some("note")));
     }
+}
+
+#[test]
+fn topics_are_named_by_id_in_version_10_and_an_unknown_one_is_told_last() {
+    let wanted = |name| {
+        let topic = OffsetFetchRequestTopics::default().with_name(by_id(&topic(name)));
+        topic.with_partition_indexes(vec![1, 0])
+    };
+    let group =
+        |group, topics| OffsetFetchRequestGroup::default().with_group_id(id(group)).with_topics(topics);
+    let groups = vec![group("a", Some(vec![wanted("u"), wanted("t")])), group("b", None)];
+    let request = OffsetFetchRequest::default().with_groups(groups);
+    let gone =
+        || OfTopic { topic: "gone".into(), topic_id: Uuid::nil(), partitions: vec![(0, committed(1))] };
+    let response: OffsetFetchResponse = ask(&mut stage(), ApiKey::OffsetFetch, 10, &request, |at, asked| {
+        if at == 1 {
+            let Request::FetchOffsets { groups, .. } = &asked else { panic!("a fetch") };
+            let topics = groups[0].topics.as_ref().unwrap();
+            let asked: Vec<_> = topics.iter().map(|of| (&*of.topic, of.topic_id.as_u128())).collect();
+            assert_eq!(asked, [("t", 7)], "an id that is unknown is not asked for");
+        }
+        let Response::OffsetsFetched(mut groups) = fetched(asked) else { panic!("offsets") };
+        groups[0].topics.push(gone());
+        Response::OffsetsFetched(groups)
+    });
+    let told = |at: usize| -> Vec<(u128, Vec<(i64, i16)>)> {
+        let partitions = |topic: &OffsetFetchResponseTopics| {
+            topic.partitions.iter().map(|p| (p.committed_offset, p.error_code)).collect()
+        };
+        response.groups[at].topics.iter().map(|t| (t.topic_id.as_u128(), partitions(t))).collect()
+    };
+    assert_eq!(told(0), [(7, vec![(5, 0), (-1, 0)]), (99, vec![(-1, 100), (-1, 100)])]);
+    assert_eq!(told(1), [(7, vec![(5, 0), (-1, 0)])], "a topic without an id cannot be told");
+    let refusal = refused(ErrorCode::NotCoordinator);
+    let response: OffsetFetchResponse = ask(&mut stage(), ApiKey::OffsetFetch, 10, &request, refusal);
+    let told: Vec<_> = response.groups.iter().map(|group| (group.error_code, group.topics.len())).collect();
+    assert_eq!(told, [(16, 0), (16, 0)]);
 }
 
 #[test]
@@ -469,5 +536,144 @@ fn groups_are_deleted_each_once() {
         let told: Vec<(String, i16)> =
             response.results.iter().map(|result| (result.group_id.to_string(), result.error_code)).collect();
         assert_eq!(told, [("a".to_string(), 68), ("b".to_string(), 16), ("c".to_string(), 68)]);
+    }
+}
+
+#[test]
+fn members_say_who_they_are_when_they_read_offsets() {
+    let group = OffsetFetchRequestGroup::default()
+        .with_group_id(id("a"))
+        .with_member_id(Some(text("m")))
+        .with_member_epoch(7)
+        .with_topics(None);
+    let request = OffsetFetchRequest::default().with_groups(vec![group]);
+    let response: OffsetFetchResponse = ask(&mut stage(), ApiKey::OffsetFetch, 9, &request, |_, asked| {
+        let Request::FetchMemberOffsets { groups, .. } = asked else { panic!("a member's fetch") };
+        let (wanted, member, epoch) = &groups[0];
+        assert_eq!((&*wanted.group, &**member, *epoch), ("a", "m", 7));
+        Response::MemberOffsetsFetched(vec![("a".into(), Err(ErrorCode::StaleMemberEpoch))])
+    });
+    assert_eq!((response.groups[0].error_code, response.groups[0].topics.len()), (113, 0));
+}
+
+#[test]
+fn a_heartbeat_is_asked_as_it_was_sent_and_answered_in_the_coordinators_words() {
+    use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
+    let t = Uuid::from_u128(7);
+    for version in versions(ApiKey::ConsumerGroupHeartbeat) {
+        let owned = |partitions| TopicPartitions::default().with_topic_id(t).with_partitions(partitions);
+        let request = ConsumerGroupHeartbeatRequest::default()
+            .with_group_id(id("a"))
+            .with_member_id(text("m"))
+            .with_member_epoch(3)
+            .with_instance_id(Some(text("i")))
+            .with_subscribed_topic_names(Some(vec![topic("t")]))
+            .with_subscribed_topic_regex((version >= 1).then(|| text("t.*")))
+            .with_topic_partitions(Some(vec![owned(vec![1]), owned(vec![]), owned(vec![0])]));
+        let response: ConsumerGroupHeartbeatResponse =
+            ask(&mut stage(), ApiKey::ConsumerGroupHeartbeat, version, &request, |at, asked| {
+                let Request::ConsumerHeartbeat(beat) = asked else { panic!("a heartbeat") };
+                assert_eq!((at, &*beat.group, &*beat.member_id, beat.epoch), (1, "a", "m", 3));
+                assert_eq!((beat.instance_id.as_deref(), beat.rack_id), (Some("i"), None));
+                assert_eq!(beat.must_name_itself, version >= 1);
+                assert_eq!(beat.regex.as_deref(), (version >= 1).then_some("t.*"));
+                assert_eq!(beat.owned, Some(Partitions::from([(t, [0, 1].into())])));
+                assert_eq!((beat.rebalance_timeout_ms, &*beat.client_host), (-1, "/127.0.0.1"));
+                Response::ConsumerBeat(ConsumerBeat {
+                    member_id: "m".into(),
+                    epoch: 4,
+                    heartbeat_interval_ms: 5_000,
+                    assigned: Some(Partitions::from([(t, [1].into())])),
+                })
+            });
+        assert_eq!((response.error_code, response.member_epoch), (0, 4));
+        assert_eq!((response.member_id.as_deref(), response.heartbeat_interval_ms), (Some("m"), 5_000));
+        let topics = response.assignment.unwrap().topic_partitions;
+        assert_eq!((topics[0].topic_id, topics[0].partitions.clone()), (t, vec![1]));
+
+        let told = |stage: &mut Stage, answer: Response| {
+            let response: ConsumerGroupHeartbeatResponse =
+                ask(stage, ApiKey::ConsumerGroupHeartbeat, version, &request, |_, _| answer.clone());
+            assert_eq!((response.member_id, response.member_epoch), (None, 0));
+            (response.error_code, response.error_message.map(|words| words.to_string()))
+        };
+        let refused = BeatRefused { error: ErrorCode::FencedMemberEpoch, words: Some("why".to_owned()) };
+        assert_eq!(told(&mut stage(), Response::BeatRefused(refused)), (110, Some("why".to_owned())));
+        let loading = Response::Refused(ErrorCode::CoordinatorLoadInProgress);
+        assert_eq!(told(&mut stage(), loading).0, 14);
+        let mut older = Stage::new(&[]);
+        let nobody = Response::Refused(ErrorCode::UnknownServerError);
+        assert_eq!(
+            told(&mut older, nobody),
+            (35, Some("The version of API is not supported.".to_owned())),
+            "the feature is not finalized, and nobody is asked"
+        );
+    }
+}
+
+#[test]
+fn consumer_groups_are_described_in_the_order_of_the_request() {
+    for version in versions(ApiKey::ConsumerGroupDescribe) {
+        let request = ConsumerGroupDescribeRequest::default()
+            .with_group_ids(vec![id("a"), id(""), id("b"), id("c")])
+            .with_include_authorized_operations(true);
+        let response: ConsumerGroupDescribeResponse =
+            ask(&mut stage(), ApiKey::ConsumerGroupDescribe, version, &request, |at, asked| {
+                let Request::DescribeConsumers(ids) = asked else { panic!("a description") };
+                if at == 0 {
+                    assert_eq!(ids, ["b".into()]);
+                    return Response::Refused(ErrorCode::NotCoordinator);
+                }
+                assert_eq!(ids, ["a".into(), "c".into()]);
+                let named = NamedPartitions {
+                    topic_id: Uuid::from_u128(7),
+                    topic: "t".into(),
+                    partitions: [0, 1].into(),
+                };
+                let member = DescribedConsumerMember {
+                    member_id: "m".into(),
+                    instance_id: None,
+                    rack_id: Some("r".into()),
+                    epoch: 4,
+                    client_id: "c".into(),
+                    client_host: "/h".into(),
+                    topics: ["t".into()].into(),
+                    regex: None,
+                    assigned: vec![named],
+                    target: Vec::new(),
+                    is_classic: true,
+                };
+                let stable = DescribedConsumerGroup {
+                    group: "a".into(),
+                    state: "Stable",
+                    epoch: 4,
+                    target_epoch: 3,
+                    assignor: "uniform".into(),
+                    members: vec![member],
+                    ..Default::default()
+                };
+                let other = DescribedConsumerGroup {
+                    group: "c".into(),
+                    error: Some(ErrorCode::GroupIdNotFound),
+                    is_of_other_type: true,
+                    state: "Dead",
+                    ..Default::default()
+                };
+                Response::ConsumersDescribed(vec![stable, other])
+            });
+        let told: Vec<_> = response
+            .groups
+            .iter()
+            .map(|group| (group.group_id.as_str(), group.error_code, group.authorized_operations))
+            .collect();
+        assert_eq!(told, [("a", 0, 3400), ("", 24, i32::MIN), ("b", 16, i32::MIN), ("c", 69, i32::MIN)]);
+        let group = &response.groups[0];
+        assert_eq!((group.group_epoch, group.assignment_epoch, group.group_state.as_str()), (4, 3, "Stable"));
+        let member = &group.members[0];
+        assert_eq!(member.member_type, if version >= 1 { 0 } else { -1 });
+        let assigned = &member.assignment.topic_partitions[0];
+        assert_eq!((assigned.topic_name.as_str(), &assigned.partitions), ("t", &vec![0, 1]));
+        let words = response.groups[3].error_message.as_deref();
+        assert_eq!(words, Some("Group c is not a consumer group."));
     }
 }

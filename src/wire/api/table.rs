@@ -38,7 +38,7 @@ const fn barrier(
 }
 
 /// The table, by key.
-pub static TABLE: [Api; 43] = [
+pub static TABLE: [Api; 45] = [
     Api {
         key: ApiKey::Produce,
         name: "Produce",
@@ -70,7 +70,7 @@ pub static TABLE: [Api; 43] = [
         key: ApiKey::ListOffsets,
         name: "ListOffsets",
         version_first: 1,
-        version_last: 10,
+        version_last: 11,
         advertised_first: 1,
         flexible_first: 6,
         listeners: BROKER_LISTENERS,
@@ -96,7 +96,7 @@ pub static TABLE: [Api; 43] = [
         key: ApiKey::OffsetCommit,
         name: "OffsetCommit",
         version_first: 2,
-        version_last: 9,
+        version_last: 10,
         advertised_first: 2,
         flexible_first: 8,
         listeners: BROKER_LISTENERS,
@@ -109,7 +109,7 @@ pub static TABLE: [Api; 43] = [
         key: ApiKey::OffsetFetch,
         name: "OffsetFetch",
         version_first: 1,
-        version_last: 9,
+        version_last: 10,
         advertised_first: 1,
         flexible_first: 6,
         listeners: BROKER_LISTENERS,
@@ -353,7 +353,7 @@ pub static TABLE: [Api; 43] = [
         key: ApiKey::DescribeLogDirs,
         name: "DescribeLogDirs",
         version_first: 1,
-        version_last: 4,
+        version_last: 5,
         advertised_first: 1,
         flexible_first: 2,
         listeners: BROKER_LISTENERS,
@@ -517,6 +517,24 @@ pub static TABLE: [Api; 43] = [
         AclOperation::ClusterAlter,
         Route::Local,
         FRAME_SMALL,
+    ),
+    barrier(
+        (ApiKey::ConsumerGroupHeartbeat, "ConsumerGroupHeartbeat"),
+        0..=1,
+        0,
+        BROKER_LISTENERS,
+        AclOperation::GroupRead,
+        Route::Coordinator,
+        FRAME_LIST,
+    ),
+    barrier(
+        (ApiKey::ConsumerGroupDescribe, "ConsumerGroupDescribe"),
+        0..=1,
+        0,
+        BROKER_LISTENERS,
+        AclOperation::GroupDescribe,
+        Route::Coordinator,
+        FRAME_LIST,
     ),
     barrier(
         (ApiKey::ListConfigResources, "ListConfigResources"),
