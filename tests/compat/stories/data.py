@@ -125,7 +125,7 @@ CONSOLE_STORY = Story("kafka-console-producer and -consumer", [
     consume("--include", "(text|wide)", "--from-beginning", "--max-messages", "10", unordered=True),
     consume("--topic", "text", "--group", "readers", "--from-beginning", "--max-messages", "2"),
     consume("--topic", "text", "--group", "readers", "--max-messages", "3"),
-    consume("--topic", "text", "--group", "readers", "--timeout-ms", "2000"),
+    consume("--topic", "text", "--group", "readers", "--max-messages", "1"),
     consume("--topic", "text", "--group", "readers", "--partition", "0", "--offset", "0"),
     consume("--topic", "text", "--group", "a", "--command-property", "group.id=b"),
     consume("--topic", "text", "--from-beginning", "--max-messages", "6", "--isolation-level", "read_committed"),
