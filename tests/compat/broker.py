@@ -12,7 +12,7 @@ from typing import List, Optional
 
 import install
 
-READY_S = 60
+READY_S = 180
 STOP_S = 60
 EPHEMERAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 CLUSTER_ID = "VGlkZW1pbGwtY29tcGF0LQ"
