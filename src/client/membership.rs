@@ -18,7 +18,7 @@ use kafka_protocol::messages::{
     ConsumerProtocolAssignment, ConsumerProtocolSubscription, GroupId, HeartbeatRequest, JoinGroupRequest,
     JoinGroupResponse, LeaveGroupRequest, OffsetCommitRequest, SyncGroupRequest, TopicName,
 };
-use kafka_protocol::protocol::{Decodable, Encodable, Request, StrBytes};
+use kafka_protocol::protocol::{Decodable, Encodable, Message, Request, StrBytes};
 
 use super::{ClientError, Cluster, TopicPartition};
 use crate::wire::guard::{self, Limits};
@@ -433,7 +433,7 @@ fn encode_embedded(message: &impl Encodable) -> Result<Bytes, ClientError> {
 }
 
 /// Newer versions than are known only add to the end.
-fn decode_embedded<T: Decodable>(bytes: &Bytes) -> Result<T, ClientError> {
+fn decode_embedded<T: Decodable + Message>(bytes: &Bytes) -> Result<T, ClientError> {
     let unreadable = || ClientError::Unavailable("a member's metadata cannot be read".to_owned());
     let mut body = bytes.clone();
     let version = body.try_get_i16().map_err(|_| unreadable())?;

@@ -24,6 +24,19 @@ What becomes of a value:
 | refused | the node does not start with it, for the reason given; a value that asks for nothing is accepted |
 
 Unknown keys get a warning, as in Kafka. Values that are out of range stop the start, and all of them are reported at once.
+[OPERATING.md](OPERATING.md) says how to run a broker with them.
+
+When a new value counts:
+
+| update | meaning |
+|---|---|
+| read-only | it stands in the node's file, and counts after a restart |
+| cluster-wide | at once, altered for all brokers or for one: `tidemill configs --alter --broker-defaults`, `--broker ID` |
+| per-broker | at once, altered for one broker |
+| after a restart | Kafka changes it while it runs; here it counts after a restart, from the node's file |
+
+Keys of topics, groups and client-metrics subscriptions are altered while the broker runs and count at once.
+
 Keys of the form `listener.name.NAME.KEY` are known; values for a single listener have no effect yet.
 A listener whose protocol is SSL or SASL_* stops the start until those are built.
 ";
@@ -65,8 +78,8 @@ const GROUP_HEAD: &str = "
 A group without a value of its own has the broker key's. Values are checked against the broker's bounds and kept with the
 cluster's metadata; they count for groups of the protocol that they name, once that protocol is served.
 
-| key | type | default | allowed | broker key | least | greatest | meaning |
-|---|---|---|---|---|---|---|---|
+| key | type | default | allowed | unit | broker key | least | greatest | meaning |
+|---|---|---|---|---|---|---|---|---|
 ";
 
 const METRICS_HEAD: &str = "
@@ -74,19 +87,20 @@ const METRICS_HEAD: &str = "
 
 Kept and told, as Kafka does without a plug-in that receives metrics: no client is asked for any.
 
-| key | type | default | allowed | broker key | least | greatest | meaning |
-|---|---|---|---|---|---|---|---|
+| key | type | default | allowed | unit | broker key | least | greatest | meaning |
+|---|---|---|---|---|---|---|---|---|
 ";
 
 fn resource_row(text: &mut String, key: &ResourceKey) {
     let broker = |name: Option<&str>| name.map(|name| format!("`{name}`")).unwrap_or_default();
     let _ = writeln!(
         text,
-        "| `{}` | {} | {} | {} | {} | {} | {} | {} |",
+        "| `{}` | {} | {} | {} | {} | {} | {} | {} | {} |",
         key.name,
         key.kind.name(),
         default(Some(key.default)),
         allowed(key.kind, key.check),
+        key.unit(),
         broker(key.synonym),
         broker(key.least),
         broker(key.most),

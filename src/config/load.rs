@@ -45,7 +45,6 @@ fn build(given: &Given, problems: &mut Vec<Problem>) -> NodeConfig {
     let log_dirs = log_dirs(given, problems);
     let first_log_dir = log_dirs.first().cloned().unwrap_or_default();
     let (topic_defaults, compression_levels) = topic::node_defaults(given, problems);
-    let scheduler_ms: u64 = given.number("log.flush.scheduler.interval.ms");
     NodeConfig {
         node_id,
         roles: roles(given, problems),
@@ -81,16 +80,11 @@ fn build(given: &Given, problems: &mut Vec<Problem>) -> NodeConfig {
         fetch_max_bytes: given.number("fetch.max.bytes"),
         fetch_session_slots: given.number("max.incremental.fetch.session.cache.slots"),
         max_request_partition_size_limit: given.number("max.request.partition.size.limit"),
-        log_flush_scheduler_interval_ms: Some(scheduler_ms).filter(|&ms| ms != i64::MAX.cast_unsigned()),
         log_flush_offset_checkpoint_interval_ms: given.number("log.flush.offset.checkpoint.interval.ms"),
-        log_flush_start_offset_checkpoint_interval_ms: given
-            .number("log.flush.start.offset.checkpoint.interval.ms"),
         high_watermark_checkpoint_interval_ms: given.number("replica.high.watermark.checkpoint.interval.ms"),
         log_initial_task_delay_ms: given.number("log.initial.task.delay.ms"),
         log_retention_check_interval_ms: given.number("log.retention.check.interval.ms"),
-        log_dir_failure_timeout_ms: given.number("log.dir.failure.timeout.ms"),
         producer_id_expiration_ms: given.number("producer.id.expiration.ms"),
-        producer_id_expiration_check_interval_ms: given.number("producer.id.expiration.check.interval.ms"),
         replica_lag_time_max_ms: given.number("replica.lag.time.max.ms"),
         group: group(given),
         transaction: transaction(given),
@@ -324,7 +318,7 @@ confluent.support.metrics.enable=false
         assert_eq!(config.log_dirs, [PathBuf::from("./tidemill-data")]);
         assert_eq!(config.metadata_log_dir, PathBuf::from("./tidemill-data"));
         assert_eq!(config.max_connections_per_ip, i32::MAX.cast_unsigned());
-        assert_eq!((config.queued_max_request_bytes, config.log_flush_scheduler_interval_ms), (None, None));
+        assert_eq!(config.queued_max_request_bytes, None);
         assert_eq!(config.socket_send_buffer_bytes, Some(102_400));
         assert_eq!(config, NodeConfig::default());
     }

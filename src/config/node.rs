@@ -184,24 +184,16 @@ pub struct NodeConfig {
     /// `max.request.partition.size.limit`
     pub max_request_partition_size_limit: u32,
 
-    /// `log.flush.scheduler.interval.ms`; `None` (Kafka's i64::MAX) never looks.
-    pub log_flush_scheduler_interval_ms: Option<u64>,
     /// `log.flush.offset.checkpoint.interval.ms`
     pub log_flush_offset_checkpoint_interval_ms: u64,
-    /// `log.flush.start.offset.checkpoint.interval.ms`
-    pub log_flush_start_offset_checkpoint_interval_ms: u64,
     /// `replica.high.watermark.checkpoint.interval.ms`
     pub high_watermark_checkpoint_interval_ms: u64,
     /// `log.retention.check.interval.ms`
     pub log_retention_check_interval_ms: u64,
     /// `log.initial.task.delay.ms`
     pub log_initial_task_delay_ms: u64,
-    /// `log.dir.failure.timeout.ms`
-    pub log_dir_failure_timeout_ms: u64,
     /// `producer.id.expiration.ms`
     pub producer_id_expiration_ms: u64,
-    /// `producer.id.expiration.check.interval.ms`
-    pub producer_id_expiration_check_interval_ms: u64,
     /// `replica.lag.time.max.ms`
     pub replica_lag_time_max_ms: u64,
 

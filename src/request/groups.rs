@@ -131,7 +131,7 @@ impl Groups {
             Asked::Sync => encode(header, buffer, &membership::synced(parts.pop(), version)),
             Asked::Heartbeat => encode(header, buffer, &membership::beaten(parts.pop())),
             Asked::Leave => encode(header, buffer, &membership::left(parts.pop(), version)),
-            Asked::Commit(asked) => encode(header, buffer, &asked.response(parts.pop())),
+            Asked::Commit(asked) => encode(header, buffer, &asked.response(parts.pop(), version)),
             Asked::Fetch(asked) => encode(header, buffer, &asked.response(&parts, version)),
             Asked::DeleteOffsets(asked) => encode(header, buffer, &asked.response(parts.pop())),
             Asked::List => encode(header, buffer, &whole::listed(parts, version)),

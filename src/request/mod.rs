@@ -64,7 +64,7 @@ use crate::log::check::Budget;
 use crate::partition::{Answer, ReplyTo};
 use crate::wire::api::ApiKey;
 use crate::wire::header::RequestHeader;
-use crate::wire::{StrBytes, WireError, response};
+use crate::wire::{StrBytes, WireError, beyond, response};
 
 /// Why a connection is closed. Each reason is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -161,6 +161,9 @@ impl Work {
         to: ReplyTo,
         scene: &mut Scene,
     ) -> Result<Self, CloseReason> {
+        // Produce and Fetch are read in place, in every version.
+        let body =
+            if header.api.barrier { beyond::request(header.api.key, header.version, body)? } else { body };
         match header.api.key {
             ApiKey::Produce => produce::Produce::start(header, body, to, scene).map(Self::Produce),
             ApiKey::Fetch => fetch::Fetch::start(header, body, to, scene),

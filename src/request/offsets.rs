@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_partition_named_twice_is_answered_once_and_errors_come_in_kafkas_order() {
-        for version in 1..=10 {
+        for version in 1..=11 {
             let mut stage = Stage::new(&[]);
             stage.topic("t", 7, &[1, 1, 1]);
             let topics = vec![

@@ -5,7 +5,7 @@ use core::net::Ipv4Addr;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use kafka_protocol::protocol::{Decodable, Encodable};
+use kafka_protocol::protocol::{Decodable, Encodable, Request};
 use uuid::Uuid;
 
 use super::{ClusterView, Desk, FetchSessions, Node, Outbox, RequestContext, Scene, Work};
@@ -17,6 +17,7 @@ use crate::effect::Now;
 use crate::partition::ReplyTo;
 use crate::security::Principal;
 use crate::wire::api::ApiKey;
+use crate::wire::beyond;
 use crate::wire::header::{self, RequestHeader};
 
 /// Where the requests of tests come from.
@@ -144,9 +145,14 @@ impl Stage {
     }
 
     /// Starts a request encoded by the message library.
-    pub fn start<Q: Encodable>(&mut self, key: ApiKey, version: i16, request: &Q) -> (RequestHeader, Work) {
+    pub fn start<Q: Encodable + Request>(
+        &mut self,
+        key: ApiKey,
+        version: i16,
+        request: &Q,
+    ) -> (RequestHeader, Work) {
         let mut body = BytesMut::new();
-        request.encode(&mut body, version).unwrap();
+        beyond::encode_request(&mut body, version, request).unwrap();
         self.start_bytes(key, version, &body)
     }
 
@@ -176,14 +182,15 @@ impl Stage {
         assert_eq!(bytes.len(), 4 + i32::from_be_bytes(bytes[..4].try_into().unwrap()) as usize);
         assert_eq!(bytes[4..8], 77_i32.to_be_bytes());
         let flexible = header.api.is_flexible(header.version) && header.api.key != ApiKey::ApiVersions;
-        let mut body = bytes.split_off(if flexible { 9 } else { 8 });
-        let response = R::decode(&mut body, header.version).unwrap();
+        let body = bytes.split_off(if flexible { 9 } else { 8 });
+        let (mut body, version) = beyond::response(header.api.key, header.version, body).unwrap();
+        let response = R::decode(&mut body, version).unwrap();
         assert!(body.is_empty(), "{} v{} leaves bytes", header.api.name, header.version);
         response
     }
 
     /// Starts a request that asks nobody else, and gives its response.
-    pub fn ask<Q: Encodable, R: Decodable>(&mut self, key: ApiKey, version: i16, request: &Q) -> R {
+    pub fn ask<Q: Encodable + Request, R: Decodable>(&mut self, key: ApiKey, version: i16, request: &Q) -> R {
         let (header, work) = self.start(key, version, request);
         self.finish(&header, work)
     }

@@ -20,7 +20,7 @@ use super::door::Door;
 use super::files::Files;
 use super::helpers::{Helpers, Returns};
 use super::intake::Budget;
-use super::listener::{self, Buffers};
+use super::listener::{self, Inherited};
 use super::memory;
 use super::mesh::Mesh;
 use super::runtime::{Common, Runtime};
@@ -160,7 +160,7 @@ fn common(config: &NodeConfig, shards: usize) -> Common {
 
 /// Binds every listener, so that a port in use is known before anything starts.
 fn bind(config: &NodeConfig) -> Result<Vec<(OwnedFd, SocketAddr)>, String> {
-    let buffers = Buffers::of(config);
+    let inherited = Inherited::of(config);
     let bound = config.listeners.iter().map(|listener| {
         let host = if listener.bind.host.is_empty() { "0.0.0.0" } else { listener.bind.host.as_str() };
         let shown = format!("{}://{host}:{}", listener.name, listener.bind.port);
@@ -172,7 +172,7 @@ fn bind(config: &NodeConfig) -> Result<Vec<(OwnedFd, SocketAddr)>, String> {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
             socket.set_reuse_address(true)?;
             socket.set_nonblocking(true)?;
-            buffers.give(&socket);
+            inherited.give(&socket);
             socket.bind(&address.into())?;
             socket.listen(i32::try_from(config.socket_listen_backlog.max(1024)).unwrap_or(1024))?;
             let local = socket.local_addr()?.as_socket().unwrap_or(address);

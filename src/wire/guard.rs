@@ -14,10 +14,10 @@
 //! caller can admit it for its cost.
 
 use bytes::{Buf, Bytes, TryGetError};
-use kafka_protocol::protocol::Decodable;
 use kafka_protocol::protocol::buf::ByteBuf;
+use kafka_protocol::protocol::{Decodable, Message};
 
-use super::WireError;
+use super::{WireError, beyond};
 
 /// The memory that one decoded request may take, unless the caller says otherwise.
 pub const MEMORY_LIMIT_BYTES: usize = 64 * 1024 * 1024;
@@ -43,27 +43,32 @@ impl Default for Limits {
     }
 }
 
-/// Decodes a request body. Bytes behind its last field are ignored, as in Kafka: librdkafka sends
-/// three behind a Metadata request for all topics.
-pub fn decode<T: Decodable>(body: &Bytes, version: i16, limits: Limits) -> Result<T, WireError> {
+/// Decodes a request body; one of a version that the library lacks has passed [`beyond::request`]. Bytes behind
+/// its last field are ignored, as in Kafka: librdkafka sends three behind a Metadata request for all topics.
+pub fn decode<T: Decodable + Message>(body: &Bytes, version: i16, limits: Limits) -> Result<T, WireError> {
     decode_measured(body, version, limits).map(|(request, _)| request)
 }
 
 /// Decodes a whole request body, and gives an upper bound of the bytes of memory it takes.
-pub fn decode_measured<T: Decodable>(
+pub fn decode_measured<T: Decodable + Message>(
     body: &Bytes,
     version: i16,
     limits: Limits,
 ) -> Result<(T, usize), WireError> {
     let memory_bytes = measure::<T>(body, version, limits)?;
     let mut bytes = body.clone();
-    let request = T::decode(&mut bytes, version).map_err(|_| WireError::Malformed)?;
+    let request =
+        T::decode(&mut bytes, beyond::decoded_version::<T>(version)).map_err(|_| WireError::Malformed)?;
     Ok((request, memory_bytes))
 }
 
 /// The first pass alone: checks every length of a request body, and gives an upper bound of the
 /// bytes of memory that decoding it takes.
-pub fn measure<T: Decodable>(body: &Bytes, version: i16, limits: Limits) -> Result<usize, WireError> {
+pub fn measure<T: Decodable + Message>(
+    body: &Bytes,
+    version: i16,
+    limits: Limits,
+) -> Result<usize, WireError> {
     let mut checked = Checked {
         bytes: body.clone(),
         varint: 0,
@@ -71,7 +76,7 @@ pub fn measure<T: Decodable>(body: &Bytes, version: i16, limits: Limits) -> Resu
         memory_bytes: 0,
         limit_bytes: limits.memory_bytes,
     };
-    let decoded = T::decode(&mut checked, version);
+    let decoded = T::decode(&mut checked, beyond::decoded_version::<T>(version));
     if checked.memory_bytes > limits.memory_bytes {
         return Err(WireError::TooCostly { limit_bytes: limits.memory_bytes });
     }
@@ -203,9 +208,9 @@ mod tests {
         TopicName(StrBytes::from_static_str(text))
     }
 
-    fn encoded<T: Encodable>(request: &T, version: i16) -> Bytes {
+    fn encoded<T: Encodable + Message>(request: &T, version: i16) -> Bytes {
         let mut buffer = BytesMut::new();
-        request.encode(&mut buffer, version).unwrap();
+        request.encode(&mut buffer, beyond::decoded_version::<T>(version)).unwrap();
         buffer.freeze()
     }
 
@@ -339,7 +344,7 @@ mod tests {
 
     /// Decodes with the type of a key; says whether that worked.
     fn accepts(key: ApiKey, body: &Bytes, version: i16) -> Result<usize, WireError> {
-        fn run<T: Decodable>(body: &Bytes, version: i16) -> Result<usize, WireError> {
+        fn run<T: Decodable + Message>(body: &Bytes, version: i16) -> Result<usize, WireError> {
             decode_measured::<T>(body, version, Limits::default()).map(|(_, memory_bytes)| memory_bytes)
         }
         match key {

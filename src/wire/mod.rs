@@ -4,13 +4,14 @@
 //! [`header`] says what it asks and who asks, [`api`] says what is known about that API, and then
 //! either [`produce`] and [`fetch`] give a view over the bytes, or [`guard`] decodes it into
 //! kafka-protocol's types. Answers go out through [`produce_response`], [`fetch_response`] or
-//! [`response`].
+//! [`response`]. Versions that kafka-protocol does not have are rewritten from and to its last ones by [`beyond`].
 //!
 //! Nothing here panics, overflows or allocates by a length that was not checked against the bytes
 //! that are there.
 
 pub mod api;
 mod api_document;
+pub mod beyond;
 pub mod error;
 pub mod fetch;
 pub mod fetch_response;

@@ -6,7 +6,7 @@ use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::protocol::Encodable;
 
 use super::api::{ApiKey, Listener, TABLE};
-use super::{ErrorCode, WireError, header};
+use super::{ErrorCode, WireError, beyond, header};
 
 /// Appends a whole response, with length and header, to the buffer; returns its bytes. On an error,
 /// which is a field set that the version lacks, the buffer is as it was.
@@ -18,9 +18,9 @@ pub fn encode<T: Encodable>(
     response: &T,
 ) -> Result<u64, WireError> {
     let start = header::begin_response(buffer, key.api(), version, correlation_id);
-    if response.encode(buffer, version).is_err() {
+    if let Err(error) = beyond::encode_response(buffer, key, version, response) {
         buffer.truncate(start);
-        return Err(WireError::Unencodable { key: key as i16, version });
+        return Err(error);
     }
     Ok(header::end_response(buffer, start, 0))
 }

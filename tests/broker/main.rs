@@ -15,6 +15,7 @@ mod crash;
 mod deletion;
 mod describe;
 mod epochs;
+mod every_key;
 mod full_connection;
 mod full_device;
 mod groups;

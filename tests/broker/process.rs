@@ -155,6 +155,14 @@ impl Broker {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
 
+    /// The time its threads have run, in microseconds: the scheduler's sum, not its samples.
+    pub fn cpu_us(&self) -> u64 {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let runs = threads
+            .filter_map(|thread| std::fs::read_to_string(thread.unwrap().path().join("schedstat")).ok());
+        runs.filter_map(|run| run.split(' ').next()?.parse::<u64>().ok()).sum::<u64>() / 1_000
+    }
+
     /// Bytes of memory that belong to the process alone: neither shared nor of a file.
     pub fn memory_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

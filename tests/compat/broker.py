@@ -191,13 +191,13 @@ class ReferenceBroker(Broker):
 
     def argv(self) -> List[str]:
         """The broker's main class, from the same jars as the tools."""
-        return install.java("kafka.Kafka", str(self.config), heap="1g")
+        return install.java("kafka.Kafka", str(self.config), heap="1g", brief=True)
 
     def start(self) -> None:
         """Formats the folder first, as Kafka wants it."""
         if not self.log_dir.exists():
             tool = install.java("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(self.config),
-                                *self.format_flags)
+                                *self.format_flags, brief=True)
             done = subprocess.run(tool, capture_output=True, text=True, env=install.environment())
             if done.returncode != 0:
                 raise BrokerError(f"kafka-storage format failed\n{done.stdout}{done.stderr}")

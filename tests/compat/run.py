@@ -22,6 +22,7 @@ import broker
 import crowd
 import crowd_history
 import groups
+import habits
 import install
 import matrix
 import tools
@@ -177,6 +178,24 @@ def run_groups(options, results: Results, folder: Path) -> None:
             with_broker(folder / f"groups-of-{shards}-shards", shards, options, results, work, settings)
 
 
+def run_habits(options, results: Results, folder: Path) -> None:
+    """The habits of the textbooks by every library, on a broker of one shard and on one of three."""
+    for shards in [1] if options.reference else [1, 3]:
+
+        def wanted(case: str) -> bool:
+            name = f"{case} ({shards})"
+            return options.only in name and not results.done_before(name)
+
+        def work(instance: broker.Broker) -> None:
+            for case, problems, seconds in habits.run(folder, instance.bootstrap, wanted):
+                if not instance.alive():
+                    problems.append(f"the broker died in this case\n{instance.tail()}")
+                results.add(f"{case} ({shards})", problems, seconds)
+
+        if options.only in "habits" or options.only.startswith("habits"):
+            with_broker(folder / f"habits-of-{shards}-shards", shards, options, results, work, habits.SETTINGS)
+
+
 def run_crowd(options, results: Results, folder: Path) -> None:
     """A short crowd in one group, and the checks over what its members say on planted faults."""
     check = "crowd: every planted fault is found"
@@ -233,6 +252,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=os.environ.get("COMPAT_TMP") or base) as folder:
         run_matrix(options, results, Path(folder))
         run_groups(options, results, Path(folder))
+        run_habits(options, results, Path(folder))
         run_crowd(options, results, Path(folder))
         if options.only in "tools":
             run_tools(options, results, Path(folder))

@@ -1,7 +1,6 @@
 """Apache Kafka 4.3.1's own command-line tools, run as the main classes behind its shell scripts.
 
-`live_cases` need a running broker; `file_cases` let dump-log read the stopped broker's files. What waits for
-something stands in LATER and is not run.
+`live_cases` need a running broker; `file_cases` let dump-log read the stopped broker's files.
 """
 
 import re
@@ -24,13 +23,9 @@ COMPLAINTS = re.compile(r"^Found \d+ invalid bytes at the end of |^baseOffset: .
 # Neither Kafka's internal topics nor folders renamed for deletion, whose indexes were never trimmed.
 PARTITION_FOLDER = re.compile(r"[^_].*-\d+")
 
-# What is not run, and what it waits for.
-LATER = [
-    ("kafka-get-offsets --time earliest-pending-upload", "ListOffsets 11"),
-]
-
 # kafka-get-offsets' names of ListOffsets' special timestamps, as it also takes them by number.
-SPECIAL_TIMES = {"latest": -1, "earliest": -2, "max-timestamp": -3, "earliest-local": -4, "latest-tiered": -5}
+SPECIAL_TIMES = {"latest": -1, "earliest": -2, "max-timestamp": -3, "earliest-local": -4, "latest-tiered": -5,
+                 "earliest-pending-upload": -6}
 # What a topic is created with and must be described with.
 SETTINGS = {"retention.ms": "86400000", "compression.type": "producer", "segment.bytes": "16777216"}
 # Ranges of a few APIs that no client can do without; the tool must show each with a version that it could use.
@@ -243,6 +238,7 @@ class Tools:
         """Each special value by name and by number, and times before the first and after the last record."""
         starts = {n: 0 for n in self._ends}
         due = {"latest": self._ends, "earliest": starts, "earliest-local": starts, "latest-tiered": {},
+               "earliest-pending-upload": {},
                "0": starts, "4000000000000": {}}
         problems = []
         for name in [*SPECIAL_TIMES, "0", "4000000000000"]:

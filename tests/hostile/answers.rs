@@ -9,8 +9,8 @@ use kafka_protocol::messages::{
     FindCoordinatorResponse, InitProducerIdResponse, ListOffsetsResponse, MetadataResponse,
     OffsetForLeaderEpochResponse, ProduceResponse,
 };
-use kafka_protocol::protocol::{Decodable, Message};
-use tidemill::wire::api;
+use kafka_protocol::protocol::Decodable;
+use tidemill::wire::{api, beyond};
 
 use crate::body::{API_VERSIONS, FETCH, PRODUCE};
 
@@ -26,6 +26,7 @@ pub fn parse(key: i16, version: i16, mut answer: Bytes) -> Result<i32, String> {
             return Err("the header does not end with no tagged fields".to_owned());
         }
     }
+    let (answer, version) = beyond::response(api.key, version, answer).map_err(|error| error.to_string())?;
     match key {
         PRODUCE => whole::<ProduceResponse>(answer, version).map(|_| 0),
         FETCH => whole::<FetchResponse>(answer, version).map(|fetch| fetch.session_id),
@@ -74,9 +75,9 @@ pub fn parse(key: i16, version: i16, mut answer: Bytes) -> Result<i32, String> {
     }
 }
 
-/// Decodes all of it; a version above the library's has the layout of its last.
-fn whole<T: Decodable + Message>(mut answer: Bytes, version: i16) -> Result<T, String> {
-    let decoded = T::decode(&mut answer, version.min(T::VERSIONS.max)).map_err(|error| error.to_string())?;
+/// Decodes all of it.
+fn whole<T: Decodable>(mut answer: Bytes, version: i16) -> Result<T, String> {
+    let decoded = T::decode(&mut answer, version).map_err(|error| error.to_string())?;
     if answer.has_remaining() {
         return Err(format!("{} bytes behind the answer", answer.remaining()));
     }

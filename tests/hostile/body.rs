@@ -32,7 +32,8 @@ use kafka_protocol::messages::{
     FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
     OffsetForLeaderEpochRequest, ProduceRequest, ProducerId, TopicName,
 };
-use kafka_protocol::protocol::{Encodable, Message, StrBytes};
+use kafka_protocol::protocol::{Encodable, Request, StrBytes};
+use tidemill::wire::beyond;
 use uuid::Uuid;
 
 use crate::batches::Arsenal;
@@ -78,11 +79,11 @@ pub fn topic_name(value: &str) -> TopicName {
     TopicName(text(value))
 }
 
-/// The body of a request; a version above the library's has the layout of its last.
-pub fn encoded<T: Encodable + Message>(request: &T, version: i16) -> Bytes {
+/// The body of a request.
+pub fn encoded<T: Encodable + Request>(request: &T, version: i16) -> Bytes {
     let mut buffer = BytesMut::new();
-    let version = version.min(T::VERSIONS.max);
-    request.encode(&mut buffer, version).unwrap_or_else(|error| panic!("version {version}: {error}"));
+    beyond::encode_request(&mut buffer, version, request)
+        .unwrap_or_else(|error| panic!("version {version}: {error}"));
     buffer.freeze()
 }
 

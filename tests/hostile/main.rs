@@ -19,6 +19,7 @@ mod pressure;
 #[path = "../broker/process.rs"]
 #[allow(dead_code)]
 mod process;
+mod recorded;
 mod storm;
 mod tally;
 mod witness;

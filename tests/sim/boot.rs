@@ -39,6 +39,8 @@ pub fn config(plan: &Plan) -> NodeConfig {
         log_flush_offset_checkpoint_interval_ms: plan.checkpoint_ms,
         high_watermark_checkpoint_interval_ms: plan.checkpoint_ms,
         fetch_session_slots: plan.session_slots,
+        log_initial_task_delay_ms: plan.shortens.check_ms,
+        log_retention_check_interval_ms: plan.shortens.check_ms,
         ..NodeConfig::default()
     };
     if let Some(expiration_ms) = plan.expiration_ms {

@@ -12,6 +12,7 @@ mod client;
 mod commits;
 mod consumer;
 mod disk;
+mod eraser;
 mod faults;
 mod group_auditor;
 mod history;
@@ -21,6 +22,7 @@ mod node;
 mod operations;
 mod plan;
 mod producer;
+mod starts;
 mod trace;
 mod tuner;
 mod world;
@@ -133,6 +135,8 @@ fn planted_bugs_are_found() {
         Bug::ReservedHighWatermark,
         Bug::ForgottenProducers,
         Bug::CommitBeforeWrite,
+        Bug::LogStartBeforeCheckpoint,
+        Bug::RetentionByFirstRecord,
     ];
     for bug in bugs {
         plant(Some(bug));

@@ -103,6 +103,49 @@ pub struct Plan {
     pub tunes: bool,
     /// `producer.id.expiration.ms`, short; producers give up long before.
     pub expiration_ms: Option<u64>,
+    /// What makes logs shorter.
+    pub shortens: Shortens,
+}
+
+/// Who gives up old records in a run: nobody in every second one.
+#[derive(Clone, Debug, Default)]
+pub struct Shortens {
+    /// A client deletes records.
+    pub by_request: bool,
+    /// `retention.ms` is altered, to small values too.
+    pub by_age: bool,
+    /// `retention.bytes` is altered, to small values too.
+    pub by_size: bool,
+    /// `log.retention.check.interval.ms`
+    pub check_ms: u64,
+}
+
+impl Shortens {
+    /// Retention has something to do.
+    pub fn retains(&self) -> bool {
+        self.by_age || self.by_size
+    }
+
+    /// Nothing but `retention.bytes` makes logs shorter.
+    pub fn only_by_size(&self) -> bool {
+        self.by_size && !self.by_age && !self.by_request
+    }
+
+    fn of(seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed ^ 0x4e7a1);
+        let (by_request, by_age, by_size) = *random
+            .choice(&[
+                (false, false, false),
+                (false, false, false),
+                (false, false, false),
+                (true, false, false),
+                (false, true, false),
+                (false, false, true),
+                (true, true, true),
+            ])
+            .expect("some");
+        Self { by_request, by_age, by_size, check_ms: *random.choice(&[5, 60, 600]).expect("some") }
+    }
 }
 
 impl Plan {
@@ -168,6 +211,7 @@ impl Plan {
             hostile: *r.choice(&[0, 0, 1, 2]).expect("some"),
             more_partitions: *r.choice(&[0, 0, 1, 3]).expect("some"),
             tunes: tunes(seed),
+            shortens: Shortens::of(seed),
             expiration_ms: (r.u8(0..8) == 0 && !clock_jumps).then_some(EXPIRATION_MS),
             io_errors_in: (directories > 1 && r.u8(0..3) > 0).then(|| r.usize(0..directories)),
             members: *r.choice(&[(0, 1), (1, 1), (3, 1), (3, 2), (5, 2)]).expect("some"),

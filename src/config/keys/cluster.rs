@@ -3,7 +3,7 @@
 use super::{Key, key_table};
 
 key_table! {
-    "replica.lag.time.max.ms" Long Some("30000"), Min(1), ReadOnly, Honoured,
+    "replica.lag.time.max.ms" Long Some("30000"), Min(1), ReadOnly, Planned,
         "A follower that is not caught up for this long leaves the in-sync set.";
     "replica.high.watermark.checkpoint.interval.ms" Long Some("5000"), Min(1), ReadOnly, Honoured,
         "How often high watermarks are written down.";

@@ -200,6 +200,6 @@ key_table! {
         "Longest such wait.";
     "producer.id.expiration.ms" Int Some("86400000"), Min(1), Cluster, Honoured,
         "How long a silent idempotent producer is remembered.";
-    "producer.id.expiration.check.interval.ms" Int Some("600000"), Min(1), ReadOnly, Honoured,
+    "producer.id.expiration.check.interval.ms" Int Some("600000"), Min(1), ReadOnly, Ignored(OWN_PACE),
         "How often silent producers are looked for.";
 }

@@ -23,15 +23,15 @@ key_table! {
         "The largest record batch, after compression.";
     "min.insync.replicas" Int Some("1"), Min(1), Cluster, Honoured,
         "In-sync replicas that acks=all needs.";
-    "unclean.leader.election.enable" Boolean Some("false"), Any, Cluster, Honoured,
+    "unclean.leader.election.enable" Boolean Some("false"), Any, Cluster, Planned,
         "Whether a replica that is not in sync may lead, at the price of records.";
     "compression.type" Text Some("producer"),
         OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), Cluster, Honoured,
         "How batches are stored: `producer` keeps what was sent.";
     "compression.gzip.level" Int Some("-1"), RangeOr(1, 9, -1), Cluster, Honoured,
         "Level of gzip; -1 is the codec's own.";
-    "compression.lz4.level" Int Some("9"), Range(1, 17), Cluster, Honoured,
-        "Level of lz4.";
+    "compression.lz4.level" Int Some("9"), Range(1, 17), Cluster, Planned,
+        "Level of lz4; the fast encoder takes the place of every level.";
     "compression.zstd.level" Int Some("3"), Range(-131_072, 22), Cluster, Honoured,
         "Level of zstd.";
     "log.segment.bytes" Int Some("1073741824"), Min(1_048_576), Cluster, Honoured,
@@ -55,7 +55,7 @@ key_table! {
     "log.retention.check.interval.ms" Long Some("300000"), Min(1), ReadOnly, Honoured,
         "How often segments are looked at for deletion.";
     "log.cleanup.policy" List Some("delete"), OneOf(&["compact", "delete"]), Cluster, Honoured,
-        "`delete`, `compact`, both, or neither: keep for ever.";
+        "`delete`, `compact`, both, or neither: keep for ever. There is no compaction yet: `compact` alone keeps every record.";
     "log.index.size.max.bytes" Int Some("10485760"), Min(4), Cluster, Honoured,
         "Largest offset or time index of a segment.";
     "log.index.interval.bytes" Int Some("4096"), Min(0), Cluster, Honoured,
@@ -68,7 +68,7 @@ key_table! {
         "How often logs are looked at for a sync by time.";
     "log.flush.offset.checkpoint.interval.ms" Int Some("60000"), Min(0), ReadOnly, Honoured,
         "How often recovery points are written down.";
-    "log.flush.start.offset.checkpoint.interval.ms" Int Some("60000"), Min(0), ReadOnly, Honoured,
+    "log.flush.start.offset.checkpoint.interval.ms" Int Some("60000"), Min(0), ReadOnly, Ignored(OWN_PACE),
         "How often log start offsets are written down.";
     "log.segment.delete.delay.ms" Long Some("60000"), Min(0), Cluster, Honoured,
         "Time between a segment's renaming and its deletion.";
@@ -81,19 +81,19 @@ key_table! {
         "How far a timestamp may lie in the past.";
     "log.message.timestamp.after.max.ms" Long Some("3600000"), Min(0), Cluster, Honoured,
         "How far a timestamp may lie in the future.";
-    "log.dir.failure.timeout.ms" Long Some("30000"), Min(1), ReadOnly, Honoured,
+    "log.dir.failure.timeout.ms" Long Some("30000"), Min(1), ReadOnly, Ignored(OWN_PACE),
         "How long a failed log directory may go unannounced to the controller before the node stops.";
     "log.initial.task.delay.ms" Long Some("30000"), Min(0), ReadOnly, Honoured,
         "Wait before the first look at retention.";
     "log.cleaner.enable" Boolean Some("true"), Any, ReadOnly, CLEANER,
         "Whether compacted topics are compacted.";
-    "log.cleaner.delete.retention.ms" Long Some("86400000"), Min(0), Cluster, Honoured,
+    "log.cleaner.delete.retention.ms" Long Some("86400000"), Min(0), Cluster, Planned,
         "How long a compacted topic shows a tombstone.";
-    "log.cleaner.min.cleanable.ratio" Double Some("0.5"), Share(0.0, 1.0), Cluster, Honoured,
+    "log.cleaner.min.cleanable.ratio" Double Some("0.5"), Share(0.0, 1.0), Cluster, Planned,
         "Share of a log not yet compacted that starts compaction.";
-    "log.cleaner.min.compaction.lag.ms" Long Some("0"), Min(0), Cluster, Honoured,
+    "log.cleaner.min.compaction.lag.ms" Long Some("0"), Min(0), Cluster, Planned,
         "How long a record stays as it is.";
-    "log.cleaner.max.compaction.lag.ms" Long Some("9223372036854775807"), Min(1), Cluster, Honoured,
+    "log.cleaner.max.compaction.lag.ms" Long Some("9223372036854775807"), Min(1), Cluster, Planned,
         "How long a record may wait for compaction.";
     "log.cleaner.backoff.ms" Long Some("15000"), Min(0), Cluster, Planned,
         "How long compaction rests when there is nothing to do.";

@@ -25,10 +25,10 @@ key_table! {
         Some("SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT"),
         Any, Broker, Honoured,
         "Listener name to protocol: `NAME:PLAINTEXT`; names that are protocols map to themselves.";
-    "inter.broker.listener.name" Text None, Any, ReadOnly, Honoured,
+    "inter.broker.listener.name" Text None, Any, ReadOnly, Planned,
         "The listener that brokers use among themselves.";
     "security.inter.broker.protocol" Text Some("PLAINTEXT"),
-        OneOf(&["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]), ReadOnly, Honoured,
+        OneOf(&["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]), ReadOnly, Planned,
         "Chooses the listener between brokers by its protocol, in place of its name.";
     "early.start.listeners" List None, Any, ReadOnly, Ignored(ORDER),
         "Listeners to open before the broker is ready.";

@@ -9,6 +9,6 @@ key_table! {
         "CPUs that shards may run on: `all`, or numbers and ranges such as `0-3,6`.";
     "shard.memory.percent" Int Some("25"), Range(1, 80), ReadOnly, Honoured,
         "Share of the machine's memory that requests in progress may hold, over all shards.";
-    "log.dir.free.floor.bytes" Long Some("-1"), Min(-1), ReadOnly, Honoured,
+    "log.dir.free.floor.bytes" Long Some("-1"), Min(-1), ReadOnly, Planned,
         "Free space that writes must leave; -1 is the less of 1 GiB and 5 % of the device.";
 }

@@ -3,7 +3,7 @@
 
 use super::Check::*;
 use super::Kind::*;
-use super::{Check, Kind};
+use super::{Check, Kind, unit_of};
 
 /// One key of a group or of a client-metrics subscription.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,6 +24,13 @@ pub struct ResourceKey {
     pub most: Option<&'static str>,
     /// One sentence.
     pub doc: &'static str,
+}
+
+impl ResourceKey {
+    /// The unit of its value; empty where there is none.
+    pub fn unit(&self) -> &'static str {
+        unit_of(self.name, self.kind)
+    }
 }
 
 /// The group's key of that name.

@@ -50,18 +50,18 @@ macro_rules! topic_table {
 
 topic_table! {
     "cleanup.policy" List Some("delete"), OneOf(&["compact", "delete"]), Honoured, ["log.cleanup.policy"],
-        "`delete`, `compact`, both, or neither: keep for ever.";
+        "`delete`, `compact`, both, or neither: keep for ever. There is no compaction yet: `compact` alone keeps every record.";
     "compression.gzip.level" Int Some("-1"), RangeOr(1, 9, -1), Honoured, ["compression.gzip.level"],
         "Level of gzip; -1 is the codec's own.";
-    "compression.lz4.level" Int Some("9"), Range(1, 17), Honoured, ["compression.lz4.level"],
-        "Level of lz4.";
+    "compression.lz4.level" Int Some("9"), Range(1, 17), Planned, ["compression.lz4.level"],
+        "Level of lz4; the fast encoder takes the place of every level.";
     "compression.type" Text Some("producer"),
         OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), Honoured,
         ["compression.type"],
         "How batches are stored: `producer` keeps what was sent.";
     "compression.zstd.level" Int Some("3"), Range(-131_072, 22), Honoured, ["compression.zstd.level"],
         "Level of zstd.";
-    "delete.retention.ms" Long Some("86400000"), Min(0), Honoured, ["log.cleaner.delete.retention.ms"],
+    "delete.retention.ms" Long Some("86400000"), Min(0), Planned, ["log.cleaner.delete.retention.ms"],
         "How long a compacted topic shows a tombstone.";
     "file.delete.delay.ms" Long Some("60000"), Min(0), Honoured, ["log.segment.delete.delay.ms"],
         "Time between a segment's renaming and its deletion.";
@@ -82,7 +82,7 @@ topic_table! {
         "Bytes kept on local disks when the topic is tiered.";
     "local.retention.ms" Long Some("-2"), Min(-2), Planned, ["log.local.retention.ms"],
         "How long records are kept on local disks when the topic is tiered.";
-    "max.compaction.lag.ms" Long Some("9223372036854775807"), Min(1), Honoured,
+    "max.compaction.lag.ms" Long Some("9223372036854775807"), Min(1), Planned,
         ["log.cleaner.max.compaction.lag.ms"],
         "How long a record may wait for compaction.";
     "max.message.bytes" Int Some("1048588"), Min(0), Honoured, ["message.max.bytes"],
@@ -96,10 +96,10 @@ topic_table! {
     "message.timestamp.type" Text Some("CreateTime"), OneOf(&["CreateTime", "LogAppendTime"]), Honoured,
         ["log.message.timestamp.type"],
         "`CreateTime` keeps the producer's timestamp, `LogAppendTime` sets the broker's.";
-    "min.cleanable.dirty.ratio" Double Some("0.5"), Share(0.0, 1.0), Honoured,
+    "min.cleanable.dirty.ratio" Double Some("0.5"), Share(0.0, 1.0), Planned,
         ["log.cleaner.min.cleanable.ratio"],
         "Share of the log not yet compacted that starts compaction.";
-    "min.compaction.lag.ms" Long Some("0"), Min(0), Honoured, ["log.cleaner.min.compaction.lag.ms"],
+    "min.compaction.lag.ms" Long Some("0"), Min(0), Planned, ["log.cleaner.min.compaction.lag.ms"],
         "How long a record stays as it is.";
     "min.insync.replicas" Int Some("1"), Min(1), Honoured, ["min.insync.replicas"],
         "In-sync replicas that acks=all needs.";
@@ -124,7 +124,7 @@ topic_table! {
         "Most random time taken off a segment's age.";
     "segment.ms" Long Some("604800000"), Min(1), Honoured, ["log.roll.ms", "log.roll.hours"],
         "A segment of this age is closed.";
-    "unclean.leader.election.enable" Boolean Some("false"), Any, Honoured, ["unclean.leader.election.enable"],
+    "unclean.leader.election.enable" Boolean Some("false"), Any, Planned, ["unclean.leader.election.enable"],
         "Whether a replica that is not in sync may lead, at the price of records.";
     "message.downconversion.enable" Boolean Some("true"), Any, Ignored(REMOVED), [],
         "Whether records were rewritten for old consumers.";

@@ -21,18 +21,21 @@ use kafka_protocol::messages::{
 use uuid::Uuid;
 
 use super::{Asked, Groups, Places, refusal, text, wire_text};
+use crate::controller::{Image, TopicImage};
 use crate::group::record::CommittedOffset;
 use crate::group::request::{CommitOffsets, FetchedGroup, NewOffset, OfTopic};
 use crate::group::{Request, Response};
 use crate::partition::ReplyTo;
 use crate::request::{CloseReason, Scene, Work};
 use crate::wire::header::RequestHeader;
-use crate::wire::{ErrorCode, error_number, guard};
+use crate::wire::{ErrorCode, StrBytes, beyond, error_number, guard};
 
 /// Versions of OffsetCommit below this say how long an offset is kept.
 const COMMIT_NO_RETENTION: i16 = 5;
 /// First version of OffsetCommit whose clients know that a group may be missing.
 const COMMIT_MISSING_GROUP: i16 = 9;
+/// First version of OffsetCommit and OffsetFetch that names topics by their ids.
+const TOPIC_IDS: i16 = 10;
 /// First version of OffsetFetch with an error of the group.
 const FETCH_GROUP_ERROR: i16 = 2;
 /// First version of OffsetFetch that tells leader epochs.
@@ -43,12 +46,25 @@ const FETCH_GROUPS: i16 = 8;
 /// Partitions of a request by topic, in its order, each with the error that it has already.
 type Checked = Vec<(TopicName, Vec<(i32, Option<ErrorCode>)>)>;
 
-/// Which of a topic's partitions do not exist.
-fn missing(topic: &TopicName, partition: i32, scene: &Scene) -> Option<ErrorCode> {
-    let known = scene.view.image.topic(topic);
+/// The topic that a request means, or what its partitions get if there is none.
+fn topic_meant<'s>(name: &str, version: i16, scene: &'s Scene) -> Result<&'s TopicImage, ErrorCode> {
+    let image = &scene.view.image;
+    let (found, error) = if version >= TOPIC_IDS {
+        (image.topic_by_id(beyond::topic_id(name)), ErrorCode::UnknownTopicId)
+    } else {
+        (image.topic(name), ErrorCode::UnknownTopicOrPartition)
+    };
+    found.map(|topic| &**topic).ok_or(error)
+}
+
+/// Why nothing can be committed for a partition.
+fn missing(topic: Result<&TopicImage, ErrorCode>, partition: i32) -> Option<ErrorCode> {
     let is_known = |count: usize| usize::try_from(partition).is_ok_and(|index| index < count);
-    let exists = known.is_some_and(|topic| is_known(topic.partitions.len()));
-    (!exists).then_some(ErrorCode::UnknownTopicOrPartition)
+    match topic {
+        Ok(topic) if is_known(topic.partitions.len()) => None,
+        Ok(_) => Some(ErrorCode::UnknownTopicOrPartition),
+        Err(error) => Some(error),
+    }
 }
 
 /// What the coordinator says of the partitions that exist, in order, put to those that do not.
@@ -82,10 +98,11 @@ pub(crate) fn commit(
     let mut checked = Checked::new();
     let mut topics = Vec::new();
     for topic in &asked.topics {
+        let meant = topic_meant(&topic.name, header.version, scene);
         let mut told = Vec::new();
         let mut wanted = Vec::new();
         for partition in &topic.partitions {
-            let error = missing(&topic.name, partition.partition_index, scene);
+            let error = missing(meant, partition.partition_index);
             told.push((partition.partition_index, error));
             if error.is_none() {
                 let offset = NewOffset {
@@ -97,8 +114,9 @@ pub(crate) fn commit(
             }
         }
         checked.push((topic.name.clone(), told));
-        if !wanted.is_empty() {
-            topics.push(OfTopic { topic: text(&topic.name), topic_id: Uuid::nil(), partitions: wanted });
+        if let (Ok(meant), false) = (meant, wanted.is_empty()) {
+            let topic_id = if header.version >= TOPIC_IDS { meant.id } else { Uuid::nil() };
+            topics.push(OfTopic { topic: Arc::clone(&meant.name), topic_id, partitions: wanted });
         }
     }
     let asks = Asked::Commit(Commit { checked });
@@ -120,7 +138,7 @@ pub(crate) fn commit(
 }
 
 impl Commit {
-    pub(super) fn response(self, answer: Option<Response>) -> OffsetCommitResponse {
+    pub(super) fn response(self, answer: Option<Response>, version: i16) -> OffsetCommitResponse {
         let answered = match answer {
             Some(Response::OffsetsCommitted(topics)) => Ok(topics),
             other => Err(refusal(other.as_ref())),
@@ -131,7 +149,12 @@ impl Commit {
                     .with_partition_index(index)
                     .with_error_code(error_number(error))
             });
-            OffsetCommitResponseTopic::default().with_name(name).with_partitions(partitions.collect())
+            let topic = OffsetCommitResponseTopic::default().with_partitions(partitions.collect());
+            if version >= TOPIC_IDS {
+                topic.with_topic_id(beyond::topic_id(&name))
+            } else {
+                topic.with_name(name)
+            }
         });
         OffsetCommitResponse::default().with_topics(topics.collect())
     }
@@ -154,7 +177,8 @@ pub(crate) fn delete_offsets(
     let mut topics = Vec::new();
     for topic in &asked.topics {
         let indexes = topic.partitions.iter().map(|partition| partition.partition_index);
-        let told: Vec<_> = indexes.map(|index| (index, missing(&topic.name, index, scene))).collect();
+        let meant = topic_meant(&topic.name, header.version, scene);
+        let told: Vec<_> = indexes.map(|index| (index, missing(meant, index))).collect();
         let wanted: Vec<_> =
             told.iter().filter(|(_, error)| error.is_none()).map(|(index, _)| (*index, ())).collect();
         checked.push((topic.name.clone(), told));
@@ -193,11 +217,24 @@ pub(super) struct Fetch {
     places: Places,
     /// Of version 1, whose errors stand with the partitions.
     wanted: Wanted,
+    /// Where topics are named by id: those that do not exist, by group in the order of the request.
+    unknown: Vec<Vec<OfTopic<()>>>,
+    /// Where topics are named by id: what ids names have.
+    image: Option<Arc<Image>>,
 }
 
 fn of_topic(name: &TopicName, indexes: &[i32]) -> OfTopic<()> {
     let partitions = indexes.iter().map(|index| (*index, ())).collect();
     OfTopic { topic: text(name), topic_id: Uuid::nil(), partitions }
+}
+
+/// The same with a topic's name in place of its id; as it is, with the id, where there is no such topic.
+fn of_topic_id(asked: OfTopic<()>, version: i16, scene: &Scene) -> Result<OfTopic<()>, OfTopic<()>> {
+    let topic_id = beyond::topic_id(&asked.topic);
+    match topic_meant(&asked.topic, version, scene) {
+        Ok(meant) => Ok(OfTopic { topic: Arc::clone(&meant.name), topic_id, ..asked }),
+        Err(_) => Err(OfTopic { topic_id, ..asked }),
+    }
 }
 
 pub(crate) fn fetch(
@@ -209,7 +246,7 @@ pub(crate) fn fetch(
     let asked: OffsetFetchRequest = guard::decode(body, header.version, guard::Limits::default())?;
     let require_stable = asked.require_stable;
     let mut repeated = None;
-    let wanted: Vec<(Arc<str>, Wanted)> = if header.version >= FETCH_GROUPS {
+    let mut wanted: Vec<(Arc<str>, Wanted)> = if header.version >= FETCH_GROUPS {
         let groups = asked.groups.iter().map(|group| {
             let topics = group.topics.as_ref();
             let topics =
@@ -226,13 +263,26 @@ pub(crate) fn fetch(
         }
         vec![(text(&asked.group_id), topics)]
     };
+    let (mut unknown, mut image) = (Vec::new(), None);
+    if header.version >= TOPIC_IDS {
+        image = Some(Arc::clone(&scene.view.image));
+        for (_, topics) in &mut wanted {
+            let mut strangers = Vec::new();
+            if let Some(asked) = topics.take() {
+                let named = asked.into_iter().map(|topic| of_topic_id(topic, header.version, scene));
+                *topics =
+                    Some(named.filter_map(|found| found.map_err(|of| strangers.push(of)).ok()).collect());
+            }
+            unknown.push(strangers);
+        }
+    }
     let mut groups = Groups::new(Asked::List);
     let request = |groups: Vec<(Arc<str>, Wanted)>| Request::FetchOffsets {
         groups: groups.into_iter().map(|(group, topics)| FetchedGroup { group, topics }).collect(),
         require_stable,
     };
     let places = groups.ask_each(wanted, request, to, scene);
-    groups.asked = Asked::Fetch(Fetch { places, wanted: repeated });
+    groups.asked = Asked::Fetch(Fetch { places, wanted: repeated, unknown, image });
     Ok(Work::Groups(Box::new(groups)))
 }
 
@@ -254,7 +304,13 @@ impl Fetch {
             (group, fetched.ok_or_else(|| refusal(parts.get(*part))))
         });
         if version >= FETCH_GROUPS {
-            let groups = groups.map(|(group, fetched)| fetched_group(group, fetched));
+            let mut unknown = self.unknown.iter();
+            let groups = groups.map(|(group, fetched)| {
+                let mut answer = fetched_group(group, fetched, self.image.as_deref());
+                let strangers = unknown.next().filter(|_| answer.error_code == 0);
+                answer.topics.extend(strangers.into_iter().flatten().map(unknown_topic));
+                answer
+            });
             return OffsetFetchResponse::default().with_groups(groups.collect());
         }
         let answer = OffsetFetchResponse::default();
@@ -296,13 +352,18 @@ fn fetched_topic(
         .with_partitions(partitions.collect())
 }
 
-fn fetched_group(group: &str, fetched: Result<&Offsets, ErrorCode>) -> OffsetFetchResponseGroup {
+/// With an image, topics are named by id: one that is gone cannot be named, and is left out.
+fn fetched_group(
+    group: &str,
+    fetched: Result<&Offsets, ErrorCode>,
+    image: Option<&Image>,
+) -> OffsetFetchResponseGroup {
     let answer = OffsetFetchResponseGroup::default().with_group_id(GroupId(wire_text(group)));
     let topics = match fetched {
         Ok(topics) => topics,
         Err(error) => return answer.with_error_code(error.code()),
     };
-    let topics = topics.iter().map(|of| {
+    let topics = topics.iter().filter_map(|of| {
         let partitions = of.partitions.iter().map(|(index, committed)| {
             let (offset, leader_epoch, metadata) = told(committed);
             OffsetFetchResponsePartitions::default()
@@ -311,9 +372,25 @@ fn fetched_group(group: &str, fetched: Result<&Offsets, ErrorCode>) -> OffsetFet
                 .with_committed_leader_epoch(leader_epoch)
                 .with_metadata(Some(wire_text(metadata)))
         });
-        OffsetFetchResponseTopics::default()
-            .with_name(TopicName(wire_text(&of.topic)))
-            .with_partitions(partitions.collect())
+        let topic = OffsetFetchResponseTopics::default().with_partitions(partitions.collect());
+        match image {
+            None => Some(topic.with_name(TopicName(wire_text(&of.topic)))),
+            Some(_) if !of.topic_id.is_nil() => Some(topic.with_topic_id(of.topic_id)),
+            Some(image) => Some(topic.with_topic_id(image.topic(&of.topic)?.id)),
+        }
     });
     answer.with_topics(topics.collect())
+}
+
+/// The partitions of a topic id that nobody has.
+fn unknown_topic(of: &OfTopic<()>) -> OffsetFetchResponseTopics {
+    let partitions = of.partitions.iter().map(|(index, ())| {
+        OffsetFetchResponsePartitions::default()
+            .with_partition_index(*index)
+            .with_committed_offset(-1)
+            .with_committed_leader_epoch(-1)
+            .with_metadata(Some(StrBytes::default()))
+            .with_error_code(ErrorCode::UnknownTopicId.code())
+    });
+    OffsetFetchResponseTopics::default().with_topic_id(of.topic_id).with_partitions(partitions.collect())
 }

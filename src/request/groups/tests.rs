@@ -12,9 +12,10 @@ use kafka_protocol::messages::offset_delete_request::{
 use kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
+use kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseTopics;
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::*;
-use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use kafka_protocol::protocol::{Decodable, Encodable, Request as WireRequest, StrBytes};
 use uuid::Uuid;
 
 use super::super::Answered;
@@ -24,6 +25,7 @@ use crate::group::OFFSETS_TOPIC;
 use crate::group::record::CommittedOffset;
 use crate::group::request::*;
 use crate::wire::api::{self, ApiKey};
+use crate::wire::beyond;
 
 /// A node that leads both partitions of the offsets topic, and two partitions of `t`. Group "a" belongs to partition
 /// 1, "b" to 0.
@@ -52,13 +54,18 @@ fn topic(name: &'static str) -> TopicName {
     TopicName(text(name))
 }
 
+/// What stands for the id of `t`, or for one that no topic has.
+fn by_id(name: &TopicName) -> TopicName {
+    TopicName(beyond::topic_id_name(Uuid::from_u128(if name.as_str() == "t" { 7 } else { 99 })))
+}
+
 fn versions(key: ApiKey) -> std::ops::RangeInclusive<i16> {
     let api = api::find(key as i16).unwrap();
     api.version_first..=api.version_last
 }
 
 /// Sends a request, lets `answer` play the coordinators, and gives the response.
-fn ask<Q: Encodable, R: Decodable>(
+fn ask<Q: Encodable + WireRequest, R: Decodable>(
     stage: &mut Stage,
     key: ApiKey,
     version: i16,
@@ -222,30 +229,40 @@ fn a_commit_asks_only_for_partitions_that_exist_and_answers_in_the_order_of_the_
         partitions.map(|p| (p.partition_index, p.error_code)).collect()
     };
     for version in versions(ApiKey::OffsetCommit) {
+        let mut topics = topics.clone();
+        if version >= 10 {
+            topics.iter_mut().for_each(|topic| topic.name = by_id(&topic.name));
+        }
+        // Of a topic that is not there, where ids name topics.
+        let unknown = if version >= 10 { 100 } else { 3 };
         let mut request = OffsetCommitRequest::default().with_group_id(id("a")).with_topics(topics.clone());
         request.retention_time_ms = if version <= 4 { 77 } else { -1 };
-        let response = ask(&mut stage(), ApiKey::OffsetCommit, version, &request, |_, asked| {
-            let Request::CommitOffsets(commit) = asked else { panic!("a commit") };
-            let asked: Vec<(i32, i64)> =
-                commit.topics[0].partitions.iter().map(|(i, o)| (*i, o.offset)).collect();
-            assert_eq!((commit.topics.len(), asked), (1, vec![(1, 6), (0, 8)]));
-            assert_eq!(commit.retention_ms, if version <= 4 { 77 } else { -1 });
-            assert_eq!(commit.knows_missing_groups, version >= 9);
-            let of = &commit.topics[0];
-            let partitions = vec![(1, Some(ErrorCode::OffsetMetadataTooLarge)), (0, None)];
-            Response::OffsetsCommitted(vec![OfTopic {
-                topic: of.topic.clone(),
-                topic_id: of.topic_id,
-                partitions,
-            }])
-        });
-        assert_eq!(told(response), [(2, 3), (1, 12), (-1, 3), (0, 0), (0, 3)]);
+        let response: OffsetCommitResponse =
+            ask(&mut stage(), ApiKey::OffsetCommit, version, &request, |_, asked| {
+                let Request::CommitOffsets(commit) = asked else { panic!("a commit") };
+                let asked: Vec<(i32, i64)> =
+                    commit.topics[0].partitions.iter().map(|(i, o)| (*i, o.offset)).collect();
+                assert_eq!((commit.topics.len(), asked), (1, vec![(1, 6), (0, 8)]));
+                assert_eq!(commit.retention_ms, if version <= 4 { 77 } else { -1 });
+                assert_eq!(commit.knows_missing_groups, version >= 9);
+                let of = &commit.topics[0];
+                assert_eq!((&*of.topic, of.topic_id.as_u128()), ("t", if version >= 10 { 7 } else { 0 }));
+                let partitions = vec![(1, Some(ErrorCode::OffsetMetadataTooLarge)), (0, None)];
+                Response::OffsetsCommitted(vec![OfTopic {
+                    topic: of.topic.clone(),
+                    topic_id: of.topic_id,
+                    partitions,
+                }])
+            });
+        let ids: Vec<_> = response.topics.iter().map(|topic| topic.topic_id.as_u128()).collect();
+        assert_eq!(ids, if version >= 10 { [7, 99] } else { [0, 0] });
+        assert_eq!(told(response), [(2, 3), (1, 12), (-1, 3), (0, 0), (0, unknown)]);
         let response =
             ask(&mut stage(), ApiKey::OffsetCommit, version, &request, refused(ErrorCode::IllegalGeneration));
-        assert_eq!(told(response), [(2, 3), (1, 22), (-1, 3), (0, 22), (0, 3)]);
+        assert_eq!(told(response), [(2, 3), (1, 22), (-1, 3), (0, 22), (0, unknown)]);
         request.topics.remove(0);
         let nobody = |_, _| panic!("nobody is asked");
-        assert_eq!(told(ask(&mut stage(), ApiKey::OffsetCommit, version, &request, nobody)), [(0, 3)]);
+        assert_eq!(told(ask(&mut stage(), ApiKey::OffsetCommit, version, &request, nobody)), [(0, unknown)]);
     }
 }
 
@@ -334,6 +351,43 @@ fn offsets_of_many_groups_meet_in_the_order_of_the_request() {
         let partition = &response.groups[0].topics[0].partitions[0];
         assert_eq!((partition.committed_offset, partition.metadata.as_deref()), (5, Some("note")));
     }
+}
+
+#[test]
+fn topics_are_named_by_id_in_version_10_and_an_unknown_one_is_told_last() {
+    let wanted = |name| {
+        let topic = OffsetFetchRequestTopics::default().with_name(by_id(&topic(name)));
+        topic.with_partition_indexes(vec![1, 0])
+    };
+    let group =
+        |group, topics| OffsetFetchRequestGroup::default().with_group_id(id(group)).with_topics(topics);
+    let groups = vec![group("a", Some(vec![wanted("u"), wanted("t")])), group("b", None)];
+    let request = OffsetFetchRequest::default().with_groups(groups);
+    let gone =
+        || OfTopic { topic: "gone".into(), topic_id: Uuid::nil(), partitions: vec![(0, committed(1))] };
+    let response: OffsetFetchResponse = ask(&mut stage(), ApiKey::OffsetFetch, 10, &request, |at, asked| {
+        if at == 1 {
+            let Request::FetchOffsets { groups, .. } = &asked else { panic!("a fetch") };
+            let topics = groups[0].topics.as_ref().unwrap();
+            let asked: Vec<_> = topics.iter().map(|of| (&*of.topic, of.topic_id.as_u128())).collect();
+            assert_eq!(asked, [("t", 7)], "an id that is unknown is not asked for");
+        }
+        let Response::OffsetsFetched(mut groups) = fetched(asked) else { panic!("offsets") };
+        groups[0].topics.push(gone());
+        Response::OffsetsFetched(groups)
+    });
+    let told = |at: usize| -> Vec<(u128, Vec<(i64, i16)>)> {
+        let partitions = |topic: &OffsetFetchResponseTopics| {
+            topic.partitions.iter().map(|p| (p.committed_offset, p.error_code)).collect()
+        };
+        response.groups[at].topics.iter().map(|t| (t.topic_id.as_u128(), partitions(t))).collect()
+    };
+    assert_eq!(told(0), [(7, vec![(5, 0), (-1, 0)]), (99, vec![(-1, 100), (-1, 100)])]);
+    assert_eq!(told(1), [(7, vec![(5, 0), (-1, 0)])], "a topic without an id cannot be told");
+    let refusal = refused(ErrorCode::NotCoordinator);
+    let response: OffsetFetchResponse = ask(&mut stage(), ApiKey::OffsetFetch, 10, &request, refusal);
+    let told: Vec<_> = response.groups.iter().map(|group| (group.error_code, group.topics.len())).collect();
+    assert_eq!(told, [(16, 0), (16, 0)]);
 }
 
 #[test]

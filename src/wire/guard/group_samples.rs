@@ -18,11 +18,11 @@ use kafka_protocol::messages::{
     LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
     SyncGroupRequest, TopicName,
 };
-use kafka_protocol::protocol::Encodable;
+use kafka_protocol::protocol::{Encodable, Message};
 
 use super::{Limits, decode_measured};
 use crate::wire::api::ApiKey;
-use crate::wire::{StrBytes, WireError};
+use crate::wire::{StrBytes, WireError, beyond};
 
 fn text(text: &'static str) -> StrBytes {
     StrBytes::from_static_str(text)
@@ -36,9 +36,9 @@ fn topic() -> TopicName {
     TopicName(text("orders"))
 }
 
-fn encoded<T: Encodable>(request: &T, version: i16) -> Bytes {
+fn encoded<T: Encodable + Message>(request: &T, version: i16) -> Bytes {
     let mut buffer = BytesMut::new();
-    request.encode(&mut buffer, version).unwrap();
+    request.encode(&mut buffer, beyond::decoded_version::<T>(version)).unwrap();
     buffer.freeze()
 }
 
