@@ -153,7 +153,10 @@ const TOPIC_TABLE: &[(&str, Option<Shows>)] = &[
 ];
 
 /// Keys of the broker alone, with what shows their effect.
-const BROKER_TABLE: &[(&str, fn(&mut Stage))] = &[
+/// A key, and what shows that altering it counts.
+type Shown = (&'static str, fn(&mut Stage));
+
+const BROKER_TABLE: &[Shown] = &[
     ("max.connection.creation.rate", rate_of_connections),
     ("max.connections", connections),
     // limits_of_connections_change_without_a_restart shows these two.
