@@ -152,10 +152,10 @@ const TOPIC_TABLE: &[(&str, Option<Shows>)] = &[
     ("unclean.leader.election.enable", None),
 ];
 
-/// Keys of the broker alone, with what shows their effect.
 /// A key, and what shows that altering it counts.
 type Shown = (&'static str, fn(&mut Stage));
 
+/// Keys of the broker alone.
 const BROKER_TABLE: &[Shown] = &[
     ("max.connection.creation.rate", rate_of_connections),
     ("max.connections", connections),
