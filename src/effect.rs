@@ -170,6 +170,11 @@ pub enum FileOp {
         /// At most this many bytes.
         length: u64,
     },
+    /// Asks when the file's bytes were last changed.
+    ModifiedAt {
+        /// The file.
+        file: FileName,
+    },
     /// Makes the file's bytes and length durable (`fdatasync`).
     Sync {
         /// The file.
@@ -205,6 +210,8 @@ pub enum FileDone {
     Bytes(Bytes),
     /// What a [`FileOp::List`] found: name and length in bytes, sorted by name.
     Listing(Vec<(String, u64)>),
+    /// What a [`FileOp::ModifiedAt`] found, in wall-clock milliseconds since the Unix epoch.
+    ModifiedMs(i64),
 }
 
 /// Why a file operation failed.

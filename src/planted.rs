@@ -19,6 +19,10 @@ pub enum Bug {
     ForgottenProducers,
     /// A coordinator takes its batch for committed when it is sent off.
     CommitBeforeWrite,
+    /// A log start counts before it is in the checkpoint.
+    LogStartBeforeCheckpoint,
+    /// Retention takes a segment for old as soon as its first record is.
+    RetentionByFirstRecord,
 }
 
 #[cfg(feature = "planted-bugs")]

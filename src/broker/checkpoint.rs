@@ -279,13 +279,12 @@ impl StoredOffsets {
     /// Takes over how far a replica has got; notes which files that changes, in the order of
     /// [`Self::files`].
     fn take(&mut self, progress: &Progress, changed: &mut [bool; 3]) {
-        // As Kafka: only what the first segment's name does not say already.
-        let log_start = Some(progress.log_start_offset).filter(|start| *start > progress.segment_base_offset);
+        // As Kafka: only what the first segment's name does not say already, and for good.
+        let log_start = Some(progress.log_start_offset).filter(|start| *start > progress.gone_below);
         let key = (progress.topic.to_string(), progress.partition);
         // What is stored may be ahead of a survey that was answered before.
-        let log_start = log_start
-            .max(self.log_starts.get(&key).copied())
-            .filter(|start| *start > progress.segment_base_offset);
+        let log_start =
+            log_start.max(self.log_starts.get(&key).copied()).filter(|start| *start > progress.gone_below);
         let values = [Some(progress.recovery_point), log_start, Some(progress.high_watermark)];
         for (((_, offsets), value), changed) in self.files().into_iter().zip(values).zip(changed) {
             let before = match value {
@@ -364,7 +363,7 @@ mod tests {
             recovery_point,
             log_start_offset: 0,
             high_watermark: recovery_point,
-            segment_base_offset: 0,
+            gone_below: 0,
             unclean: false,
         }
     }

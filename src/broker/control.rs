@@ -318,10 +318,16 @@ impl Shard {
             topic_configs.remove(id);
         }
         let changed = changed_topics(&view.config, &config, &image, &delta);
+        let mut compacted = Vec::new();
         for topic in changed.iter().filter_map(|id| image.topic_by_id(*id)) {
             let overrides = image.topic_config_overrides(&topic.name);
-            topic_configs.insert(topic.id, Arc::new(TopicConfig::effective(&config, overrides)));
+            let effective = TopicConfig::effective(&config, overrides);
+            let is_new = effective.cleanup_policy.compact
+                && !view.topic_configs.get(&topic.id).is_some_and(|known| known.cleanup_policy.compact);
+            compacted.extend(Some(&*topic.name).filter(|name| is_new && !name.starts_with("__")));
+            topic_configs.insert(topic.id, Arc::new(effective));
         }
+        self.outputs.extend(uncompacted(&compacted).map(Output::Say));
         let version = view.version + 1;
         let view = Arc::new(ClusterView {
             version,
@@ -427,16 +433,23 @@ impl Shard {
 
 /// What the operator is told of logs that no topic claims.
 fn told(unclaimed: &[String]) -> Option<String> {
+    let names: Vec<&str> = unclaimed.iter().map(String::as_str).collect();
+    let named = counted(&names)?;
+    Some(format!("left alone logs of topics that the cluster does not know: {named}"))
+}
+
+/// What the operator is told when topics are to be compacted, once for each.
+fn uncompacted(topics: &[&str]) -> Option<String> {
+    let named = counted(topics)?;
+    Some(format!("cleanup.policy=compact: every record is kept, compaction is not built yet: {named}"))
+}
+
+/// How many there are, and the first of them.
+fn counted(names: &[&str]) -> Option<String> {
     const NAMES_MAX: usize = 10;
-    let names: Vec<&str> = unclaimed.iter().take(NAMES_MAX).map(String::as_str).collect();
-    let more = if unclaimed.len() > NAMES_MAX { " and more" } else { "" };
-    (!names.is_empty()).then(|| {
-        format!(
-            "left alone logs of topics that the cluster does not know: {}, {}{more}",
-            unclaimed.len(),
-            names.join(", ")
-        )
-    })
+    let first: Vec<&str> = names.iter().take(NAMES_MAX).copied().collect();
+    let more = if names.len() > NAMES_MAX { " and more" } else { "" };
+    (!names.is_empty()).then(|| format!("{}, {}{more}", names.len(), first.join(", ")))
 }
 
 /// The log directory among these that is the topic's own, or else one that names no topic.

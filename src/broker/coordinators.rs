@@ -8,7 +8,9 @@
 //! member until its session ends, as in Kafka.
 
 mod batches;
+mod configured;
 mod load;
+mod metadata;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +20,9 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
+use self::configured::group_config;
 use self::load::Load;
+use self::metadata::Metadata;
 use super::message::{Message, Output};
 use super::{Shard, Todo};
 use crate::config::NodeConfig;
@@ -63,12 +67,16 @@ pub(super) struct Coordinators {
     node_id: i32,
     config: GroupConfig,
     codec: Codec,
+    /// What they are told of the cluster.
+    metadata: Metadata,
     /// The offsets topic; nil while there is none.
     topic_id: Uuid,
     led: BTreeMap<i32, Led>,
     /// Answers for partitions that are not led here.
     unled: Coordinator,
     wakes: BTreeSet<(u64, i32)>,
+    /// Partitions whose load has something to take in, the next one first.
+    loading: VecDeque<i32>,
     /// Who asked, by token.
     waiting: FxHashMap<u64, ReplyTo>,
     token_next: u64,
@@ -87,27 +95,6 @@ impl std::fmt::Debug for Coordinators {
     }
 }
 
-/// What coordinators are told of the node's configuration.
-fn group_config(node: &NodeConfig) -> GroupConfig {
-    const MINUTE_MS: i64 = 60_000;
-    let given = &node.group;
-    let size = |value: i32| usize::try_from(value).unwrap_or(0);
-    let ms = |value: i64| u64::try_from(value).unwrap_or(0);
-    GroupConfig {
-        session_timeout_min_ms: given.min_session_timeout_ms,
-        session_timeout_max_ms: given.max_session_timeout_ms,
-        initial_rebalance_delay_ms: ms(given.initial_rebalance_delay_ms.into()),
-        group_max_size: size(given.max_size),
-        offset_metadata_max: size(given.offset_metadata_max_bytes),
-        offsets_retention_ms: i64::from(given.offsets_retention_minutes).saturating_mul(MINUTE_MS),
-        expiry_interval_ms: ms(given.offsets_retention_check_interval_ms),
-        commit_timeout_ms: ms(given.offsets_commit_timeout_ms.into()),
-        batch_bytes_max: usize::try_from(node.topic_defaults.max_message_bytes).unwrap_or(usize::MAX),
-        // Nobody can join by that protocol yet.
-        consumer: group::consumer::ConsumerConfig::default(),
-    }
-}
-
 impl Coordinators {
     pub(super) fn new(shard: ShardId, node: &NodeConfig) -> Self {
         let config = group_config(node);
@@ -115,11 +102,13 @@ impl Coordinators {
             shard,
             node_id: node.node_id,
             codec: Codec::from_id(node.group.offsets_topic_compression_codec).unwrap_or(Codec::None),
+            metadata: Metadata::default(),
             topic_id: Uuid::nil(),
             led: BTreeMap::new(),
             unled: Coordinator::new(config.clone()),
             config,
             wakes: BTreeSet::new(),
+            loading: VecDeque::new(),
             waiting: FxHashMap::default(),
             token_next: 1,
             life_next: 1,
@@ -141,6 +130,7 @@ impl Coordinators {
         if self.closed {
             return;
         }
+        self.learn(now, view);
         let topic = view.image.topic(OFFSETS_TOPIC);
         let topic_id = topic.map_or(Uuid::nil(), |topic| topic.id);
         if topic_id != self.topic_id {
@@ -171,6 +161,17 @@ impl Coordinators {
         }
     }
 
+    /// Tells every coordinator what is new in the cluster.
+    fn learn(&mut self, now: Now, view: &ClusterView) {
+        let news = self.metadata.take(view);
+        let led: Vec<i32> = self.led.keys().copied().collect();
+        for partition in led {
+            for one in &news {
+                self.step(now, partition, one.clone());
+            }
+        }
+    }
+
     fn lead(&mut self, now: Now, partition: i32, leader_epoch: i32, directory: u16) {
         let life = self.new_life();
         let led = Led {
@@ -184,6 +185,9 @@ impl Coordinators {
             wake_at_ms: None,
         };
         self.led.insert(partition, led);
+        for known in self.metadata.known() {
+            self.step(now, partition, known);
+        }
         self.step(now, partition, Input::Lead);
     }
 
@@ -212,11 +216,11 @@ impl Coordinators {
         there.into_iter().for_each(|partition| self.resign(now, partition));
     }
 
-    /// The offsets that were committed for a topic go with it.
-    pub(super) fn topic_deleted(&mut self, now: Now, topic: &Arc<str>) {
+    /// The offsets that were committed for topics go with them.
+    pub(super) fn topics_deleted(&mut self, now: Now, topics: &BTreeSet<Arc<str>>) {
         let led: Vec<i32> = self.led.keys().copied().collect();
         for partition in led {
-            self.step(now, partition, Input::TopicDeleted { topic: Arc::clone(topic) });
+            self.step(now, partition, Input::TopicsDeleted { topics: topics.clone() });
         }
     }
 
@@ -286,10 +290,12 @@ impl Coordinators {
     }
 
     pub(super) fn next_wake_ms(&self) -> Option<u64> {
-        self.wakes.first().map(|(at_ms, _)| *at_ms)
+        let at_once = self.loading.front().map(|_| 0);
+        at_once.or_else(|| self.wakes.first().map(|(at_ms, _)| *at_ms))
     }
 
     pub(super) fn wake(&mut self, now: Now) {
+        self.load_turn(now);
         let due = self.wakes.iter().take_while(|(at_ms, _)| *at_ms <= now.mono_ms);
         let due: Vec<i32> = due.map(|(_, partition)| *partition).collect();
         for partition in due {
@@ -376,10 +382,12 @@ fn part_of(batch: u64) -> u32 {
 }
 
 impl Shard {
-    /// A topic's removal, new leaders and new limits reach the coordinators.
+    /// The removal of topics, new leaders and new limits reach the coordinators.
     pub(super) fn reconcile_coordinators(&mut self, now: Now, removed: &[Arc<str>]) {
         self.coordinators.reconcile(now, &self.view);
-        removed.iter().for_each(|topic| self.coordinators.topic_deleted(now, topic));
+        if !removed.is_empty() {
+            self.coordinators.topics_deleted(now, &removed.iter().cloned().collect());
+        }
         self.drain_coordinators();
     }
 

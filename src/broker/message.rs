@@ -50,8 +50,8 @@ pub struct Progress {
     pub log_start_offset: i64,
     /// First offset that is not committed.
     pub high_watermark: i64,
-    /// Base offset of the first segment: a higher log start offset must be remembered.
-    pub segment_base_offset: i64,
+    /// Where the log starts at least by the names of its segments, whatever a power cut undoes.
+    pub gone_below: i64,
     /// It is offline, or was closed without everything that a clean stop writes: its log directory
     /// must not pass for one that was recovered or stopped cleanly.
     pub unclean: bool,

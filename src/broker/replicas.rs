@@ -554,14 +554,14 @@ impl Replicas {
 /// How far a replica has got. One that is offline is where the start found it: its damage must be
 /// found again by the next start, which therefore has to check everything in its log directory.
 fn progress(slot: &Slot) -> Option<Progress> {
-    let (found, high_watermark, segment_base_offset, unclean) = match &slot.state {
+    let (found, high_watermark, gone_below, unclean) = match &slot.state {
         State::Open(partition) => {
             let log = partition.log();
             let reached = FoundReplica {
                 recovery_point: log.recovery_point(),
                 log_start_offset: partition.log_start_promised(),
             };
-            (reached, partition.high_watermark(), log.first_segment_base_offset(), log.is_unclean())
+            (reached, partition.high_watermark(), log.gone_below(), log.is_unclean())
         }
         State::Offline(found) => (*found, found.recovery_point, 0, true),
         _ => return None,
@@ -574,7 +574,7 @@ fn progress(slot: &Slot) -> Option<Progress> {
         recovery_point: found.recovery_point,
         log_start_offset: found.log_start_offset,
         high_watermark,
-        segment_base_offset,
+        gone_below,
         unclean,
     })
 }

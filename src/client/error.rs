@@ -88,7 +88,10 @@ impl ClientError {
                 subject: subject.to_owned(),
                 code,
                 name: format!("{error:?}"),
-                message: message.map(|text| format!(": {text}")).unwrap_or_default(),
+                message: message
+                    .filter(|text| !text.is_empty())
+                    .map(|text| format!(": {text}"))
+                    .unwrap_or_default(),
             }),
         }
     }

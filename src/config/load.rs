@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use super::given::{Given, Problem, Warning};
 use super::listeners;
 use super::topic;
-use super::{ConfigError, GroupConfig, NodeConfig, ProcessRoles, ShardCpus, TransactionConfig};
+use super::{
+    ConfigError, ConsumerGroupConfig, GroupConfig, NodeConfig, ProcessRoles, ShardCpus, TransactionConfig,
+};
 
 impl Default for NodeConfig {
     /// What a node is without any file.
@@ -106,6 +108,72 @@ fn group(given: &Given) -> GroupConfig {
         offsets_topic_compression_codec: given.number("offsets.topic.compression.codec"),
         offset_metadata_max_bytes: given.number("offset.metadata.max.bytes"),
         offsets_commit_timeout_ms: given.number("offsets.commit.timeout.ms"),
+        consumer: consumer_groups(given),
+    }
+}
+
+fn consumer_groups(given: &Given) -> ConsumerGroupConfig {
+    /// Kafka's names of its own classes.
+    const CLASSES: [(&str, &str); 2] = [
+        ("org.apache.kafka.coordinator.group.assignor.UniformAssignor", "uniform"),
+        ("org.apache.kafka.coordinator.group.assignor.RangeAssignor", "range"),
+    ];
+    let short = |name: &str| {
+        let class = CLASSES.iter().find(|(class, _)| *class == name);
+        class.map_or(name, |(_, short)| *short).to_owned()
+    };
+    ConsumerGroupConfig {
+        session_timeout_ms: given.number("group.consumer.session.timeout.ms"),
+        min_session_timeout_ms: given.number("group.consumer.min.session.timeout.ms"),
+        max_session_timeout_ms: given.number("group.consumer.max.session.timeout.ms"),
+        heartbeat_interval_ms: given.number("group.consumer.heartbeat.interval.ms"),
+        min_heartbeat_interval_ms: given.number("group.consumer.min.heartbeat.interval.ms"),
+        max_heartbeat_interval_ms: given.number("group.consumer.max.heartbeat.interval.ms"),
+        max_size: given.number("group.consumer.max.size"),
+        assignors: given.list("group.consumer.assignors").into_iter().map(short).collect(),
+        migration_policy: given
+            .text_or_default("group.consumer.migration.policy")
+            .unwrap_or_default()
+            .to_owned(),
+    }
+}
+
+/// Kafka refuses to start with times of groups that contradict each other.
+fn check_consumer_groups(config: &ConsumerGroupConfig, problems: &mut Vec<Problem>) {
+    let of = |kind: &str| format!("group.consumer.{kind}");
+    let times = [
+        (
+            "heartbeat.interval.ms",
+            config.min_heartbeat_interval_ms,
+            config.heartbeat_interval_ms,
+            config.max_heartbeat_interval_ms,
+        ),
+        (
+            "session.timeout.ms",
+            config.min_session_timeout_ms,
+            config.session_timeout_ms,
+            config.max_session_timeout_ms,
+        ),
+    ];
+    for (kind, least, own, most) in times {
+        let (key_least, key_most) = (of(&format!("min.{kind}")), of(&format!("max.{kind}")));
+        if most < least {
+            let message = format!("{key_most} must be greater than or equal to {key_least}");
+            problems.push(Problem::new(&key_most, most.to_string(), message));
+        }
+        if own < least {
+            let message = format!("{} must be greater than or equal to {key_least}", of(kind));
+            problems.push(Problem::new(&of(kind), own.to_string(), message));
+        }
+        if own > most {
+            let message = format!("{} must be less than or equal to {key_most}", of(kind));
+            problems.push(Problem::new(&of(kind), own.to_string(), message));
+        }
+    }
+    if config.heartbeat_interval_ms >= config.session_timeout_ms {
+        let key = of("heartbeat.interval.ms");
+        let message = format!("{key} must be less than {}", of("session.timeout.ms"));
+        problems.push(Problem::new(&key, config.heartbeat_interval_ms.to_string(), message));
     }
 }
 
@@ -229,6 +297,7 @@ fn check_limits(given: &Given, config: &NodeConfig, problems: &mut Vec<Problem>)
         let message = format!("it must be at most group.max.session.timeout.ms, {ceiling}");
         problems.push(Problem::new("group.min.session.timeout.ms", floor.to_string(), message));
     }
+    check_consumer_groups(&config.group.consumer, problems);
     if let ShardCpus::List(cpus) = &config.shard_cpus {
         let room = cpus.len().saturating_mul(SHARDS_PER_CPU_MAX);
         if usize::try_from(config.shard_count).is_ok_and(|count| count > room) {
@@ -407,6 +476,32 @@ confluent.support.metrics.enable=false
             let (_, warnings) = loaded.unwrap_or_else(|error| panic!("{}: {error}", key.name));
             assert_eq!(warnings.is_empty(), key.tier == Tier::Honoured, "{}: {warnings:?}", key.name);
         }
+    }
+
+    #[test]
+    fn times_of_consumer_groups_must_agree_with_each_other() {
+        let of = |pairs: &[(&str, &str)]| problems(pairs);
+        for (key, value) in [
+            ("group.consumer.session.timeout.ms", "44999"),
+            ("group.consumer.max.heartbeat.interval.ms", "4000"),
+            ("group.consumer.heartbeat.interval.ms", "15001"),
+        ] {
+            assert!(!of(&[(key, value)]).is_empty(), "{key}={value}");
+        }
+        let both = [
+            ("group.consumer.max.heartbeat.interval.ms", "50000"),
+            ("group.consumer.heartbeat.interval.ms", "45000"),
+        ];
+        assert!(of(&both)[0].contains("must be less than group.consumer.session.timeout.ms"));
+        let class = "org.apache.kafka.coordinator.group.assignor.RangeAssignor";
+        let given = [
+            ("group.consumer.assignors", class),
+            ("group.consumer.migration.policy", "Upgrade"),
+            ("group.consumer.session.timeout.ms", "50000"),
+        ];
+        let config = NodeConfig::load(None, &overrides(&given)).unwrap().0.group.consumer;
+        assert_eq!((config.assignors, config.session_timeout_ms), (vec!["range".to_owned()], 50_000));
+        assert_eq!(config.migration_policy, "Upgrade");
     }
 
     #[test]

@@ -25,7 +25,8 @@ pub use dynamic::{
 };
 pub use given::{ConfigError, Problem, Warning};
 pub use node::{
-    Endpoint, GroupConfig, Listener, NodeConfig, ProcessRoles, SecurityProtocol, ShardCpus, TransactionConfig,
+    ConsumerGroupConfig, Endpoint, GroupConfig, Listener, NodeConfig, ProcessRoles, SecurityProtocol,
+    ShardCpus, TransactionConfig,
 };
 pub use topic::{
     CleanupPolicy, CompressionLevels, CompressionType, TimestampType, TopicConfig, check_topic_configs,

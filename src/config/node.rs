@@ -92,6 +92,31 @@ pub struct GroupConfig {
     pub offset_metadata_max_bytes: i32,
     /// `offsets.commit.timeout.ms`
     pub offsets_commit_timeout_ms: i32,
+    /// `group.consumer.*`
+    pub consumer: ConsumerGroupConfig,
+}
+
+/// Limits and times of consumer groups, as given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumerGroupConfig {
+    /// `group.consumer.session.timeout.ms`
+    pub session_timeout_ms: i32,
+    /// `group.consumer.min.session.timeout.ms`
+    pub min_session_timeout_ms: i32,
+    /// `group.consumer.max.session.timeout.ms`
+    pub max_session_timeout_ms: i32,
+    /// `group.consumer.heartbeat.interval.ms`
+    pub heartbeat_interval_ms: i32,
+    /// `group.consumer.min.heartbeat.interval.ms`
+    pub min_heartbeat_interval_ms: i32,
+    /// `group.consumer.max.heartbeat.interval.ms`
+    pub max_heartbeat_interval_ms: i32,
+    /// `group.consumer.max.size`
+    pub max_size: i32,
+    /// `group.consumer.assignors`, by their short names.
+    pub assignors: Vec<String>,
+    /// `group.consumer.migration.policy`
+    pub migration_policy: String,
 }
 
 /// Limits and times of the transaction coordinator, as given; kept for the day it exists.

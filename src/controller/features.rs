@@ -125,10 +125,11 @@ fn update_one(node_id: i32, image: &Image, update: &FeatureUpdate) -> Result<Opt
         return Ok(Some(Record::Feature { name: name.as_str().into(), level: *level }));
     }
     if *level < now {
-        return Err(format!(
-            "Unsupported metadata.version downgrade from {now} to {level}. Refusing to perform the requested \
-             downgrade because it might delete metadata information."
-        ));
+        let why = match upgrade_type {
+            3 => "Unsafe metadata downgrade is not supported in this version.",
+            _ => "Refusing to perform the requested downgrade because it might delete metadata information.",
+        };
+        return Err(format!("Unsupported metadata.version downgrade from {now} to {level}. {why}"));
     }
     let version = u16::try_from(level - METADATA_LEVEL_FIRST + 1).unwrap_or_default();
     Ok(Some(Record::MetadataVersion { version }))

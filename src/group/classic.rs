@@ -388,6 +388,7 @@ impl ClassicGroup {
     pub(super) fn described(&self) -> DescribedGroup {
         let protocol = if self.state == State::Stable { self.protocol.as_deref() } else { None };
         DescribedGroup {
+            is_of_other_type: false,
             group: self.id.clone(),
             error: None,
             state: self.state.name(),

@@ -2,6 +2,7 @@
 //!
 //! Only what nothing is on its way for is looked at: what was just committed is not old, and the next look comes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::classic::{CONSUMER, ClassicGroup, State};
@@ -33,15 +34,15 @@ impl Coordinator {
         self.append_split(records, out);
     }
 
-    /// Takes away the offsets of a topic that is gone.
-    pub(super) fn forget_topic(&mut self, _now: Now, topic: &Arc<str>, out: &mut Vec<Output>) {
+    /// Takes away the offsets of topics that are gone.
+    pub(super) fn forget_topics(&mut self, topics: &BTreeSet<Arc<str>>, out: &mut Vec<Output>) {
         let mut records = Vec::new();
-        let proposed = self.store.groups().keys().chain(self.store.proposed_groups());
-        let ids: std::collections::BTreeSet<_> = proposed.cloned().collect();
-        for id in ids {
-            let offsets = self.store.offsets_of_topic(&id, topic);
-            records.extend(offsets.into_iter().map(|partition| {
-                Record::Offset(OffsetKey { group: id.clone(), topic: topic.clone(), partition }, None)
+        let stored = self.store.groups();
+        let new = self.store.proposed_groups().filter(|id| !stored.contains_key(*id));
+        for id in stored.keys().chain(new) {
+            let offsets = self.store.offsets_of_topics(id, topics);
+            records.extend(offsets.into_iter().map(|(topic, partition)| {
+                Record::Offset(OffsetKey { group: id.clone(), topic, partition }, None)
             }));
         }
         self.append_split(records, out);
@@ -70,9 +71,9 @@ impl Coordinator {
             None => group.and_then(ClassicGroup::subscribed),
         };
         let mut is_left = false;
-        for (topic, partitions) in &stored.offsets {
+        for (topic, partitions) in stored.offsets.iter() {
             let is_subscribed = subscribed.as_ref().is_some_and(|topics| topics.contains(topic));
-            for (partition, offset) in partitions {
+            for (partition, offset) in partitions.iter() {
                 if is_subscribed || !self.is_expired(now, since, offset) {
                     is_left = true;
                     continue;

@@ -45,7 +45,7 @@ pub(super) fn refused_at_once(config: &GroupConfig, request: &Request) -> Option
             (commit.group.len() > STRING_BYTES_MAX).then_some(Response::Refused(error))
         }
         Request::ConsumerHeartbeat(heartbeat) => {
-            super::consumer::check(&config.consumer, heartbeat).err().map(Response::Refused)
+            super::consumer::check(&config.consumer, heartbeat).err().map(Response::BeatRefused)
         }
         Request::Describe(_)
         | Request::List { .. }
@@ -150,10 +150,15 @@ impl Coordinator {
 
     pub(super) fn describe(&self, ids: &[Arc<str>]) -> Vec<DescribedGroup> {
         let describe = |id: &Arc<str>| {
-            let stored = self.store.groups().get(id).filter(|stored| stored.consumer.is_none());
-            let Some(stored) = stored else {
-                let error = Some(ErrorCode::GroupIdNotFound);
-                return DescribedGroup { group: id.clone(), error, state: DEAD, ..DescribedGroup::default() };
+            let stored = self.store.groups().get(id);
+            let Some(stored) = stored.filter(|stored| stored.consumer.is_none()) else {
+                return DescribedGroup {
+                    group: id.clone(),
+                    error: Some(ErrorCode::GroupIdNotFound),
+                    is_of_other_type: stored.is_some(),
+                    state: DEAD,
+                    ..DescribedGroup::default()
+                };
             };
             let stored_type = || stored.metadata.as_ref().map(|metadata| metadata.protocol_type.clone());
             self.classic(id).map_or_else(
@@ -233,7 +238,7 @@ impl Coordinator {
     /// What takes a group and its offsets away.
     fn tombstones(&self, id: &Arc<str>) -> Vec<Record> {
         let mut records = Vec::new();
-        for (topic, partitions) in self.store.offsets(id) {
+        for (topic, partitions) in self.store.offsets(id).iter() {
             records.extend(partitions.keys().map(|partition| {
                 let key = OffsetKey { group: id.clone(), topic: topic.clone(), partition: *partition };
                 Record::Offset(key, None)

@@ -32,6 +32,7 @@ mod offsets;
 pub mod partitioner;
 pub mod record;
 pub mod request;
+pub mod sorted;
 pub mod state;
 mod subscription;
 mod sync;
@@ -85,10 +86,10 @@ pub enum Input {
         /// What is wanted.
         request: Request,
     },
-    /// A topic is gone: the offsets that were committed for it go too.
-    TopicDeleted {
-        /// Its name.
-        topic: Arc<str>,
+    /// Topics are gone: the offsets that were committed for them go too.
+    TopicsDeleted {
+        /// Their names.
+        topics: BTreeSet<Arc<str>>,
     },
     /// The topics are these now. Before the first of these there are none.
     Topics(Arc<Topics>),
@@ -248,10 +249,10 @@ impl Coordinator {
             Input::Loaded { .. } => {}
             Input::Committed { batch } => self.commit(now, batch, out),
             Input::Request { token, request } => self.request(now, token, request, out),
-            Input::TopicDeleted { topic } if self.phase == Phase::Active => {
-                self.forget_topic(now, &topic, out)
+            Input::TopicsDeleted { topics } if self.phase == Phase::Active => {
+                self.forget_topics(&topics, out)
             }
-            Input::TopicDeleted { .. } => {}
+            Input::TopicsDeleted { .. } => {}
             // Groups look at them with the next heartbeat of any member.
             Input::Topics(topics) => self.topics = topics,
             Input::Overrides(overrides) => self.overrides = overrides,
@@ -313,7 +314,7 @@ impl Coordinator {
         while let Some(held) = self.held.pop_front_if(|held| held.deadline_ms <= now.mono_ms) {
             // Clients of OffsetFetch before 3.9 do not know the other one.
             let error = match held.response {
-                Response::OffsetsFetched(_) => ErrorCode::NotCoordinator,
+                Response::OffsetsFetched(_) | Response::MemberOffsetsFetched(_) => ErrorCode::NotCoordinator,
                 _ => ErrorCode::CoordinatorNotAvailable,
             };
             out.push(Output::Answer { token: held.token, response: Response::Refused(error) });
@@ -389,7 +390,7 @@ impl Coordinator {
         let stored = self.store.groups().iter();
         let stored = stored
             .filter(|(_, group)| group.consumer.is_none())
-            .filter_map(|(id, group)| Some((id, group.metadata.as_ref().filter(has_members)?)));
+            .filter_map(|(id, group)| Some((id, group.metadata.as_deref().filter(has_members)?)));
         let groups = stored.map(|(id, stored)| ClassicGroup::new(id.clone(), Some(stored), now));
         let groups: Vec<_> = groups.collect();
         for group in groups {

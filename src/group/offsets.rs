@@ -7,6 +7,7 @@ use super::record::{CommittedOffset, OffsetKey, Record};
 use super::request::{
     CommitOffsets, FetchedGroup, FetchedOffsets, MemberFetch, NewOffset, OfTopic, Response,
 };
+use super::sorted::SortedMap;
 use super::state::GroupOffsets;
 use super::{Coordinator, Group, Output};
 use crate::effect::Now;
@@ -103,7 +104,7 @@ impl Coordinator {
         Ok(CommittedOffset {
             offset: offset.offset,
             leader_epoch: offset.leader_epoch.max(-1),
-            metadata: offset.metadata.clone(),
+            metadata: offset.metadata.as_ref().into(),
             commit_timestamp_ms: now.wall_ms,
             expire_timestamp_ms: expires.then(|| now.wall_ms.saturating_add(retention_ms)),
             topic_id,
@@ -116,11 +117,12 @@ impl Coordinator {
         groups: &[FetchedGroup<Option<Vec<OfTopic<()>>>>],
         is_latest: bool,
     ) -> Vec<FetchedOffsets> {
-        let none = GroupOffsets::new();
+        let none = GroupOffsets::default();
         let fetched = groups.iter().map(|wanted| {
-            let latest = if is_latest { self.store.offsets(&wanted.group) } else { GroupOffsets::new() };
+            let is_changing = is_latest && self.store.is_proposed(&wanted.group);
+            let latest = is_changing.then(|| self.store.offsets(&wanted.group));
             let stored = self.store.groups().get(&wanted.group).map_or(&none, |group| &group.offsets);
-            let offsets = if is_latest { &latest } else { stored };
+            let offsets = latest.as_ref().unwrap_or(stored);
             let topics = match &wanted.topics {
                 Some(topics) => topics.iter().map(|of| picked(offsets, of)).collect(),
                 None => offsets.iter().map(|(topic, of)| all(topic, of)).collect(),
@@ -201,10 +203,7 @@ fn picked(offsets: &GroupOffsets, wanted: &OfTopic<()>) -> OfTopic<Option<Commit
     })
 }
 
-fn all(
-    topic: &Arc<str>,
-    of: &std::collections::BTreeMap<i32, CommittedOffset>,
-) -> OfTopic<Option<CommittedOffset>> {
+fn all(topic: &Arc<str>, of: &SortedMap<i32, CommittedOffset>) -> OfTopic<Option<CommittedOffset>> {
     let partitions = of.iter().map(|(partition, committed)| (*partition, Some(committed.clone())));
     OfTopic { topic: topic.clone(), topic_id: Uuid::nil(), partitions: partitions.collect() }
 }

@@ -50,7 +50,7 @@ pub struct CommittedOffset {
     /// Leader epoch of the last record read, −1 if the client did not say.
     pub leader_epoch: i32,
     /// What the client wants to keep with it.
-    pub metadata: Arc<str>,
+    pub metadata: Box<str>,
     /// Wall-clock milliseconds of the commit.
     pub commit_timestamp_ms: i64,
     /// Wall-clock milliseconds at which it expires whatever the retention is; old clients ask for that.

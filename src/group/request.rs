@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::consumer::request::{ConsumerBeat, ConsumerHeartbeat, DescribedConsumerGroup};
+use super::consumer::request::{BeatRefused, ConsumerBeat, ConsumerHeartbeat, DescribedConsumerGroup};
 use super::record::CommittedOffset;
 use crate::wire::ErrorCode;
 
@@ -278,6 +278,8 @@ pub struct DescribedGroup {
     pub group: Arc<str>,
     /// Version 6 on says that a group is not there (GROUP_ID_NOT_FOUND); before, its state says so.
     pub error: Option<ErrorCode>,
+    /// It is there, and follows the consumer protocol.
+    pub is_of_other_type: bool,
     /// `Dead` if it is not there.
     pub state: &'static str,
     /// Empty if there was no member yet.
@@ -345,6 +347,8 @@ pub enum Response {
     OffsetsDeleted(Vec<OfTopic<Option<ErrorCode>>>),
     /// ConsumerGroupHeartbeat.
     ConsumerBeat(ConsumerBeat),
+    /// A ConsumerGroupHeartbeat that is refused in words.
+    BeatRefused(BeatRefused),
     /// ConsumerGroupDescribe.
     ConsumersDescribed(Vec<DescribedConsumerGroup>),
     /// An error for the request as a whole, whatever it was: for every group or partition that it names.

@@ -9,17 +9,18 @@ use std::sync::Arc;
 
 use super::consumer::state::ConsumerState;
 use super::record::{CommittedOffset, GroupMetadata, Record};
+use super::sorted::SortedMap;
 
 /// Offsets of one group, by topic and partition.
-pub type GroupOffsets = BTreeMap<Arc<str>, BTreeMap<i32, CommittedOffset>>;
+pub type GroupOffsets = SortedMap<Arc<str>, SortedMap<i32, CommittedOffset>>;
 
 /// A group in the committed state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoredGroup {
     /// Of a group of the classic protocol; nothing for a group that only stores offsets.
-    pub metadata: Option<GroupMetadata>,
+    pub metadata: Option<Box<GroupMetadata>>,
     /// Of a consumer group.
-    pub consumer: Option<ConsumerState>,
+    pub consumer: Option<Box<ConsumerState>>,
     /// Its committed offsets; no topic is without a partition.
     pub offsets: GroupOffsets,
 }
@@ -70,7 +71,7 @@ impl Store {
     pub fn apply(&mut self, record: Record) {
         match record {
             Record::Group(group, Some(metadata)) => {
-                self.groups.entry(group).or_default().metadata = Some(metadata);
+                self.groups.entry(group).or_default().metadata = Some(Box::new(metadata));
             }
             Record::Group(group, None) => {
                 // Tombstones of its offsets came before. Offsets that were committed in between keep a group of
@@ -96,7 +97,7 @@ impl Store {
             }
             Record::Offset(key, Some(value)) => {
                 let topics = &mut self.groups.entry(key.group).or_default().offsets;
-                topics.entry(key.topic).or_default().insert(key.partition, value);
+                topics.get_or_default(key.topic).insert(key.partition, value);
             }
             Record::Offset(key, None) => {
                 let Some(stored) = self.groups.get_mut(&key.group) else { return };
@@ -117,7 +118,7 @@ impl Store {
                 count(slot.get_or_insert(Proposed { records: 0, value: None }), value.clone());
             }
             Record::Consumer(group, record) => {
-                let stored = self.groups.get(group).and_then(|stored| stored.consumer.clone());
+                let stored = self.groups.get(group).and_then(|stored| stored.consumer.as_deref().cloned());
                 let slot = &mut self.proposed.entry(group.clone()).or_default().consumer;
                 let slot = slot.get_or_insert(Proposed { records: 0, value: stored });
                 slot.records += 1;
@@ -178,21 +179,13 @@ impl Store {
         self.proposed.keys()
     }
 
-    /// Partitions of a topic for which the group has offsets once everything on its way is committed.
-    pub fn offsets_of_topic(&self, group: &str, topic: &Arc<str>) -> Vec<i32> {
-        let stored = self.groups.get(group).and_then(|stored| stored.offsets.get(topic));
-        let mut partitions: BTreeSet<i32> = stored.map(|of| of.keys().copied().collect()).unwrap_or_default();
-        let proposed = self.proposed.get(group).map(|proposed| &proposed.offsets);
-        let of_topic = (topic.clone(), i32::MIN)..=(topic.clone(), i32::MAX);
-        for ((_, partition), offset) in
-            proposed.into_iter().flat_map(|offsets| offsets.range(of_topic.clone()))
-        {
-            match offset.value {
-                Some(_) => partitions.insert(*partition),
-                None => partitions.remove(partition),
-            };
-        }
-        partitions.into_iter().collect()
+    /// Partitions of these topics for which the group has offsets once everything on its way is committed.
+    pub fn offsets_of_topics(&self, group: &str, topics: &BTreeSet<Arc<str>>) -> Vec<(Arc<str>, i32)> {
+        let latest = self.is_proposed(group).then(|| self.offsets(group));
+        let stored = self.groups.get(group).map(|stored| &stored.offsets);
+        let offsets = latest.as_ref().or(stored).into_iter().flat_map(SortedMap::iter);
+        let of_them = offsets.filter(|(topic, _)| topics.contains(*topic));
+        of_them.flat_map(|(topic, of)| of.keys().map(|partition| (topic.clone(), *partition))).collect()
     }
 
     /// Whether something of the group is on its way.
@@ -223,7 +216,7 @@ impl Store {
     pub fn metadata(&self, group: &str) -> Option<&GroupMetadata> {
         match self.proposed.get(group).and_then(|proposed| proposed.metadata.as_ref()) {
             Some(proposed) => proposed.value.as_ref(),
-            None => self.groups.get(group)?.metadata.as_ref(),
+            None => self.groups.get(group)?.metadata.as_deref(),
         }
     }
 
@@ -231,7 +224,7 @@ impl Store {
     pub fn consumer(&self, group: &str) -> Option<&ConsumerState> {
         match self.proposed.get(group).and_then(|proposed| proposed.consumer.as_ref()) {
             Some(proposed) => proposed.value.as_ref(),
-            None => self.groups.get(group)?.consumer.as_ref(),
+            None => self.groups.get(group)?.consumer.as_deref(),
         }
     }
 
@@ -247,7 +240,7 @@ impl Store {
         for ((topic, partition), proposed) in &proposed.offsets {
             match &proposed.value {
                 Some(value) => {
-                    offsets.entry(topic.clone()).or_default().insert(*partition, value.clone());
+                    offsets.get_or_default(topic.clone()).insert(*partition, value.clone());
                 }
                 None => {
                     offsets.get_mut(topic).map(|partitions| partitions.remove(partition));

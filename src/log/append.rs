@@ -214,7 +214,9 @@ impl Log {
             self.pending_index.push(entries, now.mono_ms);
         }
         let written = self.written;
-        written.describe(self.active_mut());
+        let active = self.active_mut();
+        written.describe(active);
+        active.modified_ms = now.wall_ms;
         if self.reserved.offset_end == self.written.offset_end && self.gather.rolls.is_empty() {
             // A changed index interval may have counted otherwise.
             self.reserved = self.written;

@@ -31,6 +31,8 @@ pub enum Kind {
 pub struct MemoryDir {
     files: BTreeMap<FileName, Vec<u8>>,
     faults: Vec<(Kind, FileError)>,
+    /// When every file was last changed, as far as anybody asks.
+    pub modified_ms: i64,
 }
 
 /// What the kernel says of a file that is there already.
@@ -110,6 +112,10 @@ impl MemoryDir {
                 let from = usize::try_from(*position).unwrap_or(usize::MAX).min(bytes.len());
                 let to = usize::try_from(position + length).unwrap_or(usize::MAX).min(bytes.len());
                 return Ok(FileDone::Bytes(Bytes::copy_from_slice(bytes.get(from..to).unwrap_or_default())));
+            }
+            FileOp::ModifiedAt { file } => {
+                self.files.get(file).ok_or(FileError::NotFound)?;
+                return Ok(FileDone::ModifiedMs(self.modified_ms));
             }
             FileOp::Sync { file } => {
                 self.files.get(file).ok_or(FileError::NotFound)?;

@@ -375,7 +375,11 @@ impl Log {
             return None;
         }
         let sync = self.next_sync(now);
-        if sync.is_some() || self.full_until_ms.is_some() { sync } else { self.jobs.next() }
+        if sync.is_some() || self.full_until_ms.is_some() {
+            return sync;
+        }
+        self.delete_next_file();
+        self.jobs.next()
     }
 
     /// Whether a full device, or one without descriptors left, keeps the next operation waiting.
@@ -386,6 +390,12 @@ impl Log {
     /// Base offset of the oldest segment.
     pub fn first_segment_base_offset(&self) -> i64 {
         self.segments.front().map_or(0, |segment| segment.base_offset)
+    }
+
+    /// No power cut brings the names of segments below this offset back: what starts there has no need of
+    /// the checkpoint.
+    pub fn gone_below(&self) -> i64 {
+        self.deletions.gone_below
     }
 
     /// A ticket for a read that a lookup asked for.
@@ -423,6 +433,10 @@ impl Log {
     fn job_done(&mut self, now: Now, purpose: Purpose) -> LogEvent {
         match purpose {
             Purpose::Create | Purpose::Epochs | Purpose::CutBack | Purpose::Delete => LogEvent::None,
+            Purpose::Forget(base_offset) => {
+                self.deletions.gone_below = base_offset;
+                LogEvent::None
+            }
             Purpose::Append => self.append_done(now),
             Purpose::Roll => self.roll_done(now),
             Purpose::IndexFlush { offset_entries, time_entries } => {

@@ -3,8 +3,10 @@
 //!
 //! [`Log::retention`] only says where the log should start. The log start moves, and the files go, with
 //! [`Log::delete_records`], which is called when the new start is in the checkpoint: it never goes back then,
-//! whatever renames a crash undoes. Files are renamed to `.deleted` at once and unlinked after
-//! `file.delete.delay.ms`, so that readers that are under way finish.
+//! whatever renames a crash undoes. Files are renamed to `.deleted` and unlinked after
+//! `file.delete.delay.ms`, so that readers that are under way finish; one file at a time, between appends. What a
+//! stop leaves is found by the next start: `.deleted` files are unlinked, and segments below the log start go
+//! with the first look at retention.
 
 use std::collections::VecDeque;
 
@@ -12,13 +14,35 @@ use super::jobs::Purpose;
 use super::{Log, Segment, State};
 use crate::effect::{FileName, FileOp, Now, Stem, Suffix};
 
-/// Segments that are renamed and not unlinked, oldest first.
+/// What is to happen to the files of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Rename,
+    /// The names of everything below are to be gone for good, after the renames.
+    Forget,
+    Unlink,
+}
+
+/// A segment whose files are renamed or unlinked, one after another.
+#[derive(Clone, Copy, Debug)]
+struct Doomed {
+    base_offset: i64,
+    fate: Fate,
+    /// Files that are done.
+    files: usize,
+}
+
+/// Segments that are given up and whose files are still there.
 #[derive(Debug, Default)]
 pub(super) struct Deletions {
-    /// When, on the monotonic clock, and the base offset.
+    /// Files to rename or to unlink, in this order.
+    files: VecDeque<Doomed>,
+    /// When a renamed segment is unlinked, on the monotonic clock, and its base offset; oldest first.
     due: VecDeque<(u64, i64)>,
     /// The active segment is being rolled so that everything below this offset can go.
     after_roll: Option<i64>,
+    /// No power cut brings the names of segments below this offset back.
+    pub(super) gone_below: i64,
 }
 
 impl Deletions {
@@ -29,6 +53,27 @@ impl Deletions {
 
     pub(super) fn wake_ms(&self) -> Option<u64> {
         self.due.front().map(|(due_ms, _)| *due_ms)
+    }
+
+    /// What comes next, and what for.
+    fn next(&mut self) -> Option<(Purpose, FileOp)> {
+        let doomed = self.files.front_mut()?;
+        if doomed.fate == Fate::Forget {
+            let base_offset = doomed.base_offset;
+            self.files.pop_front();
+            return Some((Purpose::Forget(base_offset), FileOp::SyncDir));
+        }
+        let all = files(doomed.base_offset);
+        let file = *all.get(doomed.files).expect("a segment without files left leaves");
+        let is_rename = doomed.fate == Fate::Rename;
+        doomed.files += 1;
+        if doomed.files == all.len() {
+            self.files.pop_front();
+        }
+        let aside = file.with(Suffix::Deleted);
+        let op =
+            if is_rename { FileOp::Rename { from: file, to: aside } } else { FileOp::Delete { file: aside } };
+        Some((Purpose::Delete, op))
     }
 }
 
@@ -73,33 +118,31 @@ impl Log {
         None
     }
 
-    /// How many of the oldest segments are past `retention.ms` or above `retention.bytes`.
+    /// How many of the oldest segments are above `retention.bytes`, or then past `retention.ms`.
     fn expired(&self, now: Now, high_watermark: i64) -> usize {
         let (retention_ms, retention_bytes) = (self.config.retention_ms, self.config.retention_bytes);
-        let old = |segment: &Segment| {
-            retention_ms >= 0
-                && segment.max_timestamp_ms >= 0
-                && now.wall_ms.saturating_sub(segment.max_timestamp_ms) > retention_ms
-        };
-        let by_age = self.deletable(high_watermark, old);
-        let Ok(keep_bytes) = u64::try_from(retention_bytes) else { return by_age };
+        let keep_bytes = u64::try_from(retention_bytes).unwrap_or(u64::MAX);
         let mut above = self.size_bytes().saturating_sub(keep_bytes);
-        let by_size = self.deletable(high_watermark, |segment| {
+        let by_size = self.deletable(0, high_watermark, |segment| {
             let goes = segment.length_bytes <= above;
             above = above.saturating_sub(segment.length_bytes);
             goes
         });
-        by_age.max(by_size)
+        let is_old = |newest_ms: i64| now.wall_ms.saturating_sub(newest_ms) > retention_ms;
+        let by_age = self.deletable(by_size, high_watermark, |segment| {
+            retention_ms >= 0 && segment.newest_ms().is_some_and(is_old)
+        });
+        by_size + by_age
     }
 
-    /// How many of the oldest segments satisfy the predicate and end at or below the watermark; an
-    /// empty active segment never does.
-    fn deletable(&self, high_watermark: i64, mut goes: impl FnMut(&Segment) -> bool) -> usize {
+    /// How many of the oldest segments, but for the first ones, satisfy the predicate and end at or below the
+    /// watermark; an empty active segment never does.
+    fn deletable(&self, first: usize, high_watermark: i64, mut goes: impl FnMut(&Segment) -> bool) -> usize {
         let ends = self.segments.iter().skip(1).map(|next| next.base_offset).chain([self.written.offset_end]);
         let deletable = |(segment, end): &(&Segment, i64)| {
             *end <= high_watermark && segment.base_offset < *end && segment.length_bytes > 0 && goes(segment)
         };
-        self.segments.iter().zip(ends).take_while(deletable).count()
+        self.segments.iter().zip(ends).skip(first).take_while(deletable).count()
     }
 
     /// How many of the oldest segments lie wholly below an offset.
@@ -129,18 +172,13 @@ impl Log {
     /// Deletes the segments below a segment's base offset.
     fn delete_below(&mut self, now: Now, base_offset: i64) {
         let delay_ms = u64::try_from(self.config.file_delete_delay_ms).unwrap_or(0);
-        let mut renames = Vec::new();
         while let Some(old) = self.segments.pop_front_if(|segment| segment.base_offset < base_offset) {
             assert!(old.base_offset < self.written.base_offset, "the active segment stays");
-            renames.extend(
-                files(old.base_offset)
-                    .map(|file| FileOp::Rename { from: file, to: file.with(Suffix::Deleted) }),
-            );
+            let doomed = Doomed { base_offset: old.base_offset, fate: Fate::Rename, files: 0 };
+            self.deletions.files.push_back(doomed);
             self.deletions.due.push_back((now.mono_ms + delay_ms, old.base_offset));
         }
-        if !renames.is_empty() {
-            self.jobs.plan_tolerant(Purpose::Delete, renames);
-        }
+        self.deletions.files.push_back(Doomed { base_offset, fate: Fate::Forget, files: 0 });
         self.durable_at_least(base_offset);
         self.log_start_offset = self.log_start_offset.max(base_offset);
         self.epochs_dirty |= self.epochs.truncate_from_start(self.log_start_offset);
@@ -154,16 +192,22 @@ impl Log {
         self.deletions.after_roll.take()
     }
 
-    /// Unlinks what has waited long enough.
+    /// What has waited long enough is to be unlinked.
     pub(super) fn delete_due(&mut self, now: Now) {
-        let mut ops = Vec::new();
-        while let Some((_, base_offset)) =
-            self.deletions.due.pop_front_if(|(due_ms, _)| *due_ms <= now.mono_ms)
-        {
-            ops.extend(files(base_offset).map(|file| FileOp::Delete { file: file.with(Suffix::Deleted) }));
+        let deletions = &mut self.deletions;
+        while let Some((_, base_offset)) = deletions.due.pop_front_if(|(due_ms, _)| *due_ms <= now.mono_ms) {
+            deletions.files.push_back(Doomed { base_offset, fate: Fate::Unlink, files: 0 });
         }
-        if !ops.is_empty() {
-            self.jobs.plan_tolerant(Purpose::Delete, ops);
+    }
+
+    /// Plans the renaming or unlinking of one file where nothing else is planned: whoever appends waits
+    /// for one of them at most, however many segments are given up.
+    pub(super) fn delete_next_file(&mut self) {
+        if self.state == State::Open
+            && self.jobs.is_idle()
+            && let Some((purpose, op)) = self.deletions.next()
+        {
+            self.jobs.plan_tolerant(purpose, vec![op]);
         }
     }
 }

@@ -6,6 +6,7 @@ use super::effect::{Answer, Effect, ReplyTo};
 use super::wait::fail;
 use super::{Partition, State};
 use crate::effect::Now;
+use crate::planted::{Bug, is_planted};
 use crate::wire::ErrorCode;
 
 /// A DeleteRecords that waits for the checkpoint.
@@ -52,6 +53,7 @@ impl Partition {
 
     pub(super) fn delete_records(
         &mut self,
+        now: Now,
         to: ReplyTo,
         offset: i64,
         deadline_ms: u64,
@@ -72,6 +74,9 @@ impl Partition {
         }
         self.deletions.waiting.push(Waiting { to, log_start_offset: offset, deadline_ms });
         self.want_log_start(offset, effects);
+        if is_planted(Bug::LogStartBeforeCheckpoint) {
+            self.log_start_stored(now, offset, effects);
+        }
     }
 
     pub(super) fn want_log_start(&mut self, log_start_offset: i64, effects: &mut Vec<Effect>) {

@@ -175,7 +175,7 @@ impl Partition {
                 self.epoch_end(to, leader_epoch, current_leader_epoch, effects);
             }
             Op::DeleteRecords { offset, deadline_ms } => {
-                self.delete_records(to, offset, deadline_ms, effects);
+                self.delete_records(now, to, offset, deadline_ms, effects);
             }
             Op::Size => effects.push(Effect::Reply(to, Answer::Size(self.log.size_bytes()))),
             Op::Producers => {
@@ -321,6 +321,10 @@ impl Partition {
     /// What must hold between steps (DESIGN §6); a violation ends the process.
     pub fn check_invariants(&self) {
         assert!(self.high_watermark.offset <= self.log.log_end(), "high watermark above the log end");
+        assert!(
+            self.log.log_start_offset() <= self.high_watermark.offset,
+            "log start above the high watermark"
+        );
         assert!(self.log.log_end() <= self.log.written_end(), "log end above the written end");
         assert!(self.log.written_end() <= self.log.reserved_end(), "written end above the reserved end");
         let assignment = &self.assignment;

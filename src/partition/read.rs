@@ -18,6 +18,8 @@ pub(super) struct Lookups {
 #[derive(Debug)]
 pub(super) struct Waiting {
     to: ReplyTo,
+    /// Where a fetch begins.
+    from: Option<i64>,
     lookup: Lookup,
     watch: Option<WatchBelow>,
     knows_zstd: bool,
@@ -59,7 +61,8 @@ impl Partition {
         }
         let query = Query::Fetch { offset: read.offset, max_bytes: read.max_bytes, end };
         let (lookup, step) = self.log.lookup(query);
-        self.lookup_step(Waiting { to, lookup, watch, knows_zstd: read.knows_zstd }, step, effects);
+        let from = Some(read.offset);
+        self.lookup_step(Waiting { to, from, lookup, watch, knows_zstd: read.knows_zstd }, step, effects);
     }
 
     /// Serves one partition of a ListOffsets request.
@@ -99,7 +102,8 @@ impl Partition {
             OffsetQuery::Timestamp(timestamp_ms) => Query::Timestamp { timestamp_ms, end_offset },
         };
         let (lookup, step) = self.log.lookup(query);
-        self.lookup_step(Waiting { to, lookup, watch: None, knows_zstd: true }, step, effects);
+        let waiting = Waiting { to, from: None, lookup, watch: None, knows_zstd: true };
+        self.lookup_step(waiting, step, effects);
     }
 
     /// Serves one partition of an OffsetForLeaderEpoch request. The leader's own epoch is known from
@@ -138,7 +142,11 @@ impl Partition {
     }
 
     fn lookup_step(&mut self, waiting: Waiting, step: LookupStep, effects: &mut Vec<Effect>) {
-        let Waiting { to, watch, knows_zstd, .. } = waiting;
+        let Waiting { to, from, watch, knows_zstd, .. } = waiting;
+        if from.is_some_and(|offset| offset < self.log.log_start_offset()) {
+            // It moved while the look-up was under way.
+            return effects.push(self.refuse(to, ErrorCode::OffsetOutOfRange));
+        }
         effects.push(match step {
             LookupStep::Read(op) => {
                 let ticket = self.log.read_ticket();
@@ -147,7 +155,11 @@ impl Partition {
             }
             LookupStep::Found(Found::Span(span)) if !knows_zstd => {
                 let (lookup, step) = self.log.lookup(Query::UpToZstd { span });
-                return self.lookup_step(Waiting { to, lookup, watch, knows_zstd: true }, step, effects);
+                return self.lookup_step(
+                    Waiting { to, from, lookup, watch, knows_zstd: true },
+                    step,
+                    effects,
+                );
             }
             LookupStep::Found(Found::Zstd) => self.refuse(to, ErrorCode::UnsupportedCompressionType),
             LookupStep::Found(Found::Span(span)) => return self.found_span(to, Some(span), watch, effects),

@@ -5,6 +5,7 @@
 //! serves its part. What the request itself gets wrong, the coordinator says, also one that leads nothing. An error of
 //! a part as a whole ([`Response::Refused`]) is the error of each group or partition that the part names.
 
+mod consumers;
 mod membership;
 mod offsets;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use crate::wire::api::ApiKey;
 use crate::wire::header::RequestHeader;
 use crate::wire::response;
 
+pub(super) use consumers::{describe as describe_consumers, heartbeat as consumer_heartbeat};
 pub(super) use membership::{heartbeat, join, leave, sync};
 pub(super) use offsets::{commit, delete_offsets, fetch};
 pub(super) use whole::{delete, describe, list};
@@ -52,6 +54,8 @@ enum Asked {
     List,
     Describe(whole::Describe),
     Delete(Places),
+    ConsumerHeartbeat,
+    DescribeConsumers(consumers::Describe),
 }
 
 /// Groups by name, each with what is asked about it.
@@ -137,6 +141,8 @@ impl Groups {
             Asked::List => encode(header, buffer, &whole::listed(parts, version)),
             Asked::Describe(asked) => encode(header, buffer, &asked.response(&parts, version)),
             Asked::Delete(places) => encode(header, buffer, &whole::deleted(&places, &parts)),
+            Asked::ConsumerHeartbeat => encode(header, buffer, &consumers::beaten(parts.pop())),
+            Asked::DescribeConsumers(asked) => encode(header, buffer, &asked.response(&parts, version)),
         }
     }
 }

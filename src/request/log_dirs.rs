@@ -191,3 +191,108 @@ fn refusal(scene: &Scene, directory: Option<u16>, topic: &str, index: i32) -> Op
         Some(_) => Some(ErrorCode::UnsupportedVersion),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::alter_replica_log_dirs_request::{
+        AlterReplicaLogDir, AlterReplicaLogDirTopic,
+    };
+    use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
+    use uuid::Uuid;
+
+    use super::super::Answered;
+    use super::super::stage::Stage;
+    use super::*;
+
+    const PATH: &str = "/data/a";
+
+    fn stage() -> Stage {
+        let mut stage = Stage::new(&[("log.dirs", PATH)]);
+        let topic = stage.topic("t", 7, &[1, 1, 2]);
+        stage.place(topic);
+        stage
+    }
+
+    fn asked(partitions: &[i32]) -> DescribeLogDirsRequest {
+        let topic = DescribableLogDirTopic::default()
+            .with_topic(topic_name("t"))
+            .with_partitions(partitions.to_vec());
+        DescribeLogDirsRequest::default().with_topics(Some(vec![topic]))
+    }
+
+    fn told(response: &DescribeLogDirsResponse) -> Vec<(i32, i64)> {
+        let topics = response.results.iter().flat_map(|directory| &directory.topics);
+        let partitions = topics.flat_map(|topic| &topic.partitions);
+        partitions.map(|partition| (partition.partition_index, partition.partition_size)).collect()
+    }
+
+    /// Starts the request and answers every part with ten times its partition, and 5 more.
+    fn described(
+        stage: &mut Stage,
+        version: i16,
+        request: &DescribeLogDirsRequest,
+    ) -> DescribeLogDirsResponse {
+        let (header, mut work) = stage.start(ApiKey::DescribeLogDirs, version, request);
+        let calls: Vec<Call> = stage.desk.calls.drain(..).collect();
+        for call in calls.iter().rev() {
+            assert!(matches!(call.op, Op::Size) && call.topic_id == Uuid::from_u128(7));
+            let size = Answer::Size(10 * call.partition as u64 + 5);
+            work.answer(&header, call.to, Answered::Partition(size, None), &mut stage.scene());
+        }
+        if version >= SPACE_FIRST {
+            assert!(!work.is_done(), "the space is asked for too");
+            let space = DiskSpace { total_bytes: 1_000, usable_bytes: 400 };
+            let Work::LogDirs(dirs) = &mut work else { panic!("another request") };
+            dirs.measured(vec![Some(space)]);
+            assert_eq!(stage.desk.space_asked.drain(..).count(), 1);
+        }
+        stage.finish(&header, work)
+    }
+
+    #[test]
+    fn every_version_tells_sizes_and_the_newest_space() {
+        for version in 1..=4 {
+            let mut stage = stage();
+            let everything =
+                described(&mut stage, version, &DescribeLogDirsRequest::default().with_topics(None));
+            assert_eq!(told(&everything), [(0, 5), (1, 15)], "not what another node has");
+            let one = described(&mut stage, version, &asked(&[1, 1, 9, -1, 2]));
+            assert_eq!(told(&one), [(1, 15)]);
+            let nothing =
+                described(&mut stage, version, &DescribeLogDirsRequest::default().with_topics(Some(vec![])));
+            let [directory] = &nothing.results[..] else { panic!("one log directory") };
+            assert_eq!((directory.error_code, directory.log_dir.as_str()), (0, PATH));
+            assert!(directory.topics.is_empty());
+            let space = (directory.total_bytes, directory.usable_bytes);
+            assert_eq!(space, if version >= SPACE_FIRST { (1_000, 400) } else { (-1, -1) });
+        }
+    }
+
+    #[test]
+    fn a_replica_is_where_it_is_and_moves_nowhere() {
+        let mut stage = stage();
+        let dir = |path: &str, name: &str, partitions: &[i32]| {
+            let topic = AlterReplicaLogDirTopic::default()
+                .with_name(topic_name(name))
+                .with_partitions(partitions.to_vec());
+            AlterReplicaLogDir::default()
+                .with_path(StrBytes::from_string(path.to_owned()))
+                .with_topics(vec![topic])
+        };
+        let request = AlterReplicaLogDirsRequest::default().with_dirs(vec![
+            dir(PATH, "t", &[0, 9]),
+            dir(PATH, "u", &[0]),
+            dir("/elsewhere", "t", &[1]),
+        ]);
+        let response: AlterReplicaLogDirsResponse = stage.ask(ApiKey::AlterReplicaLogDirs, 1, &request);
+        let mut codes: Vec<(String, i32, i16)> = Vec::new();
+        for topic in &response.results {
+            let of = |p: &AlterReplicaLogDirPartitionResult| {
+                (topic.topic_name.to_string(), p.partition_index, p.error_code)
+            };
+            codes.extend(topic.partitions.iter().map(of));
+        }
+        let code = |name: &str, index, error: i16| (name.to_owned(), index, error);
+        assert_eq!(codes, [code("t", 0, 0), code("t", 9, 3), code("t", 1, 57), code("u", 0, 3)]);
+    }
+}

@@ -180,6 +180,8 @@ impl Work {
             ApiKey::ListGroups => groups::list(header, &body, to, scene),
             ApiKey::DeleteGroups => groups::delete(header, &body, to, scene),
             ApiKey::OffsetDelete => groups::delete_offsets(header, &body, to, scene),
+            ApiKey::ConsumerGroupHeartbeat => groups::consumer_heartbeat(header, &body, to, scene),
+            ApiKey::ConsumerGroupDescribe => groups::describe_consumers(header, &body, to, scene),
             ApiKey::ApiVersions => Ok(api_versions::answer(header, &body, scene)),
             ApiKey::CreateTopics => topics::create(header, &body, to, scene),
             ApiKey::DeleteTopics => topics::delete(header, &body, to, scene),

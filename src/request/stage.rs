@@ -114,6 +114,11 @@ impl Stage {
         self.view.placement = placement.assign(&self.view.image, &delta, |_, _| None);
     }
 
+    /// A feature is finalized at a level.
+    pub fn finalize(&mut self, feature: &str, level: i16) {
+        self.apply(Record::Feature { name: feature.into(), level });
+    }
+
     pub fn remove(&mut self, topic_id: Uuid) {
         self.apply(Record::RemoveTopic { topic_id });
     }

@@ -57,6 +57,7 @@ pub(super) fn described(op: &FileOp) -> String {
         FileOp::Create { file, .. } => format!("creating {file}"),
         FileOp::Write { file, .. } => format!("writing {file}"),
         FileOp::Read { file, .. } => format!("reading {file}"),
+        FileOp::ModifiedAt { file } => format!("looking at {file}"),
         FileOp::Sync { file } => format!("syncing {file}"),
         FileOp::Truncate { file, .. } => format!("cutting {file}"),
         FileOp::Rename { from, to } => format!("renaming {from} to {to}"),
@@ -122,6 +123,7 @@ fn attempt(dir: &OwnerDir, op: &FileOp, aftermath: &mut Aftermath) -> io::Result
             aftermath.opened = Some((*file, opened.into()));
             return Ok(FileDone::Bytes(bytes));
         }
+        FileOp::ModifiedAt { file } => return modified(&dir.file(*file)),
         FileOp::Sync { file } => File::from(dir.open(*file)?).sync_data()?,
         FileOp::Truncate { file, length } => {
             let opened = File::from(dir.open(*file)?);
@@ -131,6 +133,12 @@ fn attempt(dir: &OwnerDir, op: &FileOp, aftermath: &mut Aftermath) -> io::Result
         FileOp::Delete { file } => missing_is_fine(fs::remove_file(dir.file(*file)))?,
     }
     Ok(FileDone::Ok)
+}
+
+fn modified(path: &Path) -> io::Result<FileDone> {
+    let since_epoch = fs::metadata(path)?.modified()?.duration_since(std::time::UNIX_EPOCH);
+    let ms = since_epoch.map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX));
+    Ok(FileDone::ModifiedMs(ms))
 }
 
 fn missing_is_fine(result: io::Result<()>) -> io::Result<()> {

@@ -83,10 +83,8 @@ pub(super) struct State {
     pub door: Option<Rc<RefCell<Door>>>,
     pub counters: Counters,
     pub swept_ms: u64,
-    /// Turns since then.
-    pub turns: u32,
-    /// When memory was given back last.
-    pub rested_ms: u64,
+    /// When memory is given back next.
+    pub rest_at_ms: u64,
     ready: bool,
     closed: bool,
     finished: bool,
@@ -116,8 +114,7 @@ impl Runtime {
             door: None,
             counters: Counters::default(),
             swept_ms: 0,
-            turns: 0,
-            rested_ms: 0,
+            rest_at_ms: 0,
             ready: false,
             closed: false,
             finished: false,
@@ -203,7 +200,6 @@ impl Runtime {
             }
             state.outputs = outputs;
         }
-        state.turns += 1;
         state.sweep(now.mono_ms, self.common.idle_ms);
         state.resume(now.mono_ms);
         let left = state.mesh.ring();

@@ -4,6 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::Waker;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use glommio::io::PollableFd;
@@ -22,11 +23,8 @@ use crate::wire::frame::Front;
 const IN_FLIGHT_MAX: usize = 100;
 /// How often sockets are looked over, in milliseconds.
 const SWEEP_MS: u64 = 1_000;
-/// A shard with fewer turns between two sweeps has little to do: the controller's has 50 of its own, and every open
-/// group or request that waits adds some.
-const QUIET_TURNS: u32 = 500;
-/// A busy shard gives memory back that often.
-const REST_MS: u64 = 10_000;
+/// Giving memory back takes at most this part of a shard's time: the larger its heap, the rarer.
+const REST_SHARE: u64 = 1_000;
 /// A connection that was quiet for so long gives back the memory of its busy time, in milliseconds.
 const QUIET_MS: u64 = 2_000;
 /// Every frame may take so long to arrive, in milliseconds: a client's own patience by default.
@@ -375,14 +373,16 @@ impl State {
         self.paused = paused;
     }
 
-    /// Gives memory back in a quiet second, and now and then in others.
+    /// Gives back the memory that nothing uses any more.
     fn rest(&mut self, now_ms: u64) {
-        let is_quiet = std::mem::take(&mut self.turns) < QUIET_TURNS;
-        if is_quiet || now_ms >= self.rested_ms + REST_MS {
-            self.rested_ms = now_ms;
-            self.core.rest();
-            memory::give_back();
+        if now_ms < self.rest_at_ms {
+            return;
         }
+        let started = Instant::now();
+        self.core.rest();
+        memory::give_back();
+        let took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.rest_at_ms = now_ms.saturating_add(took_us.saturating_mul(REST_SHARE) / 1_000);
     }
 
     /// Now and then closes connections that stand still, and slims those that are quiet.

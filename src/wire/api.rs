@@ -95,6 +95,10 @@ pub enum ApiKey {
     DescribeProducers = 61,
     /// Forgets a broker that is gone.
     UnregisterBroker = 64,
+    /// Joins a consumer group, stays and leaves.
+    ConsumerGroupHeartbeat = 68,
+    /// Describes consumer groups.
+    ConsumerGroupDescribe = 69,
     /// Lists resources that may have a configuration.
     ListConfigResources = 74,
     /// Describes topics, page by page.

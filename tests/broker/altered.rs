@@ -10,12 +10,12 @@ use tidemill::log::codec::Codec;
 use crate::process::{Broker, Home, until};
 use crate::wire::{append, batch, connect, create, fetch, produce, read_all};
 
-const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
+pub const TOPIC: i8 = 2;
+pub const BROKER: i8 = 4;
 const GROUP: i8 = 32;
 
 /// Error code of a `key=value` change, or of taking the value away without one.
-fn alter(connection: &mut Connection, kind: i8, name: &str, pairs: &[(&str, Option<&str>)]) -> i16 {
+pub fn alter(connection: &mut Connection, kind: i8, name: &str, pairs: &[(&str, Option<&str>)]) -> i16 {
     let text = |text: &str| StrBytes::from_string(text.to_owned());
     let configs = pairs.iter().map(|(key, value)| {
         AlterableConfig::default()
@@ -36,7 +36,7 @@ fn put(connection: &mut Connection, topic: &str, partition: i32, values: &[&[u8]
     produce(connection, topic, partition, -1, batch(values)).error_code
 }
 
-fn set(connection: &mut Connection, kind: i8, name: &str, key: &str, value: &str) {
+pub fn set(connection: &mut Connection, kind: i8, name: &str, key: &str, value: &str) {
     assert_eq!(alter(connection, kind, name, &[(key, Some(value))]), 0, "{key}={value}");
 }
 
@@ -53,7 +53,7 @@ fn described(connection: &mut Connection, kind: i8, name: &str, key: &str) -> (S
     (config.value.as_ref().unwrap().to_string(), config.config_source)
 }
 
-fn segments(home: &Home, partition: &str) -> usize {
+pub fn segments(home: &Home, partition: &str) -> usize {
     let listed = std::fs::read_dir(home.data().join(partition)).unwrap();
     listed.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|ext| ext == "log")).count()
 }

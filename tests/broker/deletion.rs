@@ -10,7 +10,7 @@ use tidemill::log::batch::BatchBuilder;
 use crate::process::{Home, until};
 use crate::wire::{connect, create, name, produce};
 
-fn delete(connection: &mut Connection, topic: &str, offset: i64) -> (i16, i64) {
+pub fn delete(connection: &mut Connection, topic: &str, offset: i64) -> (i16, i64) {
     let partition = DeleteRecordsPartition::default().with_partition_index(0).with_offset(offset);
     let topic = DeleteRecordsTopic::default().with_name(name(topic)).with_partitions(vec![partition]);
     let request = DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(10_000);
@@ -19,7 +19,7 @@ fn delete(connection: &mut Connection, topic: &str, offset: i64) -> (i16, i64) {
 }
 
 /// The log start, once the partition serves.
-fn log_start(connection: &mut Connection, topic: &str) -> i64 {
+pub fn log_start(connection: &mut Connection, topic: &str) -> i64 {
     let partition = ListOffsetsPartition::default().with_partition_index(0).with_timestamp(-2);
     let topic = ListOffsetsTopic::default().with_name(name(topic)).with_partitions(vec![partition]);
     let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);

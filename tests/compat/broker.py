@@ -12,7 +12,7 @@ from typing import List, Optional
 
 import install
 
-READY_S = 60
+READY_S = 180
 STOP_S = 60
 EPHEMERAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 CLUSTER_ID = "VGlkZW1pbGwtY29tcGF0LQ"
@@ -105,6 +105,21 @@ class Broker:
         """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    def cpu_s(self) -> float:
+        """CPU seconds that the process has used."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(") ", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def resident_bytes(self) -> int:
+        """Its resident memory that is not of files."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.split("RssAnon:")[1].split()[0]) * 1024
+
     def freeze(self) -> None:
         """SIGSTOP."""
         self._process.send_signal(signal.SIGSTOP)
@@ -118,6 +133,18 @@ class Broker:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            self._until_refused()
+
+    def _until_refused(self) -> None:
+        """Waits until nobody listens any more: the kernel takes a dead process's io_uring apart before it closes what is
+        in it, and a client would connect to nobody."""
+        deadline = time.monotonic() + READY_S
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            except OSError:
+                return
+            time.sleep(0.005)
 
     def stop(self) -> None:
         """SIGTERM, and a clean end within the deadline."""
@@ -129,6 +156,7 @@ class Broker:
         except subprocess.TimeoutExpired:
             self.kill()
             raise BrokerError(f"the broker did not stop within {STOP_S} s of SIGTERM\n{self.tail()}") from None
+        self._until_refused()
         if code != self.expected_exit:
             raise BrokerError(f"the broker ended with {code} after SIGTERM\n{self.tail()}")
 
@@ -163,13 +191,13 @@ class ReferenceBroker(Broker):
 
     def argv(self) -> List[str]:
         """The broker's main class, from the same jars as the tools."""
-        return install.java("kafka.Kafka", str(self.config), heap="1g")
+        return install.java("kafka.Kafka", str(self.config), heap="1g", brief=True)
 
     def start(self) -> None:
         """Formats the folder first, as Kafka wants it."""
         if not self.log_dir.exists():
             tool = install.java("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(self.config),
-                                *self.format_flags)
+                                *self.format_flags, brief=True)
             done = subprocess.run(tool, capture_output=True, text=True, env=install.environment())
             if done.returncode != 0:
                 raise BrokerError(f"kafka-storage format failed\n{done.stdout}{done.stderr}")

@@ -12,6 +12,14 @@ ANSWER_S = 900
 
 def command(name: str, **properties) -> List[str]:
     """The program of a client."""
+    if name.startswith("habits-java-"):
+        return install.java("Habits", version=name.removeprefix("habits-java-"), heap="256m", **properties)
+    if name == "habits-kafkajs":
+        return ["node", str(install.CLIENTS / "kafkajs" / "habits.js")]
+    if name == "habits-franz-go":
+        return [str(install.GO / "client"), "habits"]
+    if name.startswith("habits-"):
+        return [install.python(), str(install.CLIENTS / f"{name.removeprefix('habits-').replace('-', '_')}_habits.py")]
     if name.startswith("java-"):
         return install.java("RoundTrip", version=name.removeprefix("java-"), **properties)
     if name == "kafkajs":
@@ -26,8 +34,9 @@ def command(name: str, **properties) -> List[str]:
 class Client:
     """The process, started at its first command and again after a failure, so that no case suffers from another."""
 
-    def __init__(self, name: str, folder: Path, **properties):
+    def __init__(self, name: str, folder: Path, answer_s: int = ANSWER_S, **properties):
         self.name = name
+        self._answer_s = answer_s
         self.log_path = folder / f"{name}.log"
         self._properties = properties
         self._process = None
@@ -49,9 +58,9 @@ class Client:
 
     def _answer(self) -> str:
         """The next line, or what happened instead."""
-        ready, _, _ = select.select([self._process.stdout], [], [], ANSWER_S)
+        ready, _, _ = select.select([self._process.stdout], [], [], self._answer_s)
         if not ready:
-            return f"no answer within {ANSWER_S} s"
+            return f"no answer within {self._answer_s} s"
         line = self._process.stdout.readline().decode(errors="replace").rstrip("\n")
         return line or f"the process ended with {self._process.wait()}"
 

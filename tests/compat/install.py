@@ -25,6 +25,7 @@ GO = CACHE / "go"
 # The broker and the tools are of this version, so its client comes with their jars.
 KAFKA = "4.3.1"
 JAVA_CLIENTS = ["0.11.0.3", "2.8.2", "3.9.1", KAFKA]
+HABITS = {"0.11.0.3": "v0_11", KAFKA: "v4"}
 
 
 def _run(command: List[str], cwd: Path = HERE, env: Optional[dict] = None) -> bool:
@@ -80,13 +81,16 @@ def install_java_client(version: str) -> None:
     # The oldest client has another way to poll.
     if version != JAVA_CLIENTS[0]:
         sources.append(CLIENTS / "GroupMember.java")
-    # The host of the tools is for the version that has them.
+    # The host of the tools is for the version that has them; a crowd is of the newest client.
     if version == KAFKA:
-        sources.append(CLIENTS / "ToolHost.java")
+        sources += [CLIENTS / "ToolHost.java", CLIENTS / "CrowdMember.java"]
+    # The habits are for both ends of the versions; what differs between them stands in a folder of its own.
+    if version in HABITS:
+        sources += sorted((CLIENTS / "habits").glob("*.java")) + sorted((CLIENTS / "habits" / HABITS[version]).glob("*.java"))
     stamp = _stale(f"classes-{version}", [*sources, CLIENTS / "pom.xml", HERE / "pom.xml"], version)
     if stamp:
         classes(version).mkdir(parents=True, exist_ok=True)
-        if not _run(["javac", "-d", str(classes(version)), "-cp", f"{jars(version)}/*", *map(str, sources)]):
+        if not _run(["javac", "-Xlint:-deprecation", "-d", str(classes(version)), "-cp", f"{jars(version)}/*", *map(str, sources)]):
             raise SystemExit(f"javac could not compile the Java client against {version}")
         _done(f"classes-{version}", stamp)
 
@@ -128,7 +132,7 @@ def install_node() -> None:
 def install_go() -> None:
     """Builds the franz-go client; its modules and the compiler's cache lie in our cache too."""
     folder = CLIENTS / "franz_go"
-    stamp = _stale("go", [folder / name for name in ("main.go", "member.go", "go.mod", "go.sum")])
+    stamp = _stale("go", [folder / name for name in ("main.go", "member.go", "habits.go", "go.mod", "go.sum")])
     if not stamp:
         return
     env = os.environ | {"GOMODCACHE": str(GO / "mod"), "GOCACHE": str(GO / "build"), "GOTOOLCHAIN": "local",
@@ -163,10 +167,14 @@ def environment() -> dict:
     return variables | {"NODE_PATH": str(NODE / "node_modules"), "KAFKAJS_NO_PARTITIONER_WARNING": "1"}
 
 
-def java(main_class: str, *arguments: str, heap: str = "512m", version: str = KAFKA, **properties) -> List[str]:
-    """The command that runs a main class from the jars of a version; only warnings reach standard error."""
+def java(main_class: str, *arguments: str, heap: str = "512m", version: str = KAFKA, brief: bool = False,
+         **properties) -> List[str]:
+    """The command that runs a main class from the jars of a version; only warnings reach standard error.
+
+    A brief run is compiled by the first compiler alone, which takes half the CPU of starting."""
     settings = {"org.slf4j.simpleLogger.defaultLogLevel": "warn"} | properties
-    return ["java", f"-Xmx{heap}", "-XX:+UseSerialGC", *(f"-D{key}={value}" for key, value in settings.items()),
+    compiler = ["-XX:TieredStopAtLevel=1"] if brief else []
+    return ["java", f"-Xmx{heap}", "-XX:+UseSerialGC", *compiler, *(f"-D{key}={value}" for key, value in settings.items()),
             "-cp", f"{classes(version)}:{jars(version)}/*", main_class, *arguments]
 
 

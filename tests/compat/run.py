@@ -19,7 +19,11 @@ from pathlib import Path
 from typing import Callable, List
 
 import broker
+import consumers
+import crowd
+import crowd_history
 import groups
+import habits
 import install
 import matrix
 import tools
@@ -159,7 +163,7 @@ def run_groups(options, results: Results, folder: Path) -> None:
     for shards in shard_counts:
 
         def work(instance: broker.Broker) -> None:
-            suite = groups.Groups(folder, instance)
+            suite = consumers.Consumers(folder, instance)
             try:
                 for name, check in suite.cases():
                     name = f"{name} ({shards})"
@@ -171,8 +175,47 @@ def run_groups(options, results: Results, folder: Path) -> None:
                 suite.close()
 
         if options.only in "groups" or options.only.startswith("groups"):
-            settings = {"group.initial.rebalance.delay.ms": 500, "offsets.topic.num.partitions": 7}
+            settings = groups.SETTINGS | consumers.SETTINGS
             with_broker(folder / f"groups-of-{shards}-shards", shards, options, results, work, settings)
+
+
+def run_habits(options, results: Results, folder: Path) -> None:
+    """The habits of the textbooks by every library, on a broker of one shard and on one of three."""
+    for shards in [1] if options.reference else [1, 3]:
+
+        def wanted(case: str) -> bool:
+            name = f"{case} ({shards})"
+            return options.only in name and not results.done_before(name)
+
+        def work(instance: broker.Broker) -> None:
+            for case, problems, seconds in habits.run(folder, instance.bootstrap, wanted):
+                if not instance.alive():
+                    problems.append(f"the broker died in this case\n{instance.tail()}")
+                results.add(f"{case} ({shards})", problems, seconds)
+
+        if options.only in "habits" or options.only.startswith("habits"):
+            with_broker(folder / f"habits-of-{shards}-shards", shards, options, results, work, habits.SETTINGS)
+
+
+def run_crowd(options, results: Results, folder: Path) -> None:
+    """A short crowd in one group, and the checks over what its members say on planted faults."""
+    check = "crowd: every planted fault is found"
+    if options.only in check and not results.done_before(check):
+        start = time.monotonic()
+        results.add(check, crowd_history.self_test(crowd_history.example(), 1), time.monotonic() - start)
+    for kinds, assignor in (["java", "librdkafka"], "range"), (["librdkafka"], "cooperative-sticky"):
+        name = f"crowd: members of {' and '.join(kinds)} join, leave and crash ({assignor})"
+        if options.only not in name or results.done_before(name):
+            continue
+
+        def work(instance: broker.Broker) -> None:
+            start = time.monotonic()
+            problems, told = crowd.short(folder / f"crowd-{assignor}", instance, kinds=kinds, assignor=assignor,
+                                         members=16, partitions=50, per_host=4, minutes=0.4)
+            print("    " + told, flush=True)
+            results.add(name, problems, time.monotonic() - start)
+
+        with_broker(folder / f"crowd-of-{assignor}", 3, options, results, work, crowd.SETTINGS)
 
 
 def fingerprint(options) -> str:
@@ -210,6 +253,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=os.environ.get("COMPAT_TMP") or base) as folder:
         run_matrix(options, results, Path(folder))
         run_groups(options, results, Path(folder))
+        run_habits(options, results, Path(folder))
+        run_crowd(options, results, Path(folder))
         if options.only in "tools":
             run_tools(options, results, Path(folder))
     skipped = f", {results.skipped} skipped" if results.skipped else ""

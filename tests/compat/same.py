@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Apache Kafka 4.3.1's own tools against Tidemill and against Apache Kafka 4.3.1, with what they say compared.
 
-    tests/compat/same.py                     every story
+    tests/compat/same.py                     every story, against what Kafka said when it was recorded
+    tests/compat/same.py --beside            every story, with Apache Kafka beside; the recorded answers are checked, too
+    tests/compat/same.py --record            the same, and Kafka's answers are recorded in tests/compat/answers
     tests/compat/same.py --only configs      stories whose name contains this
     tests/compat/same.py --shards 1          the shards of Tidemill (2 unless said)
     tests/compat/same.py --show              prints what the tools said, too
@@ -11,213 +13,223 @@ A story is a list of steps, each one run of a tool, in order, against a fresh br
 output and standard error must be the same once ids, times, addresses and paths are masked. Where Tidemill is meant to
 differ, the step says what and why (`Differs`), and it must then differ.
 
-Stories stand in tests/compat/stories/*.py: each module has a list STORIES. To add a tool, add a module.
+Stories stand in tests/compat/stories/*.py: each module has a list STORIES. To add a tool, add a module, then --record.
 """
 
 import argparse
-import base64
 import concurrent.futures
 import difflib
 import importlib
 import os
 import pkgutil
+import queue
 import re
-import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 import broker
 import install
+from host import Host, Said, alone
+from steps import Step, Story
 
-TOOL_S = 180
-
-# What is never the same: each pattern is replaced by what stands beside it.
-MASKS: List[Tuple[str, str]] = [
-    (r"\b(127\.0\.0\.1|localhost):\d+", "HOST:PORT"),
-    (r"\b[A-Za-z0-9_-]{22}\b(?=[\s,)]|$)", "ID"),
-    (r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[,.]\d+\b", "TIME"),
-    (r"\b1[6-9]\d{11}\b", "TIME"),
-    (r"/[^\s,]*\.properties\b", "FILE"),
-    (r"\.cache/\S+", "FILE"),
-]
-
-
-@dataclass
-class Differs:
-    """Why a step's output may not be Kafka's, and the lines that differ: those that match are left out on both sides.
-
-    The pattern "." leaves everything out, the exit status too."""
-
-    why: str
-    lines: str
-
-
-@dataclass
-class Step:
-    """One run of a tool. `{bootstrap}` in an argument becomes the broker's address, `{folder}` a folder for files."""
-
-    main_class: str
-    arguments: Sequence[str]
-    stdin: str = ""
-    # Further masks, for this step.
-    masks: Sequence[Tuple[str, str]] = ()
-    # Sorted before they are compared: the tool's own order is that of a hash map.
-    unordered: bool = False
-    differs: Optional[Differs] = None
-    # Again until standard output matches, where the tool sees something come true.
-    until: str = ""
-    files: Dict[str, str] = field(default_factory=dict)
-
-    def name(self) -> str:
-        """What it is called in a report."""
-        words = [word for word in self.arguments if word not in ("--bootstrap-server", "{bootstrap}")]
-        return " ".join([self.main_class.rsplit(".", 1)[-1], *words])
-
-
-@dataclass
-class Story:
-    """Steps that build on each other, on brokers of their own."""
-
-    name: str
-    steps: List[Step]
-    # Properties of both brokers beside the common ones.
-    properties: Dict[str, str] = field(default_factory=dict)
-
-
-def tool(main_class: str, *arguments: str, **more) -> Step:
-    """A step of a tool that asks a broker by --bootstrap-server."""
-    return Step(main_class, ["--bootstrap-server", "{bootstrap}", *arguments], **more)
-
-
-@dataclass
-class Said:
-    """What one run of a tool has said."""
-
-    code: int
-    lines: List[str]
-
-    def masked(self, step: Step) -> List[str]:
-        """Its lines with everything masked that may differ, the exit status first."""
-        kept = []
-        for line in self.lines:
-            for pattern, instead in [*step.masks, *MASKS]:
-                line = re.sub(pattern, instead, line)
-            # kafka-topics prints a topic's settings in the order of a hash map.
-            line = re.sub(r"(?<=Configs: )\S+", lambda found: ",".join(sorted(found.group().split(","))), line)
-            if not (step.differs and re.search(step.differs.lines, line)):
-                kept.append(line.rstrip())
-        code = [] if step.differs and step.differs.lines == "." else [f"exit {self.code}"]
-        return [*code, *(sorted(kept) if step.unordered else kept)]
-
-    def left_out(self, step: Step) -> List[str]:
-        """The lines that may differ."""
-        return [line for line in self.lines if step.differs and re.search(step.differs.lines, line)]
+TOOL_S = 120
+UNTIL_S = 60
+ANSWERS = install.HERE / "answers"
 
 
 class Side:
-    """One kind of broker and the tools' runs against it, in a JVM of their own."""
+    """One kind of broker and the tools' runs against it."""
 
-    def __init__(self, instance: broker.Broker):
+    def __init__(self, instance: broker.Broker, host: Host):
         self.instance = instance
-        self._host: Optional[subprocess.Popen] = None
-
-    def start(self) -> None:
-        """Starts the broker and the JVM of the tools."""
-        self.instance.start()
-        self._host = subprocess.Popen(install.java("ToolHost"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                      stderr=subprocess.DEVNULL, env=install.environment() | {"LC_ALL": "C.UTF-8"})
+        self._host = host
+        self._beside: List[str] = []
 
     def end(self) -> None:
-        """Ends both, whatever state they are in."""
+        """Ends the broker and what still runs, whatever state they are in."""
+        for name in self._beside:
+            self._host.ask("end", name)
+        self._beside = []
         self.instance.kill()
-        if self._host is not None:
-            self._host.kill()
-            self._host.wait()
 
-    def run(self, step: Step) -> Said:
-        """One step, again for a while where it waits for something."""
-        deadline = time.monotonic() + 60
+    def run(self, step: Step) -> List[str]:
+        """One step, again for a while where it waits for something; its masked lines."""
+        deadline = time.monotonic() + UNTIL_S
         while True:
-            said = self._once(step)
-            if not step.until or re.search(step.until, "\n".join(said.lines)) or time.monotonic() > deadline:
-                return said
-            time.sleep(0.5)
+            code, lines = self._once(step)
+            if not step.until or re.search(step.until, "\n".join(lines)) or time.monotonic() > deadline:
+                return step.masked(code, lines, str(self.instance.folder))
+            time.sleep(0.2)
 
     def _once(self, step: Step) -> Said:
-        for name, text in step.files.items():
-            (self.instance.folder / name).write_text(text)
+        if step.verb == "stop":
+            self.instance.stop()
+            return 0, []
+        if step.verb == "end":
+            self._beside.remove(step.beside)
+            return self._host.ask("end", step.beside)
         places = {"bootstrap": self.instance.bootstrap, "folder": str(self.instance.folder)}
-        arguments = [re.sub(r"\{(bootstrap|folder)\}", lambda found: places[found.group(1)], word)
-                     for word in step.arguments]
-        words = [str(TOOL_S), step.stdin, step.main_class, *arguments]
-        self._host.stdin.write(" ".join(base64.b64encode(word.encode()).decode() for word in words) + "\n")
-        self._host.stdin.flush()
-        code, _, said = self._host.stdout.readline().partition(" ")
-        if not code:
-            raise broker.BrokerError("the tools' JVM has ended")
-        lines = base64.b64decode(said).decode(errors="replace").splitlines()
-        # The stack of an exception names Java's own lines and threads.
-        return Said(int(code), [line for line in lines if not re.match(r"\s+at |\s+\.\.\. \d+ more|SLF4J", line)])
+
+        def placed(text: str) -> str:
+            return re.sub(r"\{(bootstrap|folder)\}", lambda found: places[found.group(1)], text)
+
+        for name, text in step.files.items():
+            (self.instance.folder / name).write_text(placed(text))
+        arguments = [placed(word) for word in step.arguments]
+        if step.alone:
+            return alone(TOOL_S, step.stdin, step.main_class, *arguments)
+        if step.verb == "start":
+            self._beside.append(step.beside)
+            return self._host.ask("start", step.beside, step.stdin, step.main_class, *arguments)
+        return self._host.ask("run", str(TOOL_S), step.stdin, step.main_class, *arguments)
 
 
-def compare(step: Step, ours: Said, kafkas: Said) -> List[str]:
+class Answers:
+    """What Kafka said in a story when it was recorded: `> ` and a step, then its masked lines, indented."""
+
+    def __init__(self, story: Story):
+        self._path = ANSWERS / (re.sub(r"\W+", "-", story.name) + ".txt")
+        self._recorded: List[Tuple[str, List[str]]] = []
+        text = self._path.read_text().splitlines() if self._path.exists() else []
+        for line in text:
+            if line.startswith("> "):
+                self._recorded.append((line[2:], []))
+            else:
+                self._recorded[-1][1].append(line[2:])
+
+    def of(self, at: int, step: Step) -> Optional[List[str]]:
+        """The answer to a step; none when the story has changed since."""
+        name, lines = self._recorded[at] if at < len(self._recorded) else ("", [])
+        return lines if name == step.name() else None
+
+    def record(self, story: Story, said: Sequence[Sequence[str]]) -> None:
+        """Writes them anew."""
+        ANSWERS.mkdir(exist_ok=True)
+        lines = []
+        for step, answer in zip(story.steps, said):
+            lines += [f"> {step.name()}", *(f"  {line}".rstrip() for line in answer)]
+        self._path.write_text("\n".join(lines) + "\n")
+
+
+def compare(step: Step, ours: List[str], kafkas: List[str]) -> List[str]:
     """How they differ; nothing if they do not."""
-    one, other = kafkas.masked(step), ours.masked(step)
+    one, other = step.compared(kafkas), step.compared(ours)
     problems = list(difflib.unified_diff(one, other, "Apache Kafka", "Tidemill", lineterm="", n=2))
-    if step.differs and ours.left_out(step) == kafkas.left_out(step):
+    if step.differs and step.left_out(ours) == step.left_out(kafkas):
         problems.append(f"no longer differs, so the exception may go: {step.differs.why}")
     return problems
 
 
 def stories() -> List[Story]:
     """Every story of every module."""
-    folder = Path(__file__).resolve().parent / "stories"
+    folder = install.HERE / "stories"
     found: List[Story] = []
     for module in sorted(pkgutil.iter_modules([str(folder)]), key=lambda module: module.name):
         found += importlib.import_module(f"stories.{module.name}").STORIES
     return found
 
 
-def run(story: Story, folder: Path, options, pool: concurrent.futures.Executor) -> int:
-    """Runs a story on both sides; how many of its steps differ."""
-    ours = broker.Broker(folder / "tidemill", options.shards, options.broker_cmd, story.properties)
-    kafkas = broker.ReferenceBroker(folder / "kafka", 1, None, story.properties)
-    # Eligible leader replicas (KIP-966) make Kafka give min.insync.replicas to all brokers; Tidemill has none.
-    kafkas.format_flags = ["--feature", "eligible.leader.replicas.version=0"]
-    sides = [Side(ours), Side(kafkas)]
-    failed = 0
-    try:
-        list(pool.map(lambda side: side.start(), sides))
-        for step in story.steps:
+@dataclass
+class Results:
+    """Prints and counts the steps of all stories."""
+
+    show: bool
+    passed: int = 0
+    failed: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, name: str, problems: Sequence[str], said: Sequence[str], seconds: float) -> None:
+        """One step."""
+        lines = [f"{'FAIL' if problems else 'PASS'} {name} ({seconds:.1f})", *(f"    {line}" for line in problems)]
+        if self.show:
+            lines += [f"    | {line}" for line in said]
+        with self._lock:
+            self.passed += not problems
+            self.failed += bool(problems)
+            print("\n".join(lines), flush=True)
+
+
+class Run:
+    """One run of all stories that were asked for."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path, results: Results):
+        self.options = options
+        self.folder = folder
+        self.results = results
+        self.live = options.beside or options.record
+        # The tools' JVMs are kept from story to story; warm ones are ten times as fast.
+        self.hosts: "queue.SimpleQueue[List[Host]]" = queue.SimpleQueue()
+        for _ in range(options.jobs):
+            self.hosts.put([Host() for _ in range(2 if self.live else 1)])
+
+    def end(self) -> None:
+        """Ends the JVMs."""
+        while not self.hosts.empty():
+            for host in self.hosts.get():
+                host.end()
+
+    def sides(self, story: Story, hosts: List[Host]) -> List[Side]:
+        """The brokers of a story, not started: ours, and Kafka's if it runs beside."""
+        folder = self.folder / re.sub(r"\W+", "-", story.name)
+        ours = broker.Broker(folder / "tidemill", self.options.shards, self.options.broker_cmd, story.properties)
+        if not self.live:
+            return [Side(ours, hosts[0])]
+        kafkas = broker.ReferenceBroker(folder / "kafka", 1, None, story.properties)
+        # Eligible leader replicas (KIP-966) make Kafka give min.insync.replicas to all brokers; Tidemill has none.
+        kafkas.format_flags = ["--feature", "eligible.leader.replicas.version=0"]
+        return [Side(ours, hosts[0]), Side(kafkas, hosts[1])]
+
+    def story(self, story: Story) -> None:
+        """Runs a story on each side and compares."""
+        hosts = self.hosts.get()
+        sides = self.sides(story, hosts)
+        try:
+            with concurrent.futures.ThreadPoolExecutor(2) as pool:
+                list(pool.map(lambda side: side.instance.start(), sides))
+                self._steps(story, sides, pool)
+            if sides[0].instance.alive():
+                sides[0].instance.stop()
+        except broker.BrokerError as error:
+            self.results.add(story.name, str(error).splitlines(), [], 0)
+        finally:
+            for side in sides:
+                side.end()
+            self.hosts.put(hosts)
+
+    def _steps(self, story: Story, sides: List[Side], pool: concurrent.futures.Executor) -> None:
+        answers = Answers(story)
+        recorded: List[List[str]] = []
+        for at, step in enumerate(story.steps):
             started = time.monotonic()
-            said = list(pool.map(lambda side: side.run(step), sides))
-            problems = compare(step, *said)
-            seconds = time.monotonic() - started
-            print(f"{'FAIL' if problems else 'same'} {story.name}: {step.name()} ({seconds:.1f})", flush=True)
-            if options.show:
-                print("\n".join("    | " + line for line in said[1].lines), flush=True)
-            print("".join(f"    {line}\n" for line in problems), end="", flush=True)
-            failed += bool(problems)
-        ours.stop()
-    except broker.BrokerError as error:
-        print(f"FAIL {story.name}: {error}", flush=True)
-        failed += 1
-    finally:
-        for side in sides:
-            side.end()
-    return failed
+            ours, *live = pool.map(lambda side: side.run(step), sides)
+            stored = answers.of(at, step)
+            recorded += live
+            problems = []
+            if live or stored is not None:
+                problems += compare(step, ours, live[0] if live else stored)
+            if not self.options.record and stored is None:
+                problems.append("no answer of Kafka's is recorded for this step: --record does it")
+            elif live and not self.options.record and stored != live[0]:
+                problems += difflib.unified_diff(stored, live[0], "recorded", "Apache Kafka", lineterm="", n=2)
+            self.results.add(f"{story.name}: {step.name()}", problems, ours, time.monotonic() - started)
+        if self.options.record:
+            answers.record(story, recorded)
 
 
 def main() -> int:
     """Runs every story asked for; 0 when nothing differs that should not."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="only stories whose name contains this")
+    parser.add_argument("--beside", action="store_true", help="run Apache Kafka beside")
+    parser.add_argument("--record", action="store_true", help="run Apache Kafka beside and record what it says")
     parser.add_argument("--shards", type=int, default=2)
-    parser.add_argument("--show", action="store_true", help="print what Kafka's run said")
+    parser.add_argument("--jobs", type=int, default=2, help="stories at a time")
+    parser.add_argument("--show", action="store_true", help="print what Tidemill's run said")
     parser.add_argument("--broker-cmd", help="how to start Tidemill; {config} is its properties file")
     options = parser.parse_args()
     install.CACHE.mkdir(parents=True, exist_ok=True)
@@ -226,14 +238,16 @@ def main() -> int:
     chosen = [story for story in stories() if options.only in story.name]
     base = install.CACHE / "run"
     base.mkdir(exist_ok=True)
-    failed = 0
-    with tempfile.TemporaryDirectory(dir=os.environ.get("COMPAT_TMP") or base) as folder, \
-            concurrent.futures.ThreadPoolExecutor(2) as pool:
-        for story in chosen:
-            failed += run(story, Path(folder) / re.sub(r"\W+", "-", story.name), options, pool)
-    steps = sum(len(story.steps) for story in chosen)
-    print(f"{steps} steps of {len(chosen)} stories, {failed} differ")
-    return 1 if failed or not chosen else 0
+    results = Results(options.show)
+    with tempfile.TemporaryDirectory(dir=os.environ.get("COMPAT_TMP") or base) as folder:
+        run = Run(options, Path(folder), results)
+        try:
+            with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+                list(pool.map(run.story, chosen))
+        finally:
+            run.end()
+    print(f"{results.passed} passed, {results.failed} failed")
+    return 1 if results.failed or not results.passed else 0
 
 
 if __name__ == "__main__":

@@ -89,6 +89,10 @@ fn carry_out(dir: &mut Directory, op: &FileOp) -> FileResult {
             let end = (start + *length as usize).min(bytes.len());
             return Ok(FileDone::Bytes(bytes[start..end].to_vec().into()));
         }
+        FileOp::ModifiedAt { file } => {
+            held(dir, file.to_string())?;
+            return Ok(FileDone::ModifiedMs(1));
+        }
         FileOp::Create { file, .. } => drop(dir.insert(file.to_string(), Vec::new())),
         FileOp::Write { file, position, bytes } => {
             let mut changed = held(dir, file.to_string())?;

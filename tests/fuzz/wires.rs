@@ -91,6 +91,8 @@ fn frames_and_requests_are_read_or_refused() {
                 55 => drop(decode::<messages::DescribeQuorumRequest>(&body, version, limits)),
                 57 => drop(decode::<messages::UpdateFeaturesRequest>(&body, version, limits)),
                 64 => drop(decode::<messages::UnregisterBrokerRequest>(&body, version, limits)),
+                68 => drop(decode::<messages::ConsumerGroupHeartbeatRequest>(&body, version, limits)),
+                69 => drop(decode::<messages::ConsumerGroupDescribeRequest>(&body, version, limits)),
                 74 => drop(decode::<messages::ListConfigResourcesRequest>(&body, version, limits)),
                 75 => drop(decode::<DescribeTopicPartitionsRequest>(&body, version, limits)),
                 18 => {}

@@ -330,6 +330,7 @@ impl World {
         ConsumerHeartbeat {
             group: "g".into(),
             member_id: client.member_id.clone(),
+            must_name_itself: true,
             epoch: client.epoch,
             instance_id: client.instance_id.clone(),
             rack_id: None,

@@ -302,7 +302,7 @@ impl World {
             }
             4 => Request::Describe(vec![group.clone()]),
             _ => {
-                self.step(Input::TopicDeleted { topic: "u".into() });
+                self.step(Input::TopicsDeleted { topics: ["u".into()].into() });
                 return;
             }
         };
@@ -324,7 +324,7 @@ impl World {
     fn check_store(&self) {
         let mut stored = Offsets::new();
         for (group, of) in self.coordinator.store().groups() {
-            for (topic, partitions) in &of.offsets {
+            for (topic, partitions) in of.offsets.iter() {
                 let offsets = partitions.iter();
                 stored
                     .extend(offsets.map(|(partition, value)| {

@@ -231,6 +231,10 @@ pub fn response(response: &Response) -> Vec<String> {
         Response::ConsumerBeat(answer) => vec![beat(answer)],
         Response::ConsumersDescribed(groups) => groups.iter().flat_map(consumers).collect(),
         Response::Refused(error) => vec![format!("{error:?}")],
+        Response::BeatRefused(refused) => match &refused.words {
+            Some(words) => vec![format!("{:?}: {words}", refused.error)],
+            None => vec![format!("{:?}", refused.error)],
+        },
     }
 }
 

@@ -17,7 +17,7 @@
 //! | `remove NAME GROUP TOPIC/PARTITION…` | deletes offsets |
 //! | `describe NAME GROUP…`, `list NAME [STATE…] [of=TYPE]`, `delete NAME GROUP…` | |
 //! | `topics TOPIC=PARTITIONS…` | the cluster has these topics now |
-//! | `beat NAME GROUP MEMBER\|- EPOCH [t=TOPIC+…] [re=PATTERN] [i=] [as=ASSIGNOR] [own=TOPIC/PARTITION+…]` | KIP-848 |
+//! | `beat NAME GROUP MEMBER\|- EPOCH [t=TOPIC+…] [re=PATTERN] [i=] [as=ASSIGNOR] [own=TOPIC/PARTITION+…] [v=1]` | KIP-848 |
 //! | `consumers NAME GROUP…` | describes consumer groups |
 //! | `drop-topic TOPIC` | the topic is deleted |
 //! | `tick MS` | time passes |
@@ -187,7 +187,7 @@ impl Stage {
             }
             "tick" => self.tick(words.at(0).parse().unwrap(), &mut shown),
             "topics" => self.topics(&words, &mut shown),
-            "drop-topic" => self.step(Input::TopicDeleted { topic: words.text(0) }, &mut shown),
+            "drop-topic" => self.step(Input::TopicsDeleted { topics: [words.text(0)].into() }, &mut shown),
             _ => {
                 let token = self.names.len() as u64;
                 self.names.insert(token, words.at(0).to_owned());
@@ -252,6 +252,7 @@ impl Stage {
         ConsumerHeartbeat {
             group,
             member_id,
+            must_name_itself: words.value("v") == Some("1"),
             epoch,
             instance_id,
             rack_id: None,

@@ -69,6 +69,8 @@ pub fn parse(key: i16, version: i16, mut answer: Bytes) -> Result<i32, String> {
         55 => whole::<messages::DescribeQuorumResponse>(answer, version).map(|_| 0),
         57 => whole::<messages::UpdateFeaturesResponse>(answer, version).map(|_| 0),
         64 => whole::<messages::UnregisterBrokerResponse>(answer, version).map(|_| 0),
+        68 => whole::<messages::ConsumerGroupHeartbeatResponse>(answer, version).map(|_| 0),
+        69 => whole::<messages::ConsumerGroupDescribeResponse>(answer, version).map(|_| 0),
         74 => whole::<messages::ListConfigResourcesResponse>(answer, version).map(|_| 0),
         75 => whole::<DescribeTopicPartitionsResponse>(answer, version).map(|_| 0),
         _ => Err("tests/hostile/answers.rs does not know this API: add it".to_owned()),

@@ -2,6 +2,7 @@
 //! wait for it, as it should; so nobody gets in.
 
 use bytes::Bytes;
+use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::leave_group_request::MemberIdentity;
 use kafka_protocol::messages::offset_commit_request::{
@@ -15,9 +16,9 @@ use kafka_protocol::messages::offset_fetch_request::{
 };
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
-    DeleteGroupsRequest, DescribeGroupsRequest, GroupId, HeartbeatRequest, JoinGroupRequest,
-    LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
-    SyncGroupRequest,
+    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, DeleteGroupsRequest, DescribeGroupsRequest,
+    GroupId, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest,
+    OffsetDeleteRequest, OffsetFetchRequest, SyncGroupRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -60,12 +61,45 @@ impl Bodies<'_> {
                 let request = OffsetDeleteRequest::default().with_group_id(self.group());
                 encoded(&request.with_topics(vec![topic]), version)
             }
+            68 => self.consumer_heartbeat(version),
+            69 => {
+                let groups = vec![self.group(), self.consumers()];
+                let request = ConsumerGroupDescribeRequest::default().with_group_ids(groups);
+                encoded(&request.with_include_authorized_operations(self.rng.bool()), version)
+            }
             _ => self.administration(key, version),
         }
     }
 
     fn group(&mut self) -> GroupId {
         GroupId(text(["group", "another", "", "third"][self.rng.usize(..4)]))
+    }
+
+    /// Groups that members of the consumer protocol get into: none of the classic protocol waits for them there.
+    fn consumers(&mut self) -> GroupId {
+        GroupId(text(["consumers", "more-consumers"][self.rng.usize(..2)]))
+    }
+
+    /// Members join, say that they are there, leave, and say what they cannot have; nobody waits for anybody.
+    fn consumer_heartbeat(&mut self, version: i16) -> Bytes {
+        let (name, topic_id, count) = self.topic();
+        let epoch = [0, 0, 1, 7, -1, -2, -3, i32::MAX][self.rng.usize(..8)];
+        let owned = TopicPartitions::default()
+            .with_topic_id(topic_id)
+            .with_partitions((0..self.rng.i32(0..=count.min(9))).collect());
+        let patterns = ["orders.*", "(", "(a{1000}){1000}", "", ".*"];
+        let regex = self.rng.bool().then(|| text(patterns[self.rng.usize(..patterns.len())]));
+        let request = ConsumerGroupHeartbeatRequest::default()
+            .with_group_id(self.consumers())
+            .with_member_id(text(["a", "b", "c", ""][self.rng.usize(..4)]))
+            .with_member_epoch(epoch)
+            .with_instance_id((self.rng.u8(..4) == 0).then(|| text("instance")))
+            .with_rebalance_timeout_ms([-1, 5_000, i32::MAX][self.rng.usize(..3)])
+            .with_subscribed_topic_names(self.rng.bool().then(|| vec![name]))
+            .with_subscribed_topic_regex(regex.filter(|_| version >= 1))
+            .with_server_assignor((self.rng.u8(..4) == 0).then(|| text("range")))
+            .with_topic_partitions(Some(if epoch == 0 { Vec::new() } else { vec![owned] }));
+        encoded(&request, version)
     }
 
     /// From version 4 on who has no member id is given one and sent away; a member id that nobody has is refused.

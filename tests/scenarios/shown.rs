@@ -31,6 +31,7 @@ pub fn kind(op: &FileOp) -> &'static str {
         FileOp::Append { .. } => "append",
         FileOp::Write { .. } => "write",
         FileOp::Read { .. } => "read",
+        FileOp::ModifiedAt { .. } => "modified-at",
         FileOp::Sync { .. } => "sync",
         FileOp::Truncate { .. } => "truncate",
         FileOp::Rename { .. } => "rename",
@@ -42,7 +43,10 @@ pub fn kind(op: &FileOp) -> &'static str {
 pub fn op(op: &FileOp) -> String {
     let kind = kind(op);
     match op {
-        FileOp::Create { file: name, .. } | FileOp::Sync { file: name } | FileOp::Delete { file: name } => {
+        FileOp::Create { file: name, .. }
+        | FileOp::ModifiedAt { file: name }
+        | FileOp::Sync { file: name }
+        | FileOp::Delete { file: name } => {
             format!("{kind} {}", file(*name))
         }
         FileOp::Append { base_offset, position, length } => {

@@ -13,6 +13,9 @@ use crate::history::Place;
 /// A log that is being recovered, or whose log directory is offline until the next start.
 const RETRIABLE: [i16; 2] = [6, 56];
 
+/// Asks where a partition starts.
+const EARLIEST: i64 = -2;
+
 #[derive(Debug)]
 enum Ask {
     Metadata,
@@ -33,6 +36,8 @@ pub struct Auditor {
     link: Link<Ask>,
     targets: Vec<Target>,
     at: usize,
+    /// Where the partition starts, once that is known.
+    start: Option<i64>,
     position: i64,
     /// Timestamps still to be looked up in the partition that was read.
     look_ups: Vec<Option<i64>>,
@@ -48,6 +53,7 @@ impl Auditor {
             link: Link::new("auditor".into()),
             targets: Vec::new(),
             at: 0,
+            start: None,
             position: 0,
             look_ups: Vec::new(),
             ends: BTreeMap::new(),
@@ -74,6 +80,7 @@ impl Auditor {
         };
         match self.look_ups.pop() {
             Some(timestamp_ms) => self.look_up(target, timestamp_ms, stage),
+            None if self.start.is_none() => self.look_up(target, Some(EARLIEST), stage),
             None => self.read(target, stage),
         }
     }
@@ -108,11 +115,11 @@ impl Auditor {
 
     fn next_partition(&mut self) {
         self.at += 1;
-        self.position = 0;
+        (self.start, self.position) = (None, 0);
     }
 
     fn found_end(&mut self, target: Target, stage: &mut Stage) {
-        let (start, end) = (0, self.position);
+        let (start, end) = (self.start.expect("it was read from there"), self.position);
         stage.history.check_whole(target.place, start, end);
         self.ends.insert(target.place, end);
         self.look_ups.push(None);
@@ -168,11 +175,23 @@ impl Client for Auditor {
                     let target = self.targets[self.at];
                     let answer = response.decode::<ListOffsetsRequest>();
                     let part = &answer.topics[0].partitions[0];
+                    if self.start.is_none() && RETRIABLE.contains(&part.error_code) {
+                        self.not_before_us = stage.now_us + 50_000;
+                        continue;
+                    }
                     assert_eq!(part.error_code, 0, "the last look-up in {target:?}");
                     match timestamp_ms {
+                        Some(EARLIEST) => {
+                            let known = stage.history.start_known(target.place);
+                            stage.history.saw_start(target.place, part.offset, known, stage.wall_ms);
+                            (self.start, self.position) = (Some(part.offset), part.offset);
+                            continue;
+                        }
                         None => assert_eq!(part.offset, self.position, "the end of {target:?}"),
                         Some(at) => {
-                            let expected = stage.history.first_at(target.place, *at).unwrap_or((-1, -1));
+                            let start = self.start.expect("it was read from there");
+                            let first = stage.history.first_at(target.place, start, *at);
+                            let expected = first.unwrap_or((-1, -1));
                             let found = (part.offset, part.timestamp);
                             assert_eq!(found, expected, "the first record of {target:?} at {at}");
                         }
@@ -188,7 +207,7 @@ impl Client for Auditor {
 
     fn closed(&mut self, stage: &mut Stage) {
         drop(self.link.closed(stage));
-        (self.at, self.position) = (0, 0);
+        (self.at, self.start, self.position) = (0, None, 0);
         self.targets.clear();
         self.look_ups.clear();
     }

@@ -39,6 +39,8 @@ pub fn config(plan: &Plan) -> NodeConfig {
         log_flush_offset_checkpoint_interval_ms: plan.checkpoint_ms,
         high_watermark_checkpoint_interval_ms: plan.checkpoint_ms,
         fetch_session_slots: plan.session_slots,
+        log_initial_task_delay_ms: plan.shortens.check_ms,
+        log_retention_check_interval_ms: plan.shortens.check_ms,
         ..NodeConfig::default()
     };
     if let Some(expiration_ms) = plan.expiration_ms {
@@ -46,6 +48,8 @@ pub fn config(plan: &Plan) -> NodeConfig {
     }
     config.group.min_session_timeout_ms = 1;
     config.group.initial_rebalance_delay_ms = 200;
+    config.group.consumer.session_timeout_ms = 1_500;
+    config.group.consumer.heartbeat_interval_ms = 500;
     config.group.offsets_topic_num_partitions = plan.offsets_partitions;
     config.group.offsets_topic_compression_codec = plan.offsets_codec;
     let topics = &mut config.topic_defaults;

@@ -34,6 +34,7 @@ struct Wanted {
     at: usize,
     topic_id: Uuid,
     position: i64,
+    start_known: i64,
     end_known: i64,
 }
 
@@ -59,6 +60,8 @@ pub struct Consumer {
     wait_ms: i32,
     seeks: bool,
     calm: bool,
+    /// An offset was out of range: the start is looked up.
+    start_due: bool,
 }
 
 impl Consumer {
@@ -80,6 +83,7 @@ impl Consumer {
             wait_ms: *random.choice(&[0, 10, 500, 3_000]).expect("some"),
             seeks: random.bool(),
             calm: false,
+            start_due: false,
         }
     }
 
@@ -90,6 +94,9 @@ impl Consumer {
         if self.metadata_due {
             let names: Vec<String> = self.targets.iter().map(|t| stage.names[t.topic].clone()).collect();
             return self.link.send(&metadata_request(&names, 12), 12, Some(Ask::Metadata), stage);
+        }
+        if std::mem::take(&mut self.start_due) || stage.random.u8(0..40) == 0 {
+            self.look_up(-2, stage);
         }
         if stage.random.u8(0..12) == 0 {
             self.look_up(-1, stage);
@@ -128,7 +135,8 @@ impl Consumer {
         for (at, target) in self.targets.iter_mut().enumerate() {
             let Some(topic_id) = target.topic_id else { continue };
             let end_known = stage.history.end_known((topic_id, target.partition));
-            wanted.push(Wanted { at, topic_id, position: target.position, end_known });
+            let start_known = stage.history.start_known((topic_id, target.partition));
+            wanted.push(Wanted { at, topic_id, position: target.position, start_known, end_known });
             if incremental && target.told == Some((topic_id, target.position)) {
                 continue;
             }
@@ -164,7 +172,8 @@ impl Consumer {
                 continue;
             };
             let end_known = stage.history.end_known((topic_id, target.partition));
-            wanted.push(Wanted { at, topic_id, position: target.position, end_known });
+            let start_known = stage.history.start_known((topic_id, target.partition));
+            wanted.push(Wanted { at, topic_id, position: target.position, start_known, end_known });
             let partition = ListOffsetsPartition::default()
                 .with_partition_index(target.partition)
                 .with_timestamp(timestamp);
@@ -204,12 +213,18 @@ impl Consumer {
                 let parts: Vec<_> = answer.topics.iter().flat_map(|topic| &topic.partitions).collect();
                 assert_eq!(parts.len(), wanted.len(), "a ListOffsets response answers every partition");
                 for (wanted, part) in wanted.iter().zip(parts) {
-                    let target = &self.targets[wanted.at];
+                    let target = &mut self.targets[wanted.at];
                     let place = (wanted.topic_id, target.partition);
                     assert_eq!(part.partition_index, target.partition);
                     match part.error_code {
                         0 if *timestamp == -1 => stage.history.saw_end(place, part.offset, wanted.end_known),
-                        0 => assert_eq!(part.offset, 0, "nothing deletes the start of {place:?}"),
+                        0 => {
+                            let (start, wall_ms) = (part.offset, stage.wall_ms);
+                            stage.history.saw_start(place, start, wanted.start_known, wall_ms);
+                            if target.topic_id == Some(wanted.topic_id) {
+                                target.position = target.position.max(start);
+                            }
+                        }
                         error => {
                             assert!(RETRIABLE.contains(&error), "ListOffsets: error {error} of {place:?}");
                             self.metadata_due = true;
@@ -257,13 +272,21 @@ impl Consumer {
                 let wanted = *found.expect("a fetch answers what was asked for");
                 answered += 1;
                 let records = part.records.clone().unwrap_or_default();
-                self.fetched_part(wanted, part.error_code, part.high_watermark, &records, stage);
+                let ends = (part.log_start_offset, part.high_watermark);
+                self.fetched_part(wanted, part.error_code, ends, &records, stage);
             }
         }
         assert!(incremental || answered == wanted.len(), "a full fetch answers every partition");
     }
 
-    fn fetched_part(&mut self, wanted: Wanted, error: i16, end: i64, records: &Bytes, stage: &mut Stage) {
+    fn fetched_part(
+        &mut self,
+        wanted: Wanted,
+        error: i16,
+        (start, end): (i64, i64),
+        records: &Bytes,
+        stage: &mut Stage,
+    ) {
         let target = &mut self.targets[wanted.at];
         let place = (wanted.topic_id, target.partition);
         let by_name = self.version < 13;
@@ -274,6 +297,17 @@ impl Consumer {
                 self.metadata_due |= stage.random.bool();
             }
             0 => {
+                assert!(
+                    wanted.position >= wanted.start_known,
+                    "undeleted: {place:?} gives offset {}, and it started at {}",
+                    wanted.position,
+                    wanted.start_known
+                );
+                if self.version >= 5 {
+                    assert!(start <= end, "{place:?} starts at {start}, above its high watermark {end}");
+                    assert!(start <= wanted.position, "{place:?} starts at {start} and gives less");
+                    stage.history.saw_start(place, start, wanted.start_known, stage.wall_ms);
+                }
                 stage.history.saw_end(place, end, wanted.end_known);
                 target.end = end;
                 target.position = stage.history.fetched(place, target.topic, wanted.position, end, records);
@@ -283,12 +317,17 @@ impl Consumer {
             OUT_OF_RANGE => {
                 let known = wanted.end_known;
                 let churns = by_name && stage.names[target.topic].starts_with("churn");
-                assert!(
-                    wanted.position > known || churns,
-                    "{place:?} has no offset {}, but its end was seen at {known}",
-                    wanted.position
-                );
-                target.position = 0;
+                if churns {
+                    target.position = 0;
+                } else {
+                    if wanted.position <= known {
+                        // It starts further on: every later answer has to say so.
+                        let start = wanted.position + 1;
+                        stage.history.saw_start(place, start, wanted.start_known.min(start), stage.wall_ms);
+                    }
+                    target.position = stage.history.start_known(place);
+                    self.start_due = true;
+                }
             }
             error => {
                 assert!(RETRIABLE.contains(&error), "fetch: error {error} of {place:?}");

@@ -35,6 +35,8 @@ struct Inode {
     data: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<(u64, FileChange)>,
+    /// When its bytes last changed, by the wall clock.
+    modified_ms: i64,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +64,8 @@ pub struct Disk {
     dirs: BTreeMap<u64, Dir>,
     next: u64,
     sequence: u64,
+    /// The wall clock, for the times of files.
+    pub wall_ms: i64,
 }
 
 const ROOT: u64 = 0;
@@ -70,7 +74,13 @@ const EEXIST: i32 = 17;
 
 impl Default for Disk {
     fn default() -> Self {
-        Self { inodes: BTreeMap::new(), dirs: BTreeMap::from([(ROOT, Dir::default())]), next: 1, sequence: 0 }
+        Self {
+            inodes: BTreeMap::new(),
+            dirs: BTreeMap::from([(ROOT, Dir::default())]),
+            next: 1,
+            sequence: 0,
+            wall_ms: 0,
+        }
     }
 }
 
@@ -122,6 +132,13 @@ impl Disk {
     /// Whether the log directory itself has a file of that name.
     pub fn has(&self, name: &str) -> bool {
         self.dirs[&ROOT].entries.contains_key(name)
+    }
+
+    /// Whether a directory holds a log file with a higher base offset.
+    pub fn has_later_log(&self, dir: &str, base_offset: i64) -> bool {
+        let Ok(dir) = self.dir_of(dir) else { return false };
+        let first = FileName::from(Stem::Log(base_offset + 1)).to_string();
+        self.dirs[&dir].entries.range(first..).any(|(name, _)| name.ends_with(".log"))
     }
 
     fn sequence(&mut self) -> u64 {
@@ -184,6 +201,9 @@ impl Disk {
             FileOp::Read { file, position, length } => {
                 return self.read(dir, *file, *position, *length).map(FileDone::Bytes);
             }
+            FileOp::ModifiedAt { file } => {
+                return self.inode(dir, *file).map(|inode| FileDone::ModifiedMs(inode.modified_ms));
+            }
             FileOp::Sync { file } => {
                 let inode = self.inode(dir, *file)?;
                 let until = inode.pending.partition_point(|(sequence, _)| *sequence <= mark);
@@ -241,8 +261,9 @@ impl Disk {
     }
 
     fn write(&mut self, dir: &str, file: FileName, position: u64, bytes: &Bytes) -> Result<(), FileError> {
-        let sequence = self.sequence();
+        let (sequence, wall_ms) = (self.sequence(), self.wall_ms);
         let inode = self.inode(dir, file)?;
+        inode.modified_ms = wall_ms;
         let change = FileChange::Write { position: position as usize, bytes: bytes.clone() };
         inode.change(sequence, change);
         Ok(())

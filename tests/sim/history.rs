@@ -12,6 +12,7 @@ use tidemill::log::record::Records;
 use uuid::Uuid;
 
 use crate::commits::Commits;
+use crate::plan::{Plan, Shortens};
 
 /// A partition of one topic that existed.
 pub type Place = (Uuid, i32);
@@ -29,10 +30,10 @@ pub enum Kind {
 
 /// One record that a producer gave to the network.
 #[derive(Clone, Debug)]
-struct Sent {
+pub(crate) struct Sent {
     topic: usize,
     partition: i32,
-    timestamp_ms: i64,
+    pub(crate) timestamp_ms: i64,
     /// Records of one stream and partition keep their order: a producer id, or one connection of a producer without.
     stream: u64,
     acked: Option<(Uuid, i64)>,
@@ -41,17 +42,29 @@ struct Sent {
 
 /// What is known of one partition.
 #[derive(Debug, Default)]
-struct Known {
-    records: BTreeMap<i64, u64>,
+pub(crate) struct Known {
+    pub(crate) records: BTreeMap<i64, u64>,
     high_watermark: i64,
     durable_floor: i64,
+    pub(crate) start: Start,
+}
+
+/// What is known of where a partition starts.
+#[derive(Debug, Default)]
+pub(crate) struct Start {
+    /// The highest log start that anybody has seen: no crash takes it back.
+    pub(crate) seen: i64,
+    /// The highest one that was asked for.
+    pub(crate) asked: i64,
+    /// Deletions of everything below the high watermark, wherever that was, that were not answered.
+    pub(crate) whole: u32,
 }
 
 /// Everything that clients did and saw.
 #[derive(Debug, Default)]
 pub struct History {
     sent: Vec<Vec<Sent>>,
-    known: BTreeMap<Place, Known>,
+    pub(crate) known: BTreeMap<Place, Known>,
     decompressor: Decompressor,
     /// The broker stamps records with its own clock.
     log_append_time: bool,
@@ -61,6 +74,10 @@ pub struct History {
     pub commits: Commits,
     acked_records: u64,
     read_records: u64,
+    pub(crate) shortens: Shortens,
+    pub(crate) clock_jumps: bool,
+    /// Log starts that moved on, as clients saw it.
+    pub(crate) starts_seen: u64,
 }
 
 fn mix(id: u64) -> u64 {
@@ -93,8 +110,13 @@ fn header_of(id: u64) -> Option<[u8; 4]> {
 
 impl History {
     /// Nothing has happened. Under `log_append_time` records come back with the broker's timestamps.
-    pub fn new(log_append_time: bool) -> Self {
-        Self { log_append_time, ..Self::default() }
+    pub fn new(plan: &Plan) -> Self {
+        Self {
+            log_append_time: plan.log_append_time,
+            shortens: plan.shortens.clone(),
+            clock_jumps: plan.clock_jumps,
+            ..Self::default()
+        }
     }
 
     /// Whether the broker stamps records with its own clock.
@@ -142,7 +164,7 @@ impl History {
         &mut self.sent[(id >> 32) as usize][(id & 0xffff_ffff) as usize]
     }
 
-    fn find(&self, id: u64) -> Option<&Sent> {
+    pub(crate) fn find(&self, id: u64) -> Option<&Sent> {
         self.sent.get((id >> 32) as usize)?.get((id & 0xffff_ffff) as usize)
     }
 
@@ -282,7 +304,8 @@ impl History {
         for known in self.known.values_mut() {
             let floor = known.durable_floor;
             uncertain.extend(known.records.split_off(&floor).into_values());
-            known.high_watermark = known.high_watermark.min(floor);
+            // A log that lost everything from before its start goes on from there.
+            known.high_watermark = known.high_watermark.min(floor.max(known.start.seen));
         }
         for id in uncertain {
             let sent = self.sent_mut(id);
@@ -324,18 +347,18 @@ impl History {
         }
     }
 
-    /// Offset of the first record at or after a timestamp, of what is known of a partition.
-    pub fn first_at(&self, place: Place, timestamp_ms: i64) -> Option<(i64, i64)> {
+    /// Offset of the first record at or after a timestamp, of what is known of a partition from an offset on.
+    pub fn first_at(&self, place: Place, start: i64, timestamp_ms: i64) -> Option<(i64, i64)> {
         let known = self.known.get(&place)?;
         let mut records = known
             .records
-            .iter()
+            .range(start..)
             .map(|(offset, id)| (*offset, self.find(*id).expect("known records were sent").timestamp_ms));
         records.find(|(_, timestamp)| *timestamp >= timestamp_ms)
     }
 
     /// How many records were acknowledged, and how many were read.
-    pub fn counts(&self) -> (u64, u64) {
-        (self.acked_records, self.read_records)
+    pub fn counts(&self) -> (u64, u64, u64) {
+        (self.acked_records, self.read_records, self.starts_seen)
     }
 }

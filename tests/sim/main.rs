@@ -11,7 +11,9 @@ mod boot;
 mod client;
 mod commits;
 mod consumer;
+mod consumer_member;
 mod disk;
+mod eraser;
 mod faults;
 mod group_auditor;
 mod history;
@@ -21,6 +23,7 @@ mod node;
 mod operations;
 mod plan;
 mod producer;
+mod starts;
 mod trace;
 mod tuner;
 mod world;
@@ -133,6 +136,8 @@ fn planted_bugs_are_found() {
         Bug::ReservedHighWatermark,
         Bug::ForgottenProducers,
         Bug::CommitBeforeWrite,
+        Bug::LogStartBeforeCheckpoint,
+        Bug::RetentionByFirstRecord,
     ];
     for bug in bugs {
         plant(Some(bug));

@@ -14,6 +14,7 @@ use tidemill::wire::frame;
 
 use crate::history::Place;
 use crate::operations::{Operation, Work};
+use crate::tuner::RETENTION_BYTES_MIN;
 use crate::world::{Event, World, draw};
 
 /// Unsent bytes of a connection after which it is read no further, as in the real shell.
@@ -109,6 +110,7 @@ impl Node {
 impl World {
     /// A process begins with these shards.
     pub fn start_node(&mut self, shards: Vec<Shard>) {
+        self.firsts.clear();
         let count = shards.len();
         let host = |core| Host {
             core,
@@ -438,6 +440,13 @@ impl World {
                 partition.check_invariants();
                 let log = partition.log();
                 log.check_invariants();
+                let first = log.first_segment_base_offset();
+                let before = self.firsts.insert((log.topic_id(), owned.partition), first);
+                let shortens = &self.plan.shortens;
+                if before.is_some_and(|before| before < first) && shortens.only_by_size() {
+                    let left = log.size_bytes();
+                    assert!(left >= RETENTION_BYTES_MIN, "{} keeps no more than {left} bytes", owned.name);
+                }
                 let synced = self.synced.entry((log.topic_id(), owned.partition)).or_default();
                 // A clean stop makes everything durable and closes the log in one step.
                 *synced = if node.stopping { log.written_end() } else { log.durable_end() }.max(*synced);

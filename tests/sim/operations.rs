@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use tidemill::broker::{Opened, Owner};
-use tidemill::effect::{ByteSpan, FileError, FileName, FileOp, FileResult, Stem, Ticket};
+use tidemill::effect::{ByteSpan, FileError, FileName, FileOp, FileResult, Stem, Suffix, Ticket};
 use tidemill::log::{Recovery, RecoveryStep};
 use tidemill::partition::{ReadFound, ReplyTo};
 
@@ -142,8 +142,15 @@ impl World {
     ) -> FileResult {
         let owned = node.hosts[shard].owners.get_mut(&owner).expect("an owner has a directory");
         let fault = self.fault(owned.directory, op, appended.len());
+        let wall_ms = self.now(node.started_us).wall_ms;
         let (dir, random) = (&mut owned.name, &mut self.random.disk);
         let disk = &mut self.disks[owned.directory];
+        disk.wall_ms = wall_ms;
+        if let FileOp::Rename { from: FileName { stem: Stem::Log(base), .. }, to } = op
+            && to.suffix == Suffix::Deleted
+        {
+            assert!(disk.has_later_log(dir, *base), "{dir} gives up its active segment {base}");
+        }
         let result = match fault {
             Some(FileError::Short { written }) => {
                 let part = appended.slice(..written as usize);

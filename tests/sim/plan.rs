@@ -95,6 +95,8 @@ pub struct Plan {
     pub more_partitions: i32,
     /// Members of groups, and how many groups they are in.
     pub members: (usize, usize),
+    /// Members of groups by the consumer protocol, and how many groups they are in.
+    pub consumer_members: (usize, usize),
     /// `offsets.topic.num.partitions`
     pub offsets_partitions: i32,
     /// `offsets.topic.compression.codec`
@@ -103,6 +105,49 @@ pub struct Plan {
     pub tunes: bool,
     /// `producer.id.expiration.ms`, short; producers give up long before.
     pub expiration_ms: Option<u64>,
+    /// What makes logs shorter.
+    pub shortens: Shortens,
+}
+
+/// Who gives up old records in a run: nobody in every second one.
+#[derive(Clone, Debug, Default)]
+pub struct Shortens {
+    /// A client deletes records.
+    pub by_request: bool,
+    /// `retention.ms` is altered, to small values too.
+    pub by_age: bool,
+    /// `retention.bytes` is altered, to small values too.
+    pub by_size: bool,
+    /// `log.retention.check.interval.ms`
+    pub check_ms: u64,
+}
+
+impl Shortens {
+    /// Retention has something to do.
+    pub fn retains(&self) -> bool {
+        self.by_age || self.by_size
+    }
+
+    /// Nothing but `retention.bytes` makes logs shorter.
+    pub fn only_by_size(&self) -> bool {
+        self.by_size && !self.by_age && !self.by_request
+    }
+
+    fn of(seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed ^ 0x4e7a1);
+        let (by_request, by_age, by_size) = *random
+            .choice(&[
+                (false, false, false),
+                (false, false, false),
+                (false, false, false),
+                (true, false, false),
+                (false, true, false),
+                (false, false, true),
+                (true, true, true),
+            ])
+            .expect("some");
+        Self { by_request, by_age, by_size, check_ms: *random.choice(&[5, 60, 600]).expect("some") }
+    }
 }
 
 impl Plan {
@@ -168,9 +213,11 @@ impl Plan {
             hostile: *r.choice(&[0, 0, 1, 2]).expect("some"),
             more_partitions: *r.choice(&[0, 0, 1, 3]).expect("some"),
             tunes: tunes(seed),
+            shortens: Shortens::of(seed),
             expiration_ms: (r.u8(0..8) == 0 && !clock_jumps).then_some(EXPIRATION_MS),
             io_errors_in: (directories > 1 && r.u8(0..3) > 0).then(|| r.usize(0..directories)),
             members: *r.choice(&[(0, 1), (1, 1), (3, 1), (3, 2), (5, 2)]).expect("some"),
+            consumer_members: consumer_members(seed),
             offsets_partitions: r.i32(1..=4),
             offsets_codec: *r.choice(&[0, 0, 0, 1, 2, 3, 4]).expect("some"),
         }
@@ -181,6 +228,12 @@ impl Plan {
 fn directories_of(seed: u64) -> usize {
     let mut random = fastrand::Rng::with_seed(seed ^ 0xd1c);
     if random.bool() { 1 } else { random.usize(2..=3) }
+}
+
+/// Members of the consumer protocol, in half of the seeds.
+fn consumer_members(seed: u64) -> (usize, usize) {
+    let mut random = fastrand::Rng::with_seed(seed ^ 0x848);
+    *random.choice(&[(0, 1), (0, 1), (1, 1), (3, 1), (4, 2)]).expect("some")
 }
 
 /// Whether configurations are altered in a seed: in every second one.

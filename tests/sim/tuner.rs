@@ -10,6 +10,7 @@ use kafka_protocol::messages::{DescribeConfigsRequest, IncrementalAlterConfigsRe
 use kafka_protocol::protocol::StrBytes;
 
 use crate::client::{Action, Client, Link, Response, Stage};
+use crate::plan::Plan;
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
@@ -36,8 +37,18 @@ const BROKER_KEYS: [(&str, &[&str]); 4] = [
     ("num.io.threads", &["4", "9"]),
 ];
 
+/// The least `retention.ms` that it gives.
+pub const RETENTION_MS_MIN: i64 = 200;
+const AGE_KEY: (&str, &[&str]) = ("retention.ms", &["200", "1500", "-1"]);
+/// The least `retention.bytes` that it gives.
+pub const RETENTION_BYTES_MIN: u64 = 1_000;
+const SIZE_KEY: (&str, &[&str]) = ("retention.bytes", &["1000", "3000", "20000", "-1"]);
+
 /// A resource's type and name.
 type Resource = (i8, String);
+
+/// A key and values for it.
+type Row = (&'static str, &'static [&'static str]);
 
 /// What a key must be told to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,10 +75,9 @@ pub struct Tuner {
     calm: bool,
     /// Resources that are still to be looked at in the end.
     last_looks: Option<Vec<Resource>>,
-}
-
-fn keys_of(resource: &Resource) -> &'static [(&'static str, &'static [&'static str])] {
-    if resource.0 == TOPIC { &TOPIC_KEYS } else { &BROKER_KEYS }
+    topic_keys: Vec<Row>,
+    /// What gives records up, and is taken back in the end.
+    shortening: Vec<(Resource, &'static str)>,
 }
 
 fn text(text: &str) -> StrBytes {
@@ -76,7 +86,15 @@ fn text(text: &str) -> StrBytes {
 
 impl Tuner {
     /// One that alters these topics and the broker.
-    pub fn new(topics: &[String]) -> Self {
+    pub fn new(topics: &[String], plan: &Plan) -> Self {
+        let (age, size) =
+            (plan.shortens.by_age.then_some(AGE_KEY), plan.shortens.by_size.then_some(SIZE_KEY));
+        let shorten = age.into_iter().chain(size);
+        let pairs =
+            shorten.clone().flat_map(|(key, _)| topics.iter().map(move |name| ((TOPIC, name.clone()), key)));
+        let shortening = pairs.collect();
+        // Often enough beside the many others.
+        let topic_keys = TOPIC_KEYS.into_iter().chain(shorten.clone()).chain(shorten.clone()).chain(shorten);
         let topics = topics.iter().map(|name| (TOPIC, name.clone()));
         let brokers = ["", "1"].map(|name| (BROKER, name.to_string()));
         Self {
@@ -86,7 +104,13 @@ impl Tuner {
             not_before_us: 0,
             calm: false,
             last_looks: None,
+            topic_keys: topic_keys.collect(),
+            shortening,
         }
+    }
+
+    fn keys_of(&self, resource: &Resource) -> &[Row] {
+        if resource.0 == TOPIC { &self.topic_keys } else { &BROKER_KEYS }
     }
 
     fn step(&mut self, stage: &mut Stage) {
@@ -94,6 +118,9 @@ impl Tuner {
             return;
         }
         if stage.calm {
+            if let Some((resource, key)) = self.shortening.last().cloned() {
+                return self.send_alter(resource, key, None, stage);
+            }
             let left = self.last_looks.get_or_insert_with(|| self.resources.clone());
             if let Some(resource) = left.last().cloned() {
                 self.describe(resource, stage);
@@ -105,9 +132,19 @@ impl Tuner {
     }
 
     fn alter(&mut self, resource: Resource, stage: &mut Stage) {
-        let (key, values) = *stage.random.choice(keys_of(&resource)).expect("some");
+        let (key, values) = *stage.random.choice(self.keys_of(&resource)).expect("some");
         let value =
             stage.random.choice(values).filter(|_| stage.random.u8(0..4) > 0).map(ToString::to_string);
+        self.send_alter(resource, key, value, stage);
+    }
+
+    fn send_alter(
+        &mut self,
+        resource: Resource,
+        key: &'static str,
+        value: Option<String>,
+        stage: &mut Stage,
+    ) {
         let config = AlterableConfig::default()
             .with_name(text(key))
             .with_config_operation(i8::from(value.is_none()))
@@ -122,7 +159,7 @@ impl Tuner {
     }
 
     fn describe(&mut self, resource: Resource, stage: &mut Stage) {
-        let keys = keys_of(&resource).iter().map(|(key, _)| text(key)).collect();
+        let keys = self.keys_of(&resource).iter().map(|(key, _)| text(key)).collect();
         let described = DescribeConfigsResource::default()
             .with_resource_type(resource.0)
             .with_resource_name(text(&resource.1))
@@ -138,7 +175,11 @@ impl Tuner {
                 let answer = response.decode::<IncrementalAlterConfigsRequest>();
                 let place = (resource.clone(), *key);
                 let is_doubtful = self.expected.get(&place) == Some(&Expected::Doubtful);
-                match answer.responses.first().expect("the resource asked for").error_code {
+                let error = answer.responses.first().expect("the resource asked for").error_code;
+                if error == 0 && self.calm {
+                    self.shortening.retain(|(other, name)| (other, *name) != (resource, *key));
+                }
+                match error {
                     0 if !is_doubtful => drop(self.expected.insert(place, Expected::Value(value.clone()))),
                     0 | UNKNOWN_TOPIC => {}
                     error => assert!(RETRIABLE.contains(&error), "alter {key} to {value:?}: error {error}"),
@@ -171,7 +212,7 @@ impl Tuner {
     }
 
     fn told(&self, resource: &Resource, key: &str, told: Option<String>, source: i8) {
-        let row = keys_of(resource).iter().find(|(name, _)| *name == key);
+        let row = self.keys_of(resource).iter().find(|(name, _)| *name == key);
         let (key, _) = row.expect("a key that was asked for");
         let of = |name: &str| self.expected.get(&((resource.0, name.to_string()), *key));
         // A topic's value may also come from the broker, and this broker's from all brokers': not its own, then.
@@ -215,7 +256,7 @@ impl Client for Tuner {
     }
 
     fn is_done(&self) -> bool {
-        self.calm && self.last_looks.as_ref().is_some_and(Vec::is_empty)
+        self.calm && self.shortening.is_empty() && self.last_looks.as_ref().is_some_and(Vec::is_empty)
     }
 
     fn state(&self) -> String {

@@ -11,7 +11,9 @@ use crate::auditor::Auditor;
 use crate::boot::{self, Failed};
 use crate::client::{Action, Client, Stage};
 use crate::consumer::Consumer;
+use crate::consumer_member::ConsumerMember;
 use crate::disk::Disk;
+use crate::eraser::Eraser;
 use crate::group_auditor::GroupAuditor;
 use crate::history::{History, Kind, Place};
 use crate::hostile::Hostile;
@@ -144,6 +146,8 @@ pub struct World {
     pub crashes: u64,
     /// How far each replica ever claimed to be synced.
     pub synced: BTreeMap<Place, i64>,
+    /// Base offset of each replica's oldest segment, while this process runs.
+    pub firsts: BTreeMap<Place, i64>,
 }
 
 impl World {
@@ -176,7 +180,7 @@ impl World {
             connections: BTreeMap::new(),
             connections_made: 0,
             seats: Vec::new(),
-            history: History::new(plan.log_append_time),
+            history: History::new(&plan),
             names: topics.iter().enumerate().map(name).collect(),
             flushed: topics.iter().map(|(_, flushed, _)| *flushed).collect(),
             wall_offset_ms: 0,
@@ -186,6 +190,7 @@ impl World {
             calm_since_us: 0,
             crashes: 0,
             synced: BTreeMap::new(),
+            firsts: BTreeMap::new(),
             plan,
         };
         world.seat(Box::new(Admin::new(&topics, world.plan.quick_churn, world.plan.more_partitions)));
@@ -224,9 +229,13 @@ impl World {
                 self.seat(Box::new(producer));
             }
         }
-        if plan.tunes {
-            let tuned = (0..topics.len()).filter(|at| !topics[*at].2).map(|at| self.names[at].clone());
-            self.seat(Box::new(Tuner::new(&tuned.collect::<Vec<_>>())));
+        let lasting = (0..topics.len()).filter(|at| !topics[*at].2);
+        if plan.tunes || plan.shortens.retains() {
+            let tuned: Vec<String> = lasting.clone().map(|at| self.names[at].clone()).collect();
+            self.seat(Box::new(Tuner::new(&tuned, &plan)));
+        }
+        if plan.shortens.by_request {
+            self.seat(Box::new(Eraser::new(lasting.collect())));
         }
         for number in 0..plan.hostile {
             self.seat(Box::new(Hostile::new(number)));
@@ -235,6 +244,11 @@ impl World {
             let group = format!("group-{}", number % plan.members.1);
             let member = self.with_stage(|stage| Member::new(number, group, topics[0].0, stage));
             self.seat(Box::new(member));
+        }
+        let mut random = fastrand::Rng::with_seed(plan.seed ^ 0x848_848);
+        for number in 0..plan.consumer_members.0 {
+            let group = format!("consumers-{}", number % plan.consumer_members.1);
+            self.seat(Box::new(ConsumerMember::new(number, group, topics[0].0, &mut random)));
         }
         for number in 0..plan.consumers {
             let targets = self.some_of(&all);
@@ -533,9 +547,9 @@ impl World {
 
     /// What the run did, in one line.
     pub fn summary(&self) -> String {
-        let (acked, read) = self.history.counts();
+        let (acked, read, starts) = self.history.counts();
         format!(
-            "{} events, {} ms, {} crashes, {acked} records acknowledged, {read} read, {} offsets committed",
+            "{} events, {} ms, {} crashes, {acked} records acknowledged, {read} read, {starts} log starts, {} offsets committed",
             self.trace.events(),
             self.now_us / 1000,
             self.crashes,

@@ -91,3 +91,138 @@ impl Directory {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::super::{Checkpoints, StoredOffsets};
+    use super::*;
+    use crate::broker::message::Owner;
+    use crate::config::NodeConfig;
+    use crate::effect::{FileDone, FileError, FileOp, FileResult};
+
+    fn now(mono_ms: u64) -> Now {
+        Now { mono_ms, wall_ms: 0 }
+    }
+
+    fn start(directory: u16, partition: i32, log_start_offset: i64) -> Progress {
+        Progress {
+            directory,
+            topic_id: Uuid::nil(),
+            topic: "t".into(),
+            partition,
+            recovery_point: 0,
+            log_start_offset,
+            high_watermark: 0,
+            gone_below: 0,
+            unclean: false,
+        }
+    }
+
+    fn checkpoints(directories: usize) -> Checkpoints {
+        Checkpoints::new(vec![StoredOffsets::default(); directories], "boot".into(), &NodeConfig::default())
+    }
+
+    /// Completes the operation that was asked for; what the file says, if it was put in place.
+    fn complete(
+        checkpoints: &mut Checkpoints,
+        outputs: &mut Vec<Output>,
+        text: &mut String,
+        result: FileResult,
+    ) -> bool {
+        let Some(Output::File(Owner::Directory(directory), ticket, op)) = outputs.pop() else {
+            panic!("nothing is asked for")
+        };
+        if let FileOp::Write { bytes, .. } = &op {
+            *text = String::from_utf8(bytes.to_vec()).unwrap();
+        }
+        checkpoints.completed(now(0), directory, ticket, result, outputs);
+        matches!(op, FileOp::SyncDir)
+    }
+
+    fn partitions(stored: Vec<(ShardId, Vec<Progress>)>) -> Vec<(u16, Vec<i32>)> {
+        let of = |starts: Vec<Progress>| starts.iter().map(|start| start.partition).collect();
+        stored.into_iter().map(|(shard, starts)| (shard.0, of(starts))).collect()
+    }
+
+    #[test]
+    fn what_comes_during_a_rewrite_shares_the_next_one() {
+        let (mut checkpoints, mut outputs, mut text) = (checkpoints(1), Vec::new(), String::new());
+        checkpoints.store_log_starts(ShardId(0), vec![start(0, 0, 5)], &mut outputs);
+        for partition in 1..100 {
+            let shard = ShardId(u16::from(partition % 2 == 0));
+            checkpoints.store_log_starts(shard, vec![start(0, partition, 7)], &mut outputs);
+        }
+        let mut rewrites = Vec::new();
+        while !outputs.is_empty() {
+            if complete(&mut checkpoints, &mut outputs, &mut text, Ok(FileDone::Ok)) {
+                let stored = partitions(checkpoints.take_stored_log_starts());
+                rewrites.push((text.lines().count() - 2, stored));
+            } else {
+                assert!(
+                    checkpoints.take_stored_log_starts().is_empty(),
+                    "not before the directory is synced"
+                );
+            }
+        }
+        assert_eq!(rewrites.len(), 2);
+        assert_eq!(rewrites[0], (1, vec![(0, vec![0])]));
+        let (lines, stored) = &rewrites[1];
+        assert_eq!((*lines, stored.iter().map(|(_, list)| list.len()).sum::<usize>()), (100, 99));
+    }
+
+    #[test]
+    fn a_log_start_in_the_file_never_goes_back() {
+        let (mut checkpoints, mut outputs, mut text) = (checkpoints(1), Vec::new(), String::new());
+        checkpoints.store_log_starts(ShardId(0), vec![start(0, 0, 9)], &mut outputs);
+        checkpoints.store_log_starts(ShardId(0), vec![start(0, 0, 4)], &mut outputs);
+        // A survey that was answered before the log start moved.
+        assert!(checkpoints.survey_is_due(now(1_000_000), 1));
+        let old = (vec![start(0, 0, 2)], 0);
+        checkpoints.surveyed(ShardId(0), old, false, |_| true, &mut outputs);
+        while !outputs.is_empty() {
+            complete(&mut checkpoints, &mut outputs, &mut text, Ok(FileDone::Ok));
+            assert!(!text.contains("t 0 2") && !text.contains("t 0 4"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_entry_goes_when_the_segments_names_say_the_same_for_good() {
+        let (mut checkpoints, mut outputs, mut text) = (checkpoints(1), Vec::new(), String::new());
+        let mut survey = |checkpoints: &mut Checkpoints, at_ms, gone_below| {
+            assert!(checkpoints.survey_is_due(now(at_ms), 1));
+            let progress = Progress { gone_below, ..start(0, 0, 9) };
+            checkpoints.surveyed(ShardId(0), (vec![progress], 0), false, |_| true, &mut outputs);
+            while !outputs.is_empty() {
+                complete(checkpoints, &mut outputs, &mut text, Ok(FileDone::Ok));
+            }
+            checkpoints.directories[0].offsets.log_starts.values().copied().collect::<Vec<_>>()
+        };
+        assert_eq!(survey(&mut checkpoints, 1_000_000, 0), [9]);
+        assert_eq!(survey(&mut checkpoints, 2_000_000, 8), [9]);
+        assert_eq!(survey(&mut checkpoints, 3_000_000, 9), [0_i64; 0]);
+    }
+
+    #[test]
+    fn a_full_device_keeps_them_waiting_and_a_failed_one_forgets_them() {
+        let (mut checkpoints, mut outputs, mut text) = (checkpoints(2), Vec::new(), String::new());
+        checkpoints.store_log_starts(ShardId(0), vec![start(0, 0, 5)], &mut outputs);
+        complete(&mut checkpoints, &mut outputs, &mut text, Err(FileError::NoSpace));
+        assert!(outputs.is_empty() && checkpoints.take_stored_log_starts().is_empty());
+        assert_eq!(checkpoints.next_wake_ms(), Some(RETRY_MS));
+        checkpoints.store_log_starts(ShardId(0), vec![start(0, 1, 6)], &mut outputs);
+        assert!(outputs.is_empty(), "what comes meanwhile waits too");
+        checkpoints.wake(now(RETRY_MS), &mut outputs);
+        while !outputs.is_empty() {
+            complete(&mut checkpoints, &mut outputs, &mut text, Ok(FileDone::Ok));
+        }
+        assert!(text.contains("t 0 5") && text.contains("t 1 6"), "{text}");
+        assert_eq!(partitions(checkpoints.take_stored_log_starts()), [(0, vec![0, 1])]);
+
+        checkpoints.store_log_starts(ShardId(0), vec![start(1, 2, 5)], &mut outputs);
+        complete(&mut checkpoints, &mut outputs, &mut text, Err(FileError::Io(5)));
+        checkpoints.store_log_starts(ShardId(0), vec![start(1, 3, 5)], &mut outputs);
+        assert!(outputs.is_empty() && checkpoints.take_stored_log_starts().is_empty());
+    }
+}

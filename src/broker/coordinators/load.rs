@@ -1,20 +1,23 @@
 //! Loading: a coordinator is given its partition's log from the start to the end that the log has now, one bounded
-//! slice after another. Between two slices the shard does what else there is to do.
+//! slice after another. A turn of the shard takes in at most [`RECORDS_MAX`] records, of one partition; then the shard
+//! does what else there is to do, and the next partition that loads has its turn.
 //!
 //! What is not committed yet is waited for, so a batch that is in flight when the load begins is neither missed nor
 //! taken for committed. A look-up or read that fails is tried again after a while, or when the log is opened.
 
 use bytes::Bytes;
 
-use super::batches;
+use super::batches::{self, KeysAndValues};
 use super::{Coordinators, Led, PART_END, PART_READ, PART_START};
 use crate::broker::Output;
 use crate::effect::{ByteSpan, FileDone, FileResult, Now};
 use crate::group::Input;
 use crate::partition::{Answer, Isolation, OffsetQuery, Op, Read};
 
-/// What one slice reads, and one turn takes in, unless a single batch is longer.
+/// What one slice reads, unless a single batch is longer.
 const SLICE_BYTES: u64 = 64 * 1024;
+/// Records that one turn takes in: less than a millisecond of work.
+pub(super) const RECORDS_MAX: usize = 500;
 /// How long a load rests after a failure.
 const RETRY_MS: u64 = 1_000;
 
@@ -27,6 +30,10 @@ pub(super) struct Load {
     next: Option<i64>,
     /// The log's end when it began, once that is known.
     end: Option<i64>,
+    /// A slice that was read and waits for its turn.
+    read: Option<Bytes>,
+    /// Records in front of `next` that wait for their turn.
+    records: std::vec::IntoIter<(Option<Bytes>, Option<Bytes>)>,
 }
 
 impl Coordinators {
@@ -36,7 +43,7 @@ impl Coordinators {
         let Some(led) = self.led.get_mut(&partition) else { return };
         // Answers to an earlier attempt find nobody.
         led.life = life;
-        led.load = Some(Load { id, next: None, end: None });
+        led.load = Some(Load { id, next: None, end: None, read: None, records: Vec::new().into_iter() });
         for (part, query) in [(PART_START, OffsetQuery::Earliest), (PART_END, OffsetQuery::Latest)] {
             self.call(partition, part, Op::Offset { query, isolation: None, current_leader_epoch: -1 });
         }
@@ -96,37 +103,63 @@ impl Coordinators {
         self.call(partition, PART_READ, Op::Read(read));
     }
 
-    /// The bytes of a slice have come.
+    /// The bytes of a slice have come: they wait for their turn.
     pub(super) fn load_read(&mut self, now: Now, partition: i32, result: FileResult) {
-        let load = self.led.get(&partition).and_then(|led| led.load.as_ref());
-        let Some(Load { next: Some(next), end: Some(end), .. }) = load else { return };
-        let (next, end) = (*next, *end);
-        let bytes = match result {
-            Ok(FileDone::Bytes(bytes)) if !bytes.is_empty() => bytes,
-            _ => return self.set_wake(partition, Some(now.mono_ms + RETRY_MS)),
-        };
-        match batches::decode(bytes, next) {
-            Ok((_, reached)) if reached == next => self.load_failed(now, partition, "the log does not go on"),
-            Ok((records, reached)) => {
-                if let Some(load) = self.led.get_mut(&partition).and_then(|led| led.load.as_mut()) {
-                    load.next = Some(reached);
-                }
-                self.load_records(now, partition, records, reached >= end);
-                if reached < end {
-                    self.load_on(now, partition);
-                }
+        let Some(load) = self.led.get_mut(&partition).and_then(|led| led.load.as_mut()) else { return };
+        match result {
+            Ok(FileDone::Bytes(bytes)) if !bytes.is_empty() => {
+                load.read = Some(bytes);
+                self.loading.push_back(partition);
             }
-            Err(why) => self.load_failed(now, partition, &why),
+            _ => self.set_wake(partition, Some(now.mono_ms + RETRY_MS)),
         }
     }
 
-    fn load_records(
-        &mut self,
-        now: Now,
-        partition: i32,
-        records: Vec<(Option<Bytes>, Option<Bytes>)>,
-        is_last: bool,
-    ) {
+    /// One turn's part of the loads that have something to take in.
+    pub(super) fn load_turn(&mut self, now: Now) {
+        while let Some(partition) = self.loading.pop_front() {
+            if self.take_in(now, partition) {
+                return;
+            }
+        }
+    }
+
+    /// Takes in some of what was read, and goes on behind it; whether there was any.
+    fn take_in(&mut self, now: Now, partition: i32) -> bool {
+        let Some(load) = self.led.get_mut(&partition).and_then(|led| led.load.as_mut()) else { return false };
+        let Load { next: Some(next), end: Some(end), .. } = load else { return false };
+        if let Some(bytes) = load.read.take() {
+            match batches::decode(bytes, *next) {
+                Ok((_, reached)) if reached == *next => {
+                    self.load_failed(now, partition, "the log does not go on");
+                    return true;
+                }
+                Ok((records, reached)) => {
+                    *next = reached;
+                    load.records = records.into_iter();
+                }
+                Err(why) => {
+                    self.load_failed(now, partition, &why);
+                    return true;
+                }
+            }
+        } else if load.records.len() == 0 {
+            // It has begun again since.
+            return false;
+        }
+        let is_read = *next >= *end;
+        let records: KeysAndValues = load.records.by_ref().take(RECORDS_MAX).collect();
+        let is_left = load.records.len() > 0;
+        self.load_records(now, partition, records, is_read && !is_left);
+        if is_left {
+            self.loading.push_back(partition);
+        } else if !is_read {
+            self.load_on(now, partition);
+        }
+        true
+    }
+
+    fn load_records(&mut self, now: Now, partition: i32, records: KeysAndValues, is_last: bool) {
         let Some(Led { load: Some(load), .. }) = self.led.get(&partition) else { return };
         let load = load.id;
         if is_last && let Some(led) = self.led.get_mut(&partition) {

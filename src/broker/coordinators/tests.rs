@@ -3,12 +3,16 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::load::RECORDS_MAX;
 use super::*;
 use crate::controller::image::ImageBuilder;
 use crate::controller::record::{METADATA_VERSION_LATEST, PartitionChange, PartitionRecord, Record};
-use crate::controller::{ImageDelta, ShardMap, ShardPlacement};
+use crate::controller::{ImageDelta, ResourceType, ShardMap, ShardPlacement};
 use crate::effect::FileDone;
 use crate::group::Request;
+use crate::group::consumer::records::Partitions;
+use crate::group::consumer::request::ConsumerHeartbeat;
+use crate::group::record::{CommittedOffset, OffsetKey};
 use crate::group::request::{CommitOffsets, FetchedGroup, NewOffset, OfTopic};
 use crate::log::Span;
 use crate::partition::{OffsetQuery, ReadFound};
@@ -49,20 +53,25 @@ impl Stage {
         stage
     }
 
+    /// A new partition of the topic, led here.
+    fn partition_record(&self, index: i32) -> Record {
+        let replicas = || std::iter::once(1).collect();
+        Record::Partition(PartitionRecord {
+            topic_id: TOPIC,
+            index,
+            replicas: replicas(),
+            isr: replicas(),
+            leader: 1,
+            leader_epoch: 1,
+            partition_epoch: 1,
+            directories: std::iter::once(Uuid::nil()).collect(),
+        })
+    }
+
     /// The partition gets a leader and a leader epoch.
     fn publish(&mut self, leader: i32, leader_epoch: i32) {
-        let replicas = || std::iter::once(1).collect();
         let record = if leader_epoch == 1 {
-            Record::Partition(PartitionRecord {
-                topic_id: TOPIC,
-                index: 0,
-                replicas: replicas(),
-                isr: replicas(),
-                leader,
-                leader_epoch,
-                partition_epoch: leader_epoch,
-                directories: std::iter::once(Uuid::nil()).collect(),
-            })
+            self.partition_record(0)
         } else {
             Record::PartitionChange(PartitionChange {
                 topic_id: TOPIC,
@@ -115,9 +124,15 @@ impl Stage {
         }
     }
 
-    /// The partition finds these bytes, and the shell reads them.
+    /// The partition finds these bytes, the shell reads them, and the shard's next turn takes them in.
     fn slice(&mut self, bytes: Bytes) {
         let call = self.calls().pop().expect("a read");
+        self.read(&call, bytes);
+        self.coordinators.wake(self.now);
+    }
+
+    /// The partition finds these bytes, and the shell reads them.
+    fn read(&mut self, call: &Call, bytes: Bytes) {
         assert!(matches!(call.op, Op::Read(_)));
         let length = bytes.len() as u64;
         let span = Span { segment_base_offset: 0, position: 0, length, first_batch_bytes: length };
@@ -218,6 +233,60 @@ fn what_was_committed_is_loaded_slice_by_slice_up_to_the_end_of_the_beginning() 
     assert_eq!(stage.fetched(), Err(ErrorCode::CoordinatorLoadInProgress));
     stage.slice(batch_at(&appends[1], 6).into());
     assert_eq!(stage.fetched(), Ok(Some(2)));
+    assert!(stage.calls().is_empty());
+}
+
+/// A batch of committed offsets, each of a group of its own.
+fn offsets_of_groups(base_offset: i64, count: usize) -> Bytes {
+    let records = (0..count).map(|number| {
+        let key =
+            OffsetKey { group: format!("g{base_offset}-{number}").into(), topic: "t".into(), partition: 0 };
+        let value = CommittedOffset {
+            offset: 1,
+            leader_epoch: -1,
+            metadata: "".into(),
+            commit_timestamp_ms: 0,
+            expire_timestamp_ms: None,
+            topic_id: Uuid::nil(),
+        };
+        group::Record::Offset(key, Some(value))
+    });
+    let records: Vec<_> = records.collect();
+    let mut bytes = batches::encode(&records, Codec::None, 0).bytes.to_vec();
+    bytes[..8].copy_from_slice(&base_offset.to_be_bytes());
+    bytes.into()
+}
+
+#[test]
+fn a_turn_takes_in_a_bounded_number_of_records_whatever_was_read_and_loads_take_turns() {
+    let mut stage = Stage::new();
+    stage.builder.apply(&stage.partition_record(1)).unwrap();
+    stage.publish(1, 2);
+    let records = RECORDS_MAX * 5 / 2;
+    stage.bounds(0, records as i64);
+    let reads = stage.calls();
+    assert_eq!(reads.len(), 2, "both partitions are loaded");
+    for (number, call) in reads.iter().enumerate() {
+        stage.read(call, offsets_of_groups(0, records - number));
+    }
+    let mut taken = Vec::new();
+    let mut before = [0, 0];
+    while stage.coordinators.next_wake_ms() == Some(0) {
+        stage.coordinators.wake(stage.now);
+        let groups = [0, 1].map(|index| stage.coordinators.led[&index].coordinator.store().groups().len());
+        taken.push([groups[0] - before[0], groups[1] - before[1]]);
+        before = groups;
+        // In between a request is answered at once.
+        stage.ask(Request::List { states: Vec::new(), types: Vec::new() });
+        assert_eq!(stage.answers().len(), 1);
+    }
+    let (all, half) = (RECORDS_MAX, RECORDS_MAX / 2);
+    assert_eq!(taken, [[all, 0], [0, all], [all, 0], [0, all], [half, 0], [0, half - 1]]);
+    assert_eq!(stage.fetched(), Ok(None), "the first partition is loaded");
+    let rest = stage.calls().pop().expect("the second one's log has a record more");
+    stage.read(&rest, offsets_of_groups(records as i64 - 1, 1));
+    stage.coordinators.wake(stage.now);
+    assert_eq!(stage.coordinators.led[&1].coordinator.store().groups().len(), records);
     assert!(stage.calls().is_empty());
 }
 
@@ -322,8 +391,95 @@ fn offsets_of_a_deleted_topic_get_tombstones() {
     stage.commit(1);
     let append = stage.calls().pop().unwrap();
     stage.answer(&append, appended());
-    stage.coordinators.topic_deleted(stage.now, &"t".into());
+    stage.coordinators.topics_deleted(stage.now, &["t".into()].into());
     let tombstone = stage.calls().pop().unwrap();
     stage.answer(&tombstone, appended());
     assert_eq!(stage.fetched(), Ok(None));
+}
+
+/// A topic's partition that nobody here coordinates anything for.
+fn partition_of_t(index: i32) -> Record {
+    let one = || std::iter::once(1).collect();
+    Record::Partition(PartitionRecord {
+        topic_id: T,
+        index,
+        replicas: one(),
+        isr: one(),
+        leader: 1,
+        leader_epoch: 1,
+        partition_epoch: 1,
+        directories: std::iter::once(Uuid::nil()).collect(),
+    })
+}
+
+const T: Uuid = Uuid::from_u128(8);
+
+impl Stage {
+    /// A new view with these records, which concern this topic.
+    fn view(&mut self, records: &[Record], changed: &[Uuid]) {
+        records.iter().for_each(|record| self.builder.apply(record).unwrap());
+        self.view.image = self.builder.publish(self.view.image.version() + 1).0;
+        self.view.version += 1;
+        self.view.changed = changed.into();
+        self.coordinators.reconcile(self.now, &self.view);
+    }
+
+    /// A member's heartbeat: heartbeat interval and how many partitions it is told of.
+    fn beat(&mut self, epoch: i32) -> (i32, i32, Option<usize>) {
+        let joins = epoch == 0;
+        let beat = ConsumerHeartbeat {
+            group: "g".into(),
+            member_id: "m".into(),
+            must_name_itself: true,
+            epoch,
+            instance_id: None,
+            rack_id: None,
+            rebalance_timeout_ms: if joins { 9_000 } else { -1 },
+            topics: joins.then(|| ["t".into()].into()),
+            regex: None,
+            assignor: None,
+            owned: joins.then(Default::default),
+            client_id: "c".into(),
+            client_host: "/h".into(),
+            fresh_id: Uuid::nil(),
+        };
+        self.ask(Request::ConsumerHeartbeat(Box::new(beat)));
+        for append in self.calls() {
+            self.answer(&append, appended());
+        }
+        match self.answers().pop().expect("an answer") {
+            Response::ConsumerBeat(beat) => {
+                let count = |of: &Partitions| of.values().map(|partitions| partitions.len()).sum();
+                (beat.epoch, beat.heartbeat_interval_ms, beat.assigned.as_ref().map(count))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn coordinators_are_told_of_topics_and_of_what_groups_have_configured() {
+    let mut stage = Stage::serving();
+    stage
+        .view(&[Record::Topic { name: "t".into(), topic_id: T }, partition_of_t(0), partition_of_t(1)], &[T]);
+    assert_eq!(stage.beat(0), (1, 5_000, Some(2)));
+    stage.view(&[], &[T]);
+    assert_eq!(stage.beat(1), (1, 5_000, None), "nothing changed that a group could see");
+    let interval = Record::Config {
+        resource_type: ResourceType::Group,
+        resource: "g".into(),
+        key: "consumer.heartbeat.interval.ms".into(),
+        value: Some("6000".into()),
+    };
+    stage.view(&[partition_of_t(2), interval], &[T]);
+    assert_eq!(stage.beat(1), (2, 6_000, Some(3)));
+    // Who leads later is told the same.
+    stage.view.changed = Arc::new([TOPIC]);
+    stage.publish(1, 2);
+    stage.answers();
+    stage.bounds(0, 0);
+    assert_eq!(stage.beat(0), (1, 6_000, Some(3)));
+    stage.view.removed = Arc::new([T]);
+    stage.view(&[Record::RemoveTopic { topic_id: T }], &[]);
+    assert_eq!(stage.beat(1), (1, 6_000, Some(0)), "it has to give up what it had first");
 }

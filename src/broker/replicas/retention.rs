@@ -79,3 +79,110 @@ impl Replicas {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::super::{Slot, State};
+    use super::*;
+    use crate::config::TopicConfig;
+    use crate::controller::ShardId;
+    use crate::log::producer::ProducerStates;
+    use crate::log::{EpochCache, Log, Recovered, Segment};
+    use crate::partition::Partition;
+
+    const WALL_MS: i64 = 1_700_000_000_000;
+
+    fn now(mono_ms: u64) -> Now {
+        Now { mono_ms, wall_ms: WALL_MS }
+    }
+
+    /// A replica with a segment that has expired and an empty active one.
+    fn expired() -> Partition {
+        let old = Segment { length_bytes: 100, max_timestamp_ms: 1_000, ..Segment::empty(0) };
+        let found = Recovered {
+            topic_id: Some(Uuid::nil()),
+            segments: vec![old, Segment::empty(9)],
+            epochs: EpochCache::default(),
+            producers: ProducerStates::default(),
+            log_start_offset: 0,
+            log_end: 9,
+            durable_end: 9,
+            truncated_bytes: 0,
+            last_index_entry: None,
+            bytes_since_index_entry: 0,
+            last_time_index_entry: None,
+            tail: Vec::new(),
+            quarantined: None,
+        };
+        let config = Arc::new(TopicConfig::default());
+        Partition::new(1, Arc::clone(&config), Log::recovered(found, config, now(0), 1))
+    }
+
+    fn replicas(count: i32) -> Replicas {
+        let config = NodeConfig {
+            log_initial_task_delay_ms: 100,
+            log_retention_check_interval_ms: 5_000,
+            ..NodeConfig::default()
+        };
+        let mut replicas = Replicas::new(ShardId(0), &config, Arc::from([]));
+        for partition in 0..count {
+            let slot = replicas.slots.insert(Slot {
+                topic_id: Uuid::nil(),
+                topic: "t".into(),
+                partition,
+                directory: 0,
+                state: State::Open(Box::new(expired())),
+                in_flight: 0,
+                wake_at_ms: None,
+            });
+            replicas.by_partition.insert((Uuid::nil(), partition), slot as u32);
+        }
+        replicas
+    }
+
+    #[test]
+    fn a_round_looks_at_a_bounded_number_of_replicas_per_turn() {
+        let mut replicas = replicas(600);
+        assert_eq!(replicas.next_round_ms(), Some(100));
+        replicas.go_round(now(99));
+        assert!(replicas.take_log_starts().is_empty(), "it is not time yet");
+        let mut seen = BTreeMap::new();
+        let mut turns = 0;
+        while let Some(at_ms) = replicas.next_round_ms().filter(|at_ms| *at_ms < 5_000) {
+            replicas.go_round(now(at_ms));
+            let starts = replicas.take_log_starts();
+            assert!(starts.len() <= SLOTS_PER_TURN as usize, "{} in one turn", starts.len());
+            seen.extend(starts.iter().map(|start| (start.partition, start.log_start_offset)));
+            turns += 1;
+        }
+        assert!(turns >= 3, "{turns} turns");
+        assert_eq!(seen, (0..600).map(|partition| (partition, 9)).collect());
+        assert_eq!(replicas.next_round_ms(), Some(5_100), "an interval after the round began");
+        replicas.go_round(now(5_100));
+        assert!(replicas.take_log_starts().is_empty(), "what is on its way is not asked for again");
+    }
+
+    #[test]
+    fn files_go_when_the_log_start_is_stored_and_one_at_a_time() {
+        let mut replicas = replicas(1);
+        replicas.go_round(now(100));
+        assert!(replicas.outputs.is_empty(), "nothing goes before it is in the checkpoint");
+        replicas.log_start_stored(now(101), (Uuid::nil(), 0), 9);
+        assert_eq!(replicas.outputs.len(), 1, "{:?}", replicas.outputs);
+        assert_eq!(replicas.partition(0).unwrap().log().log_start_offset(), 9);
+        replicas.log_start_stored(now(102), (Uuid::nil(), 7), 9);
+        assert_eq!(replicas.outputs.len(), 1, "a replica that is gone has nothing to do");
+    }
+
+    #[test]
+    fn a_stop_ends_the_rounds() {
+        let mut replicas = replicas(1);
+        replicas.closing = true;
+        assert_eq!(replicas.next_round_ms(), None);
+        replicas.go_round(now(10_000));
+        assert!(replicas.take_log_starts().is_empty());
+    }
+}

@@ -40,17 +40,17 @@ key_table! {
         "Background threads of the group coordinator.";
     "group.coordinator.cached.buffer.max.bytes" Int Some("1048588"), Min(524_288), Cluster, Ignored(JVM),
         "Bytes of buffers that the group coordinator keeps.";
-    "group.consumer.session.timeout.ms" Int Some("45000"), Min(1), ReadOnly, Planned,
+    "group.consumer.session.timeout.ms" Int Some("45000"), Min(1), ReadOnly, Honoured,
         "Silence after which a member is out of its group.";
-    "group.consumer.min.session.timeout.ms" Int Some("45000"), Min(1), ReadOnly, Planned,
+    "group.consumer.min.session.timeout.ms" Int Some("45000"), Min(1), ReadOnly, Honoured,
         "Least value of a group's session timeout.";
-    "group.consumer.max.session.timeout.ms" Int Some("60000"), Min(1), ReadOnly, Planned,
+    "group.consumer.max.session.timeout.ms" Int Some("60000"), Min(1), ReadOnly, Honoured,
         "Greatest value of a group's session timeout.";
-    "group.consumer.heartbeat.interval.ms" Int Some("5000"), Min(1), ReadOnly, Planned,
+    "group.consumer.heartbeat.interval.ms" Int Some("5000"), Min(1), ReadOnly, Honoured,
         "How often members of a group report.";
-    "group.consumer.min.heartbeat.interval.ms" Int Some("5000"), Min(1), ReadOnly, Planned,
+    "group.consumer.min.heartbeat.interval.ms" Int Some("5000"), Min(1), ReadOnly, Honoured,
         "Least value of a group's heartbeat interval.";
-    "group.consumer.max.heartbeat.interval.ms" Int Some("15000"), Min(1), ReadOnly, Planned,
+    "group.consumer.max.heartbeat.interval.ms" Int Some("15000"), Min(1), ReadOnly, Honoured,
         "Greatest value of a group's heartbeat interval.";
     "group.consumer.assignment.interval.ms" Int Some("1000"), Min(0), Cluster, Planned,
         "Least time between two assignments of a group.";
@@ -58,14 +58,20 @@ key_table! {
         "Least value of a group's assignment interval.";
     "group.consumer.max.assignment.interval.ms" Int Some("15000"), Min(0), ReadOnly, Planned,
         "Greatest value of a group's assignment interval.";
-    "group.consumer.max.size" Int Some("2147483647"), Min(1), ReadOnly, Planned,
+    "group.consumer.max.size" Int Some("2147483647"), Min(1), ReadOnly, Honoured,
         "Most members of a consumer group.";
-    "group.consumer.assignors" List Some("uniform,range"), Any, ReadOnly, ASSIGNORS,
+    "group.consumer.assignors" List Some("uniform,range"),
+        OneOf(&[
+            "uniform",
+            "range",
+            "org.apache.kafka.coordinator.group.assignor.UniformAssignor",
+            "org.apache.kafka.coordinator.group.assignor.RangeAssignor",
+        ]), ReadOnly, Honoured,
         "Assignors of the server, the first being the default.";
     "group.consumer.migration.policy" Text Some("bidirectional"),
-        OneOfAnyCase(&["DISABLED", "DOWNGRADE", "UPGRADE", "BIDIRECTIONAL"]), ReadOnly, Planned,
+        OneOfAnyCase(&["DISABLED", "DOWNGRADE", "UPGRADE", "BIDIRECTIONAL"]), ReadOnly, Honoured,
         "Whether groups move between the two protocols.";
-    "group.consumer.regex.refresh.interval.ms" Int Some("600000"), Min(10_000), ReadOnly, Planned,
+    "group.consumer.regex.refresh.interval.ms" Int Some("600000"), Min(10_000), ReadOnly, Ignored(OWN_PACE),
         "How often subscriptions by pattern are resolved again.";
     "group.share.session.timeout.ms" Int Some("45000"), Min(1), ReadOnly, Planned,
         "Silence after which a member is out of its share group.";

@@ -30,8 +30,8 @@ key_table! {
         "How batches are stored: `producer` keeps what was sent.";
     "compression.gzip.level" Int Some("-1"), RangeOr(1, 9, -1), Cluster, Honoured,
         "Level of gzip; -1 is the codec's own.";
-    "compression.lz4.level" Int Some("9"), Range(1, 17), Cluster, Honoured,
-        "Level of lz4.";
+    "compression.lz4.level" Int Some("9"), Range(1, 17), Cluster, Planned,
+        "Level of lz4; the fast encoder takes the place of every level.";
     "compression.zstd.level" Int Some("3"), Range(-131_072, 22), Cluster, Honoured,
         "Level of zstd.";
     "log.segment.bytes" Int Some("1073741824"), Min(1_048_576), Cluster, Honoured,
@@ -55,7 +55,7 @@ key_table! {
     "log.retention.check.interval.ms" Long Some("300000"), Min(1), ReadOnly, Honoured,
         "How often segments are looked at for deletion.";
     "log.cleanup.policy" List Some("delete"), OneOf(&["compact", "delete"]), Cluster, Honoured,
-        "`delete`, `compact`, both, or neither: keep for ever.";
+        "`delete`, `compact`, both, or neither: keep for ever. There is no compaction yet: `compact` alone keeps every record.";
     "log.index.size.max.bytes" Int Some("10485760"), Min(4), Cluster, Honoured,
         "Largest offset or time index of a segment.";
     "log.index.interval.bytes" Int Some("4096"), Min(0), Cluster, Honoured,

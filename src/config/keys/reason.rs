@@ -18,15 +18,6 @@ pub(super) const SELECTOR: Tier = Refused {
     unless: &["org.apache.kafka.common.replica.RackAwareReplicaSelector"],
     why: "a Java class cannot be loaded; remove the key or name Kafka's RackAwareReplicaSelector",
 };
-pub(super) const ASSIGNORS: Tier = Refused {
-    unless: &[
-        "uniform",
-        "range",
-        "org.apache.kafka.coordinator.group.assignor.UniformAssignor",
-        "org.apache.kafka.coordinator.group.assignor.RangeAssignor",
-    ],
-    why: "a Java class cannot be loaded; keep to uniform and range",
-};
 pub(super) const SHARE_ASSIGNORS: Tier = Refused {
     unless: &["simple", "org.apache.kafka.coordinator.group.assignor.SimpleAssignor"],
     why: "a Java class cannot be loaded; keep to simple",

@@ -50,11 +50,11 @@ macro_rules! topic_table {
 
 topic_table! {
     "cleanup.policy" List Some("delete"), OneOf(&["compact", "delete"]), Honoured, ["log.cleanup.policy"],
-        "`delete`, `compact`, both, or neither: keep for ever.";
+        "`delete`, `compact`, both, or neither: keep for ever. There is no compaction yet: `compact` alone keeps every record.";
     "compression.gzip.level" Int Some("-1"), RangeOr(1, 9, -1), Honoured, ["compression.gzip.level"],
         "Level of gzip; -1 is the codec's own.";
-    "compression.lz4.level" Int Some("9"), Range(1, 17), Honoured, ["compression.lz4.level"],
-        "Level of lz4.";
+    "compression.lz4.level" Int Some("9"), Range(1, 17), Planned, ["compression.lz4.level"],
+        "Level of lz4; the fast encoder takes the place of every level.";
     "compression.type" Text Some("producer"),
         OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), Honoured,
         ["compression.type"],

@@ -215,6 +215,12 @@ fn features_are_refused_in_kafkas_words() {
         ),
         (
             "metadata.version",
+            7,
+            3,
+            "Unsupported metadata.version downgrade from 30 to 7. Unsafe metadata downgrade is not supported in this version.",
+        ),
+        (
+            "metadata.version",
             -1,
             1,
             "Invalid update version -1 for feature metadata.version. A feature version cannot be less than 0.",

@@ -54,8 +54,8 @@ impl Plan<'_> {
         };
         let metadata =
             classic_metadata(before.as_ref().map(|member| &*member.metadata), request, &subscription);
-        let is_changed =
-            self.update_metadata(&id, before.as_ref().map(|member| &*member.metadata), metadata)?;
+        let is_changed = self.update_metadata(&id, before.as_ref().map(|member| &*member.metadata), metadata);
+        let is_changed = is_changed.map_err(|refused| refused.error)?;
         self.refresh(is_changed);
         self.assign();
         let current = before.map(|member| member.current).unwrap_or_default();
@@ -80,7 +80,7 @@ impl Plan<'_> {
         is_unknown: bool,
     ) -> Result<Option<Member>, ErrorCode> {
         if !is_unknown {
-            self.check_static(instance_id, id)?;
+            self.check_static(instance_id, id).map_err(|refused| refused.error)?;
             return Ok(self.state.member(id));
         }
         let Some(old) = self.state.static_member(instance_id).cloned() else { return Ok(None) };
@@ -89,7 +89,7 @@ impl Plan<'_> {
 
     fn classic_member(&self, id: &str, instance_id: Option<&str>) -> Result<Member, ErrorCode> {
         if let Some(instance_id) = instance_id {
-            self.check_static(instance_id, id)?;
+            self.check_static(instance_id, id).map_err(|refused| refused.error)?;
         }
         let member = self.state.member(id).ok_or(ErrorCode::UnknownMemberId)?;
         classic_of(&member)?;

@@ -11,6 +11,7 @@ use super::plan::Plan;
 use super::records::{
     ClassicPart, ConsumerRecord, Current, GroupEpoch, MemberMetadata, MemberState, Partitions,
 };
+use super::request::BeatRefused;
 use super::state::ConsumerState;
 use super::timers::Timer;
 use super::topics::Topics;
@@ -24,18 +25,23 @@ use crate::wire::ErrorCode;
 ///
 /// # Errors
 /// GROUP_ID_NOT_FOUND if its members are no consumers, or their bytes are not what consumers send.
-pub(super) fn upgrade(group: &ClassicGroup, plan: &mut Plan<'_>) -> Result<(), ErrorCode> {
-    let refused = || ErrorCode::GroupIdNotFound;
+pub(super) fn upgrade(group: &ClassicGroup, plan: &mut Plan<'_>) -> Result<(), BeatRefused> {
+    let refused = |why: &str| {
+        let words = format!("Cannot upgrade classic group {} to consumer group because {why}", group.id);
+        BeatRefused::new(ErrorCode::GroupIdNotFound, words)
+    };
+    let no_consumers = || refused("the group does not use the consumer embedded protocol.");
+    let malformed = || refused("the embedded consumer protocol is malformed.");
     if group.protocol_type.as_deref() != Some(CONSUMER) {
-        return Err(refused());
+        return Err(no_consumers());
     }
-    let protocol = group.protocol.clone().or_else(|| group.chosen_protocol()).ok_or_else(refused)?;
+    let protocol = group.protocol.clone().or_else(|| group.chosen_protocol()).ok_or_else(no_consumers)?;
     let mut given = BTreeSet::new();
     let mut members = Vec::new();
     for member in group.members.values() {
         let bytes = member.metadata(&protocol);
-        let subscription = Subscription::decode(&bytes, plan.topics).map_err(|_| refused())?;
-        let mut assigned = decode_assignment(&member.assignment, plan.topics).map_err(|_| refused())?;
+        let subscription = Subscription::decode(&bytes, plan.topics).map_err(|_| malformed())?;
+        let mut assigned = decode_assignment(&member.assignment, plan.topics).map_err(|_| malformed())?;
         // A leader may have given a partition to two: the second joins again anyway.
         for (topic, of) in &mut assigned {
             of.retain(|partition| given.insert((*topic, *partition)));

@@ -6,7 +6,7 @@ use super::ConsumerConfig;
 use super::plan::Plan;
 use super::reconcile::is_subset;
 use super::records::{Current, MemberMetadata};
-use super::request::{ConsumerBeat, ConsumerHeartbeat};
+use super::request::{BeatRefused, ConsumerBeat, ConsumerHeartbeat};
 use super::state::{EPOCH_AWAY, Member};
 use super::timers::Timer;
 use crate::group::record::STRING_BYTES_MAX;
@@ -14,30 +14,45 @@ use crate::wire::ErrorCode;
 
 /// The member epoch of who joins.
 pub(super) const EPOCH_JOINS: i32 = 0;
+/// The member epoch of who leaves for good.
+const EPOCH_LEAVES: i32 = -1;
 
 /// Refuses what no state could make right.
-pub(in crate::group) fn check(config: &ConsumerConfig, request: &ConsumerHeartbeat) -> Result<(), ErrorCode> {
-    let is_empty = |text: &Option<Arc<str>>| text.as_ref().is_some_and(|text| text.is_empty());
-    let names = [Some(&request.group), Some(&request.member_id), request.regex.as_ref()];
-    let is_long = |name: &Arc<str>| name.len() > STRING_BYTES_MAX;
-    let is_invalid = request.group.is_empty()
-        || names.into_iter().flatten().any(is_long)
-        || is_empty(&request.instance_id)
-        || is_empty(&request.rack_id)
-        || match request.epoch {
-            EPOCH_JOINS => {
-                request.rebalance_timeout_ms == -1
-                    || request.owned.as_ref().is_none_or(|owned| !owned.is_empty())
-                    || request.topics.is_none() && request.regex.is_none()
-            }
-            EPOCH_AWAY => request.member_id.is_empty() || request.instance_id.is_none(),
-            epoch => epoch < EPOCH_AWAY || request.member_id.is_empty(),
-        };
-    if is_invalid {
-        return Err(ErrorCode::InvalidRequest);
+pub(in crate::group) fn check(
+    config: &ConsumerConfig,
+    request: &ConsumerHeartbeat,
+) -> Result<(), BeatRefused> {
+    let invalid = |words: &str| Err(BeatRefused::new(ErrorCode::InvalidRequest, words));
+    let is_blank = |text: &Option<Arc<str>>| text.as_ref().is_some_and(|text| text.trim().is_empty());
+    let has_name = request.must_name_itself || request.epoch > EPOCH_JOINS || request.epoch == EPOCH_LEAVES;
+    if has_name && request.member_id.trim().is_empty() {
+        return invalid("MemberId can't be empty.");
     }
-    if request.assignor.as_ref().is_some_and(|name| !config.has_assignor(name)) {
-        return Err(ErrorCode::UnsupportedAssignor);
+    if request.group.trim().is_empty() {
+        return invalid("GroupId can't be empty.");
+    }
+    if is_blank(&request.instance_id) {
+        return invalid("InstanceId can't be empty.");
+    }
+    if is_blank(&request.rack_id) {
+        return invalid("RackId can't be empty.");
+    }
+    match request.epoch {
+        EPOCH_JOINS => check_join(request)?,
+        EPOCH_AWAY if request.instance_id.is_none() => return invalid("InstanceId can't be null."),
+        epoch if epoch < EPOCH_AWAY => return invalid("MemberEpoch is invalid."),
+        _ => {}
+    }
+    let names = [Some(&request.group), Some(&request.member_id), request.regex.as_ref()];
+    if names.into_iter().flatten().any(|name| name.len() > STRING_BYTES_MAX) {
+        return invalid("A name is too long for a record.");
+    }
+    if let Some(name) = request.assignor.as_ref().filter(|name| !config.has_assignor(name)) {
+        let words = format!(
+            "ServerAssignor {name} is not supported. Supported assignors: {}.",
+            config.assignors.join(", ")
+        );
+        return Err(BeatRefused::new(ErrorCode::UnsupportedAssignor, words));
     }
     match &request.regex {
         Some(pattern) => super::topics::check_pattern(pattern),
@@ -45,12 +60,30 @@ pub(in crate::group) fn check(config: &ConsumerConfig, request: &ConsumerHeartbe
     }
 }
 
+fn check_join(request: &ConsumerHeartbeat) -> Result<(), BeatRefused> {
+    let words = if request.rebalance_timeout_ms == -1 {
+        "RebalanceTimeoutMs must be provided in first request."
+    } else if request.owned.as_ref().is_none_or(|owned| !owned.is_empty()) {
+        "TopicPartitions must be empty when (re-)joining."
+    } else if request.topics.is_none() && request.regex.is_none() {
+        "Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining."
+    } else {
+        return Ok(());
+    };
+    Err(BeatRefused::new(ErrorCode::InvalidRequest, words))
+}
+
 impl Plan<'_> {
     /// A member joins or says that it is there.
-    pub(super) fn heartbeat(&mut self, request: &ConsumerHeartbeat) -> Result<ConsumerBeat, ErrorCode> {
+    ///
+    /// # Errors
+    /// What Kafka answers, in its words.
+    pub(super) fn heartbeat(&mut self, request: &ConsumerHeartbeat) -> Result<ConsumerBeat, BeatRefused> {
         let is_member = self.state.member(&request.member_id).is_some();
-        if !is_member && self.state.member_count() >= self.config.group_max_size {
-            return Err(ErrorCode::GroupMaxSizeReached);
+        let most = self.config.group_max_size;
+        if !is_member && self.state.member_count() >= most {
+            let words = format!("The consumer group has reached its maximum capacity of {most} members.");
+            return Err(BeatRefused::new(ErrorCode::GroupMaxSizeReached, words));
         }
         let id: Arc<str> = match request.member_id.is_empty() {
             true => request.fresh_id.as_hyphenated().to_string().into(),
@@ -82,10 +115,10 @@ impl Plan<'_> {
         })
     }
 
-    fn dynamic_member(&self, id: &str, request: &ConsumerHeartbeat) -> Result<Option<Member>, ErrorCode> {
+    fn dynamic_member(&self, id: &str, request: &ConsumerHeartbeat) -> Result<Option<Member>, BeatRefused> {
         let Some(member) = self.state.member(id) else {
             let is_new = request.epoch == EPOCH_JOINS;
-            return if is_new { Ok(None) } else { Err(ErrorCode::UnknownMemberId) };
+            return if is_new { Ok(None) } else { Err(unknown(id, &request.group)) };
         };
         check_epoch(&member.current, request)?;
         Ok(Some(member))
@@ -96,28 +129,35 @@ impl Plan<'_> {
         id: &Arc<str>,
         instance_id: &str,
         request: &ConsumerHeartbeat,
-    ) -> Result<Option<Member>, ErrorCode> {
+    ) -> Result<Option<Member>, BeatRefused> {
         let known = self.state.static_member(instance_id).cloned();
         if request.epoch != EPOCH_JOINS {
             self.check_static(instance_id, id)?;
-            let member = self.state.member(id).ok_or(ErrorCode::UnknownMemberId)?;
+            let member = self.state.member(id).ok_or_else(|| unknown(id, &request.group))?;
             check_epoch(&member.current, request)?;
             return Ok(Some(member));
         }
         let Some(old) = known else { return Ok(self.state.member(id)) };
-        let member = self.state.member(&old).ok_or(ErrorCode::UnknownMemberId)?;
+        let member = self.state.member(&old).ok_or_else(|| unknown(&old, &request.group))?;
         if !member.is_classic() && member.current.epoch != EPOCH_AWAY {
-            return Err(ErrorCode::UnreleasedInstanceId);
+            let words = format!(
+                "Static member {id} with instance id {instance_id} cannot join the group because the instance id \
+                 is owned by {old} member."
+            );
+            return Err(BeatRefused::new(ErrorCode::UnreleasedInstanceId, words));
         }
         Ok(self.replace(&old, id))
     }
 
     /// A member leaves, for good or for a while; it is told what it said.
-    pub(super) fn check_leave(&self, request: &ConsumerHeartbeat) -> Result<ConsumerBeat, ErrorCode> {
+    ///
+    /// # Errors
+    /// UNKNOWN_MEMBER_ID and FENCED_INSTANCE_ID.
+    pub(super) fn check_leave(&self, request: &ConsumerHeartbeat) -> Result<ConsumerBeat, BeatRefused> {
         if let Some(instance_id) = &request.instance_id {
             self.check_static(instance_id, &request.member_id)?;
         }
-        self.state.member(&request.member_id).ok_or(ErrorCode::UnknownMemberId)?;
+        self.state.member(&request.member_id).ok_or_else(|| unknown(&request.member_id, &request.group))?;
         Ok(ConsumerBeat {
             member_id: request.member_id.clone(),
             epoch: request.epoch,
@@ -135,15 +175,28 @@ impl Plan<'_> {
     }
 }
 
+fn unknown(member: &str, group: &str) -> BeatRefused {
+    let words = format!("Member {member} is not a member of group {group}.");
+    BeatRefused::new(ErrorCode::UnknownMemberId, words)
+}
+
 /// Who says an older epoch did not get its answer: that is fine while it has nothing that it may not have.
-fn check_epoch(current: &Current, request: &ConsumerHeartbeat) -> Result<(), ErrorCode> {
+fn check_epoch(current: &Current, request: &ConsumerHeartbeat) -> Result<(), BeatRefused> {
     let is_repeated = request.epoch == current.previous_epoch
         && request.owned.as_ref().is_some_and(|owned| is_subset(owned, &current.assigned));
-    if request.epoch == current.epoch || request.epoch < current.epoch && is_repeated {
-        Ok(())
-    } else {
-        Err(ErrorCode::FencedMemberEpoch)
+    if request.epoch == EPOCH_JOINS
+        || request.epoch == current.epoch
+        || request.epoch < current.epoch && is_repeated
+    {
+        return Ok(());
     }
+    let which = if request.epoch > current.epoch { "greater" } else { "smaller" };
+    let words = format!(
+        "The consumer group member has a {which} member epoch ({}) than the one known by the group coordinator \
+         ({}). The member must abandon all its partitions and rejoin.",
+        request.epoch, current.epoch
+    );
+    Err(BeatRefused::new(ErrorCode::FencedMemberEpoch, words))
 }
 
 fn updated(before: Option<&MemberMetadata>, request: &ConsumerHeartbeat) -> MemberMetadata {

@@ -12,6 +12,7 @@ use super::reconcile::Goal;
 use super::records::{
     ConsumerRecord, Current, GroupEpoch, MemberMetadata, MemberState, Partitions, ResolvedRegex,
 };
+use super::request::BeatRefused;
 use super::state::{ConsumerState, EPOCH_AWAY, Member};
 use super::timers::Timer;
 use super::topics::Topics;
@@ -58,7 +59,7 @@ impl<'a> Plan<'a> {
         id: &Arc<str>,
         before: Option<&MemberMetadata>,
         metadata: MemberMetadata,
-    ) -> Result<bool, ErrorCode> {
+    ) -> Result<bool, BeatRefused> {
         let pattern_of =
             |metadata: &MemberMetadata| metadata.regex.clone().filter(|pattern| !pattern.is_empty());
         let old = before.and_then(pattern_of);
@@ -75,7 +76,7 @@ impl<'a> Plan<'a> {
         Ok(is_changed)
     }
 
-    fn resolve(&self, pattern: &str) -> Result<ResolvedRegex, ErrorCode> {
+    fn resolve(&self, pattern: &str) -> Result<ResolvedRegex, BeatRefused> {
         let topics = self.topics.matching(pattern)?;
         Ok(ResolvedRegex { topics, version: self.topics.version(), timestamp_ms: self.now.wall_ms })
     }
@@ -206,10 +207,18 @@ impl<'a> Plan<'a> {
     }
 
     /// The static member of the instance, which a request says to come from.
-    pub(super) fn check_static(&self, instance_id: &str, id: &str) -> Result<(), ErrorCode> {
+    pub(super) fn check_static(&self, instance_id: &str, id: &str) -> Result<(), BeatRefused> {
         match self.state.static_member(instance_id) {
-            None => Err(ErrorCode::UnknownMemberId),
-            Some(known) if &**known != id => Err(ErrorCode::FencedInstanceId),
+            None => {
+                let words = format!("Instance id {instance_id} is unknown.");
+                Err(BeatRefused::new(ErrorCode::UnknownMemberId, words))
+            }
+            Some(known) if &**known != id => {
+                let words = format!(
+                    "Static member {id} with instance id {instance_id} was fenced by member {known}."
+                );
+                Err(BeatRefused::new(ErrorCode::FencedInstanceId, words))
+            }
             Some(_) => Ok(()),
         }
     }

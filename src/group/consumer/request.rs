@@ -15,6 +15,8 @@ pub struct ConsumerHeartbeat {
     pub group: Arc<str>,
     /// From version 1 on the client makes it; empty before for a new member.
     pub member_id: Arc<str>,
+    /// Version 1 on: a member without an id is refused (KIP-1082).
+    pub must_name_itself: bool,
     /// 0 joins, −1 leaves, −2 leaves for a while, as static members do.
     pub epoch: i32,
     /// `group.instance.id` of a static member.
@@ -50,6 +52,27 @@ pub struct ConsumerBeat {
     pub heartbeat_interval_ms: i32,
     /// What it may read; `None` for as before.
     pub assigned: Option<Partitions>,
+}
+
+/// Why a ConsumerGroupHeartbeat is refused, in Kafka's words where it has some.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BeatRefused {
+    /// The error.
+    pub error: ErrorCode,
+    /// The words.
+    pub words: Option<String>,
+}
+
+impl BeatRefused {
+    pub(super) fn new(error: ErrorCode, words: impl Into<String>) -> Self {
+        Self { error, words: Some(words.into()) }
+    }
+}
+
+impl From<ErrorCode> for BeatRefused {
+    fn from(error: ErrorCode) -> Self {
+        Self { error, words: None }
+    }
 }
 
 /// Partitions of a topic by name and id.
@@ -97,6 +120,8 @@ pub struct DescribedConsumerGroup {
     pub group: Arc<str>,
     /// GROUP_ID_NOT_FOUND if it is not there or of another type.
     pub error: Option<ErrorCode>,
+    /// It is there, and follows the classic protocol.
+    pub is_of_other_type: bool,
     /// Its state; `Dead` if it is not there.
     pub state: &'static str,
     /// Its epoch.

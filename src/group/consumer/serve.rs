@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::plan::Plan;
 use super::records::{MemberState, Partitions};
-use super::request::{ConsumerHeartbeat, DescribedConsumerGroup, DescribedConsumerMember, NamedPartitions};
+use super::request::{
+    BeatRefused, ConsumerHeartbeat, DescribedConsumerGroup, DescribedConsumerMember, NamedPartitions,
+};
 use super::state::{ConsumerState, EPOCH_AWAY, GroupState};
 use super::timers::Timer;
 use super::topics::Topics;
@@ -107,7 +109,7 @@ impl Coordinator {
         });
         let (first, beat) = match stepped {
             Ok(stepped) => stepped,
-            Err(error) => return self.hold(now, vec![(token, Response::Refused(error))], out),
+            Err(refused) => return self.hold(now, vec![(token, Response::BeatRefused(refused))], out),
         };
         let answer = (token, Response::ConsumerBeat(beat));
         if is_leaving && request.epoch != EPOCH_AWAY {
@@ -132,20 +134,32 @@ impl Coordinator {
         id: &Arc<str>,
         request: &ConsumerHeartbeat,
         plan: &mut Plan<'_>,
-    ) -> Result<Vec<Record>, ErrorCode> {
+    ) -> Result<Vec<Record>, BeatRefused> {
+        let not_found = |words: String| BeatRefused::new(ErrorCode::GroupIdNotFound, words);
         if self.store.consumer(id).is_some() {
             return Ok(Vec::new());
         }
         if request.epoch != heartbeat::EPOCH_JOINS {
-            return Err(ErrorCode::GroupIdNotFound);
+            let is_leaving = request.epoch < heartbeat::EPOCH_JOINS;
+            return Err(not_found(match (self.store.will_exist(id), is_leaving) {
+                (true, _) => format!("Group {id} is not a consumer group."),
+                (false, true) => format!("Group {id} not found."),
+                (false, false) => format!("Consumer group {id} not found."),
+            }));
         }
         let erase = Record::Group(id.clone(), None);
         match self.classic(id).filter(|group| !group.members.is_empty()) {
             Some(group) => {
                 let policy = self.config.consumer.migration_policy;
                 let fits = group.members.len() <= self.config.consumer.group_max_size;
-                if !policy.may_upgrade() || !fits {
-                    return Err(ErrorCode::GroupIdNotFound);
+                let cannot = |why: &str| {
+                    not_found(format!("Cannot upgrade classic group {id} to consumer group because {why}"))
+                };
+                if !policy.may_upgrade() {
+                    return Err(cannot("online upgrade is disabled."));
+                }
+                if !fits {
+                    return Err(cannot("the group size exceeds the consumer group maximum size."));
                 }
                 convert::upgrade(group, plan)?;
                 Ok(vec![erase])
@@ -401,9 +415,15 @@ impl Coordinator {
     }
 
     fn describe_consumer(&self, id: &Arc<str>) -> DescribedConsumerGroup {
-        let Some(state) = self.store.groups().get(id).and_then(|stored| stored.consumer.as_ref()) else {
-            let error = Some(ErrorCode::GroupIdNotFound);
-            return DescribedConsumerGroup { group: id.clone(), error, state: "Dead", ..Default::default() };
+        let stored = self.store.groups().get(id);
+        let Some(state) = stored.and_then(|stored| stored.consumer.as_ref()) else {
+            return DescribedConsumerGroup {
+                group: id.clone(),
+                error: Some(ErrorCode::GroupIdNotFound),
+                is_of_other_type: stored.is_some(),
+                state: "Dead",
+                ..Default::default()
+            };
         };
         let members = state.members().map(|(member_id, member)| DescribedConsumerMember {
             member_id: member_id.clone(),
@@ -422,6 +442,7 @@ impl Coordinator {
         DescribedConsumerGroup {
             group: id.clone(),
             error: None,
+            is_of_other_type: false,
             state: state.state().name(),
             epoch: state.group.epoch,
             target_epoch: state.target_epoch,

@@ -1,11 +1,13 @@
 //! The topics of the cluster as groups see them: ids, names, how many partitions. And the patterns that name them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use regex::{Regex, RegexBuilder};
 use uuid::Uuid;
 
+use super::request::BeatRefused;
 use crate::wire::ErrorCode;
 
 /// Bytes of the longest pattern; a topic name has at most 249.
@@ -28,8 +30,8 @@ pub struct Topic {
 /// All topics at one time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Topics {
-    by_name: BTreeMap<Arc<str>, Topic>,
-    names: BTreeMap<Uuid, Arc<str>>,
+    by_name: OrdMap<Arc<str>, Topic>,
+    names: OrdMap<Uuid, Arc<str>>,
     version: i64,
 }
 
@@ -40,9 +42,31 @@ fn mixed(hash: u64, bytes: &[u8]) -> u64 {
 impl Topics {
     /// `version` rises with every change.
     pub fn new(version: i64, topics: impl IntoIterator<Item = (Arc<str>, Topic)>) -> Self {
-        let by_name: BTreeMap<_, _> = topics.into_iter().collect();
+        let by_name: OrdMap<Arc<str>, Topic> = topics.into_iter().collect();
         let names = by_name.iter().map(|(name, topic)| (topic.id, name.clone())).collect();
         Self { by_name, names, version }
+    }
+
+    /// What becomes of them when these ids change: a name and how many partitions, or `None` for one that is gone.
+    /// `None` if nothing does that groups could see.
+    pub fn changed(
+        &self,
+        version: i64,
+        changes: impl IntoIterator<Item = (Uuid, Option<(Arc<str>, i32)>)>,
+    ) -> Option<Self> {
+        let mut next = Self { version, ..self.clone() };
+        for (id, change) in changes {
+            if let Some(name) = next.names.remove(&id)
+                && next.by_name.get(&name).is_some_and(|topic| topic.id == id)
+            {
+                next.by_name.remove(&name);
+            }
+            if let Some((name, partitions)) = change {
+                next.names.insert(id, name.clone());
+                next.by_name.insert(name, Topic { id, partitions });
+            }
+        }
+        (next.by_name != self.by_name).then_some(next)
     }
 
     /// Which state of the metadata this is.
@@ -77,7 +101,7 @@ impl Topics {
     ///
     /// # Errors
     /// INVALID_REGULAR_EXPRESSION.
-    pub fn matching(&self, pattern: &str) -> Result<BTreeSet<Arc<str>>, ErrorCode> {
+    pub fn matching(&self, pattern: &str) -> Result<BTreeSet<Arc<str>>, BeatRefused> {
         let compiled = compile(pattern)?;
         Ok(self.by_name.keys().filter(|name| compiled.is_match(name)).cloned().collect())
     }
@@ -87,19 +111,29 @@ impl Topics {
 ///
 /// # Errors
 /// INVALID_REGULAR_EXPRESSION.
-pub fn check_pattern(pattern: &str) -> Result<(), ErrorCode> {
+pub fn check_pattern(pattern: &str) -> Result<(), BeatRefused> {
     compile(pattern).map(|_| ())
 }
 
-fn compile(pattern: &str) -> Result<Regex, ErrorCode> {
+fn compile(pattern: &str) -> Result<Regex, BeatRefused> {
+    let refused = |why: &str| {
+        let words = format!("SubscribedTopicRegex `{pattern}` is not a valid regular expression: {why}.");
+        BeatRefused::new(ErrorCode::InvalidRegularExpression, words)
+    };
     if pattern.len() > PATTERN_BYTES_MAX {
-        return Err(ErrorCode::InvalidRegularExpression);
+        let words = "SubscribedTopicRegex is too long";
+        return Err(BeatRefused::new(ErrorCode::InvalidRegularExpression, words));
     }
     // Alone first, so that it cannot close the group around it.
     let build = |pattern: &str| RegexBuilder::new(pattern).size_limit(COMPILED_BYTES_MAX).build();
     build(pattern)
         .and_then(|_| build(&format!("^(?:{pattern})$")))
-        .map_err(|_| ErrorCode::InvalidRegularExpression)
+        .map_err(|error| refused(&last_line(&error.to_string())))
+}
+
+/// What the library says last is what is wrong; above it, it draws where.
+fn last_line(text: &str) -> String {
+    text.lines().last().unwrap_or_default().trim().trim_start_matches("error: ").to_owned()
 }
 
 #[cfg(test)]
@@ -125,7 +159,25 @@ mod tests {
         assert_eq!(matching("b|ab"), Ok(vec!["ab".into(), "b".into()]));
         assert_eq!(matching("z"), Ok(vec![]));
         for bad in ["(", "a)(b", "(?=a)", "((a{1000}){1000}){1000}", &"a".repeat(5000)] {
-            assert_eq!(matching(bad), Err(ErrorCode::InvalidRegularExpression), "{bad:.20}");
+            let refused = matching(bad).unwrap_err();
+            assert_eq!(refused.error, ErrorCode::InvalidRegularExpression, "{bad:.20}");
+        }
+    }
+
+    #[test]
+    fn changes_are_what_groups_can_see_of_them() {
+        let before = topics(&[("a", 1, 1), ("b", 2, 1)]);
+        let id = Uuid::from_u128;
+        assert_eq!(before.changed(2, [(id(1), Some(("a".into(), 1)))]), None, "a leader, say");
+        let grown = before.changed(2, [(id(1), Some(("a".into(), 3)))]).unwrap();
+        assert_eq!((grown.topic("a").unwrap().partitions, grown.version()), (3, 2));
+        let gone = before.changed(2, [(id(2), None)]).unwrap();
+        assert_eq!((gone.topic("b"), gone.name(id(2))), (None, None));
+        for order in [[0, 1], [1, 0]] {
+            let changes = [(id(2), None), (id(3), Some(("b".into(), 1)))];
+            let again = before.changed(2, order.map(|at| changes[at].clone())).unwrap();
+            assert_eq!(again.topic("b").map(|topic| topic.id), Some(id(3)), "made again under its name");
+            assert_eq!((again.name(id(2)), again.name(id(3)).map(|name| &**name)), (None, Some("b")));
         }
     }
 

@@ -37,13 +37,19 @@ pub(super) enum Flow {
 #[derive(Debug)]
 pub(super) enum State {
     List,
-    Swaps { logs: Vec<i64>, walk: Option<Box<Walk>>, replaced: Option<(i64, i64)> },
+    Swaps {
+        logs: Vec<i64>,
+        walk: Option<Box<Walk>>,
+        replaced: Option<(i64, i64)>,
+    },
     Metadata(WholeRead),
     Epochs(WholeRead),
     PickSnapshot,
     Snapshot(i64, WholeRead),
     Segments,
     Segment(Box<SegmentWork>),
+    /// The segment opened last has no timestamp: the file's own says how old it is.
+    Modified,
     Finish,
     Finished,
 }
@@ -180,6 +186,7 @@ impl Recovery {
                     None => Ok(Flow::Again),
                 }
             }
+            State::Modified => Ok(self.take_modified(done)),
             State::Finish => Ok(self.finish()),
             State::Finished => panic!("the recovery is over"),
         }
@@ -447,15 +454,30 @@ impl Recovery {
 
     /// Takes an opened segment and goes on with the next.
     pub(super) fn take_segment(&mut self, segment: Segment, log_end: i64) {
+        let is_timeless = segment.length_bytes > 0 && segment.max_timestamp_ms < 0;
         self.segments.push(segment);
         self.active.log_end = log_end;
-        self.state = State::Segments;
+        self.state = if is_timeless { State::Modified } else { State::Segments };
         let is_last = self.segments.len() == self.bases.len();
         if is_last && self.quarantined.is_none() && self.replay_from > log_end {
             // The newest snapshot knows more than the log: an older one has to do.
             self.snapshot_limit = log_end;
             self.begin_segments();
         }
+    }
+
+    fn take_modified(&mut self, done: Option<FileDone>) -> Flow {
+        let segment = self.segments.last_mut().expect("a segment was opened");
+        match done {
+            Some(FileDone::ModifiedMs(at_ms)) => segment.modified_ms = at_ms,
+            None => {
+                self.state = State::Modified;
+                return Flow::Op(FileOp::ModifiedAt { file: Stem::Log(segment.base_offset).into() });
+            }
+            Some(other) => panic!("a file's time gave {other:?}"),
+        }
+        self.state = State::Segments;
+        Flow::Again
     }
 
     /// Cuts the log at a position of the segment that is being opened: what follows goes first.

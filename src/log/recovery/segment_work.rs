@@ -439,6 +439,7 @@ impl SegmentWork {
             max_timestamp_ms: newest.0,
             max_timestamp_offset: newest.1,
             first_timestamp_ms: self.first_timestamp_ms,
+            modified_ms: -1,
         };
         recovery.take_segment(segment, self.log_end);
     }

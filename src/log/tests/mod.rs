@@ -4,6 +4,7 @@ mod appends;
 mod faults;
 mod lookups;
 mod model;
+mod retention;
 
 use std::sync::Arc;
 

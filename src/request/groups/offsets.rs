@@ -20,7 +20,7 @@ use kafka_protocol::messages::{
 };
 use uuid::Uuid;
 
-use super::{Asked, Groups, Places, refusal, text, wire_text};
+use super::{Asked, Groups, Named, Places, refusal, text, wire_text};
 use crate::controller::{Image, TopicImage};
 use crate::group::record::CommittedOffset;
 use crate::group::request::{CommitOffsets, FetchedGroup, NewOffset, OfTopic};
@@ -42,6 +42,8 @@ const FETCH_GROUP_ERROR: i16 = 2;
 const FETCH_LEADER_EPOCH: i16 = 5;
 /// First version of OffsetFetch for several groups.
 const FETCH_GROUPS: i16 = 8;
+/// First version of OffsetFetch that says which member asks.
+const FETCH_MEMBER: i16 = 9;
 
 /// Partitions of a request by topic, in its order, each with the error that it has already.
 type Checked = Vec<(TopicName, Vec<(i32, Option<ErrorCode>)>)>;
@@ -246,12 +248,14 @@ pub(crate) fn fetch(
     let asked: OffsetFetchRequest = guard::decode(body, header.version, guard::Limits::default())?;
     let require_stable = asked.require_stable;
     let mut repeated = None;
-    let mut wanted: Vec<(Arc<str>, Wanted)> = if header.version >= FETCH_GROUPS {
+    // Who asks, and at which epoch of its membership.
+    let mut wanted: Named<(Wanted, Arc<str>, i32)> = if header.version >= FETCH_GROUPS {
         let groups = asked.groups.iter().map(|group| {
             let topics = group.topics.as_ref();
             let topics =
                 topics.map(|topics| topics.iter().map(|t| of_topic(&t.name, &t.partition_indexes)).collect());
-            (text(&group.group_id), topics)
+            let member = group.member_id.as_ref().map(text).unwrap_or_default();
+            (text(&group.group_id), (topics, member, group.member_epoch))
         });
         groups.collect()
     } else {
@@ -261,12 +265,12 @@ pub(crate) fn fetch(
         if header.version < FETCH_GROUP_ERROR {
             repeated = topics.clone();
         }
-        vec![(text(&asked.group_id), topics)]
+        vec![(text(&asked.group_id), (topics, Arc::default(), -1))]
     };
     let (mut unknown, mut image) = (Vec::new(), None);
     if header.version >= TOPIC_IDS {
         image = Some(Arc::clone(&scene.view.image));
-        for (_, topics) in &mut wanted {
+        for (_, (topics, ..)) in &mut wanted {
             let mut strangers = Vec::new();
             if let Some(asked) = topics.take() {
                 let named = asked.into_iter().map(|topic| of_topic_id(topic, header.version, scene));
@@ -277,9 +281,14 @@ pub(crate) fn fetch(
         }
     }
     let mut groups = Groups::new(Asked::List);
-    let request = |groups: Vec<(Arc<str>, Wanted)>| Request::FetchOffsets {
-        groups: groups.into_iter().map(|(group, topics)| FetchedGroup { group, topics }).collect(),
-        require_stable,
+    let request = |groups: Named<(Wanted, Arc<str>, i32)>| {
+        let groups = groups
+            .into_iter()
+            .map(|(group, (topics, member, epoch))| (FetchedGroup { group, topics }, member, epoch));
+        if header.version >= FETCH_MEMBER {
+            return Request::FetchMemberOffsets { groups: groups.collect(), require_stable };
+        }
+        Request::FetchOffsets { groups: groups.map(|(group, ..)| group).collect(), require_stable }
     };
     let places = groups.ask_each(wanted, request, to, scene);
     groups.asked = Asked::Fetch(Fetch { places, wanted: repeated, unknown, image });
@@ -298,10 +307,14 @@ impl Fetch {
     pub(super) fn response(&self, parts: &[Response], version: i16) -> OffsetFetchResponse {
         let groups = self.places.iter().map(|(group, part, place)| {
             let fetched = match parts.get(*part) {
-                Some(Response::OffsetsFetched(groups)) => groups.get(*place).map(|group| &group.topics),
+                Some(Response::OffsetsFetched(groups)) => groups.get(*place).map(Ok),
+                Some(Response::MemberOffsetsFetched(groups)) => {
+                    groups.get(*place).map(|(_, fetched)| fetched.as_ref().map_err(|error| *error))
+                }
                 _ => None,
             };
-            (group, fetched.ok_or_else(|| refusal(parts.get(*part))))
+            let fetched = fetched.unwrap_or_else(|| Err(refusal(parts.get(*part))));
+            (group, fetched.map(|fetched| &fetched.topics))
         });
         if version >= FETCH_GROUPS {
             let mut unknown = self.unknown.iter();

@@ -21,7 +21,10 @@ use uuid::Uuid;
 use super::super::Answered;
 use super::super::stage::{Stage, TO};
 use super::*;
+use crate::controller::features::GROUP_VERSION;
 use crate::group::OFFSETS_TOPIC;
+use crate::group::consumer::records::Partitions;
+use crate::group::consumer::request::*;
 use crate::group::record::CommittedOffset;
 use crate::group::request::*;
 use crate::wire::api::{self, ApiKey};
@@ -33,6 +36,7 @@ fn stage() -> Stage {
     let mut stage = Stage::new(&[]);
     stage.topic(OFFSETS_TOPIC, 9, &[1, 1]);
     stage.topic("t", 7, &[1, 1]);
+    stage.finalize(GROUP_VERSION, 1);
     stage
 }
 
@@ -279,13 +283,22 @@ fn committed(offset: i64) -> Option<CommittedOffset> {
 
 /// Answers each group with offset 5 for t-1 and nothing for t-0.
 fn fetched(asked: Request) -> Response {
-    let Request::FetchOffsets { groups, .. } = asked else { panic!("a fetch") };
+    let (groups, of_members): (Vec<_>, _) = match asked {
+        Request::FetchOffsets { groups, .. } => (groups, false),
+        Request::FetchMemberOffsets { groups, .. } => {
+            (groups.into_iter().map(|(group, ..)| group).collect(), true)
+        }
+        _ => panic!("a fetch"),
+    };
     let of = || OfTopic {
         topic: "t".into(),
         topic_id: Uuid::nil(),
         partitions: vec![(1, committed(5)), (0, None)],
     };
     let groups = groups.into_iter().map(|wanted| FetchedGroup { group: wanted.group, topics: vec![of()] });
+    if of_members {
+        return Response::MemberOffsetsFetched(groups.map(|of| (of.group.clone(), Ok(of))).collect());
+    }
     Response::OffsetsFetched(groups.collect())
 }
 
@@ -523,5 +536,144 @@ fn groups_are_deleted_each_once() {
         let told: Vec<(String, i16)> =
             response.results.iter().map(|result| (result.group_id.to_string(), result.error_code)).collect();
         assert_eq!(told, [("a".to_string(), 68), ("b".to_string(), 16), ("c".to_string(), 68)]);
+    }
+}
+
+#[test]
+fn members_say_who_they_are_when_they_read_offsets() {
+    let group = OffsetFetchRequestGroup::default()
+        .with_group_id(id("a"))
+        .with_member_id(Some(text("m")))
+        .with_member_epoch(7)
+        .with_topics(None);
+    let request = OffsetFetchRequest::default().with_groups(vec![group]);
+    let response: OffsetFetchResponse = ask(&mut stage(), ApiKey::OffsetFetch, 9, &request, |_, asked| {
+        let Request::FetchMemberOffsets { groups, .. } = asked else { panic!("a member's fetch") };
+        let (wanted, member, epoch) = &groups[0];
+        assert_eq!((&*wanted.group, &**member, *epoch), ("a", "m", 7));
+        Response::MemberOffsetsFetched(vec![("a".into(), Err(ErrorCode::StaleMemberEpoch))])
+    });
+    assert_eq!((response.groups[0].error_code, response.groups[0].topics.len()), (113, 0));
+}
+
+#[test]
+fn a_heartbeat_is_asked_as_it_was_sent_and_answered_in_the_coordinators_words() {
+    use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
+    let t = Uuid::from_u128(7);
+    for version in versions(ApiKey::ConsumerGroupHeartbeat) {
+        let owned = |partitions| TopicPartitions::default().with_topic_id(t).with_partitions(partitions);
+        let request = ConsumerGroupHeartbeatRequest::default()
+            .with_group_id(id("a"))
+            .with_member_id(text("m"))
+            .with_member_epoch(3)
+            .with_instance_id(Some(text("i")))
+            .with_subscribed_topic_names(Some(vec![topic("t")]))
+            .with_subscribed_topic_regex((version >= 1).then(|| text("t.*")))
+            .with_topic_partitions(Some(vec![owned(vec![1]), owned(vec![]), owned(vec![0])]));
+        let response: ConsumerGroupHeartbeatResponse =
+            ask(&mut stage(), ApiKey::ConsumerGroupHeartbeat, version, &request, |at, asked| {
+                let Request::ConsumerHeartbeat(beat) = asked else { panic!("a heartbeat") };
+                assert_eq!((at, &*beat.group, &*beat.member_id, beat.epoch), (1, "a", "m", 3));
+                assert_eq!((beat.instance_id.as_deref(), beat.rack_id), (Some("i"), None));
+                assert_eq!(beat.must_name_itself, version >= 1);
+                assert_eq!(beat.regex.as_deref(), (version >= 1).then_some("t.*"));
+                assert_eq!(beat.owned, Some(Partitions::from([(t, [0, 1].into())])));
+                assert_eq!((beat.rebalance_timeout_ms, &*beat.client_host), (-1, "/127.0.0.1"));
+                Response::ConsumerBeat(ConsumerBeat {
+                    member_id: "m".into(),
+                    epoch: 4,
+                    heartbeat_interval_ms: 5_000,
+                    assigned: Some(Partitions::from([(t, [1].into())])),
+                })
+            });
+        assert_eq!((response.error_code, response.member_epoch), (0, 4));
+        assert_eq!((response.member_id.as_deref(), response.heartbeat_interval_ms), (Some("m"), 5_000));
+        let topics = response.assignment.unwrap().topic_partitions;
+        assert_eq!((topics[0].topic_id, topics[0].partitions.clone()), (t, vec![1]));
+
+        let told = |stage: &mut Stage, answer: Response| {
+            let response: ConsumerGroupHeartbeatResponse =
+                ask(stage, ApiKey::ConsumerGroupHeartbeat, version, &request, |_, _| answer.clone());
+            assert_eq!((response.member_id, response.member_epoch), (None, 0));
+            (response.error_code, response.error_message.map(|words| words.to_string()))
+        };
+        let refused = BeatRefused { error: ErrorCode::FencedMemberEpoch, words: Some("why".to_owned()) };
+        assert_eq!(told(&mut stage(), Response::BeatRefused(refused)), (110, Some("why".to_owned())));
+        let loading = Response::Refused(ErrorCode::CoordinatorLoadInProgress);
+        assert_eq!(told(&mut stage(), loading).0, 14);
+        let mut older = Stage::new(&[]);
+        let nobody = Response::Refused(ErrorCode::UnknownServerError);
+        assert_eq!(
+            told(&mut older, nobody),
+            (35, Some("The version of API is not supported.".to_owned())),
+            "the feature is not finalized, and nobody is asked"
+        );
+    }
+}
+
+#[test]
+fn consumer_groups_are_described_in_the_order_of_the_request() {
+    for version in versions(ApiKey::ConsumerGroupDescribe) {
+        let request = ConsumerGroupDescribeRequest::default()
+            .with_group_ids(vec![id("a"), id(""), id("b"), id("c")])
+            .with_include_authorized_operations(true);
+        let response: ConsumerGroupDescribeResponse =
+            ask(&mut stage(), ApiKey::ConsumerGroupDescribe, version, &request, |at, asked| {
+                let Request::DescribeConsumers(ids) = asked else { panic!("a description") };
+                if at == 0 {
+                    assert_eq!(ids, ["b".into()]);
+                    return Response::Refused(ErrorCode::NotCoordinator);
+                }
+                assert_eq!(ids, ["a".into(), "c".into()]);
+                let named = NamedPartitions {
+                    topic_id: Uuid::from_u128(7),
+                    topic: "t".into(),
+                    partitions: [0, 1].into(),
+                };
+                let member = DescribedConsumerMember {
+                    member_id: "m".into(),
+                    instance_id: None,
+                    rack_id: Some("r".into()),
+                    epoch: 4,
+                    client_id: "c".into(),
+                    client_host: "/h".into(),
+                    topics: ["t".into()].into(),
+                    regex: None,
+                    assigned: vec![named],
+                    target: Vec::new(),
+                    is_classic: true,
+                };
+                let stable = DescribedConsumerGroup {
+                    group: "a".into(),
+                    state: "Stable",
+                    epoch: 4,
+                    target_epoch: 3,
+                    assignor: "uniform".into(),
+                    members: vec![member],
+                    ..Default::default()
+                };
+                let other = DescribedConsumerGroup {
+                    group: "c".into(),
+                    error: Some(ErrorCode::GroupIdNotFound),
+                    is_of_other_type: true,
+                    state: "Dead",
+                    ..Default::default()
+                };
+                Response::ConsumersDescribed(vec![stable, other])
+            });
+        let told: Vec<_> = response
+            .groups
+            .iter()
+            .map(|group| (group.group_id.as_str(), group.error_code, group.authorized_operations))
+            .collect();
+        assert_eq!(told, [("a", 0, 3400), ("", 24, i32::MIN), ("b", 16, i32::MIN), ("c", 69, i32::MIN)]);
+        let group = &response.groups[0];
+        assert_eq!((group.group_epoch, group.assignment_epoch, group.group_state.as_str()), (4, 3, "Stable"));
+        let member = &group.members[0];
+        assert_eq!(member.member_type, if version >= 1 { 0 } else { -1 });
+        let assigned = &member.assignment.topic_partitions[0];
+        assert_eq!((assigned.topic_name.as_str(), &assigned.partitions), ("t", &vec![0, 1]));
+        let words = response.groups[3].error_message.as_deref();
+        assert_eq!(words, Some("Group c is not a consumer group."));
     }
 }

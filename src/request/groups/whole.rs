@@ -135,7 +135,8 @@ impl Describe {
         };
         let is_missing = group.error.is_some();
         let error = group.error.filter(|_| version >= DESCRIBE_MISSING);
-        let message = error.map(|_| wire_text(&format!("Group {id} not found.")));
+        let what = if group.is_of_other_type { "is not a classic group" } else { "not found" };
+        let message = error.map(|_| wire_text(&format!("Group {id} {what}.")));
         let is_told = self.with_operations && !(is_missing && error.is_some());
         let members = group.members.iter().map(|member| {
             let instance_id = member.instance_id.as_ref().filter(|_| version >= DESCRIBE_INSTANCE);

@@ -38,7 +38,7 @@ const fn barrier(
 }
 
 /// The table, by key.
-pub static TABLE: [Api; 43] = [
+pub static TABLE: [Api; 45] = [
     Api {
         key: ApiKey::Produce,
         name: "Produce",
@@ -517,6 +517,24 @@ pub static TABLE: [Api; 43] = [
         AclOperation::ClusterAlter,
         Route::Local,
         FRAME_SMALL,
+    ),
+    barrier(
+        (ApiKey::ConsumerGroupHeartbeat, "ConsumerGroupHeartbeat"),
+        0..=1,
+        0,
+        BROKER_LISTENERS,
+        AclOperation::GroupRead,
+        Route::Coordinator,
+        FRAME_LIST,
+    ),
+    barrier(
+        (ApiKey::ConsumerGroupDescribe, "ConsumerGroupDescribe"),
+        0..=1,
+        0,
+        BROKER_LISTENERS,
+        AclOperation::GroupDescribe,
+        Route::Coordinator,
+        FRAME_LIST,
     ),
     barrier(
         (ApiKey::ListConfigResources, "ListConfigResources"),

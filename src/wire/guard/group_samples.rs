@@ -1,6 +1,7 @@
 //! Bodies of the requests about groups, for the tests of the guard.
 
 use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::leave_group_request::MemberIdentity;
 use kafka_protocol::messages::offset_commit_request::{
@@ -14,9 +15,9 @@ use kafka_protocol::messages::offset_fetch_request::{
 };
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
-    DeleteGroupsRequest, DescribeGroupsRequest, GroupId, HeartbeatRequest, JoinGroupRequest,
-    LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
-    SyncGroupRequest, TopicName,
+    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, DeleteGroupsRequest, DescribeGroupsRequest,
+    GroupId, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest,
+    OffsetDeleteRequest, OffsetFetchRequest, SyncGroupRequest, TopicName,
 };
 use kafka_protocol::protocol::{Encodable, Message};
 
@@ -55,6 +56,23 @@ pub(super) fn sample(key: ApiKey, version: i16) -> Option<Bytes> {
                 .with_protocol_type(text("consumer"))
                 .with_protocols(vec![protocol.clone(), protocol]);
             request.group_instance_id = (version >= 5).then(|| text("instance"));
+            encoded(&request, version)
+        }
+        ApiKey::ConsumerGroupHeartbeat => {
+            let owned = TopicPartitions::default().with_partitions(vec![1, 2, 3]);
+            let request = ConsumerGroupHeartbeatRequest::default()
+                .with_group_id(group())
+                .with_member_id(text("member"))
+                .with_instance_id(Some(text("instance")))
+                .with_rack_id(Some(text("rack")))
+                .with_subscribed_topic_names(Some(vec![topic(), topic()]))
+                .with_subscribed_topic_regex((version >= 1).then(|| text("or.*")))
+                .with_server_assignor(Some(text("uniform")))
+                .with_topic_partitions(Some(vec![owned.clone(), owned]));
+            encoded(&request, version)
+        }
+        ApiKey::ConsumerGroupDescribe => {
+            let request = ConsumerGroupDescribeRequest::default().with_group_ids(vec![group(), group()]);
             encoded(&request, version)
         }
         ApiKey::SyncGroup => {
@@ -152,6 +170,12 @@ pub(super) fn accepts(key: ApiKey, body: &Bytes, version: i16) -> Result<usize, 
         }
         ApiKey::OffsetDelete => {
             decode_measured::<OffsetDeleteRequest>(body, version, limits).map(|(_, cost)| cost)
+        }
+        ApiKey::ConsumerGroupHeartbeat => {
+            decode_measured::<ConsumerGroupHeartbeatRequest>(body, version, limits).map(|(_, cost)| cost)
+        }
+        ApiKey::ConsumerGroupDescribe => {
+            decode_measured::<ConsumerGroupDescribeRequest>(body, version, limits).map(|(_, cost)| cost)
         }
         _ => unreachable!("{key:?} is another sample's"),
     }

@@ -16,8 +16,8 @@ import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.errors.RebalanceInProgressException;
 
 /**
- * A member of a group by the Java client: arguments BOOTSTRAP TOPIC GROUP ASSIGNOR [INSTANCE], and the lines that
- * group_member.py says. Every second commit is an asynchronous one, told by its callback.
+ * A member of a group by the Java client: arguments BOOTSTRAP TOPIC GROUP ASSIGNOR [INSTANCE] and the lines are those
+ * of group_member.py. Every second commit is an asynchronous one, told by its callback.
  */
 public final class GroupMember {
     private static final Map<String, String> ASSIGNORS = Map.of(
@@ -51,24 +51,44 @@ public final class GroupMember {
         say(line.toString());
     }
 
+    /** Older clients have no patterns that the broker matches. */
+    private static void subscribe(KafkaConsumer<byte[], byte[]> consumer, String topic, ConsumerRebalanceListener listener)
+            throws Exception {
+        if (!topic.startsWith("^")) {
+            consumer.subscribe(List.of(topic), listener);
+            return;
+        }
+        Class<?> pattern = Class.forName("org.apache.kafka.clients.consumer.SubscriptionPattern");
+        KafkaConsumer.class.getMethod("subscribe", pattern, ConsumerRebalanceListener.class)
+            .invoke(consumer, pattern.getConstructor(String.class).newInstance(topic), listener);
+    }
+
     private static void run(String[] arguments) throws Exception {
         Properties settings = new Properties();
         settings.put("bootstrap.servers", arguments[0]);
         settings.put("group.id", arguments[2]);
-        settings.put("partition.assignment.strategy", ASSIGNORS.get(arguments[3]));
+        boolean isConsumerProtocol = arguments[3].startsWith("consumer");
+        if (isConsumerProtocol) {
+            settings.put("group.protocol", "consumer");
+            if (arguments[3].contains("-")) {
+                settings.put("group.remote.assignor", arguments[3].split("-")[1]);
+            }
+        } else {
+            settings.put("partition.assignment.strategy", ASSIGNORS.get(arguments[3]));
+            // A static one has to be back within its session, and a JVM starts slowly.
+            settings.put("session.timeout.ms", arguments.length > 4 ? "30000" : "6000");
+            settings.put("heartbeat.interval.ms", "500");
+        }
         if (arguments.length > 4) {
             settings.put("group.instance.id", arguments[4]);
         }
         settings.put("auto.offset.reset", "earliest");
         settings.put("enable.auto.commit", "false");
-        // A static one has to be back within its session, and a JVM starts slowly.
-        settings.put("session.timeout.ms", arguments.length > 4 ? "30000" : "6000");
-        settings.put("heartbeat.interval.ms", "500");
         settings.put("max.poll.records", "20");
         settings.put("key.deserializer", "org.apache.kafka.common.serialization.ByteArrayDeserializer");
         settings.put("value.deserializer", "org.apache.kafka.common.serialization.ByteArrayDeserializer");
         try (KafkaConsumer<byte[], byte[]> consumer = new KafkaConsumer<>(settings)) {
-            consumer.subscribe(List.of(arguments[1]), new ConsumerRebalanceListener() {
+            subscribe(consumer, arguments[1], new ConsumerRebalanceListener() {
                 @Override
                 public void onPartitionsAssigned(Collection<TopicPartition> assigned) {
                     say("assigned " + partitions(assigned));

@@ -6,7 +6,9 @@ It reads and commits until standard input ends, then leaves, and says line by li
 
     assigned P,P…       revoked P,P…        seen P:O P:O …      committed P:O …      closed      error WORDS
 
-ASSIGNOR is a name that librdkafka knows: range, roundrobin or cooperative-sticky (kafka-python: sticky instead).
+ASSIGNOR is a name that librdkafka knows: range, roundrobin or cooperative-sticky (kafka-python: sticky instead), or
+consumer for the consumer protocol (KIP-848), consumer-range for its range assignor. A TOPIC that begins with ^ is a
+pattern. What is assigned and revoked by the consumer protocol and cooperative-sticky is what changes.
 """
 
 import select
@@ -30,8 +32,13 @@ def librdkafka(bootstrap: str, topic: str, group: str, assignor: str, instance: 
     from confluent_kafka import Consumer
 
     settings = {"bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest",
-                "enable.auto.commit": False, "partition.assignment.strategy": assignor, "session.timeout.ms": 6000,
-                "heartbeat.interval.ms": 500}
+                "enable.auto.commit": False, "topic.metadata.refresh.interval.ms": 1000}
+    if assignor.startswith("consumer"):
+        settings["group.protocol"] = "consumer"
+        if "-" in assignor:
+            settings["group.remote.assignor"] = assignor.split("-")[1]
+    else:
+        settings |= {"partition.assignment.strategy": assignor, "session.timeout.ms": 6000, "heartbeat.interval.ms": 500}
     consumer = Consumer(settings | ({"group.instance.id": instance} if instance else {}))
     consumer.subscribe([topic], on_assign=lambda _, parts: say("assigned", partitions(parts)),
                        on_revoke=lambda _, parts: say("revoked", partitions(parts)))

@@ -288,6 +288,10 @@ func main() {
 		fmt.Println("closed")
 		return
 	}
+	if len(os.Args) > 1 && os.Args[1] == "habits" {
+		habits()
+		return
+	}
 	fmt.Println("ready none,gzip,snappy,lz4,zstd")
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
