@@ -98,10 +98,21 @@ fn canonical(kind: Kind, value: &str) -> String {
         Kind::Boolean => value.to_ascii_lowercase(),
         Kind::List => items(value).collect::<Vec<_>>().join(","),
         Kind::Short | Kind::Int | Kind::Long => value.trim_start_matches('+').to_owned(),
-        Kind::Double => {
-            value.parse::<f64>().map_or_else(|_| value.to_owned(), |number| format!("{number:?}"))
-        }
+        Kind::Double => value.parse().map_or_else(|_| value.to_owned(), java_double),
         Kind::Text | Kind::Class | Kind::Password => value.to_owned(),
+    }
+}
+
+/// A number as `Double.toString` writes it: an exponent from 10⁷ on and below 10⁻³, always a digit behind the point.
+fn java_double(number: f64) -> String {
+    let size = number.abs();
+    if size == 0.0 || (1e-3..1e7).contains(&size) {
+        return format!("{number:?}");
+    }
+    let text = format!("{number:E}");
+    match text.split_once('E') {
+        Some((digits, exponent)) if !digits.contains('.') => format!("{digits}.0E{exponent}"),
+        _ => text,
     }
 }
 
@@ -365,6 +376,24 @@ mod tests {
 
     fn topic_key(node: &NodeConfig, dynamic: &DynamicConfigs<'_>, name: &str) -> DescribedConfig {
         describe_topic(node, dynamic, std::iter::empty()).into_iter().find(|one| one.name == name).unwrap()
+    }
+
+    #[test]
+    fn numbers_are_written_as_java_writes_them() {
+        for (given, told) in [
+            ("0", "0.0"),
+            ("0.5", "0.5"),
+            ("1", "1.0"),
+            ("9999999", "9999999.0"),
+            ("10000000", "1.0E7"),
+            ("-12500000", "-1.25E7"),
+            ("0.001", "0.001"),
+            ("0.0001", "1.0E-4"),
+            ("1.7976931348623157E308", "1.7976931348623157E308"),
+            ("some", "some"),
+        ] {
+            assert_eq!(canonical(Kind::Double, given), told);
+        }
     }
 
     #[test]

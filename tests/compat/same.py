@@ -131,6 +131,9 @@ def stories() -> List[Story]:
     found: List[Story] = []
     for module in sorted(pkgutil.iter_modules([str(folder)]), key=lambda module: module.name):
         found += importlib.import_module(f"stories.{module.name}").STORIES
+    # Answers are kept under the story's name.
+    names = [story.name for story in found]
+    assert len(set(names)) == len(names), f"two stories of one name: {sorted(names)}"
     return found
 
 

@@ -15,8 +15,7 @@ MASKS: List[Tuple[str, str]] = [
     (r"\b(adminclient|console-consumer|perf-consumer|producer|consumer-[\w.-]+?)-\d+\b", r"\1-N"),
 ]
 # Lists that are printed in the order of a hash map: what is before them, and their items.
-SETS = [r"(Configs: )(\S+)", r"(Valid \w+ are: )(.+)", r"(topicPartitions=)([^)]*)", r"(scenarios: \[)(.+)(?=\]$)",
-        r"(Option combination \"\[)(.+?)(?=\]\")"]
+SETS = [r"(Configs: )(\S+)", r"(Valid \w+ are: )(.+)", r"(topicPartitions=)([^)]*)", r"()(\[[\w-]+\](?:, ?\[[\w-]+\])+)"]
 # The stack of an exception names Java's own lines and threads, and what a client warns of is a matter of time.
 DROPPED = re.compile(r"\s+at |\s+\.\.\. \d+ more|SLF4J|The consumer rebalance protocol \(KIP-848\)"
                      r"|\[.*\] WARN org\.apache\.kafka\.clients|\[.*\] ERROR org\.apache\.kafka\.clients\.consumer")

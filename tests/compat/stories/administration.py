@@ -144,7 +144,18 @@ TOPIC_CONFIG_STORY = Story("kafka-configs of topics", [
 
 # Values that are a node's own: where it lies, what it listens on.
 OWN = [(r"^  (\S+)=.*(HOST:PORT|FOLDER|:\d{4,5}\b).*", r"  \1=OWN")]
-NOT_KNOWN = Differs("neither has every key of the other", r"^  ")
+# What the reference is given to run as one node, where it lies, and what only Tidemill tells: its own keys, keys that
+# Kafka keeps to itself, and those that matter in other roles.
+REFERENCE = ["broker.id", "node.id", "process.roles", "log.dir", "controller.listener.names", "controller.quorum.voters",
+             "offsets.topic.replication.factor", "transaction.state.log.min.isr", "transaction.state.log.replication.factor"]
+MORE = ["allow.everyone.if.no.acl.found", "auto.include.jmx.reporter", "controller.performance.\\S+", "follower.replication.\\S+",
+        "group.consumer.regex.refresh.interval.ms", "group.share.(initialize|persister).\\S+", "group.streams.topology.\\S+",
+        "internal.metadata.\\S+", "leader.replication.\\S+", "log.dir.free.floor.bytes", "log.initial.task.delay.ms",
+        "metadata.log.segment.min.bytes", "producer.id.expiration.check.interval.ms", "remote.log.index.file.cache.ttl.ms",
+        "remote.log.manager.task.retry.\\S+", "replica.alter.log.dirs.\\S+", "sasl.oauthbearer.header.urlencode",
+        "server.max.startup.time.ms", "shard.\\S+", "share.coordinator.\\S+", "super.users",
+        "unclean.leader.election.interval.ms", "unstable.\\S+"]
+NOT_KNOWN = Differs("neither is set up like the other, and Tidemill tells more keys", rf"^  ({'|'.join(REFERENCE + MORE)})=")
 
 BROKER_CONFIG_STORY = Story("kafka-configs of brokers", [
     created("t", "--partitions", "1"),

@@ -125,7 +125,7 @@ CONSOLE_STORY = Story("kafka-console-producer and -consumer", [
     consume("--include", "(text|wide)", "--from-beginning", "--max-messages", "10", unordered=True),
     consume("--topic", "text", "--group", "readers", "--from-beginning", "--max-messages", "2"),
     consume("--topic", "text", "--group", "readers", "--max-messages", "3"),
-    consume("--topic", "text", "--group", "readers", "--timeout-ms", "2000"),
+    consume("--topic", "text", "--group", "readers", "--max-messages", "1"),
     consume("--topic", "text", "--group", "readers", "--partition", "0", "--offset", "0"),
     consume("--topic", "text", "--group", "a", "--command-property", "group.id=b"),
     consume("--topic", "text", "--from-beginning", "--max-messages", "6", "--isolation-level", "read_committed"),
@@ -147,8 +147,7 @@ OFFSET_STORY = Story("kafka-get-offsets and kafka-delete-records", [
     offsets("--topic", "dated"),
     *(offsets("--topic", "dated", "--time", time) for time in ("latest", "-1", "earliest", "-2", "max-timestamp", "-3",
                                                               "earliest-local", "-4", "latest-tiered", "-5")),
-    offsets("--time", "earliest-pending-upload", "--topic", "dated",
-            differs=Differs("ListOffsets 11 is not served", r".")),
+    offsets("--time", "earliest-pending-upload", "--topic", "dated"),
     *(offsets("--topic", "dated", "--time", time) for time in ("0", "1590969599999", "1590969600000", "1600000000000",
                                                               "1622505600000", "1640000000000", "1700000000000")),
     offsets("--topic", "empty", "--time", "max-timestamp"),
@@ -178,8 +177,11 @@ OFFSET_STORY = Story("kafka-get-offsets and kafka-delete-records", [
                      '{"topic": "empty", "partition": 0, "offset": -1}]}'}),
     tool(DELETE, "--offset-json-file", "{folder}/far.json", files={
         "far.json": '{"version": 1, "partitions": [{"topic": "dated", "partition": 0, "offset": 99}]}'}),
-    tool(DELETE, "--offset-json-file", "{folder}/none.json", files={
-        "none.json": '{"version": 1, "partitions": [{"topic": "dated", "partition": 5, "offset": 1}]}'}),
+    # Nobody leads a partition that is not there: the tool asks until its patience ends, in words of chance.
+    tool(DELETE, "--offset-json-file", "{folder}/none.json", "--command-config", "{folder}/patience.properties", files={
+        "none.json": '{"version": 1, "partitions": [{"topic": "dated", "partition": 5, "offset": 1}]}',
+        "patience.properties": "default.api.timeout.ms=2000\nrequest.timeout.ms=1000\n"},
+         masks=[(r"TimeoutException: .*", "TimeoutException")]),
     tool(DELETE, "--offset-json-file", "{folder}/negative.json", files={
         "negative.json": '{"version": 1, "partitions": [{"topic": "dated", "partition": 0, "offset": -5}]}'}),
     tool(DELETE, "--offset-json-file", "{folder}/compacted.json", files={

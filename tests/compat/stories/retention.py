@@ -2,7 +2,7 @@
 
 import json
 
-from same import Step, Story, tool
+from steps import Step, Story, tool
 
 TOPICS = "org.apache.kafka.tools.TopicCommand"
 CONFIGS = "kafka.admin.ConfigCommand"
@@ -52,7 +52,7 @@ def altered(topic, *arguments):
     return tool(CONFIGS, "--alter", "--entity-type", "topics", "--entity-name", topic, *arguments)
 
 
-DELETE_STORY = Story("kafka-delete-records", [
+DELETE_STORY = Story("kafka-delete-records step by step", [
     created("cut"),
     produced("cut", *"abcdef"),
     offsets("cut", "earliest"),
@@ -78,7 +78,7 @@ DELETE_STORY = Story("kafka-delete-records", [
     Step(DELETE, ["--bootstrap-server", "{bootstrap}"]),
 ])
 
-RETENTION_STORY = Story("retention", [
+RETENTION_STORY = Story("retention as kafka-get-offsets sees it", [
     created("short", "--config", "retention.ms=1000"),
     created("long"),
     produced("short", *"abc"),
@@ -95,7 +95,7 @@ RETENTION_STORY = Story("retention", [
     consumed("long", 1),
 ], properties={"log.retention.check.interval.ms": "500", "log.initial.task.delay.ms": "500"})
 
-LOG_DIRS_STORY = Story("kafka-log-dirs", [
+LOG_DIRS_STORY = Story("kafka-log-dirs of several topics", [
     created("sized"),
     created("empty"),
     produced("sized", *"abc"),
