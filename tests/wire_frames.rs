@@ -71,7 +71,7 @@ fn is_lacking(client: &str, key: ApiKey) -> bool {
 }
 
 /// What no client sends that was recorded.
-const NOT_RECORDED: [ApiKey; 9] = [
+const NOT_RECORDED: [ApiKey; 11] = [
     ApiKey::OffsetForLeaderEpoch,
     ApiKey::CreateAcls,
     ApiKey::DeleteAcls,
@@ -81,6 +81,8 @@ const NOT_RECORDED: [ApiKey; 9] = [
     ApiKey::AlterClientQuotas,
     ApiKey::DescribeUserScramCredentials,
     ApiKey::UnregisterBroker,
+    ApiKey::ConsumerGroupHeartbeat,
+    ApiKey::ConsumerGroupDescribe,
 ];
 
 #[test]
@@ -122,8 +124,10 @@ macro_rules! controls {
             FindCoordinator FindCoordinatorRequest FindCoordinatorResponse,
             JoinGroup JoinGroupRequest JoinGroupResponse, SyncGroup SyncGroupRequest SyncGroupResponse,
             Heartbeat HeartbeatRequest HeartbeatResponse, LeaveGroup LeaveGroupRequest LeaveGroupResponse,
-            DescribeGroups DescribeGroupsRequest DescribeGroupsResponse, ListGroups ListGroupsRequest ListGroupsResponse,
-            DeleteGroups DeleteGroupsRequest DeleteGroupsResponse, OffsetDelete OffsetDeleteRequest OffsetDeleteResponse,
+            DescribeGroups DescribeGroupsRequest DescribeGroupsResponse,
+            ListGroups ListGroupsRequest ListGroupsResponse,
+            DeleteGroups DeleteGroupsRequest DeleteGroupsResponse,
+            OffsetDelete OffsetDeleteRequest OffsetDeleteResponse,
             ApiVersions ApiVersionsRequest ApiVersionsResponse, CreateTopics CreateTopicsRequest CreateTopicsResponse,
             DeleteTopics DeleteTopicsRequest DeleteTopicsResponse,
             DeleteRecords DeleteRecordsRequest DeleteRecordsResponse,

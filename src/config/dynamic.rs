@@ -38,8 +38,14 @@ const CLUSTER_LEVEL: &[&str] = &["max.connections", "max.connection.creation.rat
 
 /// Whether a new value of the key counts while the node runs.
 pub(super) fn takes_effect(key: &Key) -> bool {
+    key.tier == Tier::Honoured && is_taken_up(key)
+}
+
+/// Whether a new value of the key becomes part of the configuration. What topics' keys are checked against does,
+/// also where nothing acts on it yet.
+fn is_taken_up(key: &Key) -> bool {
     key.mode != UpdateMode::ReadOnly
-        && key.tier == Tier::Honoured
+        && matches!(key.tier, Tier::Honoured | Tier::Planned)
         && (key.topic_synonym().is_some() || NODE_KEYS.contains(&key.name))
 }
 
@@ -48,7 +54,7 @@ impl NodeConfig {
     /// (written by another version) and those without effect at run time change nothing.
     pub fn with_dynamic(&self, dynamic: &DynamicConfigs<'_>) -> Self {
         let mut config = self.clone();
-        for key in broker_keys().filter(|key| takes_effect(key)) {
+        for key in broker_keys().filter(|key| is_taken_up(key)) {
             let value = dynamic.broker.get(key.name).or_else(|| dynamic.default.get(key.name)).copied();
             if let Some(value) = value.filter(|value| key.verdict(value).is_ok()) {
                 config.set_dynamic(key, value.trim());

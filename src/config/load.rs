@@ -403,6 +403,7 @@ confluent.support.metrics.enable=false
         assert_eq!(
             keys,
             [
+                "inter.broker.listener.name",
                 "num.io.threads",
                 "num.network.threads",
                 "share.coordinator.state.topic.min.isr",

@@ -19,7 +19,8 @@ pub struct Segment {
     pub max_timestamp_offset: i64,
     /// Timestamp of the first batch's newest record, -1 when there is none; the age of a segment counts from it.
     pub first_timestamp_ms: i64,
-    /// When its bytes last changed by the wall clock, -1 when that is not known: its age where no record has a timestamp.
+    /// When its bytes last changed by the wall clock, -1 when that is not known: its age where no record has a
+    /// timestamp.
     pub modified_ms: i64,
 }
 

@@ -87,9 +87,9 @@ class Consumers(groups.Groups):
         """Members of both libraries, and the assignor that one of them names."""
         topic, group = self._topic()
         members = [self._member(kind, topic, group, "consumer-range") for kind in ("java", "librdkafka", "java")]
-        problems = self._until("three members share", lambda: self._are_shared(members), members)
-        if sorted(map(tuple, (member.owned() for member in members))) != [(0, 1), (2, 3), (4, 5)]:
-            problems.append(f"not by range: {[member.owned() for member in members]}")
+        by_range = [(0, 1), (2, 3), (4, 5)]
+        problems = self._until("three members share by range",
+                               lambda: sorted(tuple(member.owned()) for member in members) == by_range, members)
         self._send(topic, 240)
         problems += self._until("everything is committed", self._all_committed(members, 240), members)
         for member in members:

@@ -52,6 +52,8 @@ struct Client {
     /// What it was told to have, once it has given up the rest.
     told: Option<Owned>,
     waits: Option<u64>,
+    /// An answer was lost, so the next heartbeat says everything and is told everything.
+    says_all: bool,
     heard_ms: u64,
 }
 
@@ -87,9 +89,12 @@ impl Client {
 
     fn learn(&mut self, response: &Response, now_ms: u64) {
         match response {
-            Response::Refused(ErrorCode::NotCoordinator | ErrorCode::CoordinatorLoadInProgress) => {}
-            Response::Refused(_) if self.phase == Phase::Out => {}
-            Response::Refused(_) => self.restart(),
+            // What it asked for may count all the same, and nobody has told it.
+            Response::Refused(ErrorCode::NotCoordinator | ErrorCode::CoordinatorLoadInProgress) => {
+                self.says_all = true;
+            }
+            Response::Refused(_) | Response::BeatRefused(_) if self.phase == Phase::Out => {}
+            Response::Refused(_) | Response::BeatRefused(_) => self.restart(),
             Response::ConsumerBeat(beat) if beat.epoch < 0 => {}
             Response::ConsumerBeat(beat) => self.beaten(beat, now_ms),
             Response::Joined(joined) => match joined.error {
@@ -128,6 +133,7 @@ impl Client {
 
     fn beaten(&mut self, beat: &ConsumerBeat, now_ms: u64) {
         self.heard_ms = now_ms;
+        self.says_all = false;
         self.epoch = beat.epoch;
         self.phase = Phase::Live;
         if let Some(assigned) = &beat.assigned {
@@ -199,6 +205,7 @@ impl World {
             owned: Owned::new(),
             told: None,
             waits: None,
+            says_all: false,
             heard_ms: 0,
         };
         let mut world = Self {
@@ -280,6 +287,7 @@ impl World {
             // A connection breaks, and the client asks again on another.
             if !is_calm && self.rng.u8(..) < 20 {
                 self.clients[at].waits = None;
+                self.clients[at].says_all = true;
             }
             return;
         }
@@ -355,6 +363,8 @@ impl World {
         if self.clients[at].phase == Phase::Join {
             request.epoch = 0;
             request.owned = Some(Partitions::new());
+        }
+        if self.clients[at].phase == Phase::Join || self.clients[at].says_all {
             request.rebalance_timeout_ms = 300_000;
             request.topics = Some(self.clients[at].topics.split('+').map(Arc::from).collect());
             request.assignor =

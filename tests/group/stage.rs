@@ -17,7 +17,7 @@
 //! | `remove NAME GROUP TOPIC/PARTITION…` | deletes offsets |
 //! | `describe NAME GROUP…`, `list NAME [STATE…] [of=TYPE]`, `delete NAME GROUP…` | |
 //! | `topics TOPIC=PARTITIONS…` | the cluster has these topics now |
-//! | `beat NAME GROUP MEMBER\|- EPOCH [t=TOPIC+…] [re=PATTERN] [i=] [as=ASSIGNOR] [own=TOPIC/PARTITION+…] [v=1]` | KIP-848 |
+//! | `beat NAME GROUP MEMBER\|- EPOCH [t=TOPIC+…] [re=PATTERN] [i=] [as=ASSIGNOR] [own=T/P+…] [v=1]` | KIP-848 |
 //! | `consumers NAME GROUP…` | describes consumer groups |
 //! | `drop-topic TOPIC` | the topic is deleted |
 //! | `tick MS` | time passes |
