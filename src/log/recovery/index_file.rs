@@ -118,7 +118,10 @@ impl IndexBuild {
         self.offsets.extend_from_slice(&place.to_be_bytes());
         self.last_offset_entry = Some((header.last_offset(), position));
         self.indexed_to = position;
-        self.add_time();
+        // One slot is kept for the entry that closes the segment, as while it was written.
+        if self.times.len() + 2 * TIME_ENTRY_BYTES as usize <= self.limit_bytes {
+            self.add_time();
+        }
     }
 
     fn relative(&self, offset: i64) -> Option<i32> {
@@ -128,14 +131,14 @@ impl IndexBuild {
     fn add_time(&mut self) {
         let (timestamp, offset) = self.max_timestamp;
         let newest = self.last_time_entry.map_or(-1, |(timestamp, _)| timestamp);
-        let room = self.times.len() + TIME_ENTRY_BYTES as usize <= self.limit_bytes;
-        let (true, true, Some(relative)) = (timestamp > newest, room, self.relative(offset)) else { return };
+        let (true, Some(relative)) = (timestamp > newest, self.relative(offset)) else { return };
         self.times.extend_from_slice(&timestamp.to_be_bytes());
         self.times.extend_from_slice(&relative.to_be_bytes());
         self.last_time_entry = Some(self.max_timestamp);
     }
 
-    /// A segment that takes no more batches ends its time index with the largest timestamp.
+    /// A segment that takes no more batches ends its time index with the largest timestamp: who looks a time up
+    /// goes by it.
     pub(super) fn seal(&mut self) {
         self.add_time();
     }
@@ -165,6 +168,25 @@ mod tests {
                 let last = (entries > 0).then_some((i64::from(entries), i64::from(entries) * 100));
                 assert_eq!(find(&bytes), (u64::from(entries) * 8, last), "{entries} entries, {zeros} zeros");
             }
+        }
+    }
+
+    #[test]
+    fn a_sealed_time_index_ends_with_the_newest_record_however_small_it_may_be() {
+        for limit_bytes in [12, 24, 40, 60, 1_000] {
+            let mut build = IndexBuild::new(0, 10, limit_bytes);
+            for at in 0..20_i64 {
+                let mut builder = crate::log::batch::BatchBuilder::new();
+                builder.push(1_000 + at, None, Some(b"value"), &[]);
+                let bytes = builder.build();
+                let header = BatchInfo { base_offset: at, ..BatchInfo::parse(&bytes).unwrap() };
+                build.add(&header, at as u64 * bytes.len() as u64);
+            }
+            let open_bytes = build.times.len() as u64;
+            assert!(open_bytes + TIME_ENTRY_BYTES <= limit_bytes.max(TIME_ENTRY_BYTES), "a slot is kept");
+            build.seal();
+            assert_eq!(build.last_time_entry, Some((1_019, 19)), "of {limit_bytes} bytes");
+            assert!(build.times.len() as u64 <= limit_bytes);
         }
     }
 }
