@@ -278,10 +278,17 @@ class Groups:
         return problems
 
     def _committed(self, group: str) -> Dict[int, int]:
-        code = ("import sys\nfrom kafka import KafkaAdminClient\n"
+        # Behind a start the coordinator loads for a moment, which this client does not wait for.
+        code = ("import sys, time\nfrom kafka import KafkaAdminClient\n"
+                "from kafka.errors import CoordinatorLoadInProgressError\n"
                 "a = KafkaAdminClient(bootstrap_servers=sys.argv[1])\n"
-                "offsets = a.list_group_offsets([sys.argv[2]])[sys.argv[2]] if hasattr(a, 'list_group_offsets') "
-                "else a.list_consumer_group_offsets(sys.argv[2])\n"
+                "until = time.monotonic() + 30\n"
+                "while True:\n"
+                "    try:\n"
+                "        offsets = a.list_group_offsets([sys.argv[2]])[sys.argv[2]]\n"
+                "        break\n"
+                "    except CoordinatorLoadInProgressError:\n"
+                "        if time.monotonic() > until: raise\n"
                 "[print(p.partition, o.offset) for p, o in offsets.items()]\n")
         done = subprocess.run([install.python(), "-c", code, self.broker.bootstrap, group], env=install.environment(),
                               capture_output=True, text=True, timeout=120)
