@@ -98,6 +98,7 @@ class Groups:
         self.broker = instance
         self._topics = client.Client("topics", folder)
         self._number = 0
+        self._members: List[Member] = []
 
     def cases(self) -> List[Tuple[str, Callable[[], List[str]]]]:
         """Every case, in order."""
@@ -114,7 +115,9 @@ class Groups:
                 ("groups: kafka-console-consumer reads in a group", self.console)]
 
     def close(self) -> None:
-        """Ends the helper process."""
+        """Ends the helper process, and the members that a case left behind when it broke off."""
+        for member in self._members:
+            member.kill()
         self._topics.close()
 
     def _topic(self) -> Tuple[str, str]:
@@ -126,7 +129,9 @@ class Groups:
         return name, f"group-{self._number}"
 
     def _member(self, kind: str, topic: str, group: str, assignor: str = "range", *instance: str) -> Member:
-        return Member(self.folder / "members.log", kind, self.broker.bootstrap, topic, group, assignor, *instance)
+        member = Member(self.folder / "members.log", kind, self.broker.bootstrap, topic, group, assignor, *instance)
+        self._members.append(member)
+        return member
 
     def _send(self, topic: str, count: int) -> None:
         """Sends records to all partitions in turn."""

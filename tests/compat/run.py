@@ -170,7 +170,11 @@ def run_groups(options, results: Results, folder: Path) -> None:
                     if options.only not in name or results.done_before(name):
                         continue
                     start = time.monotonic()
-                    results.add(name, check(), time.monotonic() - start)
+                    try:
+                        problems = check()
+                    except broker.BrokerError as error:
+                        problems = [str(error)]
+                    results.add(name, problems, time.monotonic() - start)
             finally:
                 suite.close()
 
