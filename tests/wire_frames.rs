@@ -48,11 +48,12 @@ const CLIENTS: [&str; 4] = ["java", "python", "librdkafka", "kafkajs"];
 /// What a client does not have.
 fn is_lacking(client: &str, key: ApiKey) -> bool {
     use ApiKey::*;
+    let consumer_protocol = matches!(key, ConsumerGroupHeartbeat | ConsumerGroupDescribe);
     let newest = matches!(key, DescribeProducers | DescribeQuorum | UpdateFeatures | DescribeTopicPartitions);
     match client {
         // Its AlterConfigs went with 4.0.
         "java" => key == AlterConfigs,
-        "python" => false,
+        "python" => consumer_protocol,
         "librdkafka" => {
             let no_calls = matches!(key, DescribeLogDirs | ListPartitionReassignments | OffsetDelete);
             newest || no_calls || matches!(key, ListConfigResources | DescribeCluster)
@@ -65,13 +66,17 @@ fn is_lacking(client: &str, key: ApiKey) -> bool {
             );
             let no_calls =
                 matches!(key, DescribeLogDirs | ElectLeaders | OffsetDelete | IncrementalAlterConfigs);
-            newest || round_trip || no_calls || matches!(key, ListConfigResources | DescribeCluster)
+            newest
+                || consumer_protocol
+                || round_trip
+                || no_calls
+                || matches!(key, ListConfigResources | DescribeCluster)
         }
     }
 }
 
 /// What no client sends that was recorded.
-const NOT_RECORDED: [ApiKey; 11] = [
+const NOT_RECORDED: [ApiKey; 9] = [
     ApiKey::OffsetForLeaderEpoch,
     ApiKey::CreateAcls,
     ApiKey::DeleteAcls,
@@ -81,8 +86,6 @@ const NOT_RECORDED: [ApiKey; 11] = [
     ApiKey::AlterClientQuotas,
     ApiKey::DescribeUserScramCredentials,
     ApiKey::UnregisterBroker,
-    ApiKey::ConsumerGroupHeartbeat,
-    ApiKey::ConsumerGroupDescribe,
 ];
 
 #[test]
@@ -128,6 +131,8 @@ macro_rules! controls {
             ListGroups ListGroupsRequest ListGroupsResponse,
             DeleteGroups DeleteGroupsRequest DeleteGroupsResponse,
             OffsetDelete OffsetDeleteRequest OffsetDeleteResponse,
+            ConsumerGroupHeartbeat ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse,
+            ConsumerGroupDescribe ConsumerGroupDescribeRequest ConsumerGroupDescribeResponse,
             ApiVersions ApiVersionsRequest ApiVersionsResponse, CreateTopics CreateTopicsRequest CreateTopicsResponse,
             DeleteTopics DeleteTopicsRequest DeleteTopicsResponse,
             DeleteRecords DeleteRecordsRequest DeleteRecordsResponse,
