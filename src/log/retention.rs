@@ -37,7 +37,7 @@ struct Doomed {
 pub(super) struct Deletions {
     /// Files to rename or to unlink, in this order.
     files: VecDeque<Doomed>,
-    /// When a renamed segment is unlinked, on the monotonic clock, and its base offset; oldest first.
+    /// When a renamed segment is unlinked, on the monotonic clock, and its base offset; the next one first.
     due: VecDeque<(u64, i64)>,
     /// The active segment is being rolled so that everything below this offset can go.
     after_roll: Option<i64>,
@@ -53,6 +53,12 @@ impl Deletions {
 
     pub(super) fn wake_ms(&self) -> Option<u64> {
         self.due.front().map(|(due_ms, _)| *due_ms)
+    }
+
+    /// Each waits for the delay that held when it was given up, whoever waits before it.
+    fn unlink_at(&mut self, due_ms: u64, base_offset: i64) {
+        let later = self.due.partition_point(|(before_ms, _)| *before_ms <= due_ms);
+        self.due.insert(later, (due_ms, base_offset));
     }
 
     /// What comes next, and what for.
@@ -176,7 +182,7 @@ impl Log {
             assert!(old.base_offset < self.written.base_offset, "the active segment stays");
             let doomed = Doomed { base_offset: old.base_offset, fate: Fate::Rename, files: 0 };
             self.deletions.files.push_back(doomed);
-            self.deletions.due.push_back((now.mono_ms + delay_ms, old.base_offset));
+            self.deletions.unlink_at(now.mono_ms.saturating_add(delay_ms), old.base_offset);
         }
         self.deletions.files.push_back(Doomed { base_offset, fate: Fate::Forget, files: 0 });
         self.durable_at_least(base_offset);

@@ -441,6 +441,8 @@ fn deletion_delay(stage: &mut Stage, topic: &str, lever: Lever) {
     let now = now_ms();
     stage.create(topic, &[("segment.ms", "1")]);
     stage.append(topic, &[now, now + 10]);
+    // Longer than anyone here is patient.
+    stage.pull(lever, "3600000");
     assert_eq!(delete(&mut stage.connection, topic, 1), (0, 1));
     let log = |base: i64, suffix: &str| format!("{base:020}.log{suffix}");
     let is_there = |stage: &Stage, base, suffix| stage.file(topic, &log(base, suffix)).exists();

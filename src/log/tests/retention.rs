@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::effect::Suffix;
+use crate::effect::{FileName, Suffix};
 
 /// A log of so many full segments of one batch each, and an empty active one behind none of them.
 fn filled(segments: usize, config: TopicConfig) -> Driver {
@@ -67,6 +67,19 @@ fn the_checkpoint_is_needed_until_the_names_are_gone_for_good() {
     }
     assert!(synced);
     assert_eq!(driver.log.gone_below(), 2);
+}
+
+#[test]
+fn a_shorter_delay_does_not_wait_for_a_longer_one_before_it() {
+    let mut driver = filled(4, small());
+    assert!(driver.log.delete_records(driver.now, 1));
+    driver.run();
+    driver.log.set_config(Arc::new(TopicConfig { file_delete_delay_ms: 0, ..small() }));
+    assert!(driver.log.delete_records(driver.now, 2));
+    driver.pass(1);
+    let marked = |base_offset| FileName::from(Stem::Log(base_offset)).with(Suffix::Deleted);
+    assert!(driver.dir.names().any(|name| name == marked(0)), "it waits for the delay of its own time");
+    assert!(!driver.dir.names().any(|name| name == marked(1) || name == Stem::Log(1).into()));
 }
 
 #[test]
