@@ -54,6 +54,8 @@ struct Client {
     waits: Option<u64>,
     /// An answer was lost, so the next heartbeat says everything and is told everything.
     says_all: bool,
+    asked_ms: u64,
+    /// When it asked what it has an answer to: the coordinator counts its session from there.
     heard_ms: u64,
 }
 
@@ -87,7 +89,7 @@ impl Client {
         }
     }
 
-    fn learn(&mut self, response: &Response, now_ms: u64) {
+    fn learn(&mut self, response: &Response) {
         match response {
             // What it asked for may count all the same, and nobody has told it.
             Response::Refused(ErrorCode::NotCoordinator | ErrorCode::CoordinatorLoadInProgress) => {
@@ -96,12 +98,12 @@ impl Client {
             Response::Refused(_) | Response::BeatRefused(_) if self.phase == Phase::Out => {}
             Response::Refused(_) | Response::BeatRefused(_) => self.restart(),
             Response::ConsumerBeat(beat) if beat.epoch < 0 => {}
-            Response::ConsumerBeat(beat) => self.beaten(beat, now_ms),
+            Response::ConsumerBeat(beat) => self.beaten(beat),
             Response::Joined(joined) => match joined.error {
                 None => {
                     self.member_id = joined.member_id.clone();
                     self.epoch = joined.generation;
-                    self.heard_ms = now_ms;
+                    self.heard_ms = self.asked_ms;
                     self.phase = Phase::Sync(joined.members.iter().map(|of| of.member_id.clone()).collect());
                 }
                 Some(ErrorCode::MemberIdRequired) => self.member_id = joined.member_id.clone(),
@@ -110,14 +112,14 @@ impl Client {
             },
             Response::Synced(synced) => match synced.error {
                 None => {
-                    self.heard_ms = now_ms;
+                    self.heard_ms = self.asked_ms;
                     self.phase = Phase::Live;
                     self.owned = read(&synced.assignment);
                 }
                 Some(ErrorCode::RebalanceInProgress | ErrorCode::IllegalGeneration) => self.join_again(),
                 Some(_) => self.restart(),
             },
-            Response::Heartbeat(None) => self.heard_ms = now_ms,
+            Response::Heartbeat(None) => self.heard_ms = self.asked_ms,
             Response::Heartbeat(Some(ErrorCode::RebalanceInProgress | ErrorCode::IllegalGeneration)) => {
                 self.join_again();
             }
@@ -131,8 +133,8 @@ impl Client {
         self.phase = Phase::Join;
     }
 
-    fn beaten(&mut self, beat: &ConsumerBeat, now_ms: u64) {
-        self.heard_ms = now_ms;
+    fn beaten(&mut self, beat: &ConsumerBeat) {
+        self.heard_ms = self.asked_ms;
         self.says_all = false;
         self.epoch = beat.epoch;
         self.phase = Phase::Live;
@@ -206,6 +208,7 @@ impl World {
             told: None,
             waits: None,
             says_all: false,
+            asked_ms: 0,
             heard_ms: 0,
         };
         let mut world = Self {
@@ -251,7 +254,7 @@ impl World {
                     let at = self.asked.remove(&token).expect("one answer for each request");
                     if self.clients[at].waits == Some(token) {
                         self.clients[at].waits = None;
-                        self.clients[at].learn(&response, self.now_ms);
+                        self.clients[at].learn(&response);
                     }
                 }
                 Output::WakeAt(at_ms) => self.wakes_at_ms = Some(at_ms),
@@ -279,6 +282,7 @@ impl World {
         self.tokens += 1;
         self.asked.insert(token, at);
         self.clients[at].waits = Some(token);
+        self.clients[at].asked_ms = self.now_ms;
         self.step(Input::Request { token, request });
     }
 
