@@ -3,6 +3,7 @@
 
 use super::Partition;
 use super::effect::{Answer, Effect, Isolation, OffsetQuery, Read, ReadFound, ReplyTo};
+use super::wait::LIST_KEPT;
 use crate::effect::{FileResult, Ticket};
 use crate::log::EPOCH_UNDEFINED as UNDEFINED;
 use crate::log::{Found, Lookup, LookupStep, Query, Span};
@@ -37,7 +38,11 @@ struct WatchBelow {
 impl Lookups {
     pub fn take(&mut self, ticket: Ticket) -> Option<Waiting> {
         let at = self.list.iter().position(|(t, _)| *t == ticket)?;
-        Some(self.list.swap_remove(at).1)
+        let (_, waiting) = self.list.swap_remove(at);
+        if self.list.is_empty() {
+            self.list.shrink_to(LIST_KEPT);
+        }
+        Some(waiting)
     }
 }
 

@@ -7,6 +7,9 @@ use std::collections::VecDeque;
 use super::effect::{Answer, Effect, Isolation, ReplyTo};
 use crate::wire::ErrorCode;
 
+/// Entries for which a list of who waits keeps room when it is empty.
+pub(super) const LIST_KEPT: usize = 32;
+
 /// A produce that is not yet as safe as its acks ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Parked {
@@ -107,6 +110,7 @@ impl Watches {
 
     pub fn remove(&mut self, to: ReplyTo) {
         self.list.retain(|w| w.to != to);
+        self.rest();
     }
 
     /// Fires every watch whose end has moved past what it waits for.
@@ -121,11 +125,20 @@ impl Watches {
             }
             end <= watch.above
         });
+        self.rest();
     }
 
     /// Fires every watch: the partition changes hands and the readers must look again.
     pub fn fire_all(&mut self, effects: &mut Vec<Effect>) {
         effects.extend(self.list.drain(..).map(|w| Effect::Reply(w.to, Answer::Fired)));
+        self.rest();
+    }
+
+    /// A crowd that has gone leaves no room behind.
+    fn rest(&mut self) {
+        if self.list.is_empty() {
+            self.list.shrink_to(LIST_KEPT);
+        }
     }
 
     pub fn is_empty(&self) -> bool {

@@ -7,14 +7,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 use smallvec::SmallVec;
 use uuid::Uuid;
 
 use super::leader_hint::LeaderHints;
 use super::outbox::Outbox;
 use super::session::{NewSession, SessionUse, Told, TopicKey, Wanted};
-use super::{Call, CloseReason, Scene, Timer, Work};
+use super::{Call, CloseReason, ClusterView, Scene, Timer, Work};
 use crate::config::CompressionType;
+use crate::controller::TopicImage;
 use crate::effect::ByteSpan;
 use crate::partition::{Answer, Isolation, Op, Read, ReadFound, ReplyTo};
 use crate::wire::fetch::FetchRequest;
@@ -120,24 +122,31 @@ impl Fetch {
         if fetch.parts.len() == 1 && may_wait {
             fetch.stage = Stage::Watching;
         }
-        for part in 0..fetch.parts.len() {
-            fetch.read(part, to, scene);
-        }
+        fetch.read_all(to, scene);
         fetch.evaluate(to, scene);
         Ok(Work::Fetch(Box::new(fetch)))
     }
 
+    /// Asks every partition; those of one topic stand together, and it is looked up once.
+    fn read_all(&mut self, to: ReplyTo, scene: &mut Scene) {
+        let mut topic = None;
+        for at in 0..self.parts.len() {
+            let key = |at: usize| self.parts.get(at).map(|part| &part.topic);
+            if at == 0 || key(at) != key(at - 1) {
+                topic = key(at).and_then(|key| topic_of(key, scene.view));
+            }
+            self.read(at, topic, to, scene);
+        }
+    }
+
     /// Asks a partition, wherever it is.
-    fn read(&mut self, at: usize, to: ReplyTo, scene: &mut Scene) {
+    fn read(&mut self, at: usize, topic: Option<&Arc<TopicImage>>, to: ReplyTo, scene: &mut Scene) {
         let watching = self.stage == Stage::Watching;
         let Some(part) = self.parts.get_mut(at) else { return };
-        let topic = match &part.topic {
-            TopicKey::Name(name) => scene.view.image.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition),
-            TopicKey::Id(id) => {
-                let topic = scene.view.image.topic_by_id(*id);
-                topic.ok_or_else(|| unknown_id(self.session, *id, part.index, scene))
-            }
-        };
+        let topic = topic.ok_or_else(|| match &part.topic {
+            TopicKey::Name(_) => ErrorCode::UnknownTopicOrPartition,
+            TopicKey::Id(id) => unknown_id(self.session, *id, part.index, scene),
+        });
         let topic = topic.and_then(|topic| {
             let known = usize::try_from(part.index).is_ok_and(|index| index < topic.partitions.len());
             if !known {
@@ -185,7 +194,8 @@ impl Fetch {
                 // A watch that fires while a read is under way is answered by that read's watch.
                 if self.stage == Stage::Watching && !part.reading {
                     part.watched = false;
-                    self.read(at, to, scene);
+                    let topic = topic_of(&part.topic, scene.view);
+                    self.read(at, topic, to, scene);
                 }
                 return self.evaluate(to, scene);
             }
@@ -224,9 +234,7 @@ impl Fetch {
         }
         if self.stage == Stage::First {
             self.stage = Stage::Watching;
-            for at in 0..self.parts.len() {
-                self.read(at, to, scene);
-            }
+            self.read_all(to, scene);
         }
     }
 
@@ -377,14 +385,16 @@ impl Part {
     }
 }
 
+fn topic_of<'v>(key: &TopicKey, view: &'v ClusterView) -> Option<&'v Arc<TopicImage>> {
+    match key {
+        TopicKey::Name(name) => view.image.topic(name),
+        TopicKey::Id(id) => view.image.topic_by_id(*id),
+    }
+}
+
 fn unwatch(part: &Part, to: ReplyTo, scene: &mut Scene) {
-    let image = &scene.view.image;
-    let topic = match &part.topic {
-        TopicKey::Name(name) => image.topic(name),
-        TopicKey::Id(id) => image.topic_by_id(*id),
-    };
     // A topic that is gone has fired its watches when it went.
-    if let Some(topic) = topic {
+    if let Some(topic) = topic_of(&part.topic, scene.view) {
         scene.desk.calls.push(Call { topic_id: topic.id, partition: part.index, to, op: Op::Unwatch });
     }
 }
@@ -425,9 +435,31 @@ fn enter(
             }
             all.into_iter().map(Part::new).collect()
         }
-        SessionUse::None | SessionUse::Make => wanted(request, scene.view).map(Part::new).collect(),
+        SessionUse::None | SessionUse::Make => {
+            let mut parts = SmallVec::with_capacity(request.counts().partitions as usize);
+            parts.extend(wanted(request, scene.view).map(Part::new));
+            without_repeats(parts)
+        }
     };
     (session, parts, refusal)
+}
+
+/// A partition that is named twice counts once, in its first place and with what was said of it last, as in Kafka.
+/// Nobody can have one partition looked at thousands of times by one request.
+fn without_repeats(parts: SmallVec<[Part; 1]>) -> SmallVec<[Part; 1]> {
+    if parts.windows(2).all(|pair| matches!(pair, [a, b] if a.topic == b.topic && a.index < b.index)) {
+        return parts;
+    }
+    let mut places = FxHashMap::with_capacity_and_hasher(parts.len(), FxBuildHasher);
+    let mut kept: SmallVec<[Part; 1]> = SmallVec::with_capacity(parts.len());
+    for part in parts {
+        let place = *places.entry((part.topic.clone(), part.index)).or_insert(kept.len());
+        match kept.get_mut(place) {
+            Some(first) => first.wanted = part.wanted,
+            None => kept.push(part),
+        }
+    }
+    kept
 }
 
 /// Why an id cannot be read. A session that knew its name tells more: the topic was made again under it,
@@ -445,12 +477,12 @@ fn unknown_id(session: SessionUse, id: Uuid, index: i32, scene: &Scene) -> Error
     }
 }
 
-fn topic_name(id: Uuid, view: &super::ClusterView) -> Option<Arc<str>> {
+fn topic_name(id: Uuid, view: &ClusterView) -> Option<Arc<str>> {
     view.image.topic_by_id(id).map(|topic| topic.name.clone())
 }
 
 /// The key under which a topic is remembered; a known name shares the Image's string.
-fn topic_key(topic: TopicRef, view: &super::ClusterView) -> TopicKey {
+fn topic_key(topic: TopicRef, view: &ClusterView) -> TopicKey {
     match topic {
         TopicRef::Name(name) => {
             TopicKey::Name(view.image.topic(name).map_or_else(|| name.into(), |topic| topic.name.clone()))
@@ -461,7 +493,7 @@ fn topic_key(topic: TopicRef, view: &super::ClusterView) -> TopicKey {
 
 fn wanted<'a>(
     request: &'a FetchRequest,
-    view: &'a super::ClusterView,
+    view: &'a ClusterView,
 ) -> impl Iterator<Item = (TopicKey, i32, Wanted)> + 'a {
     request.topics().flat_map(|topic| {
         let key = topic_key(topic.topic, view);

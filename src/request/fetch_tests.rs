@@ -151,3 +151,25 @@ fn a_replica_is_refused_and_rack_and_isolation_are_accepted() {
         }
     }
 }
+
+#[test]
+fn a_partition_that_is_named_twice_counts_once_with_what_was_said_last() {
+    for version in VERSIONS {
+        let mut stage = Stage::new(&[]);
+        stage.topic("t", 7, &[1, 1, 1]);
+        let mut topic = named(version, &[2, 0, 2, 1, 0]);
+        for (at, partition) in (0..).zip(&mut topic.partitions) {
+            partition.fetch_offset = at;
+        }
+        let (header, mut work) =
+            stage.start(ApiKey::Fetch, version, &request(0, -1, vec![topic.clone(), topic]));
+        let calls = stage.desk.calls.iter().map(|call| match &call.op {
+            Op::Read(read) => (call.partition, read.offset),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(calls.collect::<Vec<_>>(), [(2, 2), (0, 4), (1, 3)]);
+        nothing_new(&mut stage, &header, &mut work, 0);
+        let response = stage.finish(&header, work);
+        assert_eq!(told(&response), [(2, 0), (0, 0), (1, 0)]);
+    }
+}

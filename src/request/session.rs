@@ -17,7 +17,7 @@ const EVICT_IDLE_MS: u64 = 120_000;
 const PARTITIONS_MAX: usize = 100_000;
 
 /// How a request names a topic, and how its response does.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum TopicKey {
     /// Before version 13.
     Name(Arc<str>),
