@@ -209,7 +209,7 @@ impl Log {
         let unsynced_before = self.written.position;
         for batch in self.gather.flight.drain(..) {
             assert_eq!(batch.base_offset, self.written.offset_end, "appends leave no hole");
-            self.tail.push(batch.extent.offset_last, self.written.position);
+            self.tail.push(batch.extent.offset_last, self.written.position, self.written.base_offset);
             let entries = self.written.push(&batch.extent, self.config.index_interval_bytes);
             self.pending_index.push(entries, now.mono_ms);
         }

@@ -203,7 +203,7 @@ impl Log {
         // A batch ends where the next one starts; holes inside the active segment are left out.
         let ends = found.tail.iter().skip(1).map(|(base, _)| *base).chain([found.log_end]);
         for ((_, position), offset_end) in found.tail.iter().zip(ends) {
-            log.tail.push(offset_end - 1, *position);
+            log.tail.push(offset_end - 1, *position, log.written.base_offset);
         }
         log.recovered_durable(found.durable_end, now);
         log.check_invariants();
