@@ -40,7 +40,7 @@ use crate::request::{
 };
 
 /// Room that a shard's queues keep between two turns: a burst of tens of thousands is not held in memory for good.
-const QUEUE_KEPT: usize = 1_024;
+const QUEUE_KEPT: usize = 256;
 
 /// One shard of the broker.
 #[derive(Debug)]
@@ -377,6 +377,7 @@ impl Shard {
         }
         self.dirty = dirty;
         self.todo.shrink_to(QUEUE_KEPT);
+        self.desk.calls.shrink_to(QUEUE_KEPT);
         self.replicas.shrink_to(QUEUE_KEPT);
     }
 
