@@ -2,10 +2,8 @@
 //! operations run here and which go to helper threads.
 //!
 //! Here: appends and writes to the page cache, and reads that the page cache answers. Everything
-//! else can wait for a device and goes to a helper. Open files are a bounded cache: the least
-//! recently used one is closed; a span that is being sent keeps its own count.
+//! else can wait for a device and goes to a helper.
 
-use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -15,6 +13,7 @@ use rustc_hash::FxHashMap;
 
 use super::file_ops::{Aftermath, OwnerDir, file_error, is_exhausted};
 use super::helpers::{Helpers, Job, Returns};
+use super::open_files::OpenFiles;
 use crate::broker::Owner;
 use crate::effect::{ByteSpan, FileDone, FileError, FileName, FileOp, FileResult, Stem, Suffix, Ticket};
 use crate::log::batch::HEADER_BYTES;
@@ -24,22 +23,11 @@ use crate::request::DiskSpace;
 /// Kernel limit of one vectored write (`UIO_MAXIOV`).
 const IOVECS_MAX: usize = 1024;
 
-#[derive(Debug)]
-struct OpenFile {
-    file: Arc<OwnedFd>,
-    used: bool,
-}
-
 /// The files of one shard.
 #[derive(Debug)]
 pub(super) struct Files {
     dirs: FxHashMap<Owner, (u16, OwnerDir)>,
-    open: FxHashMap<(Owner, FileName), OpenFile>,
-    /// Order of eviction, second chance: a file used since it was looked at goes round again.
-    round: VecDeque<(Owner, FileName)>,
-    open_max: usize,
-    /// Files that helpers are opening for reads.
-    opening: usize,
+    open: OpenFiles,
     helpers: Vec<Helpers>,
     returns: Arc<Returns>,
     log_dirs: Vec<std::path::PathBuf>,
@@ -52,16 +40,7 @@ impl Files {
         returns: Arc<Returns>,
         open_max: usize,
     ) -> Self {
-        Self {
-            dirs: FxHashMap::default(),
-            open: FxHashMap::default(),
-            round: VecDeque::new(),
-            open_max,
-            opening: 0,
-            helpers,
-            returns,
-            log_dirs,
-        }
+        Self { dirs: FxHashMap::default(), open: OpenFiles::new(open_max), helpers, returns, log_dirs }
     }
 
     /// How much room the devices of the log directories have. The kernel answers from memory.
@@ -87,71 +66,29 @@ impl Files {
 
     pub fn disown(&mut self, owner: Owner) {
         self.dirs.remove(&owner);
-        self.open.retain(|(of, _), _| *of != owner);
+        self.open.disown(owner);
     }
 
     /// An open file, if it is one.
     pub fn cached(&mut self, owner: Owner, file: FileName) -> Option<&Arc<OwnedFd>> {
-        let open = self.open.get_mut(&(owner, file))?;
-        open.used = true;
-        Some(&open.file)
-    }
-
-    /// Keeps an opened file if there is room for it.
-    fn keep(&mut self, owner: Owner, file: FileName, opened: OwnedFd) -> Arc<OwnedFd> {
-        let opened = Arc::new(opened);
-        if self.make_room() {
-            let entry = OpenFile { file: Arc::clone(&opened), used: true };
-            if self.open.insert((owner, file), entry).is_none() {
-                self.round.push_back((owner, file));
-            }
-        }
-        // Names of closed files leave the round when it is long enough to notice.
-        if self.round.len() > 2 * self.open_max + 16 {
-            self.round.retain(|key| self.open.contains_key(key));
-        }
-        opened
-    }
-
-    /// Closes a file that nobody sends from, if there are too many. Says whether there is room.
-    fn make_room(&mut self) -> bool {
-        // Twice round: the first time may only find that files were used.
-        for _ in 0..2 * self.round.len() {
-            if self.open.len() + self.opening < self.open_max {
-                return true;
-            }
-            let Some(key) = self.round.pop_front() else { break };
-            let Some(open) = self.open.get_mut(&key) else { continue };
-            let in_use = std::mem::take(&mut open.used) || Arc::strong_count(&open.file) > 1;
-            if in_use {
-                self.round.push_back(key);
-            } else {
-                self.open.remove(&key);
-            }
-        }
-        self.open.len() + self.opening < self.open_max
-    }
-
-    /// Closes every file that nobody sends from.
-    fn close_unused(&mut self) {
-        self.open.retain(|_, open| Arc::strong_count(&open.file) > 1);
+        self.open.get(owner, file)
     }
 
     /// Whether one more file may be opened for a read.
     pub fn may_open(&mut self) -> bool {
-        self.make_room()
+        self.open.make_room()
     }
 
     /// Has a helper open the file of a span.
     pub fn order_open(&mut self, owner: Owner, to: ReplyTo, found: ReadFound, file: FileName) {
-        self.opening += 1;
+        self.open.begin();
         self.order(owner, Job::Open { to, found, file });
     }
 
     /// A helper has opened the file of a span, or could not.
     pub fn opened(&mut self, owner: Owner, file: FileName, opened: Option<OwnedFd>) -> Option<Arc<OwnedFd>> {
-        self.opening = self.opening.saturating_sub(1);
-        opened.map(|opened| self.keep(owner, file, opened))
+        self.open.end();
+        opened.map(|opened| self.open.keep(owner, file, opened))
     }
 
     /// Carries out an operation here if it cannot wait for a device, else orders it from a helper
@@ -171,19 +108,15 @@ impl Files {
                 }
             }
             // The open descriptor stays good for what was handed out; the name is not ours any more.
-            FileOp::Delete { file } | FileOp::Create { file, .. } => self.forget(owner, *file),
+            FileOp::Delete { file } | FileOp::Create { file, .. } => self.open.forget(owner, *file),
             FileOp::Rename { from, to } => {
-                self.forget(owner, *from);
-                self.forget(owner, *to);
+                self.open.forget(owner, *from);
+                self.open.forget(owner, *to);
             }
             _ => {}
         }
         self.order(owner, Job::File(ticket, op));
         None
-    }
-
-    fn forget(&mut self, owner: Owner, file: FileName) {
-        self.open.remove(&(owner, file));
     }
 
     /// Orders a job from the helpers of the owner's log directory.
@@ -225,7 +158,7 @@ impl Files {
             && file.suffix == Suffix::None
             && !matches!(file.stem, Stem::Named(_))
         {
-            self.keep(owner, file, opened);
+            self.open.keep(owner, file, opened);
         }
         if let Some(moved) = aftermath.moved
             && let Some((_, dir)) = self.dirs.get_mut(&owner)
@@ -252,11 +185,11 @@ impl Files {
                 let dir = dir.1.clone();
                 let opened = dir.open(name).or_else(|error| {
                     if is_exhausted(&error) {
-                        self.close_unused();
+                        self.open.close_unused();
                     }
                     dir.open(name)
                 });
-                self.keep(owner, name, opened.map_err(|error| file_error(&error))?)
+                self.open.keep(owner, name, opened.map_err(|error| file_error(&error))?)
             }
         };
         write_parts(&file, position, parts)

@@ -29,6 +29,7 @@ mod log_dirs;
 mod memory;
 mod mesh;
 pub mod node;
+mod open_files;
 mod runtime;
 mod sockets;
 mod transfer;
