@@ -50,7 +50,7 @@ const EXAMPLES: &str = "Examples:
 
 /// The broker's allocator, as the broker may be this program.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Measures producers and consumers of a Kafka broker.
 #[derive(Parser)]

@@ -22,9 +22,9 @@ fn two_thousand_idle_connections_cost_little() {
     let world = world(&broker);
     // Whatever is made once, by whoever comes first, is no connection's cost.
     let warm: Vec<TcpStream> = (0..100).map(|_| used(&broker.address, &world)).collect();
-    let before = settled_memory(&broker);
+    let before = settled_memory(&broker).own_bytes;
     let idle: Vec<TcpStream> = (0..CONNECTIONS).map(|_| used(&broker.address, &world)).collect();
-    let after = settled_memory(&broker);
+    let after = settled_memory(&broker).own_bytes;
     let each = after.saturating_sub(before) / CONNECTIONS as u64;
     eprintln!("{CONNECTIONS} idle connections: {each} bytes each ({before} bytes before, {after} after)");
     assert!(each <= BYTES_MAX, "{each} bytes each");

@@ -60,7 +60,7 @@ fn chosen() -> impl Iterator<Item = Worst> {
 }
 
 #[test]
-#[ignore = "80 % is not assured; docs/TESTING.md has the figures"]
+#[ignore = "a measurement: it needs the machine for itself; docs/TESTING.md has the figures"]
 fn a_good_client_keeps_its_throughput_beside_eight_that_do_their_worst() {
     let _turn = turn();
     let home = Home::new(&[]);
