@@ -12,6 +12,8 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use nix::unistd::{Pid, SysconfVar, sysconf};
 use serde::{Deserialize, Serialize};
 
+use crate::process::cpu_ticks;
+
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn note_signal(_: nix::libc::c_int) {
@@ -132,13 +134,6 @@ impl Usage {
     }
 }
 
-/// utime and stime. The command's name is in brackets and may hold spaces and brackets itself.
-fn cpu_ticks(stat: &str) -> Option<(u64, u64)> {
-    let (_, after_name) = stat.rsplit_once(')')?;
-    let mut fields = after_name.split_whitespace().skip(11);
-    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
-}
-
 fn status_bytes(status: &str, key: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix(key));
     line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
@@ -237,13 +232,6 @@ pub fn date(time: SystemTime) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn cpu_ticks_are_found_behind_a_name_with_brackets() {
-        let stat = "12 (a ) b) S 1 2 3 4 5 6 7 8 9 10 111 222 0 0";
-        assert_eq!(cpu_ticks(stat), Some((111, 222)));
-        assert_eq!(cpu_ticks("12 (a) S 1"), None);
-    }
 
     #[test]
     fn this_process_uses_memory() {

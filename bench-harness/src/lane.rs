@@ -94,6 +94,11 @@ impl Lane {
         Lane { frame_bytes: frames.len(), frames, slots: 1, answer_bytes_max, work, sent: HashSet::new() }
     }
 
+    /// Whether it reads records; else it writes them.
+    pub fn consumes(&self) -> bool {
+        matches!(self.work, Work::Fetch { .. })
+    }
+
     /// How many requests may be unanswered.
     pub fn slots(&self) -> usize {
         self.slots

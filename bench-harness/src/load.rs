@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -15,11 +16,12 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use crate::host;
 use crate::lane::Lane;
+use crate::meter::{Answer, Meter};
 
 /// How long answers may stay out after the last request.
 const DRAIN: Duration = Duration::from_secs(20);
-/// How often the observer is told.
-const TICK: Duration = Duration::from_millis(100);
+/// The longest wait for an answer before the bounds of a phase are looked at again.
+const WAIT_MAX: Duration = Duration::from_millis(100);
 /// A run with this many refused requests is not worth finishing.
 const ERRORS_MAX: u64 = 1000;
 
@@ -87,14 +89,13 @@ pub enum Phase {
     Measure,
 }
 
-/// Is told how a run goes. Called on the thread of the load: it must be quick.
+/// Is told where the measured phase begins and ends, on the thread of the load. What happens in between is read from the
+/// load's meter.
 pub trait Observer {
     /// The measured phase begins.
     fn begin(&mut self);
     /// The measured phase ends.
     fn end(&mut self);
-    /// Ten times a second.
-    fn tick(&mut self, phase: Phase, so_far: &Tally, elapsed: Duration);
 }
 
 struct Connection {
@@ -111,6 +112,7 @@ struct Connection {
     due: Instant,
     input: Vec<u8>,
     filled: usize,
+    meter: Arc<Meter>,
 }
 
 /// Connects and keeps trying until `patience` is over: a broker may still be starting.
@@ -131,13 +133,13 @@ pub fn connect(address: SocketAddr, patience: Duration) -> Result<TcpStream> {
 }
 
 impl Connection {
-    fn new(address: SocketAddr, lane: Lane, now: Instant) -> Result<Connection> {
+    fn new(address: SocketAddr, lane: Lane, now: Instant, meter: Arc<Meter>) -> Result<Connection> {
         let stream = connect(address, Duration::from_secs(5))?;
         stream.set_nonblocking(true)?;
         let intended = vec![now; lane.slots()];
         let input = vec![0; (lane.answer_bytes_max() * lane.slots().min(8)).max(64 << 10)];
         let (queued, answered, written, filled) = (0, 0, 0, 0);
-        Ok(Connection { stream, lane, queued, answered, written, intended, due: now, input, filled })
+        Ok(Connection { stream, lane, queued, answered, written, intended, due: now, input, filled, meter })
     }
 
     /// Makes ready every request that may go now.
@@ -212,7 +214,17 @@ impl Connection {
             let worth = self.lane.check(self.answered, answer)?;
             let slot = (self.answered % self.lane.slots() as u64) as usize;
             let meant = self.intended.get(slot).copied().unwrap_or(now);
-            tally.latency.saturating_record(now.saturating_duration_since(meant).as_nanos() as u64);
+            let after = now.saturating_duration_since(meant);
+            tally.latency.saturating_record(after.as_nanos() as u64);
+            self.meter.count(
+                after,
+                Answer {
+                    consumed: self.lane.consumes(),
+                    records: worth.records,
+                    bytes: worth.bytes,
+                    refused: worth.error != 0,
+                },
+            );
             tally.requests += 1;
             tally.records += worth.records;
             tally.bytes += worth.bytes;
@@ -236,6 +248,7 @@ pub struct Load {
     epoll: Epoll,
     interval: Option<Duration>,
     tally: Tally,
+    meter: Arc<Meter>,
 }
 
 impl Load {
@@ -250,24 +263,29 @@ impl Load {
                 Some(Duration::from_secs_f64(lanes.len() as f64 / rate))
             }
         };
-        let mut connections = Vec::with_capacity(lanes.len());
+        let (mut connections, meter) = (Vec::with_capacity(lanes.len()), Meter::new());
         for lane in lanes {
-            let connection = Connection::new(address, lane, now)?;
+            let connection = Connection::new(address, lane, now, Arc::clone(&meter))?;
             let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
             epoll.add(&connection.stream, EpollEvent::new(flags, connections.len() as u64))?;
             connections.push(connection);
         }
-        Ok(Load { connections, epoll, interval, tally: Tally::new()? })
+        Ok(Load { connections, epoll, interval, tally: Tally::new()?, meter })
+    }
+
+    /// What is counted while the load runs, for another thread to read.
+    pub fn meter(&self) -> Arc<Meter> {
+        Arc::clone(&self.meter)
     }
 
     /// Warms up, measures, waits for the last answers, and hands back the measured tally and the lanes.
     pub fn run(mut self, plan: &Plan, observer: &mut dyn Observer) -> Result<(Tally, Vec<Lane>)> {
         self.stagger();
         let warmup = Plan { measure: plan.warmup, bytes_max: plan.bytes_max / 4, ..*plan };
-        self.phase(Phase::WarmUp, &warmup, observer)?;
+        self.phase(&warmup)?;
         self.tally = Tally::new()?;
         observer.begin();
-        self.phase(Phase::Measure, plan, observer)?;
+        self.phase(plan)?;
         observer.end();
         let measured = std::mem::replace(&mut self.tally, Tally::new()?);
         self.drain()?;
@@ -310,9 +328,8 @@ impl Load {
         }
     }
 
-    fn phase(&mut self, phase: Phase, plan: &Plan, observer: &mut dyn Observer) -> Result<()> {
+    fn phase(&mut self, plan: &Plan) -> Result<()> {
         let start = Instant::now();
-        let mut tick_due = start + TICK;
         loop {
             let now = Instant::now();
             let elapsed = now - start;
@@ -323,11 +340,7 @@ impl Load {
             ensure!(!host::interrupted(), "interrupted");
             let errors = self.tally.error_count();
             ensure!(errors < ERRORS_MAX, "too many requests were refused: {:?}", self.tally.errors);
-            if now >= tick_due {
-                observer.tick(phase, &self.tally, elapsed);
-                tick_due = now + TICK;
-            }
-            let mut sleep = (plan.measure - elapsed).min(TICK);
+            let mut sleep = (plan.measure - elapsed).min(WAIT_MAX);
             if self.interval.is_some() || self.tally.requests == 0 {
                 for connection in &mut self.connections {
                     connection.fill(now, self.interval);

@@ -10,8 +10,10 @@
 //! | `broker`, `kafka`, `floor` | the contenders: how they start and stop |
 //! | `trial` | one run of one workload against one broker |
 //! | `compare` | several brokers in turns |
-//! | `live`, `report` | what is shown during and after |
-//! | `host` | CPUs, `/proc`, and what a result says of its machine |
+//! | `meter`, `process`, `samples` | what the load counts and the broker uses, read four times a second |
+//! | `live` | what is shown during a run |
+//! | `report` | what is shown and kept after it |
+//! | `host` | CPUs, and what a result says of its machine |
 
 mod admin;
 mod broker;
@@ -22,7 +24,10 @@ mod kafka;
 mod lane;
 mod live;
 mod load;
+mod meter;
+mod process;
 mod report;
+mod samples;
 mod trial;
 mod wire;
 mod workload;

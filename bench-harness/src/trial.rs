@@ -13,6 +13,8 @@ use crate::host::{Layout, Usage};
 use crate::lane::{Lane, Shape};
 use crate::live::Live;
 use crate::load::{Load, Pace, Plan, Tally};
+use crate::meter::Latencies;
+use crate::samples::Series;
 use crate::workload::{Figure, Kind, Workload};
 
 /// What a fetch workload finds in each partition: batches of 16 × 1000 B, just below 16 KiB with their framing.
@@ -63,6 +65,10 @@ pub struct Measurement {
     pub broker: Option<Share>,
     /// Batches read back and found equal to what was sent.
     pub batches_checked: u64,
+    /// The run from moment to moment.
+    pub series: Series,
+    /// Every latency: pairs of the upper end of a bucket in microseconds, and its count.
+    pub histogram: Vec<(f64, u64)>,
 }
 
 /// Percentiles in microseconds.
@@ -153,9 +159,11 @@ fn attempt(broker: &mut Broker, workload: &Workload, conditions: &Conditions) ->
             Lane::new(workload, &topic, index, timestamp_ms, log_end)
         })
         .collect();
-    let mut live = Live::new(format!("{:<22} {:<8}", workload.name, broker.name), broker.pid);
     let plan = &conditions.plan;
-    let (tally, lanes) = Load::connect(broker.address, lanes, plan.pace)?.run(plan, &mut live)?;
+    let load = Load::connect(broker.address, lanes, plan.pace)?;
+    let label = format!("{:<22} {:<8}", workload.name, broker.name);
+    let mut live = Live::new(label, broker.pid, load.meter(), plan.measure);
+    let (tally, lanes) = load.run(plan, &mut live)?;
     ensure!(tally.error_count() == 0, "requests were refused, by error code: {:?}", tally.errors);
     ensure!(tally.requests > 0, "not one request was answered");
     let batches_checked = if stored.is_empty() {
@@ -240,6 +248,8 @@ fn measurement(
         },
         broker: live.began.zip(live.ended).map(|(began, ended)| share(&began, &ended, tally)),
         batches_checked,
+        series: live.series.clone(),
+        histogram: Latencies::of(&tally.latency).pairs(),
     }
 }
 
