@@ -57,6 +57,18 @@ impl Recipe {
         }
     }
 
+    /// What it is a version of; empty where that cannot be told.
+    pub fn version(&self) -> String {
+        match self {
+            Recipe::Kafka { .. } => kafka::VERSION.to_owned(),
+            Recipe::Tidemill(path) if std::env::current_exe().ok().as_ref() != Some(path) => {
+                host::spoken(Command::new(path).arg("--version")).replace("tidemill ", "")
+            }
+            Recipe::Floor | Recipe::Tidemill(_) => env!("CARGO_PKG_VERSION").to_owned(),
+            Recipe::Running { .. } => String::new(),
+        }
+    }
+
     /// Whether every run gets a new process: the floor cannot delete what a run wrote.
     pub fn fresh_for_each_run(&self) -> bool {
         matches!(self, Recipe::Floor)
@@ -108,6 +120,10 @@ pub struct Broker {
     pub start_up: Option<Duration>,
     /// Resident bytes when it first answered and had a second of rest.
     pub resident_at_start_bytes: Option<u64>,
+    /// How it was started, in a form that means something on another machine; empty for one that was there before.
+    pub command: String,
+    /// The lines of its settings, in the same form.
+    pub settings: Vec<String>,
     /// Whether topics can be created and deleted.
     pub has_topics: bool,
     child: Option<Running>,
@@ -178,6 +194,8 @@ impl Broker {
             pid: Some(pid),
             start_up: Some(start_up),
             resident_at_start_bytes: Some(Usage::of(pid)?.resident_bytes),
+            command: in_words(&command, recipe, scratch.path()),
+            settings: settings_of(scratch.path()),
             has_topics: !matches!(recipe, Recipe::Floor),
             child: Some(Running { process, _scratch: scratch }),
         })
@@ -193,6 +211,8 @@ impl Broker {
             pid,
             start_up: None,
             resident_at_start_bytes: None,
+            command: String::new(),
+            settings: Vec::new(),
             has_topics: true,
             child: None,
         })
@@ -234,6 +254,31 @@ fn command(recipe: &Recipe, place: &Place, scratch: &Path, port: u16) -> Result<
     }
 }
 
+/// A command without the folders of this machine: they are named by what they are.
+fn in_words(command: &Command, recipe: &Recipe, scratch: &Path) -> String {
+    let program = Path::new(command.get_program());
+    let program = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
+    let jars = match recipe {
+        Recipe::Kafka { jars, .. } => fs::canonicalize(jars).ok(),
+        _ => None,
+    };
+    let word = |word: &std::ffi::OsStr| {
+        let word = without_scratch(&word.to_string_lossy(), scratch);
+        jars.as_ref().map_or(word.clone(), |jars| word.replace(&jars.display().to_string(), "libs"))
+    };
+    std::iter::once(program).chain(command.get_args().map(word)).collect::<Vec<String>>().join(" ")
+}
+
+fn without_scratch(text: &str, scratch: &Path) -> String {
+    text.replace(&format!("{}/", scratch.display()), "")
+}
+
+/// The settings that a recipe wrote into its scratch directory.
+fn settings_of(scratch: &Path) -> Vec<String> {
+    let text = fs::read_to_string(scratch.join("server.properties")).unwrap_or_default();
+    text.lines().map(|line| without_scratch(line, scratch)).collect()
+}
+
 /// A port that was free a moment ago.
 fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
@@ -258,5 +303,28 @@ fn await_answer(
             bail!("the broker {how}; it said:\n{}", last.join("\n"));
         }
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_and_settings_name_no_folder_of_this_machine() {
+        let scratch = Scratch::new(&std::env::temp_dir(), "words").unwrap();
+        let jars = scratch.path().join("cache/kafka/libs");
+        fs::create_dir_all(&jars).unwrap();
+        let home = scratch.path().join("run");
+        fs::create_dir(&home).unwrap();
+        fs::write(home.join("server.properties"), format!("log.dirs={}/data\na=1\n", home.display()))
+            .unwrap();
+        let mut command = Command::new("/usr/bin/java");
+        command.args(["-cp", &format!("{}/*", fs::canonicalize(&jars).unwrap().display()), "kafka.Kafka"]);
+        command.arg(home.join("server.properties"));
+        let recipe = Recipe::Kafka { jars, settings: Vec::new() };
+        assert_eq!(in_words(&command, &recipe, &home), "java -cp libs/* kafka.Kafka server.properties");
+        assert_eq!(settings_of(&home), ["log.dirs=data", "a=1"]);
     }
 }

@@ -6,7 +6,9 @@ use anyhow::{Result, ensure};
 
 use crate::broker::{Broker, Place, Recipe};
 use crate::host::{self, Machine};
-use crate::report::{Contender, Report, run_lines};
+use crate::limits;
+use crate::markdown::run_lines;
+use crate::report::{Contender, Report};
 use crate::trial::{self, Conditions};
 use crate::workload::Workload;
 
@@ -20,7 +22,8 @@ struct Seat {
 
 impl Seat {
     fn new(recipe: &Recipe, place: &Place) -> Result<Seat> {
-        let known = Contender { name: recipe.name().to_owned(), ..Contender::default() };
+        let known =
+            Contender { name: recipe.name().to_owned(), version: recipe.version(), ..Contender::default() };
         let mut seat = Seat { recipe: recipe.clone(), broker: None, known };
         if !recipe.fresh_for_each_run() {
             seat.start(place)?;
@@ -32,6 +35,7 @@ impl Seat {
         let broker = Broker::start(&self.recipe, place)?;
         self.known.start_up_s.extend(broker.start_up.map(|time| time.as_secs_f64()));
         self.known.resident_at_start_bytes.extend(broker.resident_at_start_bytes);
+        (self.known.command, self.known.settings) = (broker.command.clone(), broker.settings.clone());
         self.broker = Some(broker);
         Ok(())
     }
@@ -68,12 +72,19 @@ pub struct Comparison {
 
 /// Runs all turns and prints each run as it ends.
 pub fn run(comparison: &Comparison, conditions: &Conditions, place: &Place) -> Result<Report> {
+    let names: Vec<&str> = comparison.recipes.iter().map(Recipe::name).collect();
+    let machine = Machine::here(&place.data, place.cpus.len());
+    let settings = conditions.settings(comparison.turns, comparison.warmup_turns);
+    let mut report = Report::new(machine, settings, &comparison.workloads, &names);
+    match limits::measure(place) {
+        Ok(limits) => report.limits = limits,
+        Err(error) => eprintln!("the machine's limits were not measured: {error:#}"),
+    }
     let mut seats = Vec::new();
     for recipe in &comparison.recipes {
         eprintln!("starting {}", recipe.name());
         seats.push(Seat::new(recipe, place)?);
     }
-    let mut runs = Vec::new();
     for turn in 0..comparison.warmup_turns + comparison.turns {
         let counts = turn >= comparison.warmup_turns;
         match counts {
@@ -86,12 +97,11 @@ pub fn run(comparison: &Comparison, conditions: &Conditions, place: &Place) -> R
                 let measured = seat.run(workload, conditions, place)?;
                 if counts {
                     println!("{}", run_lines(&measured));
-                    runs.push(measured);
+                    report.runs.push(measured);
                 }
             }
         }
     }
-    let machine = Machine::here(&place.data, place.cpus.len());
-    let contenders = seats.into_iter().map(|seat| seat.known).collect();
-    Ok(Report { machine, layout: conditions.layout, contenders, runs })
+    report.contenders = seats.into_iter().map(|seat| seat.known).collect();
+    Ok(report)
 }

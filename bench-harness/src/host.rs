@@ -140,7 +140,7 @@ fn status_bytes(status: &str, key: &str) -> u64 {
 }
 
 /// What a result says about where it came from.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// The processor's name.
     pub processor: String,
@@ -154,8 +154,6 @@ pub struct Machine {
     pub file_system: String,
     /// The first line of `java -version`, empty without Java.
     pub java: String,
-    /// The commit of the working tree, empty outside one.
-    pub commit: String,
     /// UTC, to the minute.
     pub date: String,
     /// The command as it was typed.
@@ -178,9 +176,47 @@ impl Machine {
             kernel,
             file_system: file_system(data),
             java: spoken(Command::new("java").arg("-version")),
-            commit: spoken(Command::new("git").args(["rev-parse", "--short", "HEAD"])),
             date: date(SystemTime::now()),
             command: command_line(),
+        }
+    }
+}
+
+impl Machine {
+    /// What it is, in one line.
+    pub fn sentence(&self) -> String {
+        format!(
+            "{}, {} CPUs, {} GiB; Linux {}; {}; {}",
+            self.processor,
+            self.cpus,
+            self.memory_gib,
+            self.kernel,
+            self.file_system,
+            if self.java.is_empty() { "no Java" } else { &self.java },
+        )
+    }
+}
+
+/// What the harness was built from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Build {
+    /// The harness's and Tidemill's version.
+    pub version: String,
+    /// The commit of the working tree, with a + where it was changed since; empty outside one.
+    pub commit: String,
+    /// `release` or `debug`.
+    pub profile: String,
+}
+
+impl Build {
+    /// This program.
+    pub fn this() -> Build {
+        let commit = spoken(Command::new("git").args(["rev-parse", "--short", "HEAD"]));
+        let changed = !spoken(Command::new("git").args(["status", "--porcelain", "-uno"])).is_empty();
+        Build {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: if changed { commit + "+" } else { commit },
+            profile: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
         }
     }
 }
@@ -192,7 +228,8 @@ fn command_line() -> String {
     if words.is_empty() { head.to_owned() } else { format!("{head} -- {}", words.join(" ")) }
 }
 
-fn spoken(command: &mut Command) -> String {
+/// The first line that a command says; nothing where it fails.
+pub fn spoken(command: &mut Command) -> String {
     let Ok(output) = command.output() else { return String::new() };
     if !output.status.success() {
         return String::new();

@@ -14,8 +14,8 @@ use crate::meter::Meter;
 use crate::process::Process;
 use crate::samples::{self, Moment, Sample, Sampler, Series, Viewer};
 
-/// Seconds between plain lines.
-const PLAIN_EVERY_S: f64 = 1.0;
+/// The time between plain lines.
+const PLAIN_EVERY: Duration = Duration::from_secs(1);
 /// So many samples of the past are drawn.
 const PAST: usize = 24;
 /// Characters of a shard's bar.
@@ -40,7 +40,7 @@ impl Live {
     pub fn new(label: String, pid: Option<u32>, meter: Arc<Meter>, measure: Duration) -> Live {
         let viewer: Box<dyn Viewer> = match std::io::stderr().is_terminal() {
             true => Box::new(Board { label, past: VecDeque::new(), drawn: 0 }),
-            false => Box::new(Lines { label, phase: Phase::WarmUp, at_s: 0.0 }),
+            false => Box::new(Lines { label }),
         };
         let sampler = Sampler::start(meter, pid.map(Process::new), samples::interval(measure), viewer);
         Live { pid, sampler, began: None, ended: None, series: Series::default() }
@@ -156,20 +156,15 @@ fn line(label: &str, phase: Phase, shard_names: &[String], sample: &Sample) -> S
 /// Plain lines, once a second.
 struct Lines {
     label: String,
-    phase: Phase,
-    at_s: f64,
 }
 
 impl Viewer for Lines {
+    fn window(&self) -> Duration {
+        PLAIN_EVERY
+    }
+
     fn show(&mut self, moment: &Moment<'_>) {
-        if moment.phase != self.phase {
-            (self.phase, self.at_s) = (moment.phase, 0.0);
-        }
-        // The last sample of a second may come a little before its end.
-        if moment.sample.at_s - self.at_s >= PLAIN_EVERY_S * 0.98 {
-            self.at_s = moment.sample.at_s;
-            eprintln!("{}", line(&self.label, moment.phase, moment.shards, moment.sample));
-        }
+        eprintln!("{}", line(&self.label, moment.phase, moment.shards, moment.sample));
     }
 
     fn close(&mut self) {}
@@ -243,6 +238,10 @@ impl Board {
 }
 
 impl Viewer for Board {
+    fn window(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn show(&mut self, moment: &Moment<'_>) {
         self.past.push_back(moment.sample.clone());
         if self.past.len() > PAST {

@@ -12,18 +12,24 @@
 //! | `compare` | several brokers in turns |
 //! | `meter`, `process`, `samples` | what the load counts and the broker uses, read four times a second |
 //! | `live` | what is shown during a run |
-//! | `report` | what is shown and kept after it |
+//! | `report`, `goals` | the result as a file, and what it is judged by |
+//! | `markdown`, `html` | the result as people read it |
+//! | `limits` | what the machine can do at all |
 //! | `host` | CPUs, and what a result says of its machine |
 
 mod admin;
 mod broker;
 mod compare;
 mod floor;
+mod goals;
 mod host;
+mod html;
 mod kafka;
 mod lane;
+mod limits;
 mod live;
 mod load;
+mod markdown;
 mod meter;
 mod process;
 mod report;
@@ -43,6 +49,7 @@ use crate::broker::{Place, Recipe};
 use crate::compare::Comparison;
 use crate::host::Layout;
 use crate::load::{Pace, Plan};
+use crate::report::Report;
 use crate::trial::Conditions;
 use crate::workload::Workload;
 
@@ -51,7 +58,8 @@ const EXAMPLES: &str = "Examples:
   bench-harness --workload produce-small --rate 5000 latency at a given rate, from the intended send times
   bench-harness --bootstrap HOST:9092                any Kafka broker
   bench-harness floor                                the least that one core must spend
-  bench-harness compare kafka --turns 5              Apache Kafka, the floor and Tidemill in turns";
+  bench-harness compare kafka --turns 5 --out DIR    Apache Kafka, the floor and Tidemill in turns
+  bench-harness report DIR/kafka-floor-tidemill.json the page of a stored result";
 
 /// The broker's allocator, as the broker may be this program.
 #[global_allocator]
@@ -88,6 +96,15 @@ enum Task {
         /// Leave Tidemill out: Kafka and the floor only.
         #[arg(long)]
         without_tidemill: bool,
+    },
+    /// Makes the page of a stored result.
+    Report {
+        /// The result, as --out wrote it.
+        #[arg(value_name = "RESULT.json")]
+        result: PathBuf,
+        /// Where the page goes [default: beside the result, with .html].
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
     },
     /// Lists the workloads.
     Workloads,
@@ -138,7 +155,7 @@ struct Options {
     /// Where downloads are kept.
     #[arg(long, global = true, value_name = "DIR", default_value = ".cache")]
     cache: PathBuf,
-    /// Write the result as JSON and Markdown into this folder.
+    /// Write the result as JSON, Markdown and a page of HTML into this folder.
     #[arg(long, global = true, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -213,6 +230,11 @@ fn perform(cli: &Cli) -> Result<()> {
             }
             Ok(())
         }
+        Some(Task::Report { result, html }) => {
+            let page = html::page(&Report::load(result)?)?;
+            let file = html.clone().unwrap_or_else(|| result.with_extension("html"));
+            std::fs::write(&file, page).with_context(|| format!("writing {}", file.display()))
+        }
         Some(Task::Floor) => single(options, Recipe::Floor),
         None => {
             let recipe = match &options.bootstrap {
@@ -245,7 +267,7 @@ fn measure(options: &Options, comparison: Comparison) -> Result<()> {
     let conditions = options.conditions(place.layout)?;
     place.layout.enter_load(&place.cpus)?;
     let report = compare::run(&comparison, &conditions, &place)?;
-    println!("\n{}", report.markdown());
+    println!("\n{}", markdown::table(&report));
     if let Some(folder) = &options.out {
         let names: Vec<&str> = comparison.recipes.iter().map(Recipe::name).collect();
         report.save(folder, &names.join("-"))?;

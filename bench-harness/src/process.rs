@@ -50,14 +50,19 @@ impl Process {
         let setting = |name, usual| sysconf(name).ok().flatten().map_or(usual, |value| value as u64);
         let folder = root.join(pid.to_string());
         let threads = fs::read_dir(folder.join("task")).into_iter().flatten().flatten();
-        let mut shards: Vec<Shard> = threads
+        let mut shards: Vec<(u32, u32, PathBuf)> = threads
             .filter_map(|thread| {
-                let name = fs::read_to_string(thread.path().join("comm")).ok()?.trim().to_owned();
-                name.starts_with(SHARD_PREFIX).then(|| Shard { name, stat: thread.path().join("stat") })
+                let tid = thread.file_name().to_string_lossy().parse().ok()?;
+                let name = fs::read_to_string(thread.path().join("comm")).ok()?;
+                Some((shard_number(name.trim())?, tid, thread.path().join("stat")))
             })
             .collect();
-        // By number: shard-10 comes after shard-9.
-        shards.sort_by_key(|shard| (shard.name.len(), shard.name.clone()));
+        // A thread that a shard starts inherits its name; the shard is the older one.
+        shards.sort();
+        shards.dedup_by_key(|(number, ..)| *number);
+        let shards = shards.into_iter();
+        let shards =
+            shards.map(|(number, _, stat)| Shard { name: format!("{SHARD_PREFIX}{number}"), stat }).collect();
         Process {
             root: root.to_owned(),
             folder,
@@ -90,6 +95,11 @@ impl Process {
         let (user, system) = cpu_ticks(&fs::read_to_string(stat).ok()?)?;
         Some((user + system) as f64 / self.ticks_per_s)
     }
+}
+
+/// The number in the name of a shard's thread; the executor puts a number of its own behind it.
+fn shard_number(thread: &str) -> Option<u32> {
+    thread.strip_prefix(SHARD_PREFIX)?.split('-').next()?.parse().ok()
 }
 
 /// utime and stime of a `stat` file. The command's name is in brackets and may hold spaces and brackets itself.
@@ -176,8 +186,9 @@ mod tests {
 
     #[test]
     fn only_threads_named_so_are_shards_and_they_come_by_number() {
-        let fake = FakeProcess::new("shards", &["main", "shard-10", "helper-0-0", "shard-9"]);
-        fake.uses(250, 3, &[1, 120, 7, 80], 400);
+        let fake =
+            FakeProcess::new("shards", &["main", "shard-10-11", "helper-0-0", "shard-9-10", "shard-9-10"]);
+        fake.uses(250, 3, &[1, 120, 7, 80, 3], 400);
         let process = fake.process();
         assert_eq!(process.shards(), ["shard-9", "shard-10"]);
         let used = process.look().unwrap();

@@ -146,19 +146,22 @@ pub struct Moment<'a> {
     pub phase: Phase,
     /// The names of the broker's shards.
     pub shards: &'a [String],
-    /// The last interval.
+    /// The last window.
     pub sample: &'a Sample,
 }
 
-/// Is told of every sample, on the sampler's thread.
+/// Is told where a run is, on the sampler's thread.
 pub trait Viewer: Send {
-    /// A new sample.
+    /// How much time it wants to see at once; at least a sample.
+    fn window(&self) -> Duration;
+    /// What happened in the last window.
     fn show(&mut self, moment: &Moment<'_>);
     /// There will be no more.
     fn close(&mut self);
 }
 
 /// A moment that the next sample is compared with.
+#[derive(Clone)]
 struct Before {
     began: Instant,
     at: Instant,
@@ -185,11 +188,47 @@ impl Source {
 
     /// What happened since `before`, which becomes now.
     fn sample(&self, before: &mut Before, now: Instant) -> Sample {
-        let (reading, used) = (self.meter.read(), self.look());
-        let seconds = (now - before.at).as_secs_f64().max(1e-6);
-        let sample = sample(&reading.since(&before.reading), before.used.as_ref(), used.as_ref(), seconds);
-        *before = Before { began: before.began, at: now, reading, used };
-        Sample { at_s: (now - before.began).as_secs_f64(), ..sample }
+        let then = std::mem::replace(
+            before,
+            Before { began: before.began, at: now, reading: self.meter.read(), used: self.look() },
+        );
+        before.since(&then)
+    }
+}
+
+impl Before {
+    /// What happened between an earlier moment and this one.
+    fn since(&self, then: &Before) -> Sample {
+        let seconds = (self.at - then.at).as_secs_f64().max(1e-6);
+        let between = self.reading.since(&then.reading);
+        let sample = sample(&between, then.used.as_ref(), self.used.as_ref(), seconds);
+        Sample { at_s: (self.at - self.began).as_secs_f64(), ..sample }
+    }
+}
+
+/// What a viewer sees at once: it may be longer than a sample.
+struct Window {
+    began: Before,
+    /// The longest latency of its samples, as each reading only tells that since the one before.
+    longest_ns: u64,
+}
+
+impl Window {
+    fn new(began: &Before) -> Window {
+        Window { began: began.clone(), longest_ns: 0 }
+    }
+
+    /// Adds a sample that ended at that moment, and shows the window when it is full.
+    fn pass(&mut self, at: &Before, phase: Phase, shards: &[String], viewer: &mut dyn Viewer) {
+        self.longest_ns = self.longest_ns.max(at.reading.longest_ns);
+        // A look may come a little early.
+        if (at.at - self.began.at) * 50 < viewer.window() * 49 {
+            return;
+        }
+        let mut whole = at.clone();
+        whole.reading.longest_ns = self.longest_ns;
+        viewer.show(&Moment { phase, shards, sample: &whole.since(&self.began) });
+        *self = Window::new(at);
     }
 }
 
@@ -283,13 +322,13 @@ impl Drop for Sampler {
 
 fn run(source: &Source, orders: &Receiver<Order>, interval: Duration, mut viewer: Box<dyn Viewer>) -> Series {
     let (mut phase, mut before, mut series) = (Phase::WarmUp, source.begin(), Series::new(&source.shards));
-    let mut due = before.began + interval;
+    let (mut due, mut window) = (before.began + interval, Window::new(&before));
     loop {
         let order = orders.recv_timeout(due.saturating_duration_since(Instant::now()));
         match order {
             Ok(Order::Begin) => {
                 (phase, before) = (Phase::Measure, source.begin());
-                due = before.began + interval;
+                (due, window) = (before.began + interval, Window::new(&before));
                 continue;
             }
             Ok(Order::End) | Err(RecvTimeoutError::Disconnected) => {
@@ -310,7 +349,7 @@ fn run(source: &Source, orders: &Receiver<Order>, interval: Duration, mut viewer
         if phase == Phase::Measure {
             series.push(&sample);
         }
-        viewer.show(&Moment { phase, shards: &source.shards, sample: &sample });
+        window.pass(&before, phase, &source.shards, viewer.as_mut());
     }
 }
 
@@ -360,10 +399,43 @@ mod tests {
         assert_eq!((later.requests_per_s, later.p50_us, later.max_us), (0.0, None, None));
     }
 
+    struct Second(Vec<Sample>);
+
+    impl Viewer for Second {
+        fn window(&self) -> Duration {
+            Duration::from_secs(1)
+        }
+
+        fn show(&mut self, moment: &Moment<'_>) {
+            self.0.push(moment.sample.clone());
+        }
+
+        fn close(&mut self) {}
+    }
+
+    #[test]
+    fn a_viewer_sees_as_much_at_once_as_it_asks_for() {
+        let meter = Meter::new();
+        let source = Source { meter: Arc::clone(&meter), process: None, shards: Vec::new() };
+        let mut before = source.begin();
+        let (mut window, mut viewer, began) = (Window::new(&before), Second(Vec::new()), before.began);
+        for (at_ms, us) in [(250, 100), (500, 7_000), (750, 100), (995, 100), (1245, 300)] {
+            answers(&meter, 10, us, false);
+            source.sample(&mut before, began + Duration::from_millis(at_ms));
+            window.pass(&before, Phase::Measure, &[], &mut viewer);
+        }
+        let [second] = viewer.0.as_slice() else { panic!("{:?}", viewer.0) };
+        assert_eq!((second.at_s, second.requests_per_s.round(), second.max_us), (0.995, 40.0, Some(7_000.0)));
+    }
+
     /// Hands each phase it is shown to a test.
     struct Told(mpsc::Sender<Option<Phase>>);
 
     impl Viewer for Told {
+        fn window(&self) -> Duration {
+            Duration::ZERO
+        }
+
         fn show(&mut self, moment: &Moment<'_>) {
             let _ = self.0.send(Some(moment.phase));
         }

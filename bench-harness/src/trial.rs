@@ -14,6 +14,7 @@ use crate::lane::{Lane, Shape};
 use crate::live::Live;
 use crate::load::{Load, Pace, Plan, Tally};
 use crate::meter::Latencies;
+use crate::report::Settings;
 use crate::samples::Series;
 use crate::workload::{Figure, Kind, Workload};
 
@@ -38,8 +39,27 @@ pub struct Conditions {
     pub plan: Plan,
 }
 
+impl Conditions {
+    /// As a result says it.
+    pub fn settings(&self, turns: usize, warmup_turns: usize) -> Settings {
+        let plan = &self.plan;
+        Settings {
+            layout: self.layout,
+            seconds: plan.measure.as_secs_f64(),
+            warmup_seconds: plan.warmup.as_secs_f64(),
+            bytes_max: plan.bytes_max,
+            rate: match plan.pace {
+                Pace::Closed => None,
+                Pace::Open { rate } => Some(rate),
+            },
+            turns,
+            warmup_turns,
+        }
+    }
+}
+
 /// What a run came to.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measurement {
     /// The workload's name.
     pub workload: String,
@@ -72,7 +92,7 @@ pub struct Measurement {
 }
 
 /// Percentiles in microseconds.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     /// Half are below.
     pub p50: f64,
@@ -87,7 +107,7 @@ pub struct Latency {
 }
 
 /// What the broker's process used in the measured phase.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Share {
     /// Seconds in user mode.
     pub user_s: f64,

@@ -1,6 +1,8 @@
 //! The workloads as data: every row of the design's table of figures, under the name that the command line,
 //! the tables and the result files use.
 
+use serde::{Deserialize, Serialize};
+
 /// What one connection asks for, over and over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -40,7 +42,8 @@ pub struct Workload {
 }
 
 /// The figure by which a row is judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Figure {
     /// The broker's CPU for one request, in microseconds.
     CpuPerRequest,
