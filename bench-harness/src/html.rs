@@ -182,12 +182,12 @@ fn verdict(view: &View<'_>) -> Option<String> {
         rows.filter_map(|row| Some((report.ratio(row, &primary.one.name)?.median, row.goal))).collect();
     let all = Spread::of(ratios.iter().map(|(ratio, _)| *ratio).collect())?;
     let (base, name) = (display(report.base()), display(&primary.one.name));
-    let range = if ratios.len() == 1 {
-        short(all.median)
-    } else {
-        format!("{} to {}", short(all.min), short(all.max))
+    let times = |ratio| bars::times(ratio, None);
+    let range = match ratios.len() {
+        1 => times(all.median),
+        _ => format!("{} to {}", times(all.min), times(all.max)),
     };
-    let mut text = format!("{base} needs {range} times what {name} needs");
+    let mut text = format!("For the same work {base} needs {range} times what {name} needs");
     let with_goal: Vec<bool> = ratios.iter().filter_map(|(ratio, goal)| Some(*ratio >= (*goal)?)).collect();
     let reached = with_goal.iter().filter(|reached| **reached).count();
     match with_goal.len() {
@@ -253,6 +253,15 @@ fn percentiles(view: &View<'_>, body: &mut String) {
     charts(view, "curve", body);
 }
 
+/// Microseconds in the unit that suits them.
+fn time(us: f64) -> String {
+    match us {
+        us if us >= 999_500.0 => short(us / 1e6) + " s",
+        us if us >= 999.5 => short(us / 1e3) + " ms",
+        us => short(us) + " µs",
+    }
+}
+
 /// One column of the table of figures: its head, and its value with how it is written.
 type Column = (&'static str, fn(&Measurement) -> Option<f64>, fn(f64) -> String);
 
@@ -260,14 +269,14 @@ const COLUMNS: [Column; 11] = [
     ("requests/s", |run| Some(run.request_rate()), scaled),
     ("records/s", |run| Some(run.record_rate()), scaled),
     ("MB/s", |run| Some(run.megabytes_a_second()), short),
-    ("p50 µs", |run| Some(run.latency_us.p50), short),
-    ("p99 µs", |run| Some(run.latency_us.p99), short),
-    ("p99.9 µs", |run| Some(run.latency_us.p999), short),
-    ("max µs", |run| Some(run.latency_us.max), short),
+    ("p50", |run| Some(run.latency_us.p50), time),
+    ("p99", |run| Some(run.latency_us.p99), time),
+    ("p99.9", |run| Some(run.latency_us.p999), time),
+    ("longest", |run| Some(run.latency_us.max), time),
     ("CPU µs/request", |run| Some(run.broker.as_ref()?.us_per_request), short),
     ("CPU s/GB", |run| Some(run.broker.as_ref()?.s_per_gb), short),
     (
-        "in the kernel",
+        "of it kernel",
         |run| {
             let broker = run.broker.as_ref()?;
             Some(broker.system_s / (broker.user_s + broker.system_s).max(1e-9))

@@ -71,6 +71,8 @@ fn legend(view: &View<'_>, primary: &Seat<'_>, others: &[&Seat<'_>], body: &mut 
         let slot = seat.slot;
         let _ = write!(body, "<li class=\"s{slot}\"><span class=\"swatch thin\"></span>{name}{note}</li>");
     }
+    let base = view.seats.first().map_or("", |seat| display(&seat.one.name));
+    let _ = write!(body, "<li><span class=\"level\"></span>as {}</li>", escape(base));
     if view.report.settings.turns > 1 {
         body.push_str("<li><span class=\"reach\"></span>least to greatest turn</li>");
     }
@@ -127,9 +129,20 @@ fn ratio_row(
     let _ = writeln!(body, "</div><div class=\"value\">{}</div>", ratio_text(ratio, row.goal));
 }
 
+/// A ratio in two digits, which is what a spread over turns allows; in three where two would hide on which side of its
+/// goal it is.
+pub fn times(ratio: f64, goal: Option<f64>) -> String {
+    let rounded = (ratio * 10.0).round() / 10.0;
+    match goal.is_some_and(|goal| (rounded >= goal) != (ratio >= goal)) {
+        true => short(ratio),
+        false if ratio >= 10.0 => format!("{ratio:.0}"),
+        false => format!("{ratio:.1}"),
+    }
+}
+
 fn ratio_text(ratio: Option<Spread>, goal: Option<f64>) -> String {
     let Some(ratio) = ratio else { return "<small>not measured</small>".to_owned() };
-    let mut text = format!("<b>{}×</b>", short(ratio.median));
+    let mut text = format!("<b>{}×</b>", times(ratio.median, goal));
     if let Some(goal) = goal {
         let _ = match ratio.median >= goal {
             true => write!(text, " <span class=\"good\">✓ goal {goal}</span>"),
@@ -137,7 +150,7 @@ fn ratio_text(ratio: Option<Spread>, goal: Option<f64>) -> String {
         };
     }
     if ratio.max > ratio.min {
-        let _ = write!(text, "<small>turns {}–{}</small>", short(ratio.min), short(ratio.max));
+        let _ = write!(text, "<small>turns {}–{}</small>", times(ratio.min, None), times(ratio.max, None));
     }
     text
 }
@@ -172,11 +185,11 @@ fn tiles(view: &View<'_>, primary: &Seat<'_>, body: &mut String) {
         let (theirs, ours) = (theirs / scale, ours / scale);
         let _ = write!(
             body,
-            "<li><span>{title}</span><b>{} {unit}</b><span class=\"soft\">{} {} {unit}: {}×</span>",
+            "<li><span>{title}</span><b>{} {unit}</b><span class=\"soft\">{}: {} {unit}, {} times that</span>",
             short(ours),
             escape(display(&base.one.name)),
             short(theirs),
-            short(theirs / ours.max(1e-9)),
+            times(theirs / ours.max(1e-9), None),
         );
         if let Some(goal) = goal {
             let (class, mark) = if ours <= goal { ("good", "✓") } else { ("bad", "✗") };
@@ -197,14 +210,14 @@ pub fn cost(view: &View<'_>, body: &mut String) {
         ("CPU for a GB", "s", |run| Some(run.broker.as_ref()?.s_per_gb)),
     ];
     for (heading, unit, figure) in figures {
-        let _ = writeln!(body, "<h3>{heading}</h3>\n<div class=\"grid\">");
+        let _ = writeln!(body, "<h3>{heading}</h3>\n<div class=\"grid narrow\">");
         for row in &view.report.workloads {
             let spread = |seat: &Seat<'_>| view.report.spread(&row.name, &seat.one.name, figure);
             group(view, &escape(&row.title), unit, spread, body);
         }
         body.push_str("</div>\n");
     }
-    body.push_str("<h3>Memory and start</h3>\n<div class=\"grid\">\n");
+    body.push_str("<h3>Memory and start</h3>\n<div class=\"grid narrow\">\n");
     let once = |value: Option<f64>| Spread::of(value.into_iter().collect());
     let peak = |seat: &Seat<'_>| once(view.report.resident_peak(&seat.one.name).map(|bytes| bytes / 1e6));
     group(view, "resident memory, the most under these loads", "MB", peak, body);
@@ -241,7 +254,7 @@ fn group(
             seat.slot,
             escape(display(&seat.one.name)),
             // Room for the longest bar's figure.
-            along(spread.median, highest) * 0.62,
+            along(spread.median, highest) * 0.5,
             short(spread.median),
         );
     }
@@ -268,9 +281,10 @@ mod tests {
         let ratio = Some(Spread { median: 2.76, min: 2.09, max: 3.44 });
         let text = ratio_text(ratio, Some(3.5));
         assert!(
-            text.contains("2.76×") && text.contains("✗ goal 3.5") && text.contains("turns 2.09–3.44"),
+            text.contains("2.8×") && text.contains("✗ goal 3.5") && text.contains("turns 2.1–3.4"),
             "{text}"
         );
+        assert!(ratio_text(ratio, Some(2.8)).contains("<b>2.76×</b>"));
         assert!(ratio_text(ratio, Some(2.0)).contains("✓ goal 2"));
         assert!(!ratio_text(ratio, None).contains("goal"));
         assert!(ratio_text(None, Some(2.0)).contains("not measured"));
@@ -281,8 +295,8 @@ mod tests {
         let report = small();
         let (view, mut body) = (View::new(&report), String::new());
         cost(&view, &mut body);
-        // 40, 4 and 5 µs a request: the longest takes 62 % of the room.
-        for part in ["width:62.0%\"></i>40.0 µs <small>30.0–50.0</small>", "width:6.2%", "width:7.8%"] {
+        // 40, 4 and 5 µs a request: the longest takes half of the room.
+        for part in ["width:50.0%\"></i>40.0 µs <small>30.0–50.0</small>", "width:5.0%", "width:6.2%"] {
             assert!(body.contains(part), "{part} in {body}");
         }
     }

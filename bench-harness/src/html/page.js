@@ -65,11 +65,11 @@
   };
 
   // Percentiles are drawn by how few are above them: 90 at 1, 99 at 2, 99.9 at 3.
-  const share = x => { const p = 100 * (1 - 10 ** -x); return "p" + (x === 0 ? "0" : +p.toFixed(Math.max(0, Math.ceil(x) - (p < 90 ? 1 : 1)))); };
+  const share = x => { return "p" + +(100 * (1 - 10 ** -x)).toFixed(Math.max(0, Math.ceil(x) - 1)); };
 
   const draw = (figure, lines, options) => {
     const plot = figure.querySelector(".plot"), width = plot.clientWidth, height = plot.clientHeight;
-    const left = 54, right = 14, top = 20, bottom = 36, w = width - left - right, h = height - top - bottom;
+    const left = 54, right = 14, top = 28, bottom = 36, w = width - left - right, h = height - top - bottom;
     const ys = lines.flatMap(line => line.y.filter(v => v !== null && (!options.log || v > 0)));
     if (ys.length === 0 || w < 40) { plot.innerHTML = "<p class=soft>Not measured.</p>"; return; }
     const xMax = Math.max(...lines.flatMap(line => line.x)) || 1;
@@ -90,7 +90,7 @@
     }
     svg += `<line class="base" x1="${left}" x2="${left + w}" y1="${top + h}" y2="${top + h}"/>`;
     for (const t of xTicks) {
-      const label = options.shares ? (t === 0.30103 ? "p50" : share(t)) : short(t);
+      const label = options.shares ? share(t) : short(t);
       svg += `<line class="base" x1="${X(t)}" x2="${X(t)}" y1="${top + h}" y2="${top + h + 4}"/>`;
       svg += `<text x="${X(t)}" y="${top + h + 17}" text-anchor="middle">${label}</text>`;
     }
