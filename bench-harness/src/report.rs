@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::host::{Layout, Machine};
-use crate::trial::Measurement;
-use crate::workload::{self, Workload};
+use crate::trial::{Latency, Measurement};
+use crate::workload::{self, Figure, Workload};
 
 /// What is known of a contender besides its runs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -58,7 +58,7 @@ impl Spread {
 }
 
 /// Three significant digits.
-fn short(value: f64) -> String {
+pub fn short(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
@@ -67,7 +67,7 @@ fn short(value: f64) -> String {
 }
 
 /// A count with k or M.
-fn scaled(value: f64) -> String {
+pub fn scaled(value: f64) -> String {
     match value {
         value if value >= 1e6 => format!("{}M", short(value / 1e6)),
         value if value >= 1e4 => format!("{}k", short(value / 1e3)),
@@ -77,7 +77,6 @@ fn scaled(value: f64) -> String {
 
 /// One run in two lines.
 pub fn run_lines(run: &Measurement) -> String {
-    let latency = &run.latency_us;
     let mut text = format!(
         "{:<22} {:<8} {:>7} requests/s  {:>7} records/s  {:>8} MB/s\n",
         run.workload,
@@ -86,15 +85,16 @@ pub fn run_lines(run: &Measurement) -> String {
         scaled(run.record_rate()),
         short(run.megabytes_a_second()),
     );
-    let _ = write!(
-        text,
-        "  latency µs: p50 {} p90 {} p99 {} p99.9 {} max {}",
-        short(latency.p50),
-        short(latency.p90),
-        short(latency.p99),
-        short(latency.p999),
-        short(latency.max),
-    );
+    if let Some(latency) = &run.latency_us {
+        let _ = write!(text, "  latency µs: {}", percentiles(latency));
+    }
+    if let Some(latency) = &run.end_to_end_us {
+        let _ = write!(text, "\n  end to end µs: {}", percentiles(latency));
+    }
+    if run.read.requests > 0 {
+        let (rate, read) = (run.read.records as f64 / run.seconds, run.read.bytes as f64 / run.seconds / 1e6);
+        let _ = write!(text, "\n  read: {} records/s  {} MB/s", scaled(rate), short(read));
+    }
     if let Some(share) = &run.broker {
         let _ = write!(
             text,
@@ -108,7 +108,46 @@ pub fn run_lines(run: &Measurement) -> String {
         );
     }
     let _ = write!(text, "\n  checked: {} batches read back equal, 0 errors", run.batches_checked);
+    if run.records_deleted > 0 {
+        let _ = write!(text, "; {} records were deleted meanwhile", run.records_deleted);
+    }
     text
+}
+
+fn percentiles(latency: &Latency) -> String {
+    format!(
+        "p50 {} p90 {} p99 {} p99.9 {} max {}",
+        short(latency.p50),
+        latency.p90.map_or("–".to_owned(), short),
+        short(latency.p99),
+        short(latency.p999),
+        short(latency.max),
+    )
+}
+
+/// Where and how, as the first lines of Markdown.
+pub fn heading(machine: &Machine, layout: Layout) -> String {
+    let mut text = format!("Date: {}. Layout: **{}**.\n", machine.date, layout.name());
+    let _ = writeln!(
+        text,
+        "Machine: {}, {} CPUs, {} GiB; Linux {}; {}; {}.",
+        machine.processor,
+        machine.cpus,
+        machine.memory_gib,
+        machine.kernel,
+        machine.file_system,
+        if machine.java.is_empty() { "no Java" } else { &machine.java },
+    );
+    let _ = writeln!(text, "Commit: {}. Command: `{}`.\n", machine.commit, machine.command);
+    text
+}
+
+/// Writes `NAME.json` and `NAME.md` into a folder.
+pub fn save(folder: &Path, name: &str, result: &impl Serialize, markdown: &str) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    fs::write(folder.join(format!("{name}.json")), serde_json::to_vec_pretty(result)?)?;
+    fs::write(folder.join(format!("{name}.md")), markdown)?;
+    Ok(())
 }
 
 impl Report {
@@ -121,9 +160,7 @@ impl Report {
     fn rate(&self, workload: &Workload, contender: &str) -> Option<Spread> {
         let of_both =
             self.runs.iter().filter(|run| run.workload == workload.name && run.contender == contender);
-        let by_volume = workload.figure == workload::Figure::CpuPerGb;
-        let rate = |run: &Measurement| if by_volume { run.megabytes_a_second() } else { run.request_rate() };
-        Spread::of(of_both.map(rate).collect())
+        Spread::of(of_both.map(|run| run.rate(workload.figure)).collect())
     }
 
     /// How many times more the first contender needs than another, pair by pair.
@@ -135,19 +172,7 @@ impl Report {
 
     /// Markdown: where and how, one row for each workload, memory and start.
     pub fn markdown(&self) -> String {
-        let machine = &self.machine;
-        let mut text = format!("Date: {}. Layout: **{}**.\n", machine.date, self.layout.name());
-        let _ = writeln!(
-            text,
-            "Machine: {}, {} CPUs, {} GiB; Linux {}; {}; {}.",
-            machine.processor,
-            machine.cpus,
-            machine.memory_gib,
-            machine.kernel,
-            machine.file_system,
-            if machine.java.is_empty() { "no Java" } else { &machine.java },
-        );
-        let _ = writeln!(text, "Commit: {}. Command: `{}`.\n", machine.commit, machine.command);
+        let mut text = heading(&self.machine, self.layout);
         let (others, base) = (self.contenders.get(1..).unwrap_or(&[]), self.contenders.first());
         let base = base.map_or("", |one| one.name.as_str());
         let mut header = format!("| workload | {base} |");
@@ -156,7 +181,7 @@ impl Report {
         }
         let rule = "|---".repeat(2 + 2 * others.len());
         let _ = writeln!(text, "{header}\n{rule}|");
-        for workload in workload::ALL {
+        for workload in workload::all() {
             if self.values(&workload, base).is_empty() {
                 continue;
             }
@@ -180,10 +205,10 @@ impl Report {
         let (Some(figure), Some(rate)) = (figure, self.rate(workload, contender)) else {
             return "–".to_owned();
         };
-        let by_volume = workload.figure == workload::Figure::CpuPerGb;
-        let unit = if by_volume { "MB/s" } else { "requests/s" };
+        let by_volume = workload.figure == Figure::CpuPerGb;
+        let rate_unit = workload.figure.rate_unit();
         let rate = if by_volume { short(rate.median) } else { scaled(rate.median) };
-        format!("{} {}, {rate} {unit}", short(figure.median), workload.figure.unit())
+        format!("{} {}, {rate} {rate_unit}", short(figure.median), workload.figure.unit())
     }
 
     fn memory_rows(&self, text: &mut String) {
@@ -212,14 +237,6 @@ impl Report {
         for row in rows {
             let _ = writeln!(text, "{row} |");
         }
-    }
-
-    /// Writes `NAME.json` and `NAME.md` into a folder.
-    pub fn save(&self, folder: &Path, name: &str) -> Result<()> {
-        fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
-        fs::write(folder.join(format!("{name}.json")), serde_json::to_vec_pretty(self)?)?;
-        fs::write(folder.join(format!("{name}.md")), self.markdown())?;
-        Ok(())
     }
 }
 
