@@ -29,7 +29,14 @@ pub enum Recipe {
     /// The harness's own minimal program.
     Floor,
     /// A binary of Tidemill, run as `PATH start FILE.properties`.
-    Tidemill(PathBuf),
+    Tidemill {
+        /// Its name in tables.
+        name: &'static str,
+        /// The binary.
+        binary: PathBuf,
+        /// `key=value` lines that come last.
+        settings: Vec<String>,
+    },
     /// Apache Kafka from the jars in a folder, with further settings.
     Kafka {
         /// The folder of the jars.
@@ -51,20 +58,37 @@ impl Recipe {
     pub fn name(&self) -> &'static str {
         match self {
             Recipe::Floor => "floor",
-            Recipe::Tidemill(_) => "tidemill",
+            Recipe::Tidemill { name, .. } => name,
             Recipe::Kafka { .. } => "kafka",
             Recipe::Running { .. } => "broker",
         }
+    }
+
+    /// Tidemill under its own name.
+    pub fn tidemill(binary: PathBuf) -> Recipe {
+        Recipe::Tidemill { name: "tidemill", binary, settings: Vec::new() }
+    }
+
+    /// The same with further settings, which win; a broker that is not started by settings keeps its own.
+    pub fn with_settings(&self, more: &[String]) -> Recipe {
+        let mut recipe = self.clone();
+        match &mut recipe {
+            Recipe::Tidemill { settings, .. } | Recipe::Kafka { settings, .. } => {
+                settings.extend_from_slice(more)
+            }
+            Recipe::Floor | Recipe::Running { .. } => {}
+        }
+        recipe
     }
 
     /// What it is a version of; empty where that cannot be told.
     pub fn version(&self) -> String {
         match self {
             Recipe::Kafka { .. } => kafka::VERSION.to_owned(),
-            Recipe::Tidemill(path) if std::env::current_exe().ok().as_ref() != Some(path) => {
-                host::spoken(Command::new(path).arg("--version")).replace("tidemill ", "")
+            Recipe::Tidemill { binary, .. } if std::env::current_exe().ok().as_ref() != Some(binary) => {
+                host::spoken(Command::new(binary).arg("--version")).replace("tidemill ", "")
             }
-            Recipe::Floor | Recipe::Tidemill(_) => env!("CARGO_PKG_VERSION").to_owned(),
+            Recipe::Floor | Recipe::Tidemill { .. } => env!("CARGO_PKG_VERSION").to_owned(),
             Recipe::Running { .. } => String::new(),
         }
     }
@@ -176,8 +200,7 @@ impl Broker {
         let log = scratch.path().join("output.txt");
         let output = File::create(&log)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        // SAFETY: prctl is one system call, safe between fork and exec.
-        unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
+        tie_to_this_process(&mut command);
         place.layout.enter_broker(&place.cpus)?;
         let started = Instant::now();
         let spawned = command.spawn();
@@ -229,6 +252,20 @@ impl Broker {
     }
 }
 
+/// Lets the child end when this process ends, however that is.
+pub fn tie_to_this_process(command: &mut Command) {
+    // SAFETY: prctl is one system call, safe between fork and exec.
+    unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
+}
+
+/// The lines of a properties file: of each key the last.
+pub fn properties(lines: &[String]) -> String {
+    let key = |line: &String| line.split('=').next().unwrap_or("").trim().to_owned();
+    let last =
+        |(at, line): &(usize, &String)| !lines.iter().skip(at + 1).any(|later| key(later) == key(line));
+    lines.iter().enumerate().filter(last).map(|(_, line)| format!("{line}\n")).collect()
+}
+
 fn command(recipe: &Recipe, place: &Place, scratch: &Path, port: u16) -> Result<Command> {
     let data = scratch.join("data");
     match recipe {
@@ -238,13 +275,16 @@ fn command(recipe: &Recipe, place: &Place, scratch: &Path, port: u16) -> Result<
             command.arg("serve-floor").arg("--port").arg(port.to_string()).arg("--data").arg(&data);
             Ok(command)
         }
-        Recipe::Tidemill(binary) => {
+        Recipe::Tidemill { binary, settings, .. } => {
             let file = scratch.join("server.properties");
             let shards = place.layout.broker_cpus(&place.cpus);
-            let data = data.display();
-            let text =
-                format!("listeners=PLAINTEXT://127.0.0.1:{port}\nlog.dirs={data}\nshard.count={shards}\n");
-            fs::write(&file, text)?;
+            let mut lines = vec![
+                format!("listeners=PLAINTEXT://127.0.0.1:{port}"),
+                format!("log.dirs={}", data.display()),
+                format!("shard.count={shards}"),
+            ];
+            lines.extend(settings.iter().cloned());
+            fs::write(&file, properties(&lines))?;
             let mut command = Command::new(binary);
             command.arg("start").arg(file).current_dir(scratch);
             Ok(command)
@@ -326,5 +366,19 @@ mod tests {
         let recipe = Recipe::Kafka { jars, settings: Vec::new() };
         assert_eq!(in_words(&command, &recipe, &home), "java -cp libs/* kafka.Kafka server.properties");
         assert_eq!(settings_of(&home), ["log.dirs=data", "a=1"]);
+    }
+
+    #[test]
+    fn of_each_key_the_last_line_wins() {
+        let lines = ["a=1", "b.c=2", "a=3", "a.b=4"].map(str::to_owned);
+        assert_eq!(properties(&lines), "b.c=2\na=3\na.b=4\n");
+    }
+
+    #[test]
+    fn settings_reach_the_brokers_that_are_started_by_settings() {
+        let more = ["x=1".to_owned()];
+        let recipe = Recipe::tidemill(PathBuf::from("t")).with_settings(&more).with_settings(&more);
+        assert!(matches!(recipe, Recipe::Tidemill { settings, .. } if settings.len() == 2));
+        assert!(matches!(Recipe::Floor.with_settings(&more), Recipe::Floor));
     }
 }

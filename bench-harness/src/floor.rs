@@ -260,15 +260,15 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
-    use crate::wire::{self, Payload, Produced};
+    use crate::wire::{self, Contents, Payload, Produced, Producer};
 
     #[test]
     fn what_is_produced_is_fetched_from_its_offset() {
         let directory = std::env::temp_dir().join(format!("bench-floor-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let mut store = Store { directory: directory.clone(), partitions: HashMap::new() };
-        let batch = wire::batch(3, 50, 0, &mut Payload::new(1));
-        let request = wire::produce("t", 2, std::slice::from_ref(&batch));
+        let batch = wire::encode(Contents::plain(3, 50), Producer::NONE, 0, &mut Payload::new(1));
+        let (request, _) = wire::produce("t", 1, &[(2, batch)]);
         for round in 0..2 {
             let mut out = Vec::new();
             assert!(store.answer(request.get(4..).unwrap(), &mut out).unwrap().is_none());
@@ -280,8 +280,8 @@ mod tests {
             .unwrap();
             assert_eq!(seen, [Produced { partition: 2, error: 0, base_offset: round * 3 }]);
         }
-        let (mut request, at) = wire::fetch("t", 2, 1 << 20);
-        put(&mut request, at, &3i64.to_be_bytes());
+        let (mut request, places) = wire::fetch("t", &[2], 1 << 20);
+        put(&mut request, *places.first().unwrap(), &3i64.to_be_bytes());
         let span = store.answer(request.get(4..).unwrap(), &mut Vec::new()).unwrap().unwrap();
         let mut read = vec![0; span.bytes];
         span.file.read_exact_at(&mut read, span.position).unwrap();

@@ -247,7 +247,9 @@ fn percentiles(view: &View<'_>, body: &mut String) {
                  load."
             .to_owned(),
     };
-    let explained = format!("How long answers took, all turns added. {open}");
+    let explained = format!(
+        "How long answers took, or where somebody reads at the log’s end, how long batches took until they had them; all turns added. {open}"
+    );
     section("percentiles", "Latency percentiles", &explained, body);
     line_legend(view, body);
     charts(view, "curve", body);
@@ -269,10 +271,10 @@ const COLUMNS: [Column; 11] = [
     ("requests/s", |run| Some(run.request_rate()), scaled),
     ("records/s", |run| Some(run.record_rate()), scaled),
     ("MB/s", |run| Some(run.megabytes_a_second()), short),
-    ("p50", |run| Some(run.latency_us.p50), time),
-    ("p99", |run| Some(run.latency_us.p99), time),
-    ("p99.9", |run| Some(run.latency_us.p999), time),
-    ("longest", |run| Some(run.latency_us.max), time),
+    ("p50", |run| Some(run.latency()?.p50), time),
+    ("p99", |run| Some(run.latency()?.p99), time),
+    ("p99.9", |run| Some(run.latency()?.p999), time),
+    ("longest", |run| Some(run.latency()?.max), time),
     ("CPU µs/request", |run| Some(run.broker.as_ref()?.us_per_request), short),
     ("CPU s/GB", |run| Some(run.broker.as_ref()?.s_per_gb), short),
     (

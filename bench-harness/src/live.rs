@@ -141,7 +141,8 @@ fn line(label: &str, phase: Phase, shard_names: &[String], sample: &Sample) -> S
         time(sample.max_us),
     );
     if let Some(lag) = sample.lag_records {
-        let _ = write!(text, "  lag {}", count(lag));
+        let (p50, p99) = (time(sample.end_to_end_p50_us), time(sample.end_to_end_p99_us));
+        let _ = write!(text, "  end to end p50 {p50} p99 {p99}  lag {}", count(lag));
     }
     if let (Some(cores), Some(megabytes)) = (sample.broker_cores, sample.resident_mb) {
         let _ = write!(text, "  broker {:.0} % CPU, {megabytes:.0} MB", cores * 100.0);
@@ -189,7 +190,7 @@ impl Board {
         let head = format!("{}  {} {:.1} s", self.label.trim_end(), phase_name(phase), sample.at_s);
         let mut lines = vec![head];
         let mut row = |name: &str, figures: String, trend: String| {
-            lines.push(format!("  {name:<9} {figures:<54} {trend}"));
+            lines.push(format!("  {name:<10} {figures:<54} {trend}"));
         };
         let rate = format!("{} /s   errors {}", count(sample.requests_per_s), sample.errors);
         row("requests", rate, self.trend(|one| Some(one.requests_per_s)));
@@ -211,6 +212,13 @@ impl Board {
         );
         row("latency", latency, self.trend(|one| one.p99_us) + " p99");
         if let Some(lag) = sample.lag_records {
+            let latency = format!(
+                "p50 {}  p99 {}  p99.9 {}",
+                time(sample.end_to_end_p50_us),
+                time(sample.end_to_end_p99_us),
+                time(sample.end_to_end_p999_us),
+            );
+            row("end to end", latency, self.trend(|one| one.end_to_end_p99_us) + " p99");
             row("lag", format!("{} records", count(lag)), self.trend(|one| one.lag_records));
         }
         if let (Some(cores), Some(others)) = (sample.broker_cores, sample.others_cores) {
@@ -223,7 +231,7 @@ impl Board {
         let shards = shards(shard_names, &sample.shards_busy);
         for (at, some) in shards.chunks(2).enumerate() {
             let name = if at == 0 { "shards" } else { "" };
-            lines.push(format!("  {name:<9} {}", some.join("   ")));
+            lines.push(format!("  {name:<10} {}", some.join("   ")));
         }
         lines
     }

@@ -3,8 +3,9 @@
 
 use std::fmt::Write;
 
+use crate::host::{Build, Layout, Machine};
 use crate::report::{Report, Row, Spread};
-use crate::trial::Measurement;
+use crate::trial::{Latency, Measurement};
 use crate::workload::Figure;
 
 /// Three significant digits.
@@ -27,7 +28,6 @@ pub fn scaled(value: f64) -> String {
 
 /// One run in two lines.
 pub fn run_lines(run: &Measurement) -> String {
-    let latency = &run.latency_us;
     let mut text = format!(
         "{:<22} {:<8} {:>7} requests/s  {:>7} records/s  {:>8} MB/s\n",
         run.workload,
@@ -36,15 +36,16 @@ pub fn run_lines(run: &Measurement) -> String {
         scaled(run.record_rate()),
         short(run.megabytes_a_second()),
     );
-    let _ = write!(
-        text,
-        "  latency µs: p50 {} p90 {} p99 {} p99.9 {} max {}",
-        short(latency.p50),
-        short(latency.p90),
-        short(latency.p99),
-        short(latency.p999),
-        short(latency.max),
-    );
+    if let Some(latency) = &run.latency_us {
+        let _ = write!(text, "  latency µs: {}", percentiles(latency));
+    }
+    if let Some(latency) = &run.end_to_end_us {
+        let _ = write!(text, "\n  end to end µs: {}", percentiles(latency));
+    }
+    if run.read.requests > 0 {
+        let (rate, read) = (run.read.records as f64 / run.seconds, run.read.bytes as f64 / run.seconds / 1e6);
+        let _ = write!(text, "\n  read: {} records/s  {} MB/s", scaled(rate), short(read));
+    }
     if let Some(share) = &run.broker {
         let _ = write!(
             text,
@@ -58,15 +59,34 @@ pub fn run_lines(run: &Measurement) -> String {
         );
     }
     let _ = write!(text, "\n  checked: {} batches read back equal, 0 errors", run.batches_checked);
+    if run.records_deleted > 0 {
+        let _ = write!(text, "; {} records were deleted meanwhile", run.records_deleted);
+    }
+    text
+}
+
+fn percentiles(latency: &Latency) -> String {
+    format!(
+        "p50 {} p90 {} p99 {} p99.9 {} max {}",
+        short(latency.p50),
+        latency.p90.map_or("–".to_owned(), short),
+        short(latency.p99),
+        short(latency.p999),
+        short(latency.max),
+    )
+}
+
+/// Where and how, as the first lines of Markdown.
+pub fn heading(machine: &Machine, build: &Build, layout: Layout) -> String {
+    let mut text = format!("Date: {}. Layout: **{}**.\n", machine.date, layout.name());
+    let _ = writeln!(text, "Machine: {}.", machine.sentence());
+    let _ = writeln!(text, "Commit: {}. Command: `{}`.\n", build.commit, machine.command);
     text
 }
 
 /// Markdown: where and how, one row for each workload, memory and start.
 pub fn table(report: &Report) -> String {
-    let machine = &report.machine;
-    let mut text = format!("Date: {}. Layout: **{}**.\n", machine.date, report.settings.layout.name());
-    let _ = writeln!(text, "Machine: {}.", machine.sentence());
-    let _ = writeln!(text, "Commit: {}. Command: `{}`.\n", report.build.commit, machine.command);
+    let mut text = heading(&report.machine, &report.build, report.settings.layout);
     let (others, base) = (report.contenders.get(1..).unwrap_or(&[]), report.base());
     let with_goals = report.workloads.iter().any(|row| row.goal.is_some());
     let mut header = format!("| workload | {base} |");
@@ -100,12 +120,10 @@ pub fn table(report: &Report) -> String {
 /// The judged figure and the rate, as medians.
 fn cell(report: &Report, row: &Row, contender: &str) -> String {
     let figure = Spread::of(report.values(row, contender));
-    let by_volume = row.figure == Figure::CpuPerGb;
-    let rate = |run: &Measurement| if by_volume { run.megabytes_a_second() } else { run.request_rate() };
-    let rate = Spread::of(report.runs_of(&row.name, contender).map(rate).collect());
+    let rate = report.spread(&row.name, contender, |run| Some(run.rate(row.figure)));
     let (Some(figure), Some(rate)) = (figure, rate) else { return "–".to_owned() };
-    let unit = if by_volume { "MB/s" } else { "requests/s" };
-    let rate = if by_volume { short(rate.median) } else { scaled(rate.median) };
+    let rate = if row.figure == Figure::CpuPerGb { short(rate.median) } else { scaled(rate.median) };
+    let unit = row.figure.rate_unit();
     format!("{} {}, {rate} {unit}", short(figure.median), row.figure.unit())
 }
 

@@ -109,11 +109,14 @@ pub struct Meter {
     lag_records: AtomicI64,
     longest_ns: AtomicU64,
     buckets: Vec<AtomicU64>,
+    end_to_end: Vec<AtomicU64>,
 }
 
 /// What one answer adds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Answer {
+    /// How long it took since it was meant to be sent; none where the latency of its sender is not told.
+    pub after: Option<Duration>,
     /// Whether records were read; else they were written.
     pub consumed: bool,
     /// Records.
@@ -143,13 +146,12 @@ impl Meter {
             lag_records: AtomicI64::new(NO_LAG),
             longest_ns: zero(),
             buckets: (0..BUCKETS).map(|_| zero()).collect(),
+            end_to_end: (0..BUCKETS).map(|_| zero()).collect(),
         })
     }
 
-    /// Counts an answer that came after so long. Only the thread of the load may call it.
-    pub fn count(&self, after: Duration, answer: Answer) {
-        let ns = after.as_nanos() as u64;
-        raise(&self.requests, 1);
+    /// Counts an answer. Only the thread of the load may call it.
+    pub fn count(&self, answer: Answer) {
         let (records, bytes) = match answer.consumed {
             true => (&self.consumed_records, &self.consumed_bytes),
             false => (&self.produced_records, &self.produced_bytes),
@@ -159,12 +161,22 @@ impl Meter {
         if answer.refused {
             raise(&self.errors, 1);
         }
+        let Some(after) = answer.after else { return };
+        raise(&self.requests, 1);
+        let ns = after.as_nanos() as u64;
         if let Some(bucket) = self.buckets.get(bucket_of(ns)) {
             raise(bucket, 1);
         }
         // The reader swaps this for zero; whichever comes first, the longest of an interval is in this one or the next.
         if ns > self.longest_ns.load(Ordering::Relaxed) {
             self.longest_ns.store(ns, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a batch that a reader at the log's end had after so long.
+    pub fn reached(&self, after: Duration) {
+        if let Some(bucket) = self.end_to_end.get(bucket_of(after.as_nanos() as u64)) {
+            raise(bucket, 1);
         }
     }
 
@@ -189,6 +201,7 @@ impl Meter {
             lag_records: Some(lag).filter(|lag| *lag != NO_LAG),
             longest_ns: self.longest_ns.swap(0, Ordering::Relaxed),
             latencies: Latencies(self.buckets.iter().map(load).collect()),
+            end_to_end: Latencies(self.end_to_end.iter().map(load).collect()),
         }
     }
 }
@@ -196,7 +209,7 @@ impl Meter {
 /// A meter at one moment, or the difference of two moments.
 #[derive(Clone, Debug, Default)]
 pub struct Reading {
-    /// Answers.
+    /// Answers to the senders whose latency is told.
     pub requests: u64,
     /// Records written.
     pub produced_records: u64,
@@ -212,8 +225,10 @@ pub struct Reading {
     pub lag_records: Option<i64>,
     /// The longest latency since the reading before.
     pub longest_ns: u64,
-    /// Every latency.
+    /// Every latency to the answer.
     pub latencies: Latencies,
+    /// Every latency end to end.
+    pub end_to_end: Latencies,
 }
 
 impl Reading {
@@ -229,6 +244,7 @@ impl Reading {
             lag_records: self.lag_records,
             longest_ns: self.longest_ns,
             latencies: self.latencies.since(&earlier.latencies),
+            end_to_end: self.end_to_end.since(&earlier.end_to_end),
         }
     }
 }
@@ -255,27 +271,39 @@ mod tests {
     #[test]
     fn readings_tell_what_came_between_them() {
         let meter = Meter::new();
-        let written = Answer { records: 10, bytes: 1000, ..Answer::default() };
-        meter.count(Duration::from_micros(50), written);
+        let written = |us| Answer {
+            after: Some(Duration::from_micros(us)),
+            records: 10,
+            bytes: 1000,
+            ..Answer::default()
+        };
+        meter.count(written(50));
         let first = meter.read();
         assert_eq!(first.longest_ns, 50_000);
         assert_eq!(first.lag_records, None, "nobody consumes");
         for _ in 0..99 {
-            meter.count(Duration::from_micros(100), written);
+            meter.count(written(100));
         }
-        let read = Answer { consumed: true, records: 7, bytes: 70, refused: true };
-        meter.count(Duration::from_millis(20), read);
+        let after = Some(Duration::from_millis(20));
+        meter.count(Answer { after, consumed: true, records: 7, bytes: 70, refused: true });
+        meter.count(Answer { consumed: true, records: 1, ..Answer::default() });
+        meter.reached(Duration::from_micros(700));
         meter.lag_changed(5);
         meter.lag_changed(-2);
         let between = meter.read().since(&first);
         assert_eq!((between.requests, between.errors), (100, 1));
         assert_eq!((between.produced_records, between.produced_bytes), (990, 99_000));
-        assert_eq!((between.consumed_records, between.consumed_bytes), (7, 70));
+        assert_eq!(
+            (between.consumed_records, between.consumed_bytes),
+            (8, 70),
+            "also those that are not timed"
+        );
         assert_eq!((between.longest_ns, between.lag_records), (20_000_000, Some(3)));
         let near = |share, us: f64| {
             let found = between.latencies.quantile(share).unwrap() as f64 / 1e3;
             assert!(found >= us && found < us * 1.033, "{share} {found}");
         };
+        assert_eq!(between.end_to_end.total(), 1);
         near(0.5, 100.0);
         near(0.99, 100.0);
         near(0.999, 20_000.0);

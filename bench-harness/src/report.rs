@@ -7,9 +7,10 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::broker::Place;
 use crate::goals::{self, Goals};
 use crate::host::{Build, Layout, Machine};
-use crate::limits::Limit;
+use crate::limits::{self, Limit};
 use crate::meter::Latencies;
 use crate::trial::Measurement;
 use crate::workload::{Figure, Workload};
@@ -107,6 +108,12 @@ pub struct Report {
     pub runs: Vec<Measurement>,
 }
 
+/// Writes a file into a folder, which is made where it is missing.
+pub fn write(folder: &Path, name: &str, text: &str) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    fs::write(folder.join(name), text).with_context(|| format!("writing {name}"))
+}
+
 /// The middle, and the ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
@@ -130,8 +137,17 @@ impl Spread {
 }
 
 impl Report {
-    /// A result without runs. Where Kafka is the first of several, its workloads have goals.
-    pub fn new(machine: Machine, settings: Settings, workloads: &[Workload], contenders: &[&str]) -> Report {
+    /// A result without runs, with the machine's limits. Where Tidemill runs beside Kafka, its workloads have goals.
+    pub fn new(place: &Place, settings: Settings, workloads: &[Workload], contenders: &[&str]) -> Report {
+        let limits = limits::measure(place).unwrap_or_else(|error| {
+            eprintln!("the machine's limits were not measured: {error:#}");
+            Vec::new()
+        });
+        let machine = Machine::here(&place.data, place.cpus.len());
+        Report { limits, ..Report::of(machine, settings, workloads, contenders) }
+    }
+
+    fn of(machine: Machine, settings: Settings, workloads: &[Workload], contenders: &[&str]) -> Report {
         let judged = contenders.first() == Some(&"kafka") && contenders.contains(&"tidemill");
         let row = |workload: &Workload| Row {
             name: workload.name.to_owned(),
@@ -191,11 +207,13 @@ impl Report {
         peaks.reduce(f64::max)
     }
 
-    /// The latencies of all turns together: added, never averaged.
+    /// The latencies of all turns together: added, never averaged. End to end where somebody consumes.
     pub fn latencies(&self, workload: &str, contender: &str) -> Latencies {
         let mut all = Latencies::default();
         for run in self.runs_of(workload, contender) {
-            all.merge(&Latencies::from_pairs(&run.histogram));
+            let of_readers = &run.end_to_end_histogram;
+            let pairs = if of_readers.is_empty() { &run.histogram } else { of_readers };
+            all.merge(&Latencies::from_pairs(pairs));
         }
         all
     }
@@ -225,11 +243,9 @@ impl Report {
 
     /// Writes `NAME.json`, `NAME.md` and `NAME.html` into a folder.
     pub fn save(&self, folder: &Path, name: &str) -> Result<()> {
-        fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
-        fs::write(folder.join(format!("{name}.json")), self.json()?)?;
-        fs::write(folder.join(format!("{name}.md")), markdown::table(self))?;
-        fs::write(folder.join(format!("{name}.html")), html::page(self)?)?;
-        Ok(())
+        write(folder, &format!("{name}.json"), &self.json()?)?;
+        write(folder, &format!("{name}.md"), &markdown::table(self))?;
+        write(folder, &format!("{name}.html"), &html::page(self)?)
     }
 
     /// The file's text: a line for each run, so that files compare.

@@ -1,6 +1,7 @@
 //! Tests of results and their files, and a small result for the tests of tables and pages.
 
 use super::*;
+use crate::load::Flow;
 use crate::samples::{Series, ShardSeries};
 use crate::trial::{Latency, Share};
 
@@ -16,11 +17,15 @@ fn run(workload: &str, contender: &str, us_per_request: f64) -> Measurement {
         records: 100_000,
         bytes: 10_000_000,
         errors: 0,
-        latency_us: Latency { p50: 50.0, p90: 60.0, p99: 90.0, p999: 200.0, max: 1234.5 },
+        latency_us: Some(Latency { p50: 50.0, p90: Some(60.0), p99: 90.0, p999: 200.0, max: 1234.5 }),
+        end_to_end_us: None,
+        read: Flow::default(),
+        records_deleted: 0,
         broker: Some(Share {
             user_s: 0.5,
             system_s: 0.25,
             us_per_request,
+            us_per_record: us_per_request / 100.0,
             s_per_gb: us_per_request / 10.0,
             resident_bytes: 20_000_000,
             resident_peak_bytes: 30_000_000,
@@ -36,6 +41,7 @@ fn run(workload: &str, contender: &str, us_per_request: f64) -> Measurement {
             ..Series::default()
         },
         histogram: vec![(49.151, 500), (90.111, 490), (1245.183, 10)],
+        end_to_end_histogram: Vec::new(),
     }
 }
 
@@ -80,7 +86,7 @@ pub fn small() -> Report {
         unit: "MB/s".to_owned(),
         cpu_s_per_gb: Some(0.2),
     };
-    let mut report = Report::new(machine, settings, &workloads, &names);
+    let mut report = Report::of(machine, settings, &workloads, &names);
     report.limits.push(limit);
     report.contenders = names.map(contender).into();
     for (kafka, tidemill) in [(30.0, 5.0), (50.0, 5.0)] {
@@ -129,10 +135,10 @@ fn only_tidemill_beside_kafka_has_goals() {
     let report = small();
     let settings = || report.settings.clone();
     let row = [Workload::named("produce-small").unwrap()];
-    let judged = Report::new(report.machine.clone(), settings(), &row, &["kafka", "tidemill"]);
+    let judged = Report::of(report.machine.clone(), settings(), &row, &["kafka", "tidemill"]);
     assert_eq!(judged.workloads.first().unwrap().goal, Some(6.5));
     for others in [["kafka", "floor"], ["old", "new"]] {
-        let report = Report::new(report.machine.clone(), settings(), &row, &others);
+        let report = Report::of(report.machine.clone(), settings(), &row, &others);
         assert!(report.goals.is_none() && report.workloads.first().unwrap().goal.is_none());
     }
 }

@@ -45,6 +45,12 @@ pub struct Sample {
     pub p999_us: Option<f64>,
     /// The longest.
     pub max_us: Option<f64>,
+    /// Median latency of the batches that readers at the log's end had in the interval, in microseconds.
+    pub end_to_end_p50_us: Option<f64>,
+    /// 99 %.
+    pub end_to_end_p99_us: Option<f64>,
+    /// 99.9 %.
+    pub end_to_end_p999_us: Option<f64>,
     /// Records that consumers have yet to read.
     pub lag_records: Option<f64>,
     /// The broker's CPU as a number of cores; none where its process is not known.
@@ -82,6 +88,15 @@ pub struct Series {
     pub p999_us: Vec<Option<f64>>,
     /// See [`Sample::max_us`].
     pub max_us: Vec<Option<f64>>,
+    /// See [`Sample::end_to_end_p50_us`]; empty where nobody reads at the log's end.
+    #[serde(default)]
+    pub end_to_end_p50_us: Vec<Option<f64>>,
+    /// See [`Sample::end_to_end_p99_us`].
+    #[serde(default)]
+    pub end_to_end_p99_us: Vec<Option<f64>>,
+    /// See [`Sample::end_to_end_p999_us`].
+    #[serde(default)]
+    pub end_to_end_p999_us: Vec<Option<f64>>,
     /// See [`Sample::lag_records`].
     pub lag_records: Vec<f64>,
     /// See [`Sample::broker_cores`].
@@ -130,6 +145,12 @@ impl Series {
         self.p99_us.push(sample.p99_us.map(rounded));
         self.p999_us.push(sample.p999_us.map(rounded));
         self.max_us.push(sample.max_us.map(rounded));
+        // Readers at the log's end are those that have a lag.
+        if sample.lag_records.is_some() {
+            self.end_to_end_p50_us.push(sample.end_to_end_p50_us.map(rounded));
+            self.end_to_end_p99_us.push(sample.end_to_end_p99_us.map(rounded));
+            self.end_to_end_p999_us.push(sample.end_to_end_p999_us.map(rounded));
+        }
         self.lag_records.extend(sample.lag_records);
         self.broker_cores.extend(sample.broker_cores.map(rounded));
         self.resident_mb.extend(sample.resident_mb.map(rounded));
@@ -237,6 +258,7 @@ fn sample(between: &Reading, before: Option<&Used>, used: Option<&Used>, seconds
     // A bucket ends a little above what fell into it: no percentile is above the longest.
     let longest = between.longest_ns.max(1);
     let micros = |share| between.latencies.quantile(share).map(|ns| ns.min(longest) as f64 / 1e3);
+    let end_to_end = |share| between.end_to_end.quantile(share).map(|ns| ns as f64 / 1e3);
     let cores = |now: f64, then: f64| (now - then).max(0.0) / seconds;
     let both = before.zip(used);
     Sample {
@@ -250,6 +272,9 @@ fn sample(between: &Reading, before: Option<&Used>, used: Option<&Used>, seconds
         p99_us: micros(0.99),
         p999_us: micros(0.999),
         max_us: (between.requests > 0).then_some(longest as f64 / 1e3),
+        end_to_end_p50_us: end_to_end(0.5),
+        end_to_end_p99_us: end_to_end(0.99),
+        end_to_end_p999_us: end_to_end(0.999),
         lag_records: between.lag_records.map(|lag| lag.max(0) as f64),
         broker_cores: both.map(|(then, now)| cores(now.cpu_s, then.cpu_s)),
         resident_mb: used.map(|now| now.resident_bytes as f64 / 1e6),
@@ -364,8 +389,8 @@ mod tests {
 
     fn answers(meter: &Meter, count: u64, us: u64, consumed: bool) {
         for _ in 0..count {
-            let answer = Answer { consumed, records: 10, bytes: 1_000_000, refused: false };
-            meter.count(Duration::from_micros(us), answer);
+            let after = Some(Duration::from_micros(us));
+            meter.count(Answer { after, consumed, records: 10, bytes: 1_000_000, refused: false });
         }
     }
 
