@@ -52,7 +52,10 @@ fn every_shape_of_workload_runs_and_its_records_come_back() {
     assert_eq!(ran, names);
     for run in runs {
         assert_eq!(count(run, "errors"), 0);
-        assert!(count(run, "requests") > 0 && count(run, "records") > 0 && count(run, "batches_checked") > 0, "{run}");
+        assert!(
+            count(run, "requests") > 0 && count(run, "records") > 0 && count(run, "batches_checked") > 0,
+            "{run}"
+        );
         assert!(run["broker"]["resident_bytes"].as_u64().unwrap() > 0);
     }
     for run in runs.iter().rev().take(2) {
@@ -72,7 +75,11 @@ fn a_sweep_measures_every_point_on_a_broker_with_its_settings() {
     for row in rows {
         assert!(count(&row["runs"][0], "requests") > 0);
     }
-    assert!(std::fs::read_to_string(out.0.join("sweep-produce-small-tidemill.md")).unwrap().contains("| shards | acks |"));
+    assert!(
+        std::fs::read_to_string(out.0.join("sweep-produce-small-tidemill.md"))
+            .unwrap()
+            .contains("| shards | acks |")
+    );
 }
 
 #[test]
