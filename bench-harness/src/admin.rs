@@ -17,10 +17,15 @@ const TOPIC_PATIENCE: Duration = Duration::from_secs(30);
 /// Kafka's code for a topic that exists, which may be one on its way out.
 const TOPIC_ALREADY_EXISTS: i16 = 36;
 
+/// Kafka's code for batches that this version of Fetch does not get: those of zstd before version 10.
+const UNSUPPORTED_COMPRESSION_TYPE: i16 = 76;
+
 /// A blocking connection.
 pub struct Admin {
     stream: TcpStream,
     correlation: i32,
+    /// The floor knows version 7 only, and only version 10 gets zstd.
+    fetch_version: i16,
 }
 
 impl Admin {
@@ -29,7 +34,7 @@ impl Admin {
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-        Ok(Admin { stream, correlation: 0 })
+        Ok(Admin { stream, correlation: 0, fetch_version: 7 })
     }
 
     fn call(&mut self, mut frame: Vec<u8>) -> Result<Vec<u8>> {
@@ -132,11 +137,16 @@ impl Admin {
     ) -> Result<u64> {
         let (mut batches, mut bytes) = (0, 0);
         while offset < offset_end && bytes < bytes_max {
-            let (mut frame, offsets_at) = wire::fetch(topic, &[partition], CHECK_FETCH_BYTES);
+            let (mut frame, offsets_at) =
+                wire::fetch_of_version(self.fetch_version, topic, &[partition], CHECK_FETCH_BYTES);
             offsets_at.iter().for_each(|at| wire::put(&mut frame, *at, &offset.to_be_bytes()));
             let answer = self.call(frame)?;
-            let before = batches;
+            let (before, mut too_old) = (batches, false);
             let error = wire::read_fetched(Cursor::new(&answer), |fetched| {
+                too_old = fetched.error == UNSUPPORTED_COMPRESSION_TYPE && self.fetch_version < 10;
+                if too_old {
+                    return Ok(());
+                }
                 ensure!(fetched.error == 0, "Fetch answered with error {}", fetched.error);
                 ensure!(
                     fetched.high_watermark >= offset_end,
@@ -157,6 +167,10 @@ impl Admin {
                 Ok(())
             })?;
             ensure!(error == 0, "Fetch answered with error {error}");
+            if too_old {
+                self.fetch_version = 10;
+                continue;
+            }
             let stuck = || format!("{topic}-{partition}: nothing at {offset}, acknowledged to {offset_end}");
             (batches > before).then_some(()).with_context(stuck)?;
         }

@@ -152,6 +152,11 @@ impl Lane {
         }
     }
 
+    /// Whether it is a timed reader.
+    pub fn is_timed(&self) -> bool {
+        matches!(&self.work, Work::Read(reader) if reader.is_timed())
+    }
+
     /// Whether it is a timed reader that has not yet seen all that was sent.
     pub fn is_behind(&self) -> bool {
         matches!(&self.work, Work::Read(reader) if reader.is_behind())

@@ -244,9 +244,12 @@ impl Load {
             let now = Instant::now();
             let elapsed = now - start;
             self.tally.elapsed = elapsed;
-            if elapsed >= plan.measure || self.tally.bytes >= plan.bytes_max {
+            // A phase without one answer would say nothing: it lasts until there is one, and the result says how long.
+            let over = elapsed >= plan.measure && (phase == Phase::WarmUp || self.has_seen_all_kinds());
+            if over || self.tally.bytes >= plan.bytes_max {
                 return Ok(());
             }
+            ensure!(elapsed < plan.measure + DRAIN, "not one request was answered");
             ensure!(!host::interrupted(), "interrupted");
             let errors = self.tally.error_count();
             ensure!(errors < ERRORS_MAX, "too many requests were refused: {:?}", self.tally.errors);
@@ -259,8 +262,14 @@ impl Load {
             }
             let next =
                 self.timers.peek().map_or(TICK, |Reverse((due, _))| due.saturating_duration_since(now));
-            self.wait((plan.measure - elapsed).min(TICK).min(next), Sending::All)?;
+            self.wait((plan.measure.saturating_sub(elapsed)).min(TICK).min(next), Sending::All)?;
         }
+    }
+
+    /// Whether a request was answered, and where readers are timed, a batch was read.
+    fn has_seen_all_kinds(&self) -> bool {
+        let timed = self.connections.iter().any(|connection| connection.lane.is_timed());
+        self.tally.requests > 0 && (!timed || !self.tally.end_to_end.is_empty())
     }
 
     fn disarm(&mut self, index: usize) {

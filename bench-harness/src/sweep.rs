@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn every_partition_is_written_whatever_their_number() {
         for (name, count) in
-            [("produce-small", 64), ("produce-small", 2), ("produce-32-partitions", 7), ("tail", 9)]
+            [("produce-small", 64), ("produce-small", 2), ("produce-32-partitions", 7), ("tail", 8)]
         {
             let workload = &of(name, &[&format!("partitions={count}")])[0].workload;
             for role in workload.roles() {

@@ -175,15 +175,28 @@ pub fn produce(topic: &str, acks: i16, batches: &[(usize, Vec<u8>)]) -> (Vec<u8>
 
 /// A Fetch 7 request without a session, and where the offset of each partition lies.
 pub fn fetch(topic: &str, partitions: &[usize], max_bytes: usize) -> (Vec<u8>, Vec<usize>) {
+    fetch_of_version(7, topic, partitions, max_bytes)
+}
+
+/// The same in a version from 7 to 10. Only from 10 on does it get batches of zstd.
+pub fn fetch_of_version(
+    version: i16,
+    topic: &str,
+    partitions: &[usize],
+    max_bytes: usize,
+) -> (Vec<u8>, Vec<usize>) {
     let limit = i32::try_from(max_bytes).expect("a fetch is below 2 GiB");
     let whole = i32::try_from(max_bytes * partitions.len()).expect("a fetch is below 2 GiB");
-    let mut frame = Frame::new(api::FETCH, 7);
+    let mut frame = Frame::new(api::FETCH, version);
     // Replica -1, wait at most 500 ms for one byte; isolation level 0; no session.
     frame.i32(-1).i32(500).i32(1).i32(whole).i8(0).i32(0).i32(-1);
     frame.count(1).text(topic).count(partitions.len());
     let mut offsets_at = Vec::with_capacity(partitions.len());
     for partition in partitions {
         frame.count(*partition);
+        if version >= 9 {
+            frame.i32(-1); // the leader epoch, not known
+        }
         offsets_at.push(frame.bytes.len());
         frame.i64(0).i64(-1).i32(limit);
     }
@@ -231,7 +244,7 @@ pub struct Fetched<'a> {
     pub records: &'a [u8],
 }
 
-/// Reads a Fetch 7 answer after its correlation id, partition by partition. An error of the whole request is returned.
+/// Reads an answer to Fetch 7 to 10 after its correlation id, partition by partition. An error of the whole request is returned.
 pub fn read_fetched<'a>(
     mut answer: Cursor<'a>,
     mut each: impl FnMut(Fetched<'a>) -> Result<()>,

@@ -76,6 +76,11 @@ impl Reader {
         }
     }
 
+    /// Whether it is told when what it reads was meant to be sent.
+    pub fn is_timed(&self) -> bool {
+        self.progress.iter().any(|progress| progress.timeline.is_some())
+    }
+
     /// Whether a timed reader has not yet seen all that was sent.
     pub fn is_behind(&self) -> bool {
         self.progress.iter().any(|progress| {

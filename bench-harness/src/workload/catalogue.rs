@@ -159,12 +159,13 @@ fn producers() -> Vec<Workload> {
 
 /// Producers at a steady rate, and consumers.
 fn with_consumers() -> Vec<Workload> {
-    let one = Role { rate: Some(TAIL_RATE), ..writers(1, 4, MEDIUM) };
+    // Every batch is fetched eight times: a quarter of the rate.
+    let one = Role { rate: Some(TAIL_RATE / 4.0), ..writers(1, 4, MEDIUM) };
     let eight = Role { connections: 8, ..TAIL };
     let mut workloads = vec![
         row(
             "fan-out",
-            "1 producer (100 × 100 B, 2,000 requests/s), 8 consumers of the same 4 partitions",
+            "1 producer (100 × 100 B, 500 requests/s), 8 consumers of the same 4 partitions",
             &[one, eight],
         ),
         Workload {
