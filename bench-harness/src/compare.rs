@@ -13,16 +13,19 @@ use crate::workload::Workload;
 /// Where one contender stands during the comparison.
 struct Seat {
     recipe: Recipe,
+    /// Whether every run gets a new process.
+    fresh: bool,
     /// None while a contender that gets a new process for each run is between two.
     broker: Option<Broker>,
     known: Contender,
 }
 
 impl Seat {
-    fn new(recipe: &Recipe, place: &Place) -> Result<Seat> {
+    fn new(recipe: &Recipe, fresh: bool, place: &Place) -> Result<Seat> {
         let known = Contender { name: recipe.name().to_owned(), ..Contender::default() };
-        let mut seat = Seat { recipe: recipe.clone(), broker: None, known };
-        if !recipe.fresh_for_each_run() {
+        let fresh = fresh || recipe.fresh_for_each_run();
+        let mut seat = Seat { recipe: recipe.clone(), fresh, broker: None, known };
+        if !seat.fresh {
             seat.start(place)?;
         }
         Ok(seat)
@@ -47,7 +50,7 @@ impl Seat {
         }
         let broker = self.broker.as_mut().expect("a broker was started");
         let measured = trial::run(broker, workload, conditions);
-        if self.recipe.fresh_for_each_run() {
+        if self.fresh {
             self.broker = None;
         }
         measured
@@ -64,14 +67,20 @@ pub struct Comparison {
     pub turns: usize,
     /// Turns before those, which are thrown away: they warm the Java compiler.
     pub warmup_turns: usize,
+    /// Give every run a new process, also of brokers that could stay up.
+    pub fresh: bool,
+    /// Print each run as it ends.
+    pub chatty: bool,
 }
 
-/// Runs all turns and prints each run as it ends.
+/// Runs all turns.
 pub fn run(comparison: &Comparison, conditions: &Conditions, place: &Place) -> Result<Report> {
     let mut seats = Vec::new();
     for recipe in &comparison.recipes {
-        eprintln!("starting {}", recipe.name());
-        seats.push(Seat::new(recipe, place)?);
+        if comparison.chatty {
+            eprintln!("starting {}", recipe.name());
+        }
+        seats.push(Seat::new(recipe, comparison.fresh, place)?);
     }
     let mut runs = Vec::new();
     for turn in 0..comparison.warmup_turns + comparison.turns {
@@ -84,8 +93,10 @@ pub fn run(comparison: &Comparison, conditions: &Conditions, place: &Place) -> R
             for seat in &mut seats {
                 ensure!(!host::interrupted(), "interrupted");
                 let measured = seat.run(workload, conditions, place)?;
-                if counts {
+                if counts && comparison.chatty {
                     println!("{}", run_lines(&measured));
+                }
+                if counts {
                     runs.push(measured);
                 }
             }

@@ -10,6 +10,7 @@
 //! | `broker`, `kafka`, `floor` | the contenders: how they start and stop |
 //! | `trial` | one run of one workload against one broker |
 //! | `compare` | several brokers in turns |
+//! | `gate` | whether the broker has become dearer than what the repository stores |
 //! | `live`, `report` | what is shown during and after |
 //! | `host` | CPUs, `/proc`, and what a result says of its machine |
 
@@ -17,6 +18,7 @@ mod admin;
 mod broker;
 mod compare;
 mod floor;
+mod gate;
 mod host;
 mod kafka;
 mod lane;
@@ -27,7 +29,7 @@ mod trial;
 mod wire;
 mod workload;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -46,7 +48,8 @@ const EXAMPLES: &str = "Examples:
   bench-harness --workload produce-small --rate 5000 latency at a given rate, from the intended send times
   bench-harness --bootstrap HOST:9092                any Kafka broker
   bench-harness floor                                the least that one core must spend
-  bench-harness compare kafka --turns 5              Apache Kafka, the floor and Tidemill in turns";
+  bench-harness compare kafka --turns 5              Apache Kafka, the floor and Tidemill in turns
+  bench-harness gate                                 has the broker become dearer than the repository allows";
 
 /// The broker's allocator, as the broker may be this program.
 #[global_allocator]
@@ -84,6 +87,18 @@ enum Task {
         #[arg(long)]
         without_tidemill: bool,
     },
+    /// Fails when the broker's CPU has grown against the floor's, by the ratios that the repository stores.
+    Gate {
+        /// Turns of the first measurement; what fails it is measured again with twice as many and one.
+        #[arg(long, default_value_t = 5)]
+        turns: usize,
+        /// The stored ratios.
+        #[arg(long, default_value = "bench-harness/gate.json")]
+        file: PathBuf,
+        /// Store what is measured now, with twice the turns and one, instead of judging it.
+        #[arg(long)]
+        store: bool,
+    },
     /// Lists the workloads.
     Workloads,
     #[command(hide = true)]
@@ -103,12 +118,12 @@ struct Options {
     /// A workload by name, may be given several times [default: the canonical ones, for compare all].
     #[arg(long, global = true)]
     workload: Vec<String>,
-    /// The length of each measured phase, in seconds.
-    #[arg(long, global = true, default_value_t = 3.0)]
-    seconds: f64,
-    /// The load before each measured phase, in seconds.
-    #[arg(long, global = true, default_value_t = 1.0)]
-    warmup: f64,
+    /// The length of each measured phase, in seconds [default: 3; of the gate 0.6].
+    #[arg(long, global = true)]
+    seconds: Option<f64>,
+    /// The load before each measured phase, in seconds [default: 1; of the gate 0.3].
+    #[arg(long, global = true)]
+    warmup: Option<f64>,
     /// A measured phase also ends after this many MB.
     #[arg(long, global = true, default_value_t = 2000)]
     max_megabytes: u64,
@@ -144,19 +159,22 @@ impl Options {
         let default = if cpus.len() >= 2 { Layout::Split } else { Layout::Shared };
         let layout = self.layout.unwrap_or(default);
         layout.check(&cpus)?;
-        Ok(Place { layout, cpus, data: self.data.clone().unwrap_or_else(std::env::temp_dir) })
+        let data = self.data.clone().unwrap_or_else(std::env::temp_dir);
+        Ok(Place { layout, cpus, data, rest: Duration::from_secs(1) })
     }
 
-    fn conditions(&self, layout: Layout) -> Result<Conditions> {
+    /// `usual` is the length of warm-up and measured phase in seconds where none was given.
+    fn conditions(&self, layout: Layout, usual: (f64, f64)) -> Result<Conditions> {
         let seconds = |value: f64, name: &str| {
             Duration::try_from_secs_f64(value)
                 .with_context(|| format!("--{name} {value} is not a length of time"))
         };
-        ensure!(self.seconds > 0.0, "--seconds must be above zero");
+        let (warmup_s, measure_s) = (self.warmup.unwrap_or(usual.0), self.seconds.unwrap_or(usual.1));
+        ensure!(measure_s > 0.0, "--seconds must be above zero");
         let plan = Plan {
             pace: self.rate.map_or(Pace::Closed, |rate| Pace::Open { rate }),
-            warmup: seconds(self.warmup, "warmup")?,
-            measure: seconds(self.seconds, "seconds")?,
+            warmup: seconds(warmup_s, "warmup")?,
+            measure: seconds(measure_s, "seconds")?,
             bytes_max: self.max_megabytes.saturating_mul(1_000_000).max(1),
         };
         Ok(Conditions { layout, plan })
@@ -209,6 +227,7 @@ fn perform(cli: &Cli) -> Result<()> {
             Ok(())
         }
         Some(Task::Floor) => single(options, Recipe::Floor),
+        Some(Task::Gate { turns, file, store }) => guard(options, *turns, file, *store),
         None => {
             let recipe = match &options.bootstrap {
                 Some(bootstrap) => Recipe::Running { bootstrap: bootstrap.clone(), pid: options.pid },
@@ -223,7 +242,9 @@ fn perform(cli: &Cli) -> Result<()> {
                 recipes.push(options.tidemill()?);
             }
             let workloads = options.workloads(|_| true)?;
-            measure(options, Comparison { recipes, workloads, turns: *turns, warmup_turns: *warmup_turns })
+            let (turns, warmup_turns) = (*turns, *warmup_turns);
+            let (fresh, chatty) = (false, true);
+            measure(options, Comparison { recipes, workloads, turns, warmup_turns, fresh, chatty })
         }
     }
 }
@@ -231,13 +252,14 @@ fn perform(cli: &Cli) -> Result<()> {
 /// The canonical run: one broker, each workload once.
 fn single(options: &Options, recipe: Recipe) -> Result<()> {
     let workloads = options.workloads(|workload| workload.canonical)?;
-    measure(options, Comparison { recipes: vec![recipe], workloads, turns: 1, warmup_turns: 0 })
+    let (recipes, turns, warmup_turns) = (vec![recipe], 1, 0);
+    measure(options, Comparison { recipes, workloads, turns, warmup_turns, fresh: false, chatty: true })
 }
 
 fn measure(options: &Options, comparison: Comparison) -> Result<()> {
     host::catch_signals()?;
     let place = options.place()?;
-    let conditions = options.conditions(place.layout)?;
+    let conditions = options.conditions(place.layout, (1.0, 3.0))?;
     place.layout.enter_load(&place.cpus)?;
     let report = compare::run(&comparison, &conditions, &place)?;
     println!("\n{}", report.markdown());
@@ -245,5 +267,41 @@ fn measure(options: &Options, comparison: Comparison) -> Result<()> {
         let names: Vec<&str> = comparison.recipes.iter().map(Recipe::name).collect();
         report.save(folder, &names.join("-"))?;
     }
+    Ok(())
+}
+
+/// Runs the gate: a workload above its limit is an error.
+fn guard(options: &Options, turns: usize, file: &Path, store: bool) -> Result<()> {
+    ensure!(
+        options.bootstrap.is_none() && options.rate.is_none(),
+        "the gate starts its brokers, closed loop"
+    );
+    ensure!(turns > 0, "--turns must be above zero");
+    host::catch_signals()?;
+    let mut stored = gate::Stored::read(file)?;
+    let chosen = stored.chosen(&options.workload)?;
+    let place = Place { rest: Duration::ZERO, ..options.place()? };
+    ensure!(place.layout == stored.layout, "the stored ratios are of layout {}", stored.layout.name());
+    let conditions = options.conditions(place.layout, (0.3, 0.6))?;
+    place.layout.enter_load(&place.cpus)?;
+    let recipes = vec![options.tidemill()?, Recipe::Floor];
+    let measure = |workloads: Vec<Workload>, turns| -> Result<Vec<(Workload, Vec<f64>)>> {
+        let recipes = recipes.clone();
+        let comparison =
+            Comparison { recipes, workloads, turns, warmup_turns: 0, fresh: true, chatty: false };
+        let report = compare::run(&comparison, &conditions, &place)?;
+        let ratios = |one: &Workload| (*one, report.ratios(one, Recipe::Floor.name()));
+        Ok(comparison.workloads.iter().map(ratios).collect())
+    };
+    if store {
+        let workloads = chosen.iter().map(|(workload, _)| *workload).collect();
+        stored.take_over(&measure(workloads, 2 * turns + 1)?);
+        stored.write(file)?;
+        println!("stored in {}", file.display());
+        return Ok(());
+    }
+    let verdicts = gate::judge(&chosen, turns, measure)?;
+    println!("{}", gate::summary(&verdicts, file));
+    ensure!(verdicts.iter().all(gate::Verdict::passes), "the gate is closed");
     Ok(())
 }

@@ -58,7 +58,7 @@ impl Spread {
 }
 
 /// Three significant digits.
-fn short(value: f64) -> String {
+pub fn short(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
@@ -126,11 +126,11 @@ impl Report {
         Spread::of(of_both.map(rate).collect())
     }
 
-    /// How many times more the first contender needs than another, pair by pair.
-    fn ratio(&self, workload: &Workload, other: &str) -> Option<Spread> {
-        let first = self.contenders.first()?;
-        let pairs = self.values(workload, &first.name).into_iter().zip(self.values(workload, other));
-        Spread::of(pairs.filter(|(_, cost)| *cost > 0.0).map(|(base, cost)| base / cost).collect())
+    /// How many times more the first contender needs than another, turn by turn.
+    pub fn ratios(&self, workload: &Workload, other: &str) -> Vec<f64> {
+        let first = self.contenders.first().map_or("", |first| first.name.as_str());
+        let pairs = self.values(workload, first).into_iter().zip(self.values(workload, other));
+        pairs.filter(|(_, cost)| *cost > 0.0).map(|(base, cost)| base / cost).collect()
     }
 
     /// Markdown: where and how, one row for each workload, memory and start.
@@ -162,7 +162,7 @@ impl Report {
             }
             let _ = write!(text, "| {} | {} |", workload.title, self.cell(&workload, base));
             for other in others {
-                let ratio = self.ratio(&workload, &other.name);
+                let ratio = Spread::of(self.ratios(&workload, &other.name));
                 let ratio = ratio.map_or("–".to_owned(), |ratio| {
                     format!("**{}** ({}–{})", short(ratio.median), short(ratio.min), short(ratio.max))
                 });
