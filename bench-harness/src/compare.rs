@@ -13,19 +13,16 @@ use crate::workload::Workload;
 /// Where one contender stands during the comparison.
 struct Seat {
     recipe: Recipe,
-    /// Whether every run gets a new process.
-    fresh: bool,
     /// None while a contender that gets a new process for each run is between two.
     broker: Option<Broker>,
     known: Contender,
 }
 
 impl Seat {
-    fn new(recipe: &Recipe, fresh: bool, place: &Place) -> Result<Seat> {
+    fn new(recipe: &Recipe, place: &Place) -> Result<Seat> {
         let known = Contender { name: recipe.name().to_owned(), ..Contender::default() };
-        let fresh = fresh || recipe.fresh_for_each_run();
-        let mut seat = Seat { recipe: recipe.clone(), fresh, broker: None, known };
-        if !seat.fresh {
+        let mut seat = Seat { recipe: recipe.clone(), broker: None, known };
+        if !recipe.fresh_for_each_run() {
             seat.start(place)?;
         }
         Ok(seat)
@@ -50,7 +47,7 @@ impl Seat {
         }
         let broker = self.broker.as_mut().expect("a broker was started");
         let measured = trial::run(broker, workload, conditions);
-        if self.fresh {
+        if self.recipe.fresh_for_each_run() {
             self.broker = None;
         }
         measured
@@ -67,20 +64,14 @@ pub struct Comparison {
     pub turns: usize,
     /// Turns before those, which are thrown away: they warm the Java compiler.
     pub warmup_turns: usize,
-    /// Give every run a new process, also of brokers that could stay up.
-    pub fresh: bool,
-    /// Print each run as it ends.
-    pub chatty: bool,
 }
 
-/// Runs all turns.
+/// Runs all turns and prints each run as it ends.
 pub fn run(comparison: &Comparison, conditions: &Conditions, place: &Place) -> Result<Report> {
     let mut seats = Vec::new();
     for recipe in &comparison.recipes {
-        if comparison.chatty {
-            eprintln!("starting {}", recipe.name());
-        }
-        seats.push(Seat::new(recipe, comparison.fresh, place)?);
+        eprintln!("starting {}", recipe.name());
+        seats.push(Seat::new(recipe, place)?);
     }
     let mut runs = Vec::new();
     for turn in 0..comparison.warmup_turns + comparison.turns {
@@ -93,10 +84,8 @@ pub fn run(comparison: &Comparison, conditions: &Conditions, place: &Place) -> R
             for seat in &mut seats {
                 ensure!(!host::interrupted(), "interrupted");
                 let measured = seat.run(workload, conditions, place)?;
-                if counts && comparison.chatty {
-                    println!("{}", run_lines(&measured));
-                }
                 if counts {
+                    println!("{}", run_lines(&measured));
                     runs.push(measured);
                 }
             }

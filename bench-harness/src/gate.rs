@@ -6,7 +6,7 @@
 //! speed of a machine drifts, both ride on it. A workload above its limit is measured once more with more turns,
 //! and only that second median fails it: a build that has become worse is worse twice.
 //!
-//! Every run gets a new process, the broker's too, so that neither is dearer for what it wrote before.
+//! A turn is a [`duel`](crate::duel): new processes of both, and slices of load in turns.
 
 use std::fmt::Write;
 use std::fs;
@@ -18,9 +18,6 @@ use serde::{Deserialize, Serialize};
 use crate::host::Layout;
 use crate::report::{Spread, short};
 use crate::workload::Workload;
-
-/// The second measurement has this many times the turns of the first, and one more, so that it has a middle.
-const AGAIN: usize = 2;
 
 /// What the repository stores.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -139,6 +136,11 @@ impl Verdict {
     }
 }
 
+/// How many turns the second measurement has; odd, so that it has a middle.
+pub fn turns_again(turns: usize) -> usize {
+    2 * turns + 1
+}
+
 /// Measures every workload, and those above their limits once more. `measure` runs that many turns over some workloads
 /// and returns the ratios of each.
 pub fn judge(
@@ -150,7 +152,7 @@ pub fn judge(
         .iter()
         .map(|(_, allowance)| Verdict { allowance: allowance.clone(), measured: Vec::new() })
         .collect();
-    for turns in [turns, AGAIN * turns + 1] {
+    for turns in [turns, turns_again(turns)] {
         let open = verdicts.iter().zip(chosen).filter(|(verdict, _)| !verdict.passes());
         let open: Vec<Workload> = open.map(|(_, (workload, _))| *workload).collect();
         if open.is_empty() {

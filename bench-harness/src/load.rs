@@ -97,6 +97,15 @@ pub trait Observer {
     fn tick(&mut self, phase: Phase, so_far: &Tally, elapsed: Duration);
 }
 
+/// Nobody looks.
+struct Unseen;
+
+impl Observer for Unseen {
+    fn begin(&mut self) {}
+    fn end(&mut self) {}
+    fn tick(&mut self, _: Phase, _: &Tally, _: Duration) {}
+}
+
 struct Connection {
     stream: TcpStream,
     lane: Lane,
@@ -273,7 +282,21 @@ impl Load {
         self.drain()?;
         let late = self.tally.error_count();
         ensure!(late == 0, "{late} of the last requests were refused: {:?}", self.tally.errors);
-        Ok((measured, self.connections.into_iter().map(|connection| connection.lane).collect()))
+        Ok((measured, self.into_lanes()))
+    }
+
+    /// Drives the load until the time or the bytes of the plan are over and the last answer is here, without a warm-up.
+    /// What it came to has every answer in it. Can be called again and again.
+    pub fn slice(&mut self, plan: &Plan) -> Result<Tally> {
+        self.tally = Tally::new()?;
+        self.phase(Phase::Measure, plan, &mut Unseen)?;
+        self.drain()?;
+        Ok(std::mem::replace(&mut self.tally, Tally::new()?))
+    }
+
+    /// Ends the connections.
+    pub fn into_lanes(self) -> Vec<Lane> {
+        self.connections.into_iter().map(|connection| connection.lane).collect()
     }
 
     /// Sends exactly `count` requests on each lane as fast as answers come, untimed.
@@ -298,7 +321,7 @@ impl Load {
             self.wait(Duration::from_millis(100), false)?;
         }
         ensure!(self.tally.error_count() == 0, "writing was refused: {:?}", self.tally.errors);
-        Ok(self.connections.into_iter().map(|connection| connection.lane).collect())
+        Ok(self.into_lanes())
     }
 
     /// Spreads the open loop's connections over one interval.

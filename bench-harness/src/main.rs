@@ -10,6 +10,7 @@
 //! | `broker`, `kafka`, `floor` | the contenders: how they start and stop |
 //! | `trial` | one run of one workload against one broker |
 //! | `compare` | several brokers in turns |
+//! | `duel` | two brokers side by side, in turns of a tenth of a second |
 //! | `gate` | whether the broker has become dearer than what the repository stores |
 //! | `live`, `report` | what is shown during and after |
 //! | `host` | CPUs, `/proc`, and what a result says of its machine |
@@ -17,6 +18,7 @@
 mod admin;
 mod broker;
 mod compare;
+mod duel;
 mod floor;
 mod gate;
 mod host;
@@ -38,6 +40,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::broker::{Place, Recipe};
 use crate::compare::Comparison;
+use crate::duel::Duel;
 use crate::host::Layout;
 use crate::load::{Pace, Plan};
 use crate::trial::Conditions;
@@ -118,10 +121,10 @@ struct Options {
     /// A workload by name, may be given several times [default: the canonical ones, for compare all].
     #[arg(long, global = true)]
     workload: Vec<String>,
-    /// The length of each measured phase, in seconds [default: 3; of the gate 0.6].
+    /// The length of each measured phase, in seconds [default: 3; of the gate 0.1].
     #[arg(long, global = true)]
     seconds: Option<f64>,
-    /// The load before each measured phase, in seconds [default: 1; of the gate 0.3].
+    /// The load before the measured phases, in seconds [default: 1; of the gate 0.2].
     #[arg(long, global = true)]
     warmup: Option<f64>,
     /// A measured phase also ends after this many MB.
@@ -242,9 +245,7 @@ fn perform(cli: &Cli) -> Result<()> {
                 recipes.push(options.tidemill()?);
             }
             let workloads = options.workloads(|_| true)?;
-            let (turns, warmup_turns) = (*turns, *warmup_turns);
-            let (fresh, chatty) = (false, true);
-            measure(options, Comparison { recipes, workloads, turns, warmup_turns, fresh, chatty })
+            measure(options, Comparison { recipes, workloads, turns: *turns, warmup_turns: *warmup_turns })
         }
     }
 }
@@ -252,8 +253,7 @@ fn perform(cli: &Cli) -> Result<()> {
 /// The canonical run: one broker, each workload once.
 fn single(options: &Options, recipe: Recipe) -> Result<()> {
     let workloads = options.workloads(|workload| workload.canonical)?;
-    let (recipes, turns, warmup_turns) = (vec![recipe], 1, 0);
-    measure(options, Comparison { recipes, workloads, turns, warmup_turns, fresh: false, chatty: true })
+    measure(options, Comparison { recipes: vec![recipe], workloads, turns: 1, warmup_turns: 0 })
 }
 
 fn measure(options: &Options, comparison: Comparison) -> Result<()> {
@@ -282,25 +282,17 @@ fn guard(options: &Options, turns: usize, file: &Path, store: bool) -> Result<()
     let chosen = stored.chosen(&options.workload)?;
     let place = Place { rest: Duration::ZERO, ..options.place()? };
     ensure!(place.layout == stored.layout, "the stored ratios are of layout {}", stored.layout.name());
-    let conditions = options.conditions(place.layout, (0.3, 0.6))?;
+    let plan = options.conditions(place.layout, (0.2, 0.1))?.plan;
     place.layout.enter_load(&place.cpus)?;
-    let recipes = vec![options.tidemill()?, Recipe::Floor];
-    let measure = |workloads: Vec<Workload>, turns| -> Result<Vec<(Workload, Vec<f64>)>> {
-        let recipes = recipes.clone();
-        let comparison =
-            Comparison { recipes, workloads, turns, warmup_turns: 0, fresh: true, chatty: false };
-        let report = compare::run(&comparison, &conditions, &place)?;
-        let ratios = |one: &Workload| (*one, report.ratios(one, Recipe::Floor.name()));
-        Ok(comparison.workloads.iter().map(ratios).collect())
-    };
+    let duel = Duel { recipes: [options.tidemill()?, Recipe::Floor], plan, place };
     if store {
         let workloads = chosen.iter().map(|(workload, _)| *workload).collect();
-        stored.take_over(&measure(workloads, 2 * turns + 1)?);
+        stored.take_over(&duel.turns(workloads, gate::turns_again(turns))?);
         stored.write(file)?;
         println!("stored in {}", file.display());
         return Ok(());
     }
-    let verdicts = gate::judge(&chosen, turns, measure)?;
+    let verdicts = gate::judge(&chosen, turns, |workloads, turns| duel.turns(workloads, turns))?;
     println!("{}", gate::summary(&verdicts, file));
     ensure!(verdicts.iter().all(gate::Verdict::passes), "the gate is closed");
     Ok(())

@@ -135,47 +135,86 @@ pub fn run(broker: &mut Broker, workload: &Workload, conditions: &Conditions) ->
 }
 
 fn attempt(broker: &mut Broker, workload: &Workload, conditions: &Conditions) -> Result<Measurement> {
-    let number = TOPICS.fetch_add(1, Ordering::Relaxed);
-    let topic = format!("bench-{}-{}-{number}", workload.name, std::process::id());
-    let mut admin = Admin::connect(broker.address)?;
-    if broker.has_topics {
-        admin.create_topic(&topic, workload.partitions())?;
-    }
-    let timestamp_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
-    let stored = match workload.kind {
-        Kind::Produce { .. } => Vec::new(),
-        Kind::Fetch { .. } => store(broker, workload, &topic, timestamp_ms)?,
-    };
-    let log_ends: Vec<i64> = stored.iter().flat_map(Lane::expected_ends).map(|(_, end)| end).collect();
-    let lanes = (0..workload.connections)
-        .map(|index| {
-            let log_end = log_ends.get(index).copied().unwrap_or(0);
-            Lane::new(workload, &topic, index, timestamp_ms, log_end)
-        })
-        .collect();
+    let Opened { course, load } = Opened::new(broker, workload, conditions.plan.pace, STORED_BYTES)?;
     let mut live = Live::new(format!("{:<22} {:<8}", workload.name, broker.name), broker.pid);
-    let plan = &conditions.plan;
-    let (tally, lanes) = Load::connect(broker.address, lanes, plan.pace)?.run(plan, &mut live)?;
+    let (tally, lanes) = load.run(&conditions.plan, &mut live)?;
     ensure!(tally.error_count() == 0, "requests were refused, by error code: {:?}", tally.errors);
     ensure!(tally.requests > 0, "not one request was answered");
-    let batches_checked = if stored.is_empty() {
-        check(&mut admin, &topic, &lanes, CHECK_BYTES)?
-    } else {
-        check(&mut admin, &topic, &stored, usize::MAX)?
-    };
-    if broker.has_topics {
-        admin.delete_topic(&topic)?;
-    }
+    let batches_checked = course.finish(&lanes)?;
     Ok(measurement(broker.name, workload, conditions, &tally, &live, batches_checked))
 }
 
+/// A workload under way against a broker: its topic is there, what it fetches is stored, its load is connected.
+pub struct Opened {
+    /// What remains to be done.
+    pub course: Course,
+    /// The load.
+    pub load: Load,
+}
+
+/// What has to be checked and taken away when the load is over.
+pub struct Course {
+    admin: Admin,
+    topic: String,
+    has_topics: bool,
+    stored: Vec<Lane>,
+}
+
+impl Opened {
+    /// Prepares a workload; each partition of a fetch workload gets `stored_bytes`.
+    pub fn new(broker: &Broker, workload: &Workload, pace: Pace, stored_bytes: u64) -> Result<Opened> {
+        let number = TOPICS.fetch_add(1, Ordering::Relaxed);
+        let topic = format!("bench-{}-{}-{number}", workload.name, std::process::id());
+        let mut admin = Admin::connect(broker.address)?;
+        if broker.has_topics {
+            admin.create_topic(&topic, workload.partitions())?;
+        }
+        let timestamp_ms =
+            SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
+        let stored = match workload.kind {
+            Kind::Produce { .. } => Vec::new(),
+            Kind::Fetch { .. } => store(broker, workload, &topic, timestamp_ms, stored_bytes)?,
+        };
+        let log_ends: Vec<i64> = stored.iter().flat_map(Lane::expected_ends).map(|(_, end)| end).collect();
+        let lanes = (0..workload.connections)
+            .map(|index| {
+                let log_end = log_ends.get(index).copied().unwrap_or(0);
+                Lane::new(workload, &topic, index, timestamp_ms, log_end)
+            })
+            .collect();
+        let load = Load::connect(broker.address, lanes, pace)?;
+        Ok(Opened { course: Course { admin, topic, has_topics: broker.has_topics, stored }, load })
+    }
+}
+
+impl Course {
+    /// Compares what the broker holds with what went in, deletes the topic, and says how many batches were compared.
+    pub fn finish(mut self, lanes: &[Lane]) -> Result<u64> {
+        let batches_checked = if self.stored.is_empty() {
+            check(&mut self.admin, &self.topic, lanes, CHECK_BYTES)?
+        } else {
+            check(&mut self.admin, &self.topic, &self.stored, usize::MAX)?
+        };
+        if self.has_topics {
+            self.admin.delete_topic(&self.topic)?;
+        }
+        Ok(batches_checked)
+    }
+}
+
 /// Writes what a fetch workload reads.
-fn store(broker: &Broker, workload: &Workload, topic: &str, timestamp_ms: i64) -> Result<Vec<Lane>> {
+fn store(
+    broker: &Broker,
+    workload: &Workload,
+    topic: &str,
+    timestamp_ms: i64,
+    stored_bytes: u64,
+) -> Result<Vec<Lane>> {
     let lanes: Vec<Lane> = (0..workload.connections)
         .map(|partition_first| Lane::produce(topic, Shape { partition_first, ..STORED }, 1, 5, timestamp_ms))
         .collect();
     let frame_bytes = lanes.first().map_or(1, Lane::frame_bytes) as u64;
-    Load::connect(broker.address, lanes, Pace::Closed)?.send(STORED_BYTES / frame_bytes)
+    Load::connect(broker.address, lanes, Pace::Closed)?.send(stored_bytes / frame_bytes)
 }
 
 fn check(admin: &mut Admin, topic: &str, lanes: &[Lane], bytes_max: usize) -> Result<u64> {
