@@ -142,7 +142,7 @@ pub struct Broker {
     pub pid: Option<u32>,
     /// From the start of the process to its first answer.
     pub start_up: Option<Duration>,
-    /// Resident bytes when it first answered and had a second of rest.
+    /// Resident bytes when it first answered and had rested ([`Place::rest`]).
     pub resident_at_start_bytes: Option<u64>,
     /// How it was started, in a form that means something on another machine; empty for one that was there before.
     pub command: String,
@@ -186,6 +186,8 @@ pub struct Place {
     pub cpus: Vec<usize>,
     /// The folder in which scratch directories are made.
     pub data: PathBuf,
+    /// How long a broker rests before its memory is read for the first time.
+    pub rest: Duration,
 }
 
 impl Broker {
@@ -209,7 +211,7 @@ impl Broker {
         let mut process = Process(child);
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let start_up = await_answer(&mut process, address, started, &log)?;
-        std::thread::sleep(Duration::from_secs(1));
+        std::thread::sleep(place.rest);
         let pid = process.0.id();
         Ok(Broker {
             name: recipe.name(),

@@ -47,13 +47,13 @@ struct Told {
 }
 
 /// Runs a client once on the stage's topic.
-pub fn run(stage: &mut Stage<'_>, client: Client, conditions: &Conditions) -> Result<Measurement> {
+pub fn run(stage: &mut Stage, client: Client, conditions: &Conditions) -> Result<Measurement> {
     let home = &conditions.clients;
     let records = if client.reads { stage.stored_records() } else { home.records };
     let scratch = Scratch::new(&std::env::temp_dir(), "client")?;
     let mut command = command(stage, client, records, home, scratch.path())?;
-    eprintln!("{} on {}: {records} records", stage.workload.name, stage.broker.name);
-    let usage = |stage: &Stage<'_>| stage.broker.pid.map(Usage::of).transpose();
+    eprintln!("{} on {}: {records} records", stage.workload.name, stage.contender);
+    let usage = |stage: &Stage| stage.pid.map(Usage::of).transpose();
     let began = usage(stage)?;
     let said = complete(&mut command, scratch.path())?;
     let ended = usage(stage)?;
@@ -67,7 +67,7 @@ pub fn run(stage: &mut Stage<'_>, client: Client, conditions: &Conditions) -> Re
     let flow = Flow { requests: 0, records, bytes: told.bytes };
     Ok(Measurement {
         workload: stage.workload.name.to_owned(),
-        contender: stage.broker.name.to_owned(),
+        contender: stage.contender.to_owned(),
         layout: conditions.layout,
         rate_asked: None,
         seconds: told.seconds.max(1e-3),
@@ -90,7 +90,7 @@ pub fn run(stage: &mut Stage<'_>, client: Client, conditions: &Conditions) -> Re
 }
 
 /// After a writer the partitions hold all records between them; their batches carry good CRCs.
-fn check(stage: &mut Stage<'_>, client: Client, records: u64) -> Result<Checked> {
+fn check(stage: &mut Stage, client: Client, records: u64) -> Result<Checked> {
     let (topic, partitions) = (stage.topic.clone(), stage.workload.partitions);
     let ends: Vec<i64> =
         (0..partitions).map(|partition| stage.admin.log_end(&topic, partition)).collect::<Result<_>>()?;
@@ -103,8 +103,8 @@ fn check(stage: &mut Stage<'_>, client: Client, records: u64) -> Result<Checked>
     stage.check_ends(&ends, false, CHECK_BYTES, None)
 }
 
-fn command(stage: &Stage<'_>, client: Client, records: u64, home: &Home, scratch: &Path) -> Result<Command> {
-    let (address, count) = (stage.broker.address.to_string(), records.to_string());
+fn command(stage: &Stage, client: Client, records: u64, home: &Home, scratch: &Path) -> Result<Command> {
+    let (address, count) = (stage.address.to_string(), records.to_string());
     let topic = stage.topic.as_str();
     match client.tool {
         Tool::Librdkafka => {

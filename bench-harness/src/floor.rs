@@ -5,14 +5,16 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail, ensure};
 use glommio::LocalExecutor;
 use glommio::io::PollableFd;
+use nix::sys::socket::MsgFlags;
 
 use crate::wire::{BatchView, Cursor, api, put};
 
@@ -64,6 +66,7 @@ async fn converse(stream: TcpStream, store: Rc<RefCell<Store>>) -> Result<()> {
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
     let socket = PollableFd::new(stream)?;
+    let more = MsgFlags::from_bits_retain(nix::libc::MSG_MORE);
     let (mut input, mut filled, mut out) = (vec![0; 4 << 20], 0usize, Vec::with_capacity(64 << 10));
     loop {
         let count = match socket.get_ref().read(input.get_mut(filled..).unwrap_or(&mut [])) {
@@ -85,7 +88,8 @@ async fn converse(stream: TcpStream, store: Rc<RefCell<Store>>) -> Result<()> {
             let Some(frame) = rest.get(..length) else { break };
             let span = store.borrow_mut().answer(frame, &mut out)?;
             if let Some(span) = span {
-                send(&socket, &mut out).await?;
+                // More follows: the header leaves with the first bytes of the file.
+                send(&socket, &mut out, more).await?;
                 send_file(&socket, span).await?;
             }
             at += 4 + length;
@@ -94,19 +98,19 @@ async fn converse(stream: TcpStream, store: Rc<RefCell<Store>>) -> Result<()> {
             input.copy_within(at..filled, 0);
             filled -= at;
         }
-        send(&socket, &mut out).await?;
+        send(&socket, &mut out, MsgFlags::empty()).await?;
         if filled == 0 {
             socket.readable().await?;
         }
     }
 }
 
-async fn send(socket: &PollableFd<TcpStream>, out: &mut Vec<u8>) -> Result<()> {
+async fn send(socket: &PollableFd<TcpStream>, out: &mut Vec<u8>, flags: MsgFlags) -> Result<()> {
     let mut sent = 0;
     while let Some(rest) = out.get(sent..).filter(|rest| !rest.is_empty()) {
-        match socket.get_ref().write(rest) {
+        match nix::sys::socket::send(socket.get_ref().as_raw_fd(), rest, flags) {
             Ok(count) => sent += count,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => socket.writable().await?,
+            Err(nix::errno::Errno::EAGAIN) => socket.writable().await?,
             Err(error) => return Err(error.into()),
         }
     }

@@ -218,7 +218,22 @@ impl Load {
         self.drain()?;
         let late = self.tally.error_count();
         ensure!(late == 0, "{late} of the last requests were refused: {:?}", self.tally.errors);
-        Ok((measured, self.lanes()))
+        Ok((measured, self.into_lanes()))
+    }
+
+    /// Drives the load until the time or the bytes of the plan are over and the last answer is here, without a warm-up.
+    /// What it came to has every answer in it. Can be called again and again.
+    pub fn slice(&mut self, plan: &Plan) -> Result<Tally> {
+        self.tally = Tally::new()?;
+        self.serve_all(Sending::All)?;
+        self.phase(Phase::Measure, plan)?;
+        self.drain()?;
+        Ok(std::mem::replace(&mut self.tally, Tally::new()?))
+    }
+
+    /// Ends the connections.
+    pub fn into_lanes(self) -> Vec<Lane> {
+        self.connections.into_iter().map(|connection| connection.lane).collect()
     }
 
     /// Sends exactly `count` requests on each lane as fast as answers come, untimed.
@@ -231,11 +246,7 @@ impl Load {
             self.wait(TICK, Sending::Only(count))?;
         }
         ensure!(self.tally.error_count() == 0, "writing was refused: {:?}", self.tally.errors);
-        Ok(self.lanes())
-    }
-
-    fn lanes(self) -> Vec<Lane> {
-        self.connections.into_iter().map(|connection| connection.lane).collect()
+        Ok(self.into_lanes())
     }
 
     fn phase(&mut self, phase: Phase, plan: &Plan) -> Result<()> {

@@ -12,6 +12,7 @@
 //! | `trial` | one run of one workload against one broker |
 //! | `seat` | a contender's broker between runs |
 //! | `compare`, `sweep`, `knee` | several brokers in turns, parameters over lists, rates up to a bound |
+//! | `duel`, `gate` | two brokers in turns of a tenth of a second; whether one has become dearer than the repository stores |
 //! | `meter`, `process`, `samples` | what the load counts and the broker uses, read four times a second |
 //! | `live` | what is shown during a run |
 //! | `report`, `goals` | the result as a file, and what it is judged by |
@@ -23,7 +24,9 @@ mod admin;
 mod broker;
 mod client;
 mod compare;
+mod duel;
 mod floor;
+mod gate;
 mod goals;
 mod host;
 mod html;
@@ -55,6 +58,7 @@ use serde::Serialize;
 use crate::broker::{Place, Recipe};
 use crate::client::Home;
 use crate::compare::Comparison;
+use crate::duel::Duel;
 use crate::host::Layout;
 use crate::load::Plan;
 use crate::report::Report;
@@ -77,7 +81,8 @@ const EXAMPLES: &str = "Examples:
   bench-harness clients                              Java's perf tools and librdkafka on Kafka and Tidemill
   bench-harness sweep shards=1,2 partitions=4,64 --layout shared
   bench-harness sweep flush.messages=1,100 --workload produce-medium --contender kafka
-  bench-harness knee --workload tail --p99-bound-ms 5";
+  bench-harness knee --workload tail --p99-bound-ms 5
+  bench-harness gate                                 has the broker become dearer than the repository allows";
 
 /// The broker's allocator, as the broker may be this program.
 #[global_allocator]
@@ -153,6 +158,18 @@ enum Task {
         #[arg(long, value_name = "FILE")]
         html: Option<PathBuf>,
     },
+    /// Fails when the broker's CPU has grown against the floor's, by the ratios that the repository stores.
+    Gate {
+        /// Turns of the first measurement; what fails it is measured again with twice as many and one.
+        #[arg(long, default_value_t = 5)]
+        turns: usize,
+        /// The stored ratios.
+        #[arg(long, default_value = "bench-harness/gate.json")]
+        file: PathBuf,
+        /// Store what is measured now, with twice the turns and one, instead of judging it.
+        #[arg(long)]
+        store: bool,
+    },
     /// Lists the workloads.
     Workloads,
     #[command(hide = true)]
@@ -194,12 +211,12 @@ struct Options {
     /// table, for sweep and knee produce-small].
     #[arg(long, global = true)]
     workload: Vec<String>,
-    /// The length of each measured phase, in seconds.
-    #[arg(long, global = true, default_value_t = 3.0)]
-    seconds: f64,
-    /// The load before each measured phase, in seconds.
-    #[arg(long, global = true, default_value_t = 1.0)]
-    warmup: f64,
+    /// The length of each measured phase, in seconds [default: 3; of the gate 0.1].
+    #[arg(long, global = true)]
+    seconds: Option<f64>,
+    /// The load before the measured phases, in seconds [default: 1; of the gate 0.2].
+    #[arg(long, global = true)]
+    warmup: Option<f64>,
     /// A measured phase also ends after this many MB.
     #[arg(long, global = true, default_value_t = 2000)]
     max_megabytes: u64,
@@ -241,18 +258,21 @@ impl Options {
         let default = if cpus.len() >= 2 { Layout::Split } else { Layout::Shared };
         let layout = self.layout.unwrap_or(default);
         layout.check(&cpus)?;
-        Ok(Place { layout, cpus, data: self.data.clone().unwrap_or_else(std::env::temp_dir) })
+        let data = self.data.clone().unwrap_or_else(std::env::temp_dir);
+        Ok(Place { layout, cpus, data, rest: Duration::from_secs(1) })
     }
 
-    fn conditions(&self, layout: Layout) -> Result<Conditions> {
+    /// `usual` is the length of warm-up and measured phase in seconds where none was given.
+    fn conditions(&self, layout: Layout, usual: (f64, f64)) -> Result<Conditions> {
         let seconds = |value: f64, name: &str| {
             Duration::try_from_secs_f64(value)
                 .with_context(|| format!("--{name} {value} is not a length of time"))
         };
-        ensure!(self.seconds > 0.0, "--seconds must be above zero");
+        let (warmup_s, measure_s) = (self.warmup.unwrap_or(usual.0), self.seconds.unwrap_or(usual.1));
+        ensure!(measure_s > 0.0, "--seconds must be above zero");
         let plan = Plan {
-            warmup: seconds(self.warmup, "warmup")?,
-            measure: seconds(self.seconds, "seconds")?,
+            warmup: seconds(warmup_s, "warmup")?,
+            measure: seconds(measure_s, "seconds")?,
             bytes_max: self.max_megabytes.saturating_mul(1_000_000).max(1),
         };
         let clients = Home { cache: self.cache.clone(), records: self.records.max(1) };
@@ -342,6 +362,7 @@ fn perform(cli: &Cli) -> Result<()> {
             std::fs::write(&file, page).with_context(|| format!("writing {}", file.display()))
         }
         Some(Task::Floor) => single(options, Recipe::Floor),
+        Some(Task::Gate { turns, file, store }) => guard(options, *turns, file, *store),
         None => single(options, options.own()?),
         Some(Task::Compare { with, turns, without_tidemill }) => {
             let recipes = opponents(options, with, *without_tidemill)?;
@@ -423,7 +444,7 @@ fn in_turns(options: &Options, recipes: Vec<Recipe>, turns: &Turns, workloads: V
 fn prepare(options: &Options) -> Result<(Place, Conditions)> {
     host::catch_signals()?;
     let place = options.place()?;
-    let conditions = options.conditions(place.layout)?;
+    let conditions = options.conditions(place.layout, (1.0, 3.0))?;
     place.layout.enter_load(&place.cpus)?;
     Ok((place, conditions))
 }
@@ -435,5 +456,33 @@ fn conclude(options: &Options, name: &str, result: &impl Serialize, markdown: &s
         report::write(folder, &format!("{name}.json"), &serde_json::to_string_pretty(result)?)?;
         report::write(folder, &format!("{name}.md"), markdown)?;
     }
+    Ok(())
+}
+
+/// Runs the gate: a workload above its limit is an error.
+fn guard(options: &Options, turns: usize, file: &Path, store: bool) -> Result<()> {
+    ensure!(
+        options.bootstrap.is_none() && options.rate.is_none(),
+        "the gate starts its brokers, closed loop"
+    );
+    ensure!(turns > 0, "--turns must be above zero");
+    host::catch_signals()?;
+    let mut stored = gate::Stored::read(file)?;
+    let chosen = stored.chosen(&options.workload)?;
+    let place = Place { rest: Duration::ZERO, ..options.place()? };
+    ensure!(place.layout == stored.layout, "the stored ratios are of layout {}", stored.layout.name());
+    let plan = options.conditions(place.layout, (0.2, 0.1))?.plan;
+    place.layout.enter_load(&place.cpus)?;
+    let duel = Duel { recipes: [options.tidemill()?, Recipe::Floor], plan, place };
+    if store {
+        let workloads = chosen.iter().map(|(workload, _)| workload.clone()).collect();
+        stored.take_over(&duel.turns(workloads, gate::turns_again(turns))?);
+        stored.write(file)?;
+        println!("stored in {}", file.display());
+        return Ok(());
+    }
+    let verdicts = gate::judge(&chosen, turns, |workloads, turns| duel.turns(workloads, turns))?;
+    println!("{}", gate::summary(&verdicts, file));
+    ensure!(verdicts.iter().all(gate::Verdict::passes), "the gate is closed");
     Ok(())
 }

@@ -28,16 +28,18 @@ pub fn scaled(value: f64) -> String {
 
 /// One run in two lines.
 pub fn run_lines(run: &Measurement) -> String {
+    // Foreign clients do not tell their requests.
+    let by_record = run.requests == 0;
+    let requests = if by_record { "–".to_owned() } else { scaled(run.request_rate()) };
     let mut text = format!(
-        "{:<22} {:<8} {:>7} requests/s  {:>7} records/s  {:>8} MB/s\n",
+        "{:<22} {:<8} {requests:>7} requests/s  {:>7} records/s  {:>8} MB/s",
         run.workload,
         run.contender,
-        scaled(run.request_rate()),
         scaled(run.record_rate()),
         short(run.megabytes_a_second()),
     );
     if let Some(latency) = &run.latency_us {
-        let _ = write!(text, "  latency µs: {}", percentiles(latency));
+        let _ = write!(text, "\n  latency µs: {}", percentiles(latency));
     }
     if let Some(latency) = &run.end_to_end_us {
         let _ = write!(text, "\n  end to end µs: {}", percentiles(latency));
@@ -47,10 +49,12 @@ pub fn run_lines(run: &Measurement) -> String {
         let _ = write!(text, "\n  read: {} records/s  {} MB/s", scaled(rate), short(read));
     }
     if let Some(share) = &run.broker {
+        let (each, unit) =
+            if by_record { (share.us_per_record, "record") } else { (share.us_per_request, "request") };
         let _ = write!(
             text,
-            "\n  broker: {} µs CPU/request, {} s CPU/GB (user {:.2} s, kernel {:.2} s), {} MB resident, {} MB at most",
-            short(share.us_per_request),
+            "\n  broker: {} µs CPU/{unit}, {} s CPU/GB (user {:.2} s, kernel {:.2} s), {} MB resident, {} MB at most",
+            short(each),
             short(share.s_per_gb),
             share.user_s,
             share.system_s,
@@ -58,7 +62,10 @@ pub fn run_lines(run: &Measurement) -> String {
             share.resident_peak_bytes / 1_000_000,
         );
     }
-    let _ = write!(text, "\n  checked: {} batches read back equal, 0 errors", run.batches_checked);
+    let _ = match run.batches_checked {
+        0 => write!(text, "\n  checked: the number of records, 0 errors"),
+        batches => write!(text, "\n  checked: {batches} batches read back equal, 0 errors"),
+    };
     if run.records_deleted > 0 {
         let _ = write!(text, "; {} records were deleted meanwhile", run.records_deleted);
     }

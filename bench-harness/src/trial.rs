@@ -2,6 +2,7 @@
 //! file knows a workload by its name.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -203,15 +204,20 @@ pub fn run(broker: &mut Broker, workload: &Workload, conditions: &Conditions) ->
 }
 
 /// The topic of a run, and what the run knows of it.
-pub struct Stage<'a> {
-    /// The broker.
-    pub broker: &'a Broker,
+pub struct Stage {
+    /// Where the broker listens.
+    pub address: SocketAddr,
+    /// Its name.
+    pub contender: &'static str,
+    /// Its process, when known.
+    pub pid: Option<u32>,
     /// A connection to it.
     pub admin: Admin,
     /// The workload.
-    pub workload: &'a Workload,
+    pub workload: Workload,
     /// The topic's name.
     pub topic: String,
+    has_topics: bool,
     timestamp_ms: i64,
     stored: Vec<Lane>,
 }
@@ -226,32 +232,54 @@ pub struct Checked {
 }
 
 fn attempt(broker: &mut Broker, workload: &Workload, conditions: &Conditions) -> Result<Measurement> {
-    workload.check()?;
-    let number = TOPICS.fetch_add(1, Ordering::Relaxed);
-    let mut stage = Stage {
-        admin: Admin::connect(broker.address)?,
-        topic: format!("bench-{}-{}-{number}", workload.name, std::process::id()),
-        timestamp_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64,
-        stored: Vec::new(),
-        broker,
-        workload,
-    };
-    if broker.has_topics {
-        stage.admin.create_topic(&stage.topic, workload.partitions, &workload.topic_settings)?;
+    let mut stage = Stage::open(broker, workload)?;
+    match workload.drive {
+        Drive::Wire(_) => stage.drive(conditions),
+        Drive::Client(client) => {
+            let measured = client::run(&mut stage, client, conditions)?;
+            stage.close()?;
+            Ok(measured)
+        }
     }
-    stage.store()?;
-    let measured = match &workload.drive {
-        Drive::Wire(roles) => stage.drive(roles, conditions)?,
-        Drive::Client(client) => client::run(&mut stage, *client, conditions)?,
-    };
-    if broker.has_topics {
-        stage.admin.delete_topic(&stage.topic)?;
-    }
-    Ok(measured)
 }
 
-impl Stage<'_> {
-    /// Writes what the workload finds in its topic.
+impl Stage {
+    /// Creates the topic, and writes what the workload finds in it.
+    pub fn open(broker: &Broker, workload: &Workload) -> Result<Stage> {
+        workload.check()?;
+        let number = TOPICS.fetch_add(1, Ordering::Relaxed);
+        let mut stage = Stage {
+            address: broker.address,
+            contender: broker.name,
+            pid: broker.pid,
+            admin: Admin::connect(broker.address)?,
+            workload: workload.clone(),
+            topic: format!("bench-{}-{}-{number}", workload.name, std::process::id()),
+            has_topics: broker.has_topics,
+            timestamp_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64,
+            stored: Vec::new(),
+        };
+        if stage.has_topics {
+            stage.admin.create_topic(&stage.topic, workload.partitions, &workload.topic_settings)?;
+        }
+        stage.store()?;
+        Ok(stage)
+    }
+
+    fn close(mut self) -> Result<()> {
+        if self.has_topics {
+            self.admin.delete_topic(&self.topic)?;
+        }
+        Ok(())
+    }
+
+    /// Compares what the broker holds with what went in, and deletes the topic.
+    pub fn finish(mut self, lanes: &[Lane]) -> Result<Checked> {
+        let checked = self.check(lanes)?;
+        self.close()?;
+        Ok(checked)
+    }
+
     fn store(&mut self) -> Result<()> {
         if self.workload.stored_bytes == 0 {
             return Ok(());
@@ -272,8 +300,8 @@ impl Stage<'_> {
             .collect();
         let frame_bytes = lanes.first().map_or(1, |lane| lane.position(1)).max(1);
         let crew = Crew { lanes, pace: Pace::Closed, drives: true };
-        self.stored =
-            Load::connect(self.broker.address, vec![crew])?.send(self.workload.stored_bytes / frame_bytes)?;
+        let count = self.workload.stored_bytes / frame_bytes;
+        self.stored = Load::connect(self.address, vec![crew])?.send(count)?;
         Ok(())
     }
 
@@ -287,20 +315,27 @@ impl Stage<'_> {
             .sum()
     }
 
-    /// The harness's own load.
-    fn drive(&mut self, roles: &[Role], conditions: &Conditions) -> Result<Measurement> {
-        let crews = self.crews(roles, conditions)?;
-        let load = Load::connect(self.broker.address, crews)?;
-        let label = format!("{:<22} {:<8}", self.workload.name, self.broker.name);
-        let mut live = Live::new(label, self.broker.pid, load.meter(), conditions.plan.measure);
+    /// Connects the harness's own load, at that rate instead of the workload's own pace.
+    pub fn load(&mut self, rate: Option<f64>) -> Result<Load> {
+        let crews = self.crews(rate)?;
+        Load::connect(self.address, crews)
+    }
+
+    fn drive(mut self, conditions: &Conditions) -> Result<Measurement> {
+        let load = self.load(conditions.rate)?;
+        let label = format!("{:<22} {:<8}", self.workload.name, self.contender);
+        let mut live = Live::new(label, self.pid, load.meter(), conditions.plan.measure);
         let (tally, lanes) = load.run(&conditions.plan, &mut live)?;
         ensure!(tally.error_count() == 0, "requests were refused, by error code: {:?}", tally.errors);
         let checked = self.check(&lanes)?;
-        Ok(self.measurement(conditions, &tally, &live, checked))
+        let measured = self.measurement(conditions, &tally, &live, checked);
+        self.close()?;
+        Ok(measured)
     }
 
-    fn crews(&mut self, roles: &[Role], conditions: &Conditions) -> Result<Vec<Crew>> {
-        let (workload, alone) = (self.workload, self.workload.writers_are_apart());
+    fn crews(&mut self, rate: Option<f64>) -> Result<Vec<Crew>> {
+        let (workload, alone) = (self.workload.clone(), self.workload.writers_are_apart());
+        let roles = workload.roles();
         let mut ends = vec![0; workload.partitions];
         for (partition, count) in
             self.stored.iter().filter_map(Lane::writer).flat_map(|writer| writer.acknowledged())
@@ -356,7 +391,7 @@ impl Stage<'_> {
             }
             sent.extend(fingerprints(&lanes));
             let drives = workload.drives(role);
-            let rate = conditions.rate.filter(|_| drives).or(role.rate);
+            let rate = rate.filter(|_| drives).or(role.rate);
             let pace = rate.map_or(Pace::Closed, |rate| Pace::Open { rate });
             crews.push(Crew { lanes, pace, drives });
         }
@@ -439,7 +474,7 @@ impl Stage<'_> {
         let driving = self.workload.roles().iter().find(|role| self.workload.drives(role));
         Measurement {
             workload: self.workload.name.to_owned(),
-            contender: self.broker.name.to_owned(),
+            contender: self.contender.to_owned(),
             layout: conditions.layout,
             rate_asked: conditions.rate.or_else(|| driving.and_then(|role| role.rate)),
             seconds: tally.elapsed.as_secs_f64().max(Duration::from_millis(1).as_secs_f64()),

@@ -1,6 +1,8 @@
 //! The whole instrument, briefly: it starts a broker, loads it, checks what came out, and writes its results. Nothing here
 //! depends on how fast anything is.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
