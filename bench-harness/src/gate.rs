@@ -208,7 +208,7 @@ mod tests {
         let (mut left, mut asked) = (measurements.iter(), Vec::new());
         let verdicts = judge(&chosen(&["produce-small"]), 5, |workloads, turns| {
             asked.push(turns);
-            Ok(vec![(*workloads.first().unwrap(), left.next().unwrap().to_vec())])
+            Ok(vec![(workloads.first().unwrap().clone(), left.next().unwrap().to_vec())])
         });
         (verdicts.unwrap().remove(0), asked)
     }
@@ -256,7 +256,7 @@ mod tests {
         let verdicts = judge(&chosen(&["produce-small", "fetch-1mb"]), 3, |workloads, _| {
             rounds.push(workloads.iter().map(|one| one.name).collect::<Vec<_>>());
             let ratio = |one: &Workload| if one.name == "fetch-1mb" { 1.6 } else { 1.0 };
-            Ok(workloads.iter().map(|one| (*one, vec![ratio(one)])).collect())
+            Ok(workloads.iter().map(|one| (one.clone(), vec![ratio(one)])).collect())
         })
         .unwrap();
         assert_eq!(rounds, [vec!["produce-small", "fetch-1mb"], vec!["fetch-1mb"]]);
@@ -276,7 +276,7 @@ mod tests {
         let workloads = chosen(&["produce-small", "fetch-1mb"]);
         let stored = workloads.iter().map(|(_, allowance)| allowance.clone()).collect();
         let mut stored = Stored { about: String::new(), layout: Layout::Split, workloads: stored };
-        stored.take_over(&[(workloads.first().unwrap().0, vec![1.0, 2.0, 1.23456])]);
+        stored.take_over(&[(workloads.first().unwrap().0.clone(), vec![1.0, 2.0, 1.23456])]);
         let rows: Vec<(f64, f64)> = stored.workloads.iter().map(|one| (one.ratio, one.margin)).collect();
         assert_eq!(rows, [(1.235, 0.25), (1.2, 0.25)]);
         assert!(stored.chosen(&["no-such".to_owned()]).is_err());
