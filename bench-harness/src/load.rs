@@ -209,10 +209,10 @@ impl Load {
     pub fn run(mut self, plan: &Plan, observer: &mut dyn Observer) -> Result<(Tally, Vec<Lane>)> {
         let warmup = Plan { measure: plan.warmup, bytes_max: plan.bytes_max / 4, ..*plan };
         self.serve_all(Sending::All)?;
-        self.phase(&warmup)?;
+        self.phase(Phase::WarmUp, &warmup)?;
         self.tally = Tally::new()?;
         observer.begin();
-        self.phase(plan)?;
+        self.phase(Phase::Measure, plan)?;
         observer.end();
         let measured = std::mem::replace(&mut self.tally, Tally::new()?);
         self.drain()?;
@@ -238,7 +238,7 @@ impl Load {
         self.connections.into_iter().map(|connection| connection.lane).collect()
     }
 
-    fn phase(&mut self, plan: &Plan) -> Result<()> {
+    fn phase(&mut self, phase: Phase, plan: &Plan) -> Result<()> {
         let start = Instant::now();
         loop {
             let now = Instant::now();
