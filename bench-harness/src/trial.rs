@@ -294,6 +294,7 @@ impl Stage<'_> {
         let label = format!("{:<22} {:<8}", self.workload.name, self.broker.name);
         let mut live = Live::new(label, self.broker.pid, load.meter(), conditions.plan.measure);
         let (tally, lanes) = load.run(&conditions.plan, &mut live)?;
+        live.finish();
         ensure!(tally.error_count() == 0, "requests were refused, by error code: {:?}", tally.errors);
         let checked = self.check(&lanes)?;
         Ok(self.measurement(conditions, &tally, &live, checked))
