@@ -159,9 +159,9 @@ fn head(view: &View<'_>, title: &str, body: &mut String) {
     if let Some(others) = report.others_cores().filter(|cores| *cores >= 0.1) {
         let _ = writeln!(
             body,
-            "<p class=\"note\">Somebody else used {} of a core of this machine meanwhile. Ratios are the result; \
-             times and rates are not, and long tails least of all.</p>",
-            percent(others),
+            "<p class=\"note\">Others used {others:.1} of this machine’s {} CPUs meanwhile. Ratios are the result; times and \
+             rates are not, and long tails least of all.</p>",
+            report.machine.cpus,
         );
     }
     body.push_str(

@@ -31,7 +31,7 @@ pub struct Live {
     pub began: Option<Usage>,
     /// See `began`.
     pub ended: Option<Usage>,
-    /// The measured phase from moment to moment, when it has ended.
+    /// The measured phase from moment to moment, after `finish`.
     pub series: Series,
 }
 
@@ -44,6 +44,11 @@ impl Live {
         };
         let sampler = Sampler::start(meter, pid.map(Process::new), samples::interval(measure), viewer);
         Live { pid, sampler, began: None, ended: None, series: Series::default() }
+    }
+
+    /// Takes what was sampled, when the load has ended.
+    pub fn finish(&mut self) {
+        self.series = self.sampler.finish();
     }
 
     fn usage(&self) -> Option<Usage> {
@@ -59,7 +64,7 @@ impl Observer for Live {
 
     fn end(&mut self) {
         self.ended = self.usage();
-        self.series = self.sampler.end();
+        self.sampler.end();
     }
 }
 

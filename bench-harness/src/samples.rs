@@ -293,15 +293,17 @@ pub fn interval(phase: Duration) -> Duration {
     (phase / SAMPLES_MIN).clamp(INTERVAL_MIN, INTERVAL)
 }
 
+/// The measured phase's ends, as the load's thread saw them: a sampler that gets no CPU for a while is late, but not wrong.
 enum Order {
     /// The measured phase has begun.
-    Begin,
+    Begin(Box<Before>),
     /// It has ended.
-    End,
+    End(Box<Before>),
 }
 
 /// The thread that samples. It begins with the warm-up and ends with the measured phase.
 pub struct Sampler {
+    source: Arc<Source>,
     orders: Sender<Order>,
     thread: Option<JoinHandle<Series>>,
 }
@@ -316,23 +318,28 @@ impl Sampler {
     ) -> Sampler {
         let (orders, inbox) = channel();
         let shards = process.as_ref().map(Process::shards).unwrap_or_default();
-        let source = Source { meter, process, shards };
+        let source = Arc::new(Source { meter, process, shards });
+        let theirs = Arc::clone(&source);
         let thread = std::thread::Builder::new()
             .name("sampler".to_owned())
-            .spawn(move || run(&source, &inbox, interval, viewer))
+            .spawn(move || run(&theirs, &inbox, interval, viewer))
             .ok();
-        Sampler { orders, thread }
+        Sampler { source, orders, thread }
     }
 
     /// The measured phase begins.
     pub fn begin(&self) {
         // A sampler that is gone leaves an empty series, which is no reason to stop measuring.
-        let _ = self.orders.send(Order::Begin);
+        let _ = self.orders.send(Order::Begin(Box::new(self.source.begin())));
     }
 
-    /// The measured phase has ended: hands back its series.
-    pub fn end(&mut self) -> Series {
-        let _ = self.orders.send(Order::End);
+    /// The measured phase has ended.
+    pub fn end(&self) {
+        let _ = self.orders.send(Order::End(Box::new(self.source.begin())));
+    }
+
+    /// Waits for the sampler and hands back the series.
+    pub fn finish(&mut self) -> Series {
         self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
     }
 }
@@ -340,7 +347,9 @@ impl Sampler {
 impl Drop for Sampler {
     fn drop(&mut self) {
         if self.thread.is_some() {
+            // A run that failed in between has not told the end.
             self.end();
+            self.finish();
         }
     }
 }
@@ -351,17 +360,22 @@ fn run(source: &Source, orders: &Receiver<Order>, interval: Duration, mut viewer
     loop {
         let order = orders.recv_timeout(due.saturating_duration_since(Instant::now()));
         match order {
-            Ok(Order::Begin) => {
-                (phase, before) = (Phase::Measure, source.begin());
+            Ok(Order::Begin(began)) => {
+                (phase, before) = (Phase::Measure, *began);
                 (due, window) = (before.began + interval, Window::new(&before));
                 continue;
             }
-            Ok(Order::End) | Err(RecvTimeoutError::Disconnected) => {
+            Ok(Order::End(mut ended)) => {
                 // The last interval is seldom whole; half of one is enough for a rate.
-                let now = Instant::now();
-                if phase == Phase::Measure && (now - before.at >= interval / 2 || series.at_s.is_empty()) {
-                    series.push(&source.sample(&mut before, now));
+                let enough = ended.at >= before.at + interval / 2 || series.at_s.is_empty();
+                if phase == Phase::Measure && enough {
+                    ended.began = before.began;
+                    series.push(&ended.since(&before));
                 }
+                viewer.close();
+                return series;
+            }
+            Err(RecvTimeoutError::Disconnected) => {
                 viewer.close();
                 return series;
             }
@@ -482,7 +496,8 @@ mod tests {
         answers(&meter, 7, 100, false);
         while told.recv().unwrap() != Some(Phase::Measure) {}
         while told.recv().unwrap() != Some(Phase::Measure) {}
-        let series = sampler.end();
+        sampler.end();
+        let series = sampler.finish();
         assert!(series.at_s.len() >= 2);
         assert_eq!(series.broker_cores.len(), series.at_s.len());
         assert_eq!(series.shards.first().unwrap().busy.len(), series.at_s.len());

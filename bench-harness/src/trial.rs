@@ -326,6 +326,7 @@ impl Stage {
         let label = format!("{:<22} {:<8}", self.workload.name, self.contender);
         let mut live = Live::new(label, self.pid, load.meter(), conditions.plan.measure);
         let (tally, lanes) = load.run(&conditions.plan, &mut live)?;
+        live.finish();
         ensure!(tally.error_count() == 0, "requests were refused, by error code: {:?}", tally.errors);
         let checked = self.check(&lanes)?;
         let measured = self.measurement(conditions, &tally, &live, checked);
