@@ -1,5 +1,5 @@
-//! A step of the pure partition machine, with its effects carried out on a device that takes everything and keeps nothing:
-//! appends up to their acknowledgement, and reads at the tail.
+//! A step of the pure partition machine, with its effects carried out on a device that takes everything and keeps
+//! nothing: appends up to their acknowledgement, and reads at the tail.
 //! `cargo bench --bench partition`
 
 use std::sync::Arc;

@@ -1,9 +1,10 @@
 //! Two brokers side by side under one workload: both are up, both have their load connected, and slices of a tenth of
 //! a second go to one and the other in turns. A machine whose speed drifts from one second to the next drifts for both.
 //!
-//! A turn has new processes and new files, [`PAIRS`] pairs of slices, and one result: the median over its pairs of the
-//! first broker's CPU (for a request, or for a byte) divided by the second's. A pair in which broker or load had to wait
-//! for a CPU tells of others on the machine: further pairs are run then, and the least disturbed ones count.
+//! A turn has new processes and new files, [`PAIRS`] pairs of slices, and one result: the median over its pairs of
+//! the first broker's CPU (for a request, or for a byte) divided by the second's. A pair in which broker or load had to
+//! wait for a CPU tells of others on the machine: further pairs are run then, and the least disturbed ones count. A
+//! turn that waited too much all the same has no result.
 
 use std::time::{Duration, Instant};
 
@@ -19,9 +20,11 @@ use crate::workload::{Figure, Kind, Workload};
 /// Pairs of slices in a turn.
 const PAIRS: usize = 8;
 /// The most pairs that a turn runs to find so many.
-const PAIRS_MAX: usize = 3 * PAIRS;
+const PAIRS_MAX: usize = 2 * PAIRS;
 /// A pair in which broker and load waited for a CPU for a greater share of the time is disturbed.
-const WAIT_SHARE_MAX: f64 = 0.05;
+const PAIR_WAIT_SHARE_MAX: f64 = 0.05;
+/// A turn whose pairs waited for a greater share (their median) has no result.
+const TURN_WAIT_SHARE_MAX: f64 = 0.25;
 /// A slice of a produce workload ends after this many bytes. A turn writes little enough that its files take the pages
 /// that the turn before gave back: memory that a virtual machine touches for the first time costs up to four times the
 /// broker's own work, for both, and hides it.
@@ -54,8 +57,8 @@ struct Turn {
     ratio: f64,
     /// The median cost of each side.
     costs: [f64; 2],
-    /// How many of the pairs that count were disturbed all the same.
-    disturbed: usize,
+    /// The median share of the time in which broker or load waited for a CPU.
+    wait_share: f64,
 }
 
 /// What a slice came to.
@@ -86,7 +89,7 @@ impl Pair {
     }
 
     fn is_disturbed(&self) -> bool {
-        self.wait_share() > WAIT_SHARE_MAX
+        self.wait_share() > PAIR_WAIT_SHARE_MAX
     }
 }
 
@@ -137,7 +140,7 @@ impl Side {
 }
 
 impl Duel {
-    /// Runs that many turns over all workloads; returns the ratios of each.
+    /// Runs that many turns over all workloads; returns the ratios of each, one for every turn that has a result.
     pub fn turns(&self, workloads: Vec<Workload>, turns: usize) -> Result<Vec<(Workload, Vec<f64>)>> {
         let mut results: Vec<(Workload, Vec<f64>)> =
             workloads.into_iter().map(|workload| (workload, Vec::new())).collect();
@@ -145,17 +148,21 @@ impl Duel {
             for (workload, ratios) in &mut results {
                 ensure!(workload.figure != Figure::MedianLatency, "{} is not judged by CPU", workload.name);
                 let context = || format!("workload {}, turn {turn}", workload.name);
-                let Turn { ratio, costs, disturbed } = self.turn(workload).with_context(context)?;
+                let Turn { ratio, costs, wait_share } = self.turn(workload).with_context(context)?;
                 let scale = if workload.figure == Figure::CpuPerGb { 1e9 } else { 1e6 };
                 let [first, second] = costs.map(|cost| short(cost * scale));
                 let [one, other] = [&self.recipes[0], &self.recipes[1]].map(Recipe::name);
                 let (name, unit) = (workload.name, workload.figure.unit());
-                let (shown, busy) =
-                    (short(ratio), if disturbed > 0 { "  (the machine is busy)" } else { "" });
+                let shown = match wait_share <= TURN_WAIT_SHARE_MAX {
+                    true => short(ratio),
+                    false => "no result".to_owned(),
+                };
                 eprintln!(
-                    "turn {turn} of {turns}  {name:<16} {one} {first}, {other} {second} {unit}: {shown}{busy}"
+                    "turn {turn} of {turns}  {name:<16} {one} {first}, {other} {second} {unit}: {shown}; \
+                     waited for a CPU {:.0} % of the time",
+                    wait_share * 100.0
                 );
-                ratios.push(ratio);
+                ratios.extend((wait_share <= TURN_WAIT_SHARE_MAX).then_some(ratio));
             }
         }
         Ok(results)
@@ -187,11 +194,11 @@ impl Duel {
         let pairs = chosen(pairs);
         ensure!(!pairs.is_empty(), "not one slice had an answer");
         let median = |values| Spread::of(values).map_or(0.0, |spread| spread.median);
-        let cost = |side: fn(&Pair) -> f64| median(pairs.iter().map(side).collect());
+        let over_pairs = |value: fn(&Pair) -> f64| median(pairs.iter().map(value).collect());
         Ok(Turn {
-            ratio: cost(Pair::ratio),
-            costs: [cost(|pair| pair.0[0].cost), cost(|pair| pair.0[1].cost)],
-            disturbed: pairs.iter().filter(|pair| pair.is_disturbed()).count(),
+            ratio: over_pairs(Pair::ratio),
+            costs: [over_pairs(|pair| pair.0[0].cost), over_pairs(|pair| pair.0[1].cost)],
+            wait_share: over_pairs(Pair::wait_share),
         })
     }
 }
