@@ -1,5 +1,5 @@
-//! A step of the pure partition machine, with its effects carried out on a device that takes everything and keeps nothing:
-//! appends up to their acknowledgement, and reads at the tail.
+//! A step of the pure partition machine, with its effects carried out on a device that takes everything and keeps
+//! nothing: appends up to their acknowledgement, and reads at the tail.
 //! `cargo bench --bench partition`
 
 use std::sync::Arc;
@@ -107,7 +107,7 @@ fn bench(criterion: &mut Criterion) {
     let mut random = fastrand::Rng::with_seed(7);
     group.throughput(Throughput::Elements(1));
     group.bench_function("read at the tail", |bencher| {
-        bencher.iter(|| stage.read(random.i64(..4_000)));
+        bencher.iter(|| stage.read(random.i64(0..4_000)));
     });
     group.finish();
 }

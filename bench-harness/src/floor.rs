@@ -121,7 +121,12 @@ async fn send(socket: &PollableFd<TcpStream>, out: &mut Vec<u8>, flags: MsgFlags
 async fn send_file(socket: &PollableFd<TcpStream>, span: Span) -> Result<()> {
     let (mut position, mut left) = (i64::try_from(span.position)?, span.bytes);
     while left > 0 {
-        match nix::sys::sendfile::sendfile64(socket.get_ref(), &*span.file, Some(&mut position), left) {
+        match nix::sys::sendfile::sendfile64(
+            socket.get_ref(),
+            &*span.file,
+            Some(&mut position),
+            left.min(256 << 10),
+        ) {
             Ok(0) => bail!("the file is shorter than its index"),
             Ok(count) => left -= count,
             Err(nix::errno::Errno::EAGAIN) => socket.writable().await?,

@@ -141,6 +141,18 @@ pub fn cpu_time(pid: u32) -> Result<Duration> {
     Ok(clock.now().context("reading the broker's CPU clock")?.into())
 }
 
+/// How long the threads of a process, or one thread of this one, were ready and had no CPU: the second number of
+/// `schedstat`. Nothing where the kernel does not count it.
+pub fn waited(pid: Option<u32>) -> Duration {
+    let of = |path: &Path| {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        text.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
+    };
+    let Some(pid) = pid else { return Duration::from_nanos(of(Path::new("/proc/thread-self/schedstat"))) };
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    Duration::from_nanos(tasks.map(|task| of(&task.path().join("schedstat"))).sum())
+}
+
 fn status_bytes(status: &str, key: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix(key));
     line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024

@@ -241,7 +241,8 @@ mod tests {
     fn every_limit_is_measured_and_nothing_is_left_behind() {
         let data = std::env::temp_dir().join(format!("bench-limits-test-{}", std::process::id()));
         std::fs::create_dir_all(&data).unwrap();
-        let place = Place { layout: Layout::Shared, cpus: host::cpus(), data: data.clone(), rest: Duration::ZERO };
+        let place =
+            Place { layout: Layout::Shared, cpus: host::cpus(), data: data.clone(), rest: Duration::ZERO };
         let limits = measure(&place).unwrap();
         let names: Vec<&str> = limits.iter().map(|limit| limit.name.as_str()).collect();
         assert_eq!(names, ["loopback", "page-cache-write", "sendfile", "crc32c", "round-trip"]);

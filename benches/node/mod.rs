@@ -20,7 +20,7 @@ use tidemill::controller::recovery::{Recovered, Recovery, Step};
 use tidemill::controller::{Controller, ControllerConfig, Image, ShardId, ShardMap, ShardPlacement};
 use tidemill::effect::{ByteSpan, FileDone, FileOp, Now};
 use tidemill::log::memory_dir::MemoryDir;
-use tidemill::request::{ClusterView, Node, RequestContext};
+use tidemill::request::{Chunk, ClusterView, Node, RequestContext};
 use tidemill::security::Principal;
 use tidemill::wire::api::ApiKey;
 
@@ -62,6 +62,8 @@ pub struct TestNode {
     ready: bool,
     /// Bytes of answers, spans included.
     answered_bytes: u64,
+    /// The encoded bytes of the last answer.
+    answer: Bytes,
 }
 
 impl TestNode {
@@ -76,7 +78,8 @@ impl TestNode {
             RequestContext { listener: 0, peer: Ipv4Addr::LOCALHOST.into(), principal: Principal::Anonymous };
         let connection = hosts.first_mut().expect("there are two shards").core.connect(context);
         let now = Now { mono_ms: 1, wall_ms: WALL_MS };
-        let mut node = TestNode { hosts, connection, now, ready: false, answered_bytes: 0 };
+        let mut node =
+            TestNode { hosts, connection, now, ready: false, answered_bytes: 0, answer: Bytes::new() };
         for host in &mut node.hosts {
             host.core.start(now);
         }
@@ -130,6 +133,11 @@ impl TestNode {
         self.run();
         assert!(self.answered_bytes > 0, "an answer came");
         self.answered_bytes
+    }
+
+    /// The encoded bytes of the last answer, or what follows its last span.
+    pub fn answer(&self) -> Bytes {
+        self.answer.clone()
     }
 
     /// Turns of both shards until nothing moves any more.
@@ -196,6 +204,9 @@ impl TestNode {
                 let outbox = host.core.outbox(key).expect("the connection is there");
                 while let Some(chunk) = outbox.pop() {
                     self.answered_bytes += chunk.length();
+                    if let Chunk::Bytes(bytes) = chunk {
+                        self.answer = bytes;
+                    }
                 }
             }
             Output::Ready => self.ready = true,
