@@ -7,6 +7,9 @@ use crate::markdown::short;
 use crate::report::{Report, Row, Spread};
 use crate::trial::Measurement;
 
+/// What is read from a run.
+type Value = fn(&Measurement) -> Option<f64>;
+
 /// How wide something is on an axis from zero to `end`, in percent.
 fn along(value: f64, end: f64) -> f64 {
     (value / end * 100.0).clamp(0.0, 100.0)
@@ -205,7 +208,7 @@ pub fn cost(view: &View<'_>, body: &mut String) {
     let explained = "What each contender’s process used, as medians over the turns; shorter is better. Each group has a scale of \
                      its own.";
     section("cpu", "CPU and memory", explained, body);
-    let figures: [(&str, &str, fn(&Measurement) -> Option<f64>); 2] = [
+    let figures: [(&str, &str, Value); 2] = [
         ("CPU for a request", "µs", |run| Some(run.broker.as_ref()?.us_per_request)),
         ("CPU for a GB", "s", |run| Some(run.broker.as_ref()?.s_per_gb)),
     ];
