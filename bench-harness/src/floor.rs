@@ -256,8 +256,10 @@ impl Partition {
     }
 
     fn span(&self, offset: i64, limit: usize) -> Span {
-        let first = self.batches.partition_point(|(base, _)| *base < offset);
-        let position = self.batches.get(first).map_or(self.position, |(_, position)| *position);
+        // The batch that holds the offset, as brokers answer; nothing at the log's end.
+        let after = self.batches.partition_point(|(base, _)| *base <= offset);
+        let holding = self.batches.get(after.saturating_sub(1)).filter(|_| offset < self.offset_end);
+        let position = holding.map_or(self.position, |(_, position)| *position);
         let bytes = limit.min((self.position - position) as usize);
         Span { file: Rc::clone(&self.file), position, bytes }
     }
@@ -272,7 +274,7 @@ mod tests {
     use crate::wire::{self, Contents, Payload, Produced, Producer};
 
     #[test]
-    fn what_is_produced_is_fetched_from_its_offset() {
+    fn what_is_produced_is_fetched_from_the_batch_that_holds_an_offset() {
         let directory = std::env::temp_dir().join(format!("bench-floor-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let mut store = Store { directory: directory.clone(), partitions: HashMap::new() };
@@ -290,13 +292,20 @@ mod tests {
             assert_eq!(seen, [Produced { partition: 2, error: 0, base_offset: round * 3 }]);
         }
         let (mut request, places) = wire::fetch("t", &[2], 1 << 20);
-        put(&mut request, *places.first().unwrap(), &3i64.to_be_bytes());
-        let span = store.answer(request.get(4..).unwrap(), &mut Vec::new()).unwrap().unwrap();
-        let mut read = vec![0; span.bytes];
-        span.file.read_exact_at(&mut read, span.position).unwrap();
-        let (view, rest) = BatchView::split(&read).unwrap();
-        assert!(rest.is_empty() && view.crc_holds());
-        assert_eq!((view.base_offset, view.offset_end), (3, 6));
+        let mut span = |offset: i64| {
+            put(&mut request, *places.first().unwrap(), &offset.to_be_bytes());
+            store.answer(request.get(4..).unwrap(), &mut Vec::new()).unwrap().unwrap()
+        };
+        // At a batch's first offset, and within it.
+        for offset in [3, 5] {
+            let span = span(offset);
+            let mut read = vec![0; span.bytes];
+            span.file.read_exact_at(&mut read, span.position).unwrap();
+            let (view, rest) = BatchView::split(&read).unwrap();
+            assert!(rest.is_empty() && view.crc_holds());
+            assert_eq!((view.base_offset, view.offset_end), (3, 6), "from {offset}");
+        }
+        assert_eq!(span(6).bytes, 0, "the log's end");
         std::fs::remove_dir_all(directory).unwrap();
     }
 }
