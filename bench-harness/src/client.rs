@@ -1,6 +1,6 @@
 //! Foreign clients as the load: Kafka's own perf tools and librdkafka, each in a process of its own on the CPUs of the
-//! load, with the client's default settings. They tell their own rates and latencies; the broker's CPU is read here, from
-//! before the client starts until it has ended.
+//! load, with the client's default settings. They tell their own rates and latencies; the broker's CPU is read here,
+//! from before the client starts until it has ended.
 //!
 //! Bytes are those of values, as the clients count them.
 

@@ -1,5 +1,5 @@
-//! A result as one page that needs nothing else: no network, no fonts, no libraries. Bars and tables are HTML, so that they
-//! are there without a script; curves are drawn by a small one from the figures in the page.
+//! A result as one page that needs nothing else: no network, no fonts, no libraries. Bars and tables are HTML, so that
+//! they are there without a script; curves are drawn by a small one from the figures in the page.
 //!
 //! Invariant: every text of a result passes through `escape` or the JSON of `curves`, so no name or command can become
 //! markup.

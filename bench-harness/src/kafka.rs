@@ -1,6 +1,6 @@
 //! Apache Kafka as a contender: fetched once from Maven into a cache folder, formatted and started as a
-//! single KRaft node with the heap and the collector that its own start script gives it. Its tools are fetched apart, so
-//! that the broker's class path is what it is in Kafka's own distribution.
+//! single KRaft node with the heap and the collector that its own start script gives it. Its tools are fetched apart,
+//! so that the broker's class path is what it is in Kafka's own distribution.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,8 +49,8 @@ pub fn tools_jars(cache: &Path) -> Result<PathBuf> {
     fetch(&cache.join(format!("kafka-tools-{VERSION}")), "kafka-tools")
 }
 
-/// Copies an artifact of Kafka and what it needs into `home`. Maven's own store is tried first, so that a filled one needs
-/// no network.
+/// Copies an artifact of Kafka and what it needs into `home`. Maven's own store is tried first, so that a filled one
+/// needs no network.
 fn fetch(home: &Path, artifact: &str) -> Result<PathBuf> {
     let (jars, done) = (home.join("libs"), home.join("complete"));
     if done.exists() {

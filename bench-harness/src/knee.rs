@@ -1,5 +1,5 @@
-//! The search for the knee: the highest rate at which the 99th percentile stays within a bound. An open loop rises by half
-//! until it leaves the bound, and the last step is halved until it is narrow enough.
+//! The search for the knee: the highest rate at which the 99th percentile stays within a bound. An open loop rises by
+//! half until it leaves the bound, and the last step is halved until it is narrow enough.
 //!
 //! Invariant: latencies run from the intended sending, so a rate that the broker cannot serve leaves any bound.
 

@@ -1,8 +1,8 @@
 //! What one connection says and how it checks the answers. A lane is a ring of encoded frames; before a frame is sent
 //! again only its correlation id, and a fetch's offsets or a batch's sequence, are patched.
 //!
-//! Invariant: frame number `n` lies in slot `n % slots`, there are at least as many slots as unanswered requests, and so
-//! a slot is touched only when its last answer has come.
+//! Invariant: frame number `n` lies in slot `n % slots`, there are at least as many slots as unanswered requests, and
+//! so a slot is touched only when its last answer has come.
 
 pub mod reader;
 pub mod timeline;

@@ -1,8 +1,8 @@
 //! What this machine can do at all, measured in the same run as the brokers: bytes over the loopback, into the page
 //! cache and out of it, checksums, and the way of a small message there and back.
 //!
-//! How: each takes about a fifth of a second. The side that a broker would have runs where brokers run in this layout, the
-//! other side where the load runs. The CPU is that of the broker's side.
+//! How: each takes about a fifth of a second. The side that a broker would have runs where brokers run in this layout,
+//! the other side where the load runs. The CPU is that of the broker's side.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};

@@ -139,8 +139,8 @@ pub enum Phase {
     Measure,
 }
 
-/// Is told where the measured phase begins and ends, on the thread of the load. What happens in between is read from the
-/// load's meter.
+/// Is told where the measured phase begins and ends, on the thread of the load. What happens in between is read from
+/// the load's meter.
 pub trait Observer {
     /// The measured phase begins.
     fn begin(&mut self);

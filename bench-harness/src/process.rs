@@ -109,7 +109,8 @@ pub fn cpu_ticks(stat: &str) -> Option<(u64, u64)> {
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }
 
-/// Everything in the first line of `/proc/stat` but idling and waiting for devices. Guests are counted as users already.
+/// Everything in the first line of `/proc/stat` but idling and waiting for devices. Guests are counted as users
+/// already.
 fn machine_ticks(stat: &str) -> Option<u64> {
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
     let ticks: Vec<u64> = line.split_whitespace().map_while(|field| field.parse().ok()).collect();

@@ -293,7 +293,8 @@ pub fn interval(phase: Duration) -> Duration {
     (phase / SAMPLES_MIN).clamp(INTERVAL_MIN, INTERVAL)
 }
 
-/// The measured phase's ends, as the load's thread saw them: a sampler that gets no CPU for a while is late, but not wrong.
+/// The measured phase's ends, as the load's thread saw them: a sampler that gets no CPU for a while is late, but not
+/// wrong.
 enum Order {
     /// The measured phase has begun.
     Begin(Box<Before>),

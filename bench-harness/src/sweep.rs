@@ -1,7 +1,7 @@
 //! Walks one or two parameters of a workload over lists of values, and shows how the figures follow.
 //!
-//! Invariant: a point changes nothing but what it names; the broker is started afresh where the parameter is its own, and
-//! each point has a new topic.
+//! Invariant: a point changes nothing but what it names; the broker is started afresh where the parameter is its own,
+//! and each point has a new topic.
 
 use std::fmt::Write;
 use std::str::FromStr;
@@ -100,7 +100,8 @@ fn set(point: &mut Point, axis: &Axis, value: &str) -> Result<()> {
     Ok(())
 }
 
-/// The topic has so many partitions; writers share them out, other readers read all that they read before in proportion.
+/// The topic has so many partitions; writers share them out, other readers read all that they read before in
+/// proportion.
 fn set_partitions(workload: &mut Workload, partitions: usize) {
     let before = workload.partitions;
     workload.partitions = partitions;

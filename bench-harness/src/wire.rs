@@ -1,8 +1,8 @@
 //! Frames for the wire: requests encoded once, before the clock runs, and answers read in place.
 //!
 //! Produce 7 and Fetch 7 carry the load; ApiVersions 0, Metadata 1, CreateTopics 2, DeleteTopics 1 and ListOffsets 1,
-//! and InitProducerId 0 prepare and check it. None of these is a flexible version, so one request header fits all. Layouts follow the
-//! Kafka protocol guide.
+//! and InitProducerId 0 prepare and check it. None of these is a flexible version, so one request header fits all.
+//! Layouts follow the Kafka protocol guide.
 
 mod batch;
 
@@ -244,7 +244,8 @@ pub struct Fetched<'a> {
     pub records: &'a [u8],
 }
 
-/// Reads an answer to Fetch 7 to 10 after its correlation id, partition by partition. An error of the whole request is returned.
+/// Reads an answer to Fetch 7 to 10 after its correlation id, partition by partition. An error of the whole request is
+/// returned.
 pub fn read_fetched<'a>(
     mut answer: Cursor<'a>,
     mut each: impl FnMut(Fetched<'a>) -> Result<()>,

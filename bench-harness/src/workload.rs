@@ -1,5 +1,5 @@
-//! What a workload is: a topic, what lies in it beforehand, and roles that write and read. All of it is data; one engine
-//! (`trial`) runs every workload, and `workload::catalogue` names them.
+//! What a workload is: a topic, what lies in it beforehand, and roles that write and read. All of it is data; one
+//! engine (`trial`) runs every workload, and `workload::catalogue` names them.
 //!
 //! Invariant: the connections of a role take the topic's partitions in turn, `partitions_each` at a time and around
 //! again. Where that gives no partition to two writers, offsets are known when a request is sent; readers at the log's

@@ -1,5 +1,5 @@
-//! The whole instrument, briefly: it starts a broker, loads it, checks what came out, and writes its results. Nothing here
-//! depends on how fast anything is.
+//! The whole instrument, briefly: it starts a broker, loads it, checks what came out, and writes its results. Nothing
+//! here depends on how fast anything is.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 

@@ -92,7 +92,8 @@ fn longest(values: &[Option<f64>], step: usize) -> Vec<Option<f64>> {
     values.chunks(step).map(|few| few.iter().flatten().copied().reduce(f64::max)).collect()
 }
 
-/// A series of few samples: rates and shares as means, latencies, lag and memory as the highest of those that become one.
+/// A series of few samples: rates and shares as means, latencies, lag and memory as the highest of those that become
+/// one.
 fn thinned(series: &Series) -> Series {
     let step = series.at_s.len().div_ceil(SAMPLES_MAX).max(1);
     let shard =

@@ -97,8 +97,8 @@ impl Connection {
         self.queued - self.answered < self.lane.in_flight() as u64
     }
 
-    /// Sends every request that may go now, of no more than `count` in all. Returns when to come again, where that is not
-    /// when an answer comes or the socket has room.
+    /// Sends every request that may go now, of no more than `count` in all. Returns when to come again, where that is
+    /// not when an answer comes or the socket has room.
     pub(super) fn serve(&mut self, now: Instant, count: u64, tally: &mut Tally) -> Result<Option<Instant>> {
         for _ in 0..SILENT_ROUNDS {
             let before = self.answered;
