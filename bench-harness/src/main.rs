@@ -12,7 +12,7 @@
 //! | `trial` | one run of one workload against one broker |
 //! | `seat` | a contender's broker between runs |
 //! | `compare`, `sweep`, `knee` | several brokers in turns, parameters over lists, rates up to a bound |
-//! | `duel`, `gate` | two brokers in turns of a tenth of a second; whether one has become dearer than is stored |
+//! | `duel`, `gate` | two brokers in turns of a tenth of a second; whether one became dearer than the repository says |
 //! | `meter`, `process`, `samples` | what the load counts and the broker uses, read four times a second |
 //! | `live` | what is shown during a run |
 //! | `report`, `goals` | the result as a file, and what it is judged by |

@@ -1,6 +1,6 @@
 //! A result: what was measured, where and how, as one file that explains itself. Tables and pages are made from it
-//! alone, so that a stored one can be shown by any later version that knows its shape (`docs/BENCHMARKS.md`, the result
-//! file).
+//! alone, so that a stored one can be shown by any later version that knows its shape (`docs/BENCHMARKS.md`, the
+//! result file).
 
 use std::fs;
 use std::path::Path;

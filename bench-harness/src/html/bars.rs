@@ -138,6 +138,8 @@ pub fn times(ratio: f64, goal: Option<f64>) -> String {
     let rounded = (ratio * 10.0).round() / 10.0;
     match goal.is_some_and(|goal| (rounded >= goal) != (ratio >= goal)) {
         true => short(ratio),
+        // A little less than as much is not as much.
+        false if ratio < 0.995 => short(ratio),
         false if ratio >= 10.0 => format!("{ratio:.0}"),
         false => format!("{ratio:.1}"),
     }
@@ -290,6 +292,7 @@ mod tests {
         assert!(ratio_text(ratio, Some(2.8)).contains("<b>2.76×</b>"));
         assert!(ratio_text(ratio, Some(2.0)).contains("✓ goal 2"));
         assert!(!ratio_text(ratio, None).contains("goal"));
+        assert_eq!([times(0.96, None), times(0.996, None), times(57.2, None)], ["0.96", "1.0", "57"]);
         assert!(ratio_text(None, Some(2.0)).contains("not measured"));
     }
 

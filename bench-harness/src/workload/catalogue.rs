@@ -174,7 +174,11 @@ fn with_consumers() -> Vec<Workload> {
         },
         Workload {
             stored_bytes: STORED_BYTES,
-            ..row("tail-and-backlog", "the same, and a reader from the log's start", &[STEADY, TAIL, BACKLOG])
+            ..row(
+                "tail-and-backlog",
+                "100 × 100 B, 2,000 requests/s, readers at the log's end and from its start",
+                &[STEADY, TAIL, BACKLOG],
+            )
         },
         Workload {
             topic_settings: lines(&[
@@ -188,7 +192,7 @@ fn with_consumers() -> Vec<Workload> {
             ]),
             ..row(
                 "retention",
-                "the same, while segments of 4 MiB are deleted above 16 MiB a partition",
+                "tail and backlog while segments of 4 MiB are deleted above 16 MiB a partition",
                 &[STEADY, TAIL, BACKLOG],
             )
         },
