@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::lane::fingerprint;
-use crate::wire::{self, BatchView, CORRELATION_AT, Cursor};
+use crate::wire::{self, BatchView, CORRELATION_AT, Cursor, Producer, fingerprint};
 
 /// A fetch of the check asks for this much.
 const CHECK_FETCH_BYTES: usize = 1 << 20;
@@ -18,10 +17,15 @@ const TOPIC_PATIENCE: Duration = Duration::from_secs(30);
 /// Kafka's code for a topic that exists, which may be one on its way out.
 const TOPIC_ALREADY_EXISTS: i16 = 36;
 
+/// Kafka's code for batches that this version of Fetch does not get: those of zstd before version 10.
+const UNSUPPORTED_COMPRESSION_TYPE: i16 = 76;
+
 /// A blocking connection.
 pub struct Admin {
     stream: TcpStream,
     correlation: i32,
+    /// The floor knows version 7 only, and only version 10 gets zstd.
+    fetch_version: i16,
 }
 
 impl Admin {
@@ -30,7 +34,7 @@ impl Admin {
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-        Ok(Admin { stream, correlation: 0 })
+        Ok(Admin { stream, correlation: 0, fetch_version: 7 })
     }
 
     fn call(&mut self, mut frame: Vec<u8>) -> Result<Vec<u8>> {
@@ -56,10 +60,11 @@ impl Admin {
     }
 
     /// Creates a topic and waits until each partition has a leader that serves.
-    pub fn create_topic(&mut self, topic: &str, partitions: usize) -> Result<()> {
+    pub fn create_topic(&mut self, topic: &str, partitions: usize, settings: &[String]) -> Result<()> {
         let deadline = Instant::now() + TOPIC_PATIENCE;
+        let pairs: Vec<(&str, &str)> = settings.iter().filter_map(|line| line.split_once('=')).collect();
         loop {
-            let answer = self.call(wire::create_topic(topic, partitions))?;
+            let answer = self.call(wire::create_topic(topic, partitions, &pairs))?;
             match wire::read_topic_error(Cursor::new(&answer))? {
                 0 => break,
                 TOPIC_ALREADY_EXISTS => bail!("topic {topic} exists already"),
@@ -96,40 +101,75 @@ impl Admin {
 
     /// The log end offset of a partition.
     pub fn log_end(&mut self, topic: &str, partition: usize) -> Result<i64> {
-        let answer = self.call(wire::log_end(topic, partition))?;
-        wire::read_log_end(Cursor::new(&answer))
+        let answer = self.call(wire::list_offsets(topic, partition, wire::LOG_END))?;
+        wire::read_listed_offset(Cursor::new(&answer))
     }
 
-    /// Reads batches from `offset` to the log's end or until `bytes_max`, and compares each with what was sent: offsets
-    /// without a gap, the CRC, and the bytes that a broker must not change. Returns the number of batches.
+    /// The log start offset of a partition.
+    pub fn log_start(&mut self, topic: &str, partition: usize) -> Result<i64> {
+        let answer = self.call(wire::list_offsets(topic, partition, wire::LOG_START))?;
+        wire::read_listed_offset(Cursor::new(&answer))
+    }
+
+    /// A new idempotent producer. A broker may have to get ids first.
+    pub fn producer(&mut self) -> Result<Producer> {
+        let deadline = Instant::now() + TOPIC_PATIENCE;
+        loop {
+            let answer = self.call(wire::init_producer_id())?;
+            match wire::read_producer(Cursor::new(&answer)) {
+                Err(error) if Instant::now() >= deadline => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(50)),
+                Ok(producer) => return Ok(producer),
+            }
+        }
+    }
+
+    /// Reads batches from the one that holds `offset` to `offset_end` or until `bytes_max`, and compares each with what
+    /// was sent: offsets without a gap, the CRC, and the bytes that a broker must not change. With none `sent` only the
+    /// CRC says that a batch is whole. Returns the number of batches.
     pub fn check(
         &mut self,
         topic: &str,
         partition: usize,
         (mut offset, offset_end): (i64, i64),
         bytes_max: usize,
-        sent: &HashSet<u64>,
+        sent: Option<&HashSet<u64>>,
     ) -> Result<u64> {
         let (mut batches, mut bytes) = (0, 0);
         while offset < offset_end && bytes < bytes_max {
-            let (mut frame, offset_at) = wire::fetch(topic, partition, CHECK_FETCH_BYTES);
-            wire::put(&mut frame, offset_at, &offset.to_be_bytes());
+            let (mut frame, offsets_at) =
+                wire::fetch_of_version(self.fetch_version, topic, &[partition], CHECK_FETCH_BYTES);
+            offsets_at.iter().for_each(|at| wire::put(&mut frame, *at, &offset.to_be_bytes()));
             let answer = self.call(frame)?;
-            let fetched = wire::read_fetched(Cursor::new(&answer))?;
-            ensure!(fetched.error == 0, "Fetch answered with error {}", fetched.error);
-            ensure!(
-                fetched.high_watermark >= offset_end,
-                "the high watermark is below what was acknowledged"
-            );
-            let (mut rest, before) = (fetched.records, batches);
-            while let Some((batch, after)) = BatchView::split(rest) {
-                let at = batch.base_offset;
-                ensure!(at == offset, "{topic}-{partition}: a batch at {at} where {offset} is due");
-                ensure!(batch.crc_holds(), "{topic}-{partition}: the batch at {at} fails its CRC");
-                let known = sent.contains(&fingerprint(batch.fixed()));
-                ensure!(known, "{topic}-{partition}: the batch at {at} is not one that was sent");
-                (offset, rest) = (batch.offset_end, after);
-                (batches, bytes) = (batches + 1, bytes + batch.bytes.len());
+            let (before, mut too_old) = (batches, false);
+            let error = wire::read_fetched(Cursor::new(&answer), |fetched| {
+                too_old = fetched.error == UNSUPPORTED_COMPRESSION_TYPE && self.fetch_version < 10;
+                if too_old {
+                    return Ok(());
+                }
+                ensure!(fetched.error == 0, "Fetch answered with error {}", fetched.error);
+                ensure!(
+                    fetched.high_watermark >= offset_end,
+                    "the high watermark is below what was acknowledged"
+                );
+                let mut rest = fetched.records;
+                while let Some((batch, after)) = BatchView::split(rest) {
+                    let at = batch.base_offset;
+                    // Only the first may hold the offset in its middle.
+                    let due = at == offset || batches == 0 && at < offset && offset < batch.offset_end;
+                    ensure!(due, "{topic}-{partition}: a batch at {at} where {offset} is due");
+                    ensure!(batch.crc_holds(), "{topic}-{partition}: the batch at {at} fails its CRC");
+                    let known = sent.is_none_or(|sent| sent.contains(&fingerprint(batch.bytes)));
+                    ensure!(known, "{topic}-{partition}: the batch at {at} is not one that was sent");
+                    (offset, rest) = (batch.offset_end, after);
+                    (batches, bytes) = (batches + 1, bytes + batch.bytes.len());
+                }
+                Ok(())
+            })?;
+            ensure!(error == 0, "Fetch answered with error {error}");
+            if too_old {
+                self.fetch_version = 10;
+                continue;
             }
             let stuck = || format!("{topic}-{partition}: nothing at {offset}, acknowledged to {offset_end}");
             (batches > before).then_some(()).with_context(stuck)?;

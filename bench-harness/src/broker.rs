@@ -29,7 +29,14 @@ pub enum Recipe {
     /// The harness's own minimal program.
     Floor,
     /// A binary of Tidemill, run as `PATH start FILE.properties`.
-    Tidemill(PathBuf),
+    Tidemill {
+        /// Its name in tables.
+        name: &'static str,
+        /// The binary.
+        binary: PathBuf,
+        /// `key=value` lines that come last.
+        settings: Vec<String>,
+    },
     /// Apache Kafka from the jars in a folder, with further settings.
     Kafka {
         /// The folder of the jars.
@@ -51,9 +58,38 @@ impl Recipe {
     pub fn name(&self) -> &'static str {
         match self {
             Recipe::Floor => "floor",
-            Recipe::Tidemill(_) => "tidemill",
+            Recipe::Tidemill { name, .. } => name,
             Recipe::Kafka { .. } => "kafka",
             Recipe::Running { .. } => "broker",
+        }
+    }
+
+    /// Tidemill under its own name.
+    pub fn tidemill(binary: PathBuf) -> Recipe {
+        Recipe::Tidemill { name: "tidemill", binary, settings: Vec::new() }
+    }
+
+    /// The same with further settings, which win; a broker that is not started by settings keeps its own.
+    pub fn with_settings(&self, more: &[String]) -> Recipe {
+        let mut recipe = self.clone();
+        match &mut recipe {
+            Recipe::Tidemill { settings, .. } | Recipe::Kafka { settings, .. } => {
+                settings.extend_from_slice(more)
+            }
+            Recipe::Floor | Recipe::Running { .. } => {}
+        }
+        recipe
+    }
+
+    /// What it is a version of; empty where that cannot be told.
+    pub fn version(&self) -> String {
+        match self {
+            Recipe::Kafka { .. } => kafka::VERSION.to_owned(),
+            Recipe::Tidemill { binary, .. } if std::env::current_exe().ok().as_ref() != Some(binary) => {
+                host::spoken(Command::new(binary).arg("--version")).replace("tidemill ", "")
+            }
+            Recipe::Floor | Recipe::Tidemill { .. } => env!("CARGO_PKG_VERSION").to_owned(),
+            Recipe::Running { .. } => String::new(),
         }
     }
 
@@ -106,8 +142,12 @@ pub struct Broker {
     pub pid: Option<u32>,
     /// From the start of the process to its first answer.
     pub start_up: Option<Duration>,
-    /// Resident bytes when it first answered and had a second of rest.
+    /// Resident bytes when it first answered and had rested ([`Place::rest`]).
     pub resident_at_start_bytes: Option<u64>,
+    /// How it was started, in a form that means something on another machine; empty for one that was there before.
+    pub command: String,
+    /// The lines of its settings, in the same form.
+    pub settings: Vec<String>,
     /// Whether topics can be created and deleted.
     pub has_topics: bool,
     child: Option<Running>,
@@ -146,6 +186,8 @@ pub struct Place {
     pub cpus: Vec<usize>,
     /// The folder in which scratch directories are made.
     pub data: PathBuf,
+    /// How long a broker rests before its memory is read for the first time.
+    pub rest: Duration,
 }
 
 impl Broker {
@@ -160,8 +202,7 @@ impl Broker {
         let log = scratch.path().join("output.txt");
         let output = File::create(&log)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        // SAFETY: prctl is one system call, safe between fork and exec.
-        unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
+        tie_to_this_process(&mut command);
         place.layout.enter_broker(&place.cpus)?;
         let started = Instant::now();
         let spawned = command.spawn();
@@ -170,7 +211,7 @@ impl Broker {
         let mut process = Process(child);
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let start_up = await_answer(&mut process, address, started, &log)?;
-        std::thread::sleep(Duration::from_secs(1));
+        std::thread::sleep(place.rest);
         let pid = process.0.id();
         Ok(Broker {
             name: recipe.name(),
@@ -178,6 +219,8 @@ impl Broker {
             pid: Some(pid),
             start_up: Some(start_up),
             resident_at_start_bytes: Some(Usage::of(pid)?.resident_bytes),
+            command: in_words(&command, recipe, scratch.path()),
+            settings: settings_of(scratch.path()),
             has_topics: !matches!(recipe, Recipe::Floor),
             child: Some(Running { process, _scratch: scratch }),
         })
@@ -193,6 +236,8 @@ impl Broker {
             pid,
             start_up: None,
             resident_at_start_bytes: None,
+            command: String::new(),
+            settings: Vec::new(),
             has_topics: true,
             child: None,
         })
@@ -209,6 +254,20 @@ impl Broker {
     }
 }
 
+/// Lets the child end when this process ends, however that is.
+pub fn tie_to_this_process(command: &mut Command) {
+    // SAFETY: prctl is one system call, safe between fork and exec.
+    unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
+}
+
+/// The lines of a properties file: of each key the last.
+pub fn properties(lines: &[String]) -> String {
+    let key = |line: &String| line.split('=').next().unwrap_or("").trim().to_owned();
+    let last =
+        |(at, line): &(usize, &String)| !lines.iter().skip(at + 1).any(|later| key(later) == key(line));
+    lines.iter().enumerate().filter(last).map(|(_, line)| format!("{line}\n")).collect()
+}
+
 fn command(recipe: &Recipe, place: &Place, scratch: &Path, port: u16) -> Result<Command> {
     let data = scratch.join("data");
     match recipe {
@@ -218,13 +277,16 @@ fn command(recipe: &Recipe, place: &Place, scratch: &Path, port: u16) -> Result<
             command.arg("serve-floor").arg("--port").arg(port.to_string()).arg("--data").arg(&data);
             Ok(command)
         }
-        Recipe::Tidemill(binary) => {
+        Recipe::Tidemill { binary, settings, .. } => {
             let file = scratch.join("server.properties");
             let shards = place.layout.broker_cpus(&place.cpus);
-            let data = data.display();
-            let text =
-                format!("listeners=PLAINTEXT://127.0.0.1:{port}\nlog.dirs={data}\nshard.count={shards}\n");
-            fs::write(&file, text)?;
+            let mut lines = vec![
+                format!("listeners=PLAINTEXT://127.0.0.1:{port}"),
+                format!("log.dirs={}", data.display()),
+                format!("shard.count={shards}"),
+            ];
+            lines.extend(settings.iter().cloned());
+            fs::write(&file, properties(&lines))?;
             let mut command = Command::new(binary);
             command.arg("start").arg(file).current_dir(scratch);
             Ok(command)
@@ -232,6 +294,31 @@ fn command(recipe: &Recipe, place: &Place, scratch: &Path, port: u16) -> Result<
         Recipe::Kafka { jars, settings } => kafka::command(jars, settings, scratch, port, free_port()?),
         Recipe::Running { .. } => bail!("a running broker is not started"),
     }
+}
+
+/// A command without the folders of this machine: they are named by what they are.
+fn in_words(command: &Command, recipe: &Recipe, scratch: &Path) -> String {
+    let program = Path::new(command.get_program());
+    let program = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
+    let jars = match recipe {
+        Recipe::Kafka { jars, .. } => fs::canonicalize(jars).ok(),
+        _ => None,
+    };
+    let word = |word: &std::ffi::OsStr| {
+        let word = without_scratch(&word.to_string_lossy(), scratch);
+        jars.as_ref().map_or(word.clone(), |jars| word.replace(&jars.display().to_string(), "libs"))
+    };
+    std::iter::once(program).chain(command.get_args().map(word)).collect::<Vec<String>>().join(" ")
+}
+
+fn without_scratch(text: &str, scratch: &Path) -> String {
+    text.replace(&format!("{}/", scratch.display()), "")
+}
+
+/// The settings that a recipe wrote into its scratch directory.
+fn settings_of(scratch: &Path) -> Vec<String> {
+    let text = fs::read_to_string(scratch.join("server.properties")).unwrap_or_default();
+    text.lines().map(|line| without_scratch(line, scratch)).collect()
 }
 
 /// A port that was free a moment ago.
@@ -258,5 +345,42 @@ fn await_answer(
             bail!("the broker {how}; it said:\n{}", last.join("\n"));
         }
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_and_settings_name_no_folder_of_this_machine() {
+        let scratch = Scratch::new(&std::env::temp_dir(), "words").unwrap();
+        let jars = scratch.path().join("cache/kafka/libs");
+        fs::create_dir_all(&jars).unwrap();
+        let home = scratch.path().join("run");
+        fs::create_dir(&home).unwrap();
+        fs::write(home.join("server.properties"), format!("log.dirs={}/data\na=1\n", home.display()))
+            .unwrap();
+        let mut command = Command::new("/usr/bin/java");
+        command.args(["-cp", &format!("{}/*", fs::canonicalize(&jars).unwrap().display()), "kafka.Kafka"]);
+        command.arg(home.join("server.properties"));
+        let recipe = Recipe::Kafka { jars, settings: Vec::new() };
+        assert_eq!(in_words(&command, &recipe, &home), "java -cp libs/* kafka.Kafka server.properties");
+        assert_eq!(settings_of(&home), ["log.dirs=data", "a=1"]);
+    }
+
+    #[test]
+    fn of_each_key_the_last_line_wins() {
+        let lines = ["a=1", "b.c=2", "a=3", "a.b=4"].map(str::to_owned);
+        assert_eq!(properties(&lines), "b.c=2\na=3\na.b=4\n");
+    }
+
+    #[test]
+    fn settings_reach_the_brokers_that_are_started_by_settings() {
+        let more = ["x=1".to_owned()];
+        let recipe = Recipe::tidemill(PathBuf::from("t")).with_settings(&more).with_settings(&more);
+        assert!(matches!(recipe, Recipe::Tidemill { settings, .. } if settings.len() == 2));
+        assert!(matches!(Recipe::Floor.with_settings(&more), Recipe::Floor));
     }
 }

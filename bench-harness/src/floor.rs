@@ -5,14 +5,16 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail, ensure};
 use glommio::LocalExecutor;
 use glommio::io::PollableFd;
+use nix::sys::socket::MsgFlags;
 
 use crate::wire::{BatchView, Cursor, api, put};
 
@@ -64,6 +66,7 @@ async fn converse(stream: TcpStream, store: Rc<RefCell<Store>>) -> Result<()> {
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
     let socket = PollableFd::new(stream)?;
+    let more = MsgFlags::from_bits_retain(nix::libc::MSG_MORE);
     let (mut input, mut filled, mut out) = (vec![0; 4 << 20], 0usize, Vec::with_capacity(64 << 10));
     loop {
         let count = match socket.get_ref().read(input.get_mut(filled..).unwrap_or(&mut [])) {
@@ -85,7 +88,8 @@ async fn converse(stream: TcpStream, store: Rc<RefCell<Store>>) -> Result<()> {
             let Some(frame) = rest.get(..length) else { break };
             let span = store.borrow_mut().answer(frame, &mut out)?;
             if let Some(span) = span {
-                send(&socket, &mut out).await?;
+                // More follows: the header leaves with the first bytes of the file.
+                send(&socket, &mut out, more).await?;
                 send_file(&socket, span).await?;
             }
             at += 4 + length;
@@ -94,19 +98,19 @@ async fn converse(stream: TcpStream, store: Rc<RefCell<Store>>) -> Result<()> {
             input.copy_within(at..filled, 0);
             filled -= at;
         }
-        send(&socket, &mut out).await?;
+        send(&socket, &mut out, MsgFlags::empty()).await?;
         if filled == 0 {
             socket.readable().await?;
         }
     }
 }
 
-async fn send(socket: &PollableFd<TcpStream>, out: &mut Vec<u8>) -> Result<()> {
+async fn send(socket: &PollableFd<TcpStream>, out: &mut Vec<u8>, flags: MsgFlags) -> Result<()> {
     let mut sent = 0;
     while let Some(rest) = out.get(sent..).filter(|rest| !rest.is_empty()) {
-        match socket.get_ref().write(rest) {
+        match nix::sys::socket::send(socket.get_ref().as_raw_fd(), rest, flags) {
             Ok(count) => sent += count,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => socket.writable().await?,
+            Err(nix::errno::Errno::EAGAIN) => socket.writable().await?,
             Err(error) => return Err(error.into()),
         }
     }
@@ -117,7 +121,12 @@ async fn send(socket: &PollableFd<TcpStream>, out: &mut Vec<u8>) -> Result<()> {
 async fn send_file(socket: &PollableFd<TcpStream>, span: Span) -> Result<()> {
     let (mut position, mut left) = (i64::try_from(span.position)?, span.bytes);
     while left > 0 {
-        match nix::sys::sendfile::sendfile64(socket.get_ref(), &*span.file, Some(&mut position), left) {
+        match nix::sys::sendfile::sendfile64(
+            socket.get_ref(),
+            &*span.file,
+            Some(&mut position),
+            left.min(256 << 10),
+        ) {
             Ok(0) => bail!("the file is shorter than its index"),
             Ok(count) => left -= count,
             Err(nix::errno::Errno::EAGAIN) => socket.writable().await?,
@@ -247,8 +256,10 @@ impl Partition {
     }
 
     fn span(&self, offset: i64, limit: usize) -> Span {
-        let first = self.batches.partition_point(|(base, _)| *base < offset);
-        let position = self.batches.get(first).map_or(self.position, |(_, position)| *position);
+        // The batch that holds the offset, as brokers answer; nothing at the log's end.
+        let after = self.batches.partition_point(|(base, _)| *base <= offset);
+        let holding = self.batches.get(after.saturating_sub(1)).filter(|_| offset < self.offset_end);
+        let position = holding.map_or(self.position, |(_, position)| *position);
         let bytes = limit.min((self.position - position) as usize);
         Span { file: Rc::clone(&self.file), position, bytes }
     }
@@ -260,15 +271,15 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
-    use crate::wire::{self, Payload, Produced};
+    use crate::wire::{self, Contents, Payload, Produced, Producer};
 
     #[test]
-    fn what_is_produced_is_fetched_from_its_offset() {
+    fn what_is_produced_is_fetched_from_the_batch_that_holds_an_offset() {
         let directory = std::env::temp_dir().join(format!("bench-floor-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let mut store = Store { directory: directory.clone(), partitions: HashMap::new() };
-        let batch = wire::batch(3, 50, 0, &mut Payload::new(1));
-        let request = wire::produce("t", 2, std::slice::from_ref(&batch));
+        let batch = wire::encode(Contents::plain(3, 50), Producer::NONE, 0, &mut Payload::new(1));
+        let (request, _) = wire::produce("t", 1, &[(2, batch)]);
         for round in 0..2 {
             let mut out = Vec::new();
             assert!(store.answer(request.get(4..).unwrap(), &mut out).unwrap().is_none());
@@ -280,14 +291,21 @@ mod tests {
             .unwrap();
             assert_eq!(seen, [Produced { partition: 2, error: 0, base_offset: round * 3 }]);
         }
-        let (mut request, at) = wire::fetch("t", 2, 1 << 20);
-        put(&mut request, at, &3i64.to_be_bytes());
-        let span = store.answer(request.get(4..).unwrap(), &mut Vec::new()).unwrap().unwrap();
-        let mut read = vec![0; span.bytes];
-        span.file.read_exact_at(&mut read, span.position).unwrap();
-        let (view, rest) = BatchView::split(&read).unwrap();
-        assert!(rest.is_empty() && view.crc_holds());
-        assert_eq!((view.base_offset, view.offset_end), (3, 6));
+        let (mut request, places) = wire::fetch("t", &[2], 1 << 20);
+        let mut span = |offset: i64| {
+            put(&mut request, *places.first().unwrap(), &offset.to_be_bytes());
+            store.answer(request.get(4..).unwrap(), &mut Vec::new()).unwrap().unwrap()
+        };
+        // At a batch's first offset, and within it.
+        for offset in [3, 5] {
+            let span = span(offset);
+            let mut read = vec![0; span.bytes];
+            span.file.read_exact_at(&mut read, span.position).unwrap();
+            let (view, rest) = BatchView::split(&read).unwrap();
+            assert!(rest.is_empty() && view.crc_holds());
+            assert_eq!((view.base_offset, view.offset_end), (3, 6), "from {offset}");
+        }
+        assert_eq!(span(6).bytes, 0, "the log's end");
         std::fs::remove_dir_all(directory).unwrap();
     }
 }

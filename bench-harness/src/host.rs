@@ -9,8 +9,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::time::clock_getcpuclockid;
 use nix::unistd::{Pid, SysconfVar, sysconf};
 use serde::{Deserialize, Serialize};
+
+use crate::process::cpu_ticks;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -132,11 +135,22 @@ impl Usage {
     }
 }
 
-/// utime and stime. The command's name is in brackets and may hold spaces and brackets itself.
-fn cpu_ticks(stat: &str) -> Option<(u64, u64)> {
-    let (_, after_name) = stat.rsplit_once(')')?;
-    let mut fields = after_name.split_whitespace().skip(11);
-    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+/// What a process has used so far, to the nanosecond: `/proc` counts in ticks of 10 ms, too coarse for a short slice.
+pub fn cpu_time(pid: u32) -> Result<Duration> {
+    let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(pid)?)).context("the broker is gone")?;
+    Ok(clock.now().context("reading the broker's CPU clock")?.into())
+}
+
+/// How long the threads of a process, or one thread of this one, were ready and had no CPU: the second number of
+/// `schedstat`. Nothing where the kernel does not count it.
+pub fn waited(pid: Option<u32>) -> Duration {
+    let of = |path: &Path| {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        text.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
+    };
+    let Some(pid) = pid else { return Duration::from_nanos(of(Path::new("/proc/thread-self/schedstat"))) };
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    Duration::from_nanos(tasks.map(|task| of(&task.path().join("schedstat"))).sum())
 }
 
 fn status_bytes(status: &str, key: &str) -> u64 {
@@ -145,7 +159,7 @@ fn status_bytes(status: &str, key: &str) -> u64 {
 }
 
 /// What a result says about where it came from.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// The processor's name.
     pub processor: String,
@@ -159,8 +173,6 @@ pub struct Machine {
     pub file_system: String,
     /// The first line of `java -version`, empty without Java.
     pub java: String,
-    /// The commit of the working tree, empty outside one.
-    pub commit: String,
     /// UTC, to the minute.
     pub date: String,
     /// The command as it was typed.
@@ -183,9 +195,47 @@ impl Machine {
             kernel,
             file_system: file_system(data),
             java: spoken(Command::new("java").arg("-version")),
-            commit: spoken(Command::new("git").args(["rev-parse", "--short", "HEAD"])),
             date: date(SystemTime::now()),
             command: command_line(),
+        }
+    }
+}
+
+impl Machine {
+    /// What it is, in one line.
+    pub fn sentence(&self) -> String {
+        format!(
+            "{}, {} CPUs, {} GiB; Linux {}; {}; {}",
+            self.processor,
+            self.cpus,
+            self.memory_gib,
+            self.kernel,
+            self.file_system,
+            if self.java.is_empty() { "no Java" } else { &self.java },
+        )
+    }
+}
+
+/// What the harness was built from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Build {
+    /// The harness's and Tidemill's version.
+    pub version: String,
+    /// The commit of the working tree, with a + where it was changed since; empty outside one.
+    pub commit: String,
+    /// `release` or `debug`.
+    pub profile: String,
+}
+
+impl Build {
+    /// This program.
+    pub fn this() -> Build {
+        let commit = spoken(Command::new("git").args(["rev-parse", "--short", "HEAD"]));
+        let changed = !spoken(Command::new("git").args(["status", "--porcelain", "-uno"])).is_empty();
+        Build {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: if changed { commit + "+" } else { commit },
+            profile: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
         }
     }
 }
@@ -197,7 +247,8 @@ fn command_line() -> String {
     if words.is_empty() { head.to_owned() } else { format!("{head} -- {}", words.join(" ")) }
 }
 
-fn spoken(command: &mut Command) -> String {
+/// The first line that a command says; nothing where it fails.
+pub fn spoken(command: &mut Command) -> String {
     let Ok(output) = command.output() else { return String::new() };
     if !output.status.success() {
         return String::new();
@@ -239,17 +290,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cpu_ticks_are_found_behind_a_name_with_brackets() {
-        let stat = "12 (a ) b) S 1 2 3 4 5 6 7 8 9 10 111 222 0 0";
-        assert_eq!(cpu_ticks(stat), Some((111, 222)));
-        assert_eq!(cpu_ticks("12 (a) S 1"), None);
-    }
-
-    #[test]
     fn this_process_uses_memory() {
         let usage = Usage::of(std::process::id()).unwrap();
         assert!(usage.resident_bytes > 0);
         assert!(usage.resident_peak_bytes >= usage.resident_bytes);
+    }
+
+    #[test]
+    fn the_cpu_clock_of_a_process_runs_while_it_works() {
+        let before = cpu_time(std::process::id()).unwrap();
+        let mut sum = 0u64;
+        while cpu_time(std::process::id()).unwrap() == before {
+            sum = std::hint::black_box(sum + 1);
+        }
+        assert!(cpu_time(1 << 22).is_err(), "process ids end below that");
     }
 
     #[test]

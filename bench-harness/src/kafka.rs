@@ -1,5 +1,6 @@
 //! Apache Kafka as a contender: fetched once from Maven into a cache folder, formatted and started as a
-//! single KRaft node with the heap and the collector that its own start script gives it.
+//! single KRaft node with the heap and the collector that its own start script gives it. Its tools are fetched apart,
+//! so that the broker's class path is what it is in Kafka's own distribution.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ const POM: &str = r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
   <dependencies>
     <dependency>
       <groupId>org.apache.kafka</groupId>
-      <artifactId>kafka_2.13</artifactId>
+      <artifactId>ARTIFACT</artifactId>
       <version>VERSION</version>
     </dependency>
   </dependencies>
@@ -38,24 +39,54 @@ const JAVA_OPTIONS: [&str; 8] = [
     "-Djava.awt.headless=true",
 ];
 
-/// The folder of Kafka's jars under `cache`, fetched with Maven when it is not there.
+/// The folder of the broker's jars under `cache`, fetched with Maven when it is not there.
 pub fn jars(cache: &Path) -> Result<PathBuf> {
-    let home = cache.join(format!("kafka-{VERSION}"));
+    fetch(&cache.join(format!("kafka-{VERSION}")), "kafka_2.13")
+}
+
+/// The folder of the jars of Kafka's command-line tools.
+pub fn tools_jars(cache: &Path) -> Result<PathBuf> {
+    fetch(&cache.join(format!("kafka-tools-{VERSION}")), "kafka-tools")
+}
+
+/// Copies an artifact of Kafka and what it needs into `home`. Maven's own store is tried first, so that a filled one
+/// needs no network.
+fn fetch(home: &Path, artifact: &str) -> Result<PathBuf> {
     let (jars, done) = (home.join("libs"), home.join("complete"));
     if done.exists() {
         return Ok(jars);
     }
-    eprintln!("fetching Apache Kafka {VERSION} from Maven into {}", home.display());
-    fs::create_dir_all(&home)?;
-    fs::write(home.join("pom.xml"), POM.replace("VERSION", VERSION))?;
-    let mut maven = Command::new("mvn");
-    maven.current_dir(&home).args(["-q", "-B", "dependency:copy-dependencies"]);
-    maven.args(["-DoutputDirectory=libs", "-DincludeScope=runtime"]).stdin(Stdio::null());
-    let status = maven.status().context("running mvn: Maven and Java 17 are needed to compare with Kafka")?;
-    ensure!(status.success(), "mvn failed: {status}");
-    ensure!(jars.join(format!("kafka_2.13-{VERSION}.jar")).exists(), "Maven brought no Kafka");
+    eprintln!("fetching {artifact} {VERSION} from Maven into {}", home.display());
+    fs::create_dir_all(home)?;
+    fs::write(home.join("pom.xml"), POM.replace("VERSION", VERSION).replace("ARTIFACT", artifact))?;
+    let copy = |more: &[&str]| {
+        let mut maven = Command::new("mvn");
+        maven.current_dir(home).args(["-q", "-B", "dependency:copy-dependencies"]).args(more);
+        maven.args(["-DoutputDirectory=libs", "-DincludeScope=runtime"]).stdin(Stdio::null());
+        maven
+    };
+    let why = "running mvn: Maven and Java 17 are needed for what is Kafka's";
+    let filled = copy(&["-o"]).stdout(Stdio::null()).stderr(Stdio::null()).status().context(why)?;
+    if !filled.success() {
+        let status = copy(&[]).status().context(why)?;
+        ensure!(status.success(), "mvn failed: {status}");
+    }
+    ensure!(jars.join(format!("{artifact}-{VERSION}.jar")).exists(), "Maven brought no {artifact}");
     fs::write(done, "")?;
     Ok(jars)
+}
+
+/// The lines that `--kafka-config` gives: itself when it is `KEY=VALUE`, else those of the file it names.
+pub fn settings(argument: &str) -> Result<Vec<String>> {
+    if argument.contains('=') {
+        return Ok(vec![argument.to_owned()]);
+    }
+    let text = fs::read_to_string(argument).with_context(|| format!("reading {argument}"))?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(['#', '!']));
+    let lines: Vec<String> = lines.map(str::to_owned).collect();
+    let odd = lines.iter().find(|line| !line.contains('=') || line.ends_with('\\'));
+    ensure!(odd.is_none(), "{argument}: {} is not KEY=VALUE in one line", odd.map_or("", String::as_str));
+    Ok(lines)
 }
 
 /// Formats a log directory under `scratch` and returns the command that starts the node.
@@ -90,10 +121,11 @@ fn properties(data: &Path, settings: &[String], port: u16, control: u16) -> Stri
         "log.segment.delete.delay.ms=100".to_owned(),
     ];
     lines.extend(settings.iter().cloned());
-    lines.join("\n") + "\n"
+    crate::broker::properties(&lines)
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -102,5 +134,18 @@ mod tests {
         let text = properties(Path::new("/d"), &["num.io.threads=2".to_owned()], 1, 2);
         assert!(text.ends_with("num.io.threads=2\n"));
         assert!(text.contains("log.dirs=/d\n"));
+    }
+
+    #[test]
+    fn settings_come_as_a_line_or_from_a_file() {
+        let path = std::env::temp_dir().join(format!("bench-settings-{}", std::process::id()));
+        let named = path.to_str().unwrap();
+        fs::write(&path, "# why\n\n num.io.threads=2\nlog.flush.interval.messages=1\n").unwrap();
+        assert_eq!(settings("a=b").unwrap(), ["a=b"]);
+        assert_eq!(settings(named).unwrap(), ["num.io.threads=2", "log.flush.interval.messages=1"]);
+        fs::write(&path, "num.io.threads 2\n").unwrap();
+        assert!(settings(named).is_err());
+        fs::remove_file(&path).unwrap();
+        assert!(settings(named).is_err());
     }
 }

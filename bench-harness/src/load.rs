@@ -4,21 +4,28 @@
 //! The closed loop keeps every slot of every lane busy; the open loop sends at a rate whatever the answers
 //! do. Latencies go into one HDR histogram for each thread of load; histograms are added, never averaged.
 
-use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+mod connection;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde::{Deserialize, Serialize};
 
 use crate::host;
 use crate::lane::Lane;
+use crate::meter::Meter;
+use connection::Connection;
 
 /// How long answers may stay out after the last request.
 const DRAIN: Duration = Duration::from_secs(20);
-/// How often the observer is told.
+/// The longest wait for an answer before the bounds of a phase are looked at again.
 const TICK: Duration = Duration::from_millis(100);
 /// A run with this many refused requests is not worth finishing.
 const ERRORS_MAX: u64 = 1000;
@@ -38,8 +45,6 @@ pub enum Pace {
 /// How long and how much.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// When requests are sent.
-    pub pace: Pace,
     /// Load before the clock runs.
     pub warmup: Duration,
     /// The measured phase.
@@ -48,18 +53,51 @@ pub struct Plan {
     pub bytes_max: u64,
 }
 
-/// What a phase came to.
-pub struct Tally {
+/// Lanes that do the same.
+pub struct Crew {
+    /// One for each connection.
+    pub lanes: Vec<Lane>,
+    /// When they send.
+    pub pace: Pace,
+    /// Whether theirs are the requests that are counted, timed and bounded; those of others are counted beside them.
+    pub drives: bool,
+}
+
+/// Requests and what was in them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flow {
     /// Answers.
     pub requests: u64,
     /// Records.
     pub records: u64,
     /// Bytes of whole batches.
     pub bytes: u64,
-    /// Answers by error code.
+}
+
+impl Flow {
+    fn add(&mut self, other: Flow) {
+        self.requests += other.requests;
+        self.records += other.records;
+        self.bytes += other.bytes;
+    }
+}
+
+/// What a phase came to.
+pub struct Tally {
+    /// Answers to the crews that drive.
+    pub requests: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Bytes of whole batches in them.
+    pub bytes: u64,
+    /// What readers beside them got.
+    pub read: Flow,
+    /// Answers by error code, to anybody.
     pub errors: BTreeMap<i16, u64>,
-    /// Nanoseconds from the intended sending to the answer.
+    /// Nanoseconds from the intended sending to the answer, of the crews that drive.
     pub latency: Histogram<u64>,
+    /// Nanoseconds from the intended sending of a batch until a reader at the log's end had it.
+    pub end_to_end: Histogram<u64>,
     /// How long the phase took.
     pub elapsed: Duration,
 }
@@ -67,9 +105,23 @@ pub struct Tally {
 impl Tally {
     fn new() -> Result<Tally> {
         // 1 ns to 60 s, three digits: about 0.2 MB.
-        let latency = Histogram::new_with_bounds(1, 60_000_000_000, 3).context("histogram bounds")?;
-        let (requests, records, bytes) = (0, 0, 0);
-        Ok(Tally { requests, records, bytes, errors: BTreeMap::new(), latency, elapsed: Duration::ZERO })
+        let histogram = || Histogram::new_with_bounds(1, 60_000_000_000, 3).context("histogram bounds");
+        Ok(Tally {
+            requests: 0,
+            records: 0,
+            bytes: 0,
+            read: Flow::default(),
+            errors: BTreeMap::new(),
+            latency: histogram()?,
+            end_to_end: histogram()?,
+            elapsed: Duration::ZERO,
+        })
+    }
+
+    fn add(&mut self, flow: Flow) {
+        self.requests += flow.requests;
+        self.records += flow.records;
+        self.bytes += flow.bytes;
     }
 
     /// Errors of all codes.
@@ -87,262 +139,179 @@ pub enum Phase {
     Measure,
 }
 
-/// Is told how a run goes. Called on the thread of the load: it must be quick.
+/// Is told where the measured phase begins and ends, on the thread of the load. What happens in between is read from
+/// the load's meter.
 pub trait Observer {
     /// The measured phase begins.
     fn begin(&mut self);
     /// The measured phase ends.
     fn end(&mut self);
-    /// Ten times a second.
-    fn tick(&mut self, phase: Phase, so_far: &Tally, elapsed: Duration);
-}
-
-struct Connection {
-    stream: TcpStream,
-    lane: Lane,
-    /// Frames made ready, and answered.
-    queued: u64,
-    answered: u64,
-    /// Bytes of the endless row of frames that the socket took.
-    written: u64,
-    /// When each slot's request was meant to be sent.
-    intended: Vec<Instant>,
-    /// When the open loop's next request is due.
-    due: Instant,
-    input: Vec<u8>,
-    filled: usize,
-}
-
-/// Connects and keeps trying until `patience` is over: a broker may still be starting.
-pub fn connect(address: SocketAddr, patience: Duration) -> Result<TcpStream> {
-    let deadline = Instant::now() + patience;
-    loop {
-        match TcpStream::connect_timeout(&address, Duration::from_secs(2)) {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                return Ok(stream);
-            }
-            Err(error) if Instant::now() >= deadline => {
-                return Err(error).context(format!("connecting to {address}"));
-            }
-            Err(_) => std::thread::sleep(Duration::from_millis(1)),
-        }
-    }
-}
-
-impl Connection {
-    fn new(address: SocketAddr, lane: Lane, now: Instant) -> Result<Connection> {
-        let stream = connect(address, Duration::from_secs(5))?;
-        stream.set_nonblocking(true)?;
-        let intended = vec![now; lane.slots()];
-        let input = vec![0; (lane.answer_bytes_max() * lane.slots().min(8)).max(64 << 10)];
-        let (queued, answered, written, filled) = (0, 0, 0, 0);
-        Ok(Connection { stream, lane, queued, answered, written, intended, due: now, input, filled })
-    }
-
-    /// Makes ready every request that may go now.
-    fn fill(&mut self, now: Instant, interval: Option<Duration>) {
-        while self.queued - self.answered < self.lane.slots() as u64 {
-            let meant = match interval {
-                None => now,
-                Some(_) if self.due > now => return,
-                Some(interval) => {
-                    let meant = self.due;
-                    self.due += interval;
-                    meant
-                }
-            };
-            self.lane.prepare(self.queued);
-            let slot = (self.queued % self.lane.slots() as u64) as usize;
-            if let Some(intended) = self.intended.get_mut(slot) {
-                *intended = meant;
-            }
-            self.queued += 1;
-        }
-    }
-
-    /// Writes what the socket takes.
-    fn flush(&mut self) -> Result<()> {
-        let end = self.queued * self.lane.frame_bytes() as u64;
-        while self.written < end {
-            match self.stream.write(self.lane.outgoing(self.written, end)) {
-                Ok(0) => bail!("the broker closed the connection"),
-                Ok(count) => self.written += count as u64,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error).context("sending"),
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads until the socket is empty and counts every whole answer.
-    fn receive(&mut self, tally: &mut Tally) -> Result<()> {
-        loop {
-            let room = self.input.get_mut(self.filled..).unwrap_or(&mut []);
-            ensure!(!room.is_empty(), "an answer is longer than any that was asked for");
-            let wanted = room.len();
-            match self.stream.read(room) {
-                Ok(0) => bail!("the broker closed the connection"),
-                Ok(count) => {
-                    self.filled += count;
-                    self.answers(tally)?;
-                    // A short read emptied the socket; the next bytes raise a new edge.
-                    if count < wanted {
-                        return Ok(());
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error).context("receiving"),
-            }
-        }
-    }
-
-    fn answers(&mut self, tally: &mut Tally) -> Result<()> {
-        let now = Instant::now();
-        let mut at = 0;
-        while let Some((prefix, rest)) =
-            self.input.get(at..self.filled).and_then(|i| i.split_first_chunk::<4>())
-        {
-            let length = u32::from_be_bytes(*prefix) as usize;
-            ensure!(length <= self.input.len() - 4, "an answer of {length} bytes was not asked for");
-            let Some(answer) = rest.get(..length) else { break };
-            ensure!(self.answered < self.queued, "an answer came without a request");
-            let worth = self.lane.check(self.answered, answer)?;
-            let slot = (self.answered % self.lane.slots() as u64) as usize;
-            let meant = self.intended.get(slot).copied().unwrap_or(now);
-            tally.latency.saturating_record(now.saturating_duration_since(meant).as_nanos() as u64);
-            tally.requests += 1;
-            tally.records += worth.records;
-            tally.bytes += worth.bytes;
-            if worth.error != 0 {
-                *tally.errors.entry(worth.error).or_default() += 1;
-            }
-            self.answered += 1;
-            at += 4 + length;
-        }
-        if at > 0 {
-            self.input.copy_within(at..self.filled, 0);
-            self.filled -= at;
-        }
-        Ok(())
-    }
 }
 
 /// The load of one thread.
 pub struct Load {
     connections: Vec<Connection>,
     epoll: Epoll,
-    interval: Option<Duration>,
+    /// When to serve which connection whatever its socket says.
+    timers: BinaryHeap<Reverse<(Instant, usize)>>,
     tally: Tally,
+    meter: Arc<Meter>,
+}
+
+/// Which requests may still be sent.
+#[derive(Clone, Copy, PartialEq)]
+enum Sending {
+    /// All that the pace allows.
+    All,
+    /// So many on each connection.
+    Only(u64),
+    /// Only those of timed readers that have not seen all that was sent.
+    Remains,
 }
 
 impl Load {
-    /// Opens a connection for each lane.
-    pub fn connect(address: SocketAddr, lanes: Vec<Lane>, pace: Pace) -> Result<Load> {
-        let now = Instant::now();
+    /// Opens a connection for each lane. The connections of an open loop are spread over one interval.
+    pub fn connect(address: SocketAddr, crews: Vec<Crew>) -> Result<Load> {
+        raise_file_limit(crews.iter().map(|crew| crew.lanes.len() as u64).sum())?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let interval = match pace {
-            Pace::Closed => None,
-            Pace::Open { rate } => {
-                ensure!(rate > 0.0 && rate.is_finite(), "a rate is above zero");
-                Some(Duration::from_secs_f64(lanes.len() as f64 / rate))
+        let (mut connections, meter) = (Vec::new(), Meter::new());
+        for crew in crews {
+            let count = crew.lanes.len().max(1) as u32;
+            let interval = match crew.pace {
+                Pace::Closed => None,
+                Pace::Open { rate } => {
+                    ensure!(rate > 0.0 && rate.is_finite(), "a rate is above zero");
+                    Some(Duration::from_secs_f64(f64::from(count) / rate))
+                }
+            };
+            let (now, step) = (Instant::now(), interval.unwrap_or_default() / count);
+            for (index, lane) in crew.lanes.into_iter().enumerate() {
+                let due = now + step * index as u32;
+                let connection =
+                    Connection::new(address, lane, crew.drives, interval, due, Arc::clone(&meter))?;
+                let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
+                epoll.add(&connection.stream, EpollEvent::new(flags, connections.len() as u64))?;
+                connections.push(connection);
             }
-        };
-        let mut connections = Vec::with_capacity(lanes.len());
-        for lane in lanes {
-            let connection = Connection::new(address, lane, now)?;
-            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
-            epoll.add(&connection.stream, EpollEvent::new(flags, connections.len() as u64))?;
-            connections.push(connection);
         }
-        Ok(Load { connections, epoll, interval, tally: Tally::new()? })
+        // However long connecting took, nothing is late when the load begins.
+        let start = Instant::now();
+        connections.iter_mut().for_each(|one| one.due = one.due.max(start));
+        Ok(Load { connections, epoll, timers: BinaryHeap::new(), tally: Tally::new()?, meter })
+    }
+
+    /// What is counted while the load runs, for another thread to read.
+    pub fn meter(&self) -> Arc<Meter> {
+        Arc::clone(&self.meter)
     }
 
     /// Warms up, measures, waits for the last answers, and hands back the measured tally and the lanes.
     pub fn run(mut self, plan: &Plan, observer: &mut dyn Observer) -> Result<(Tally, Vec<Lane>)> {
-        self.stagger();
         let warmup = Plan { measure: plan.warmup, bytes_max: plan.bytes_max / 4, ..*plan };
-        self.phase(Phase::WarmUp, &warmup, observer)?;
+        self.serve_all(Sending::All)?;
+        self.phase(Phase::WarmUp, &warmup)?;
         self.tally = Tally::new()?;
         observer.begin();
-        self.phase(Phase::Measure, plan, observer)?;
+        self.phase(Phase::Measure, plan)?;
         observer.end();
         let measured = std::mem::replace(&mut self.tally, Tally::new()?);
         self.drain()?;
         let late = self.tally.error_count();
         ensure!(late == 0, "{late} of the last requests were refused: {:?}", self.tally.errors);
-        Ok((measured, self.connections.into_iter().map(|connection| connection.lane).collect()))
+        Ok((measured, self.into_lanes()))
+    }
+
+    /// Drives the load until the time or the bytes of the plan are over and the last answer is here, without a warm-up.
+    /// What it came to has every answer in it. Can be called again and again.
+    pub fn slice(&mut self, plan: &Plan) -> Result<Tally> {
+        self.tally = Tally::new()?;
+        self.serve_all(Sending::All)?;
+        self.phase(Phase::Measure, plan)?;
+        self.drain()?;
+        Ok(std::mem::replace(&mut self.tally, Tally::new()?))
+    }
+
+    /// Ends the connections.
+    pub fn into_lanes(self) -> Vec<Lane> {
+        self.connections.into_iter().map(|connection| connection.lane).collect()
     }
 
     /// Sends exactly `count` requests on each lane as fast as answers come, untimed.
     pub fn send(mut self, count: u64) -> Result<Vec<Lane>> {
         let deadline = Instant::now() + Duration::from_secs(120);
+        self.serve_all(Sending::Only(count))?;
         while self.connections.iter().any(|one| one.answered < count) {
             ensure!(Instant::now() < deadline, "writing the data to fetch took too long");
-            let now = Instant::now();
-            for connection in &mut self.connections {
-                while connection.queued < count
-                    && connection.queued - connection.answered < connection.lane.slots() as u64
-                {
-                    connection.lane.prepare(connection.queued);
-                    let slot = (connection.queued % connection.lane.slots() as u64) as usize;
-                    if let Some(intended) = connection.intended.get_mut(slot) {
-                        *intended = now;
-                    }
-                    connection.queued += 1;
-                }
-                connection.flush()?;
-            }
-            self.wait(Duration::from_millis(100), false)?;
+            ensure!(!host::interrupted(), "interrupted");
+            self.wait(TICK, Sending::Only(count))?;
         }
         ensure!(self.tally.error_count() == 0, "writing was refused: {:?}", self.tally.errors);
-        Ok(self.connections.into_iter().map(|connection| connection.lane).collect())
+        Ok(self.into_lanes())
     }
 
-    /// Spreads the open loop's connections over one interval.
-    fn stagger(&mut self) {
-        let (now, count) = (Instant::now(), self.connections.len() as u32);
-        let step = self.interval.unwrap_or_default() / count.max(1);
-        for (index, connection) in self.connections.iter_mut().enumerate() {
-            connection.due = now + step * index as u32;
-        }
-    }
-
-    fn phase(&mut self, phase: Phase, plan: &Plan, observer: &mut dyn Observer) -> Result<()> {
+    fn phase(&mut self, phase: Phase, plan: &Plan) -> Result<()> {
         let start = Instant::now();
-        let mut tick_due = start + TICK;
         loop {
             let now = Instant::now();
             let elapsed = now - start;
             self.tally.elapsed = elapsed;
-            if elapsed >= plan.measure || self.tally.bytes >= plan.bytes_max {
+            // A phase without one answer would say nothing: it lasts until there is one, and the result says how long.
+            let over = elapsed >= plan.measure && (phase == Phase::WarmUp || self.has_seen_all_kinds());
+            if over || self.tally.bytes >= plan.bytes_max {
                 return Ok(());
             }
+            ensure!(elapsed < plan.measure + DRAIN, "not one request was answered");
             ensure!(!host::interrupted(), "interrupted");
             let errors = self.tally.error_count();
             ensure!(errors < ERRORS_MAX, "too many requests were refused: {:?}", self.tally.errors);
-            if now >= tick_due {
-                observer.tick(phase, &self.tally, elapsed);
-                tick_due = now + TICK;
+            while let Some(Reverse((due, index))) = self.timers.peek().copied()
+                && due <= now
+            {
+                self.timers.pop();
+                self.disarm(index);
+                self.serve(index, Sending::All)?;
             }
-            let mut sleep = (plan.measure - elapsed).min(TICK);
-            if self.interval.is_some() || self.tally.requests == 0 {
-                for connection in &mut self.connections {
-                    connection.fill(now, self.interval);
-                    connection.flush()?;
-                    if connection.queued - connection.answered < connection.lane.slots() as u64 {
-                        sleep = sleep.min(connection.due.saturating_duration_since(now));
-                    }
-                }
-            }
-            self.wait(sleep, true)?;
+            let next =
+                self.timers.peek().map_or(TICK, |Reverse((due, _))| due.saturating_duration_since(now));
+            self.wait((plan.measure.saturating_sub(elapsed)).min(TICK).min(next), Sending::All)?;
         }
     }
 
-    /// Waits for sockets, and serves them; with `refill` an answer makes room for the next request.
-    fn wait(&mut self, sleep: Duration, refill: bool) -> Result<()> {
+    /// Whether a request was answered, and where readers are timed, a batch was read.
+    fn has_seen_all_kinds(&self) -> bool {
+        let timed = self.connections.iter().any(|connection| connection.lane.is_timed());
+        self.tally.requests > 0 && (!timed || !self.tally.end_to_end.is_empty())
+    }
+
+    fn disarm(&mut self, index: usize) {
+        if let Some(connection) = self.connections.get_mut(index) {
+            connection.armed = false;
+        }
+    }
+
+    fn serve_all(&mut self, sending: Sending) -> Result<()> {
+        (0..self.connections.len()).try_for_each(|index| self.serve(index, sending))
+    }
+
+    /// Sends what a connection may send, and arms its timer where no event will come.
+    fn serve(&mut self, index: usize, sending: Sending) -> Result<()> {
+        let Some(connection) = self.connections.get_mut(index) else { return Ok(()) };
+        let count = match sending {
+            Sending::All => u64::MAX,
+            Sending::Only(count) => count,
+            Sending::Remains if connection.lane.is_behind() => u64::MAX,
+            Sending::Remains => connection.queued,
+        };
+        let again = connection.serve(Instant::now(), count, &mut self.tally)?;
+        if let Some(due) = again.filter(|_| !connection.armed) {
+            connection.armed = true;
+            self.timers.push(Reverse((due, index)));
+        }
+        Ok(())
+    }
+
+    /// Waits for sockets, and serves them.
+    fn wait(&mut self, sleep: Duration, sending: Sending) -> Result<()> {
         let mut events = [EpollEvent::empty(); 64];
         // Below a millisecond the loop spins: a later send would be the meter's own delay.
         let timeout = EpollTimeout::try_from(sleep.as_millis().min(1000) as i32)?;
@@ -352,29 +321,42 @@ impl Load {
             Err(error) => return Err(error.into()),
         };
         for event in events.iter().take(count) {
-            let Some(connection) = self.connections.get_mut(event.data() as usize) else { continue };
+            let index = event.data() as usize;
             let flags = event.events();
-            if flags.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
+            if flags.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR)
+                && let Some(connection) = self.connections.get_mut(index)
+            {
                 connection.receive(&mut self.tally)?;
             }
-            if refill {
-                connection.fill(Instant::now(), self.interval);
-            }
-            connection.flush()?;
+            self.serve(index, sending)?;
         }
         Ok(())
     }
 
-    /// Takes the answers that are still out.
+    /// Takes the answers that are still out, and lets timed readers see all that was sent.
     fn drain(&mut self) -> Result<()> {
         let deadline = Instant::now() + DRAIN;
         loop {
             let missing: u64 = self.connections.iter().map(|one| one.queued - one.answered).sum();
-            if missing == 0 {
+            let behind = self.connections.iter().filter(|one| one.lane.is_behind()).count();
+            if missing == 0 && behind == 0 {
                 return Ok(());
             }
-            ensure!(Instant::now() < deadline, "{missing} requests were never answered");
-            self.wait(Duration::from_millis(100), false)?;
+            let waiting = Instant::now() < deadline;
+            ensure!(waiting, "{missing} requests were never answered; {behind} readers have not seen all");
+            self.serve_all(Sending::Remains)?;
+            self.wait(TICK, Sending::Remains)?;
         }
     }
+}
+
+/// Each connection needs a descriptor; the usual limit of 1,024 is a soft one.
+fn raise_file_limit(connections: u64) -> Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let wanted = connections + 256;
+    if soft < wanted {
+        ensure!(wanted <= hard, "{connections} connections need more descriptors than the {hard} allowed");
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).context("raising the limit of open files")?;
+    }
+    Ok(())
 }

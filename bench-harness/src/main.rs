@@ -2,51 +2,87 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `workload` | the workloads as data |
+//! | `workload` | the workloads as data: roles that write and read |
 //! | `wire` | encoded frames and their answers |
 //! | `lane` | what one connection says, and how it checks the answers |
 //! | `load` | one thread that drives many connections, open or closed loop |
+//! | `client` | foreign clients as the load |
 //! | `admin` | topics, and reading back what was written |
 //! | `broker`, `kafka`, `floor` | the contenders: how they start and stop |
 //! | `trial` | one run of one workload against one broker |
-//! | `compare` | several brokers in turns |
-//! | `live`, `report` | what is shown during and after |
-//! | `host` | CPUs, `/proc`, and what a result says of its machine |
+//! | `seat` | a contender's broker between runs |
+//! | `compare`, `sweep`, `knee` | several brokers in turns, parameters over lists, rates up to a bound |
+//! | `duel`, `gate` | two brokers in turns of a tenth of a second; whether one became dearer than the repository says |
+//! | `meter`, `process`, `samples` | what the load counts and the broker uses, read four times a second |
+//! | `live` | what is shown during a run |
+//! | `report`, `goals` | the result as a file, and what it is judged by |
+//! | `markdown`, `html` | the result as people read it |
+//! | `limits` | what the machine can do at all |
+//! | `host` | CPUs, and what a result says of its machine |
 
 mod admin;
 mod broker;
+mod client;
 mod compare;
+mod duel;
 mod floor;
+mod gate;
+mod goals;
 mod host;
+mod html;
 mod kafka;
+mod knee;
 mod lane;
+mod limits;
 mod live;
 mod load;
+mod markdown;
+mod meter;
+mod process;
 mod report;
+mod samples;
+mod seat;
+mod sweep;
 mod trial;
 mod wire;
 mod workload;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
 
 use crate::broker::{Place, Recipe};
+use crate::client::Home;
 use crate::compare::Comparison;
+use crate::duel::Duel;
 use crate::host::Layout;
-use crate::load::{Pace, Plan};
+use crate::load::Plan;
+use crate::report::Report;
+use crate::sweep::Axis;
 use crate::trial::Conditions;
-use crate::workload::Workload;
+use crate::workload::{Group, Workload};
 
 const EXAMPLES: &str = "Examples:
   bench-harness                                      the canonical workloads on a broker of its own
   bench-harness --workload produce-small --rate 5000 latency at a given rate, from the intended send times
+  bench-harness --workload tail --workload tail-and-backlog
+                                                     end to end, without and with a reader from the start
+  bench-harness --workload retention --seconds 600 --max-megabytes 50000
   bench-harness --bootstrap HOST:9092                any Kafka broker
   bench-harness floor                                the least that one core must spend
-  bench-harness compare kafka --turns 5              Apache Kafka, the floor and Tidemill in turns";
+  bench-harness compare kafka --turns 5 --out DIR    Apache Kafka, the floor and Tidemill in turns
+  bench-harness report DIR/kafka-floor-tidemill.json the page of a stored result
+  bench-harness compare kafka --kafka-config num.io.threads=2 --workload fan-out
+  bench-harness compare OLD NEW --turns 5            two builds of Tidemill in turns
+  bench-harness clients                              Java's perf tools and librdkafka on Kafka and Tidemill
+  bench-harness sweep shards=1,2 partitions=4,64 --layout shared
+  bench-harness sweep flush.messages=1,100 --workload produce-medium --contender kafka
+  bench-harness knee --workload tail --p99-bound-ms 5
+  bench-harness gate                                 has the broker become dearer than the repository allows";
 
 /// The broker's allocator, as the broker may be this program.
 #[global_allocator]
@@ -66,23 +102,73 @@ struct Cli {
 enum Task {
     /// Measures the floor: a minimal program that parses, checks the CRC, writes and answers.
     Floor,
-    /// Runs several brokers in turns.
+    /// Runs several brokers in turns: Kafka, the floor and Tidemill, or two builds of Tidemill.
     Compare {
-        /// With whom.
-        #[arg(value_parser = ["kafka"])]
-        with: String,
-        /// Turns that count.
-        #[arg(long, default_value_t = 3)]
-        turns: usize,
-        /// Turns before those, which warm up and do not count.
-        #[arg(long, default_value_t = 2)]
-        warmup_turns: usize,
-        /// A further line for Kafka's server.properties; may be given several times.
-        #[arg(long, value_name = "KEY=VALUE")]
-        kafka_config: Vec<String>,
+        /// `kafka`, or the executables of two builds.
+        #[arg(value_name = "kafka | OLD NEW", num_args = 1..=2, required = true)]
+        with: Vec<String>,
+        #[command(flatten)]
+        turns: Turns,
         /// Leave Tidemill out: Kafka and the floor only.
         #[arg(long)]
         without_tidemill: bool,
+    },
+    /// Runs real clients against Kafka and Tidemill in turns.
+    Clients {
+        #[command(flatten)]
+        turns: Turns,
+    },
+    /// Walks one parameter or two over lists of values; a broker is started afresh where the parameter is its own.
+    Sweep {
+        /// What to walk: shards, partitions, record-bytes, records (of a batch), connections, in-flight, acks, or a
+        /// setting of the topic such as flush.messages.
+        #[arg(value_name = "NAME=V1,V2,…", num_args = 1..=2, required = true)]
+        axes: Vec<Axis>,
+        /// How often all points are run.
+        #[arg(long, default_value_t = 1)]
+        turns: usize,
+        /// Which broker.
+        #[arg(long, default_value = "tidemill")]
+        contender: Contender,
+    },
+    /// Searches the highest rate at which the 99th percentile stays within a bound.
+    Knee {
+        /// The bound, in milliseconds: end to end where somebody consumes, else to the answer.
+        #[arg(long, default_value_t = 10.0)]
+        p99_bound_ms: f64,
+        /// The first rate, in requests a second.
+        #[arg(long, default_value_t = 1000.0)]
+        from: f64,
+        /// The search ends when the rate is known to this share.
+        #[arg(long, default_value_t = 0.05)]
+        precision: f64,
+        /// How often a rate may fail before it counts as too high.
+        #[arg(long, default_value_t = 2)]
+        attempts: usize,
+        /// Which broker.
+        #[arg(long, default_value = "tidemill")]
+        contender: Contender,
+    },
+    /// Makes the page of a stored result.
+    Report {
+        /// The result, as --out wrote it.
+        #[arg(value_name = "RESULT.json")]
+        result: PathBuf,
+        /// Where the page goes [default: beside the result, with .html].
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
+    },
+    /// Fails when the broker's CPU has grown against the floor's, by the ratios that the repository stores.
+    Gate {
+        /// Turns of the first measurement; what fails it is measured again with twice as many and one.
+        #[arg(long, default_value_t = 5)]
+        turns: usize,
+        /// The stored ratios.
+        #[arg(long, default_value = "bench-harness/gate.json")]
+        file: PathBuf,
+        /// Store what is measured now, with twice the turns and one, instead of judging it.
+        #[arg(long)]
+        store: bool,
     },
     /// Lists the workloads.
     Workloads,
@@ -99,20 +185,42 @@ enum Task {
 }
 
 #[derive(Args)]
+struct Turns {
+    /// Turns that count.
+    #[arg(long, default_value_t = 3)]
+    turns: usize,
+    /// Turns before those, which warm up and do not count.
+    #[arg(long, default_value_t = 2)]
+    warmup_turns: usize,
+}
+
+/// A broker that the harness starts.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Contender {
+    /// Tidemill, or the broker that --bootstrap names.
+    Tidemill,
+    /// Apache Kafka.
+    Kafka,
+    /// The floor.
+    Floor,
+}
+
+#[derive(Args)]
 struct Options {
-    /// A workload by name, may be given several times [default: the canonical ones, for compare all].
+    /// A workload by name, may be given several times [default: the canonical ones, for compare those of the design's
+    /// table, for sweep and knee produce-small].
     #[arg(long, global = true)]
     workload: Vec<String>,
-    /// The length of each measured phase, in seconds.
-    #[arg(long, global = true, default_value_t = 3.0)]
-    seconds: f64,
-    /// The load before each measured phase, in seconds.
-    #[arg(long, global = true, default_value_t = 1.0)]
-    warmup: f64,
+    /// The length of each measured phase, in seconds [default: 3; of the gate 0.1].
+    #[arg(long, global = true)]
+    seconds: Option<f64>,
+    /// The load before the measured phases, in seconds [default: 1; of the gate 0.2].
+    #[arg(long, global = true)]
+    warmup: Option<f64>,
     /// A measured phase also ends after this many MB.
     #[arg(long, global = true, default_value_t = 2000)]
     max_megabytes: u64,
-    /// Requests a second over all connections (open loop) [default: as many as are answered].
+    /// Requests a second over all connections (open loop) [default: the workload's own, or as many as are answered].
     #[arg(long, global = true)]
     rate: Option<f64>,
     /// Which CPUs broker and load use [default: split where there are two].
@@ -127,13 +235,19 @@ struct Options {
     /// The process of that broker, to read its CPU and memory.
     #[arg(long, global = true, requires = "bootstrap")]
     pid: Option<u32>,
+    /// A line for Kafka's server.properties, or a file of such lines; may be given several times, the last wins.
+    #[arg(long, global = true, value_name = "FILE|KEY=VALUE")]
+    kafka_config: Vec<String>,
+    /// Records that a real client writes.
+    #[arg(long, global = true, default_value_t = 200_000)]
+    records: u64,
     /// Where brokers keep their data while they run [default: the system's folder for temporary files].
     #[arg(long, global = true, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Where downloads are kept.
     #[arg(long, global = true, value_name = "DIR", default_value = ".cache")]
     cache: PathBuf,
-    /// Write the result as JSON and Markdown into this folder.
+    /// Write the result as JSON, Markdown and, but for walks and searches, a page of HTML into this folder.
     #[arg(long, global = true, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -144,28 +258,31 @@ impl Options {
         let default = if cpus.len() >= 2 { Layout::Split } else { Layout::Shared };
         let layout = self.layout.unwrap_or(default);
         layout.check(&cpus)?;
-        Ok(Place { layout, cpus, data: self.data.clone().unwrap_or_else(std::env::temp_dir) })
+        let data = self.data.clone().unwrap_or_else(std::env::temp_dir);
+        Ok(Place { layout, cpus, data, rest: Duration::from_secs(1) })
     }
 
-    fn conditions(&self, layout: Layout) -> Result<Conditions> {
+    /// `usual` is the length of warm-up and measured phase in seconds where none was given.
+    fn conditions(&self, layout: Layout, usual: (f64, f64)) -> Result<Conditions> {
         let seconds = |value: f64, name: &str| {
             Duration::try_from_secs_f64(value)
                 .with_context(|| format!("--{name} {value} is not a length of time"))
         };
-        ensure!(self.seconds > 0.0, "--seconds must be above zero");
+        let (warmup_s, measure_s) = (self.warmup.unwrap_or(usual.0), self.seconds.unwrap_or(usual.1));
+        ensure!(measure_s > 0.0, "--seconds must be above zero");
         let plan = Plan {
-            pace: self.rate.map_or(Pace::Closed, |rate| Pace::Open { rate }),
-            warmup: seconds(self.warmup, "warmup")?,
-            measure: seconds(self.seconds, "seconds")?,
+            warmup: seconds(warmup_s, "warmup")?,
+            measure: seconds(measure_s, "seconds")?,
             bytes_max: self.max_megabytes.saturating_mul(1_000_000).max(1),
         };
-        Ok(Conditions { layout, plan })
+        let clients = Home { cache: self.cache.clone(), records: self.records.max(1) };
+        Ok(Conditions { layout, rate: self.rate, plan, clients })
     }
 
     /// The workloads named, or else all that `default` picks.
     fn workloads(&self, default: impl Fn(&Workload) -> bool) -> Result<Vec<Workload>> {
         if self.workload.is_empty() {
-            return Ok(workload::ALL.iter().filter(|workload| default(workload)).copied().collect());
+            return Ok(workload::all().into_iter().filter(|workload| default(workload)).collect());
         }
         let named = |name: &String| {
             Workload::named(name)
@@ -174,12 +291,43 @@ impl Options {
         self.workload.iter().map(named).collect()
     }
 
-    fn tidemill(&self) -> Result<Recipe> {
-        let Some(binary) = &self.broker else { return Ok(Recipe::Tidemill(std::env::current_exe()?)) };
-        let path = std::fs::canonicalize(binary)
-            .with_context(|| format!("{} is not there: build it first", binary.display()))?;
-        Ok(Recipe::Tidemill(path))
+    /// One workload: the one named, or produce-small.
+    fn only_workload(&self) -> Result<Workload> {
+        let mut named = self.workloads(|workload| workload.name == "produce-small")?;
+        ensure!(named.len() == 1, "one workload at a time");
+        named.pop().context("a workload")
     }
+
+    fn tidemill(&self) -> Result<Recipe> {
+        let Some(binary) = &self.broker else { return Ok(Recipe::tidemill(std::env::current_exe()?)) };
+        Ok(Recipe::tidemill(executable(binary)?))
+    }
+
+    fn kafka(&self) -> Result<Recipe> {
+        let settings: Vec<Vec<String>> =
+            self.kafka_config.iter().map(|argument| kafka::settings(argument)).collect::<Result<_>>()?;
+        Ok(Recipe::Kafka { jars: kafka::jars(&self.cache)?, settings: settings.concat() })
+    }
+
+    /// The broker that --bootstrap names, or else Tidemill.
+    fn own(&self) -> Result<Recipe> {
+        match &self.bootstrap {
+            Some(bootstrap) => Ok(Recipe::Running { bootstrap: bootstrap.clone(), pid: self.pid }),
+            None => self.tidemill(),
+        }
+    }
+
+    fn recipe(&self, contender: Contender) -> Result<Recipe> {
+        match contender {
+            Contender::Tidemill => self.own(),
+            Contender::Kafka => self.kafka(),
+            Contender::Floor => Ok(Recipe::Floor),
+        }
+    }
+}
+
+fn executable(path: &Path) -> Result<PathBuf> {
+    std::fs::canonicalize(path).with_context(|| format!("{} is not there: build it first", path.display()))
 }
 
 fn main() -> ExitCode {
@@ -203,47 +351,139 @@ fn perform(cli: &Cli) -> Result<()> {
         Some(Task::ServeFloor { port, data }) => floor::serve(*port, data.clone()),
         Some(Task::Start { .. }) => Ok(()),
         Some(Task::Workloads) => {
-            for workload in workload::ALL {
+            for workload in workload::all() {
                 println!("{:<24} {}", workload.name, workload.title);
             }
             Ok(())
         }
+        Some(Task::Report { result, html }) => {
+            let page = html::page(&Report::load(result)?)?;
+            let file = html.clone().unwrap_or_else(|| result.with_extension("html"));
+            std::fs::write(&file, page).with_context(|| format!("writing {}", file.display()))
+        }
         Some(Task::Floor) => single(options, Recipe::Floor),
-        None => {
-            let recipe = match &options.bootstrap {
-                Some(bootstrap) => Recipe::Running { bootstrap: bootstrap.clone(), pid: options.pid },
-                None => options.tidemill()?,
+        Some(Task::Gate { turns, file, store }) => guard(options, *turns, file, *store),
+        None => single(options, options.own()?),
+        Some(Task::Compare { with, turns, without_tidemill }) => {
+            let recipes = opponents(options, with, *without_tidemill)?;
+            let of_table = |workload: &Workload| matches!(workload.group, Group::Canonical | Group::Table);
+            in_turns(options, recipes, turns, options.workloads(of_table)?)
+        }
+        Some(Task::Clients { turns }) => {
+            let recipes = vec![options.kafka()?, options.own()?];
+            in_turns(options, recipes, turns, options.workloads(|workload| workload.group == Group::Clients)?)
+        }
+        Some(Task::Sweep { axes, turns, contender }) => {
+            let recipe = options.recipe(*contender)?;
+            let workload = options.only_workload()?;
+            let plan = sweep::Plan { workload, axes: axes.clone(), recipe, turns: *turns };
+            let (place, conditions) = prepare(options)?;
+            let found = sweep::run(&plan, &conditions, &place)?;
+            conclude(
+                options,
+                &format!("sweep-{}-{}", found.workload, found.contender),
+                &found,
+                &found.markdown(),
+            )
+        }
+        Some(Task::Knee { p99_bound_ms, from, precision, attempts, contender }) => {
+            let plan = knee::Plan {
+                workload: options.only_workload()?,
+                recipe: options.recipe(*contender)?,
+                p99_bound_ms: *p99_bound_ms,
+                from: *from,
+                precision: *precision,
+                attempts: *attempts,
             };
-            single(options, recipe)
+            let (place, conditions) = prepare(options)?;
+            let found = knee::run(&plan, &conditions, &place)?;
+            conclude(
+                options,
+                &format!("knee-{}-{}", found.workload, found.contender),
+                &found,
+                &found.markdown(),
+            )
         }
-        Some(Task::Compare { turns, warmup_turns, kafka_config, without_tidemill, .. }) => {
-            let jars = kafka::jars(&options.cache)?;
-            let mut recipes = vec![Recipe::Kafka { jars, settings: kafka_config.clone() }, Recipe::Floor];
-            if !without_tidemill {
-                recipes.push(options.tidemill()?);
-            }
-            let workloads = options.workloads(|_| true)?;
-            measure(options, Comparison { recipes, workloads, turns: *turns, warmup_turns: *warmup_turns })
-        }
+    }
+}
+
+/// Who is compared: Kafka, the floor and Tidemill, or two builds.
+fn opponents(options: &Options, with: &[String], without_tidemill: bool) -> Result<Vec<Recipe>> {
+    let build = |name, path: &str| {
+        Ok::<_, anyhow::Error>(Recipe::Tidemill {
+            name,
+            binary: executable(Path::new(path))?,
+            settings: Vec::new(),
+        })
+    };
+    match with {
+        [old, new] => Ok(vec![build("old", old)?, build("new", new)?]),
+        [one] if one == "kafka" && without_tidemill => Ok(vec![options.kafka()?, Recipe::Floor]),
+        [one] if one == "kafka" => Ok(vec![options.kafka()?, Recipe::Floor, options.own()?]),
+        _ => bail!("compare with `kafka`, or give two executables of Tidemill"),
     }
 }
 
 /// The canonical run: one broker, each workload once.
 fn single(options: &Options, recipe: Recipe) -> Result<()> {
-    let workloads = options.workloads(|workload| workload.canonical)?;
-    measure(options, Comparison { recipes: vec![recipe], workloads, turns: 1, warmup_turns: 0 })
+    let workloads = options.workloads(|workload| workload.group == Group::Canonical)?;
+    in_turns(options, vec![recipe], &Turns { turns: 1, warmup_turns: 0 }, workloads)
 }
 
-fn measure(options: &Options, comparison: Comparison) -> Result<()> {
+fn in_turns(options: &Options, recipes: Vec<Recipe>, turns: &Turns, workloads: Vec<Workload>) -> Result<()> {
+    let names: Vec<&str> = recipes.iter().map(Recipe::name).collect();
+    let name = names.join("-");
+    let comparison = Comparison { recipes, workloads, turns: turns.turns, warmup_turns: turns.warmup_turns };
+    let (place, conditions) = prepare(options)?;
+    let report = compare::run(&comparison, &conditions, &place)?;
+    println!("\n{}", markdown::table(&report));
+    options.out.as_ref().map_or(Ok(()), |folder| report.save(folder, &name))
+}
+
+/// Where and how runs are made; from here on a signal ends them in order.
+fn prepare(options: &Options) -> Result<(Place, Conditions)> {
     host::catch_signals()?;
     let place = options.place()?;
-    let conditions = options.conditions(place.layout)?;
+    let conditions = options.conditions(place.layout, (1.0, 3.0))?;
     place.layout.enter_load(&place.cpus)?;
-    let report = compare::run(&comparison, &conditions, &place)?;
-    println!("\n{}", report.markdown());
+    Ok((place, conditions))
+}
+
+/// Shows what a walk or a search found, and keeps it where --out says.
+fn conclude(options: &Options, name: &str, result: &impl Serialize, markdown: &str) -> Result<()> {
+    println!("\n{markdown}");
     if let Some(folder) = &options.out {
-        let names: Vec<&str> = comparison.recipes.iter().map(Recipe::name).collect();
-        report.save(folder, &names.join("-"))?;
+        report::write(folder, &format!("{name}.json"), &serde_json::to_string_pretty(result)?)?;
+        report::write(folder, &format!("{name}.md"), markdown)?;
     }
+    Ok(())
+}
+
+/// Runs the gate: a workload above its limit is an error.
+fn guard(options: &Options, turns: usize, file: &Path, store: bool) -> Result<()> {
+    ensure!(
+        options.bootstrap.is_none() && options.rate.is_none(),
+        "the gate starts its brokers, closed loop"
+    );
+    ensure!(turns > 0, "--turns must be above zero");
+    host::catch_signals()?;
+    let mut stored = gate::Stored::read(file)?;
+    let chosen = stored.chosen(&options.workload)?;
+    let place = Place { rest: Duration::ZERO, ..options.place()? };
+    ensure!(place.layout == stored.layout, "the stored ratios are of layout {}", stored.layout.name());
+    let plan = options.conditions(place.layout, (0.2, 0.1))?.plan;
+    place.layout.enter_load(&place.cpus)?;
+    let duel = Duel { recipes: [options.tidemill()?, Recipe::Floor], plan, place };
+    if store {
+        let workloads = chosen.iter().map(|(workload, _)| workload.clone()).collect();
+        stored.take_over(&duel.turns(workloads, gate::turns_again(turns))?);
+        stored.write(file)?;
+        println!("stored in {}", file.display());
+        return Ok(());
+    }
+    let verdicts = gate::judge(&chosen, turns, |workloads, turns| duel.turns(workloads, turns))?;
+    println!("{}", gate::summary(&verdicts, file));
+    ensure!(!verdicts.iter().any(gate::Verdict::fails), "the gate is closed");
+    ensure!(verdicts.iter().any(gate::Verdict::passes), "the machine is too busy to judge a single workload");
     Ok(())
 }

@@ -1,38 +1,118 @@
-//! Results as people read them, and as files: one line for each run, the table of a comparison in Markdown, and JSON.
+//! A result: what was measured, where and how, as one file that explains itself. Tables and pages are made from it
+//! alone, so that a stored one can be shown by any later version that knows its shape (`docs/BENCHMARKS.md`, the
+//! result file).
 
-use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::host::{Layout, Machine};
+use crate::broker::Place;
+use crate::goals::{self, Goals};
+use crate::host::{Build, Layout, Machine};
+use crate::limits::{self, Limit};
+use crate::meter::Latencies;
 use crate::trial::Measurement;
-use crate::workload::{self, Workload};
+use crate::workload::{Figure, Workload};
+use crate::{html, markdown};
+
+/// What the first field of a result file says.
+const FORMAT: &str = "tidemill-bench";
+/// The shape of the file. Fields may be added under the same number; a change of meaning raises it.
+const VERSION: u32 = 1;
+
+/// How runs were made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Where broker and load ran.
+    pub layout: Layout,
+    /// The length of each measured phase at most.
+    pub seconds: f64,
+    /// The load before it.
+    pub warmup_seconds: f64,
+    /// Bytes of batches after which a measured phase ends too.
+    pub bytes_max: u64,
+    /// Requests a second, or none for the closed loop.
+    pub rate: Option<f64>,
+    /// Turns that count.
+    pub turns: usize,
+    /// Turns before those.
+    pub warmup_turns: usize,
+}
+
+/// One row of the tables: a workload, and how it is judged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// The workload's name, as in its runs.
+    pub name: String,
+    /// What it does, in words.
+    pub title: String,
+    /// The figure that is compared; less of it is better.
+    pub figure: Figure,
+    /// How many times less than Kafka it is to be.
+    pub goal: Option<f64>,
+}
 
 /// What is known of a contender besides its runs.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Contender {
     /// Its name.
     pub name: String,
+    /// Its version, empty where it was not told.
+    pub version: String,
+    /// The command that started it, with folders replaced by their meaning.
+    pub command: String,
+    /// The `key=value` lines of its settings.
+    pub settings: Vec<String>,
     /// Seconds from the start of its process to its first answer, one for each start.
     pub start_up_s: Vec<f64>,
     /// Resident bytes after a second of rest, one for each start.
     pub resident_at_start_bytes: Vec<u64>,
 }
 
+impl Contender {
+    /// Resident bytes after the start, the median of all starts.
+    pub fn resident_at_start(&self) -> Option<f64> {
+        let bytes = self.resident_at_start_bytes.iter().map(|bytes| *bytes as f64).collect();
+        Spread::of(bytes).map(|spread| spread.median)
+    }
+
+    /// Seconds from the start to the first answer, the median of all starts.
+    pub fn start_up(&self) -> Option<f64> {
+        Spread::of(self.start_up_s.clone()).map(|spread| spread.median)
+    }
+}
+
 /// A whole result file.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// Where and how.
+    /// Always `tidemill-bench`.
+    pub format: String,
+    /// The shape of this file.
+    pub version: u32,
+    /// Where.
     pub machine: Machine,
-    /// Where broker and load ran.
-    pub layout: Layout,
-    /// In the order of the runs.
+    /// Which harness, and so which Tidemill where none was named.
+    pub build: Build,
+    /// How.
+    pub settings: Settings,
+    /// What the machine can do at all, measured in the same run. Empty where it could not be measured.
+    pub limits: Vec<Limit>,
+    /// In the order of the tables.
+    pub workloads: Vec<Row>,
+    /// What holds for the process as a whole, where Tidemill was measured beside Kafka.
+    pub goals: Option<Goals>,
+    /// In the order of the runs; the first is what the others are compared with.
     pub contenders: Vec<Contender>,
-    /// Every measured run, pair after pair.
+    /// Every measured run, turn after turn.
     pub runs: Vec<Measurement>,
+}
+
+/// Writes a file into a folder, which is made where it is missing.
+pub fn write(folder: &Path, name: &str, text: &str) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    fs::write(folder.join(name), text).with_context(|| format!("writing {name}"))
 }
 
 /// The middle, and the ends.
@@ -57,187 +137,131 @@ impl Spread {
     }
 }
 
-/// Three significant digits.
-fn short(value: f64) -> String {
-    match value.abs() {
-        size if size >= 100.0 => format!("{value:.0}"),
-        size if size >= 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
-    }
-}
-
-/// A count with k or M.
-fn scaled(value: f64) -> String {
-    match value {
-        value if value >= 1e6 => format!("{}M", short(value / 1e6)),
-        value if value >= 1e4 => format!("{}k", short(value / 1e3)),
-        value => format!("{value:.0}"),
-    }
-}
-
-/// One run in two lines.
-pub fn run_lines(run: &Measurement) -> String {
-    let latency = &run.latency_us;
-    let mut text = format!(
-        "{:<22} {:<8} {:>7} requests/s  {:>7} records/s  {:>8} MB/s\n",
-        run.workload,
-        run.contender,
-        scaled(run.request_rate()),
-        scaled(run.record_rate()),
-        short(run.megabytes_a_second()),
-    );
-    let _ = write!(
-        text,
-        "  latency µs: p50 {} p90 {} p99 {} p99.9 {} max {}",
-        short(latency.p50),
-        short(latency.p90),
-        short(latency.p99),
-        short(latency.p999),
-        short(latency.max),
-    );
-    if let Some(share) = &run.broker {
-        let _ = write!(
-            text,
-            "\n  broker: {} µs CPU/request, {} s CPU/GB (user {:.2} s, kernel {:.2} s), {} MB resident, {} MB at most",
-            short(share.us_per_request),
-            short(share.s_per_gb),
-            share.user_s,
-            share.system_s,
-            share.resident_bytes / 1_000_000,
-            share.resident_peak_bytes / 1_000_000,
-        );
-    }
-    let _ = write!(text, "\n  checked: {} batches read back equal, 0 errors", run.batches_checked);
-    text
-}
-
 impl Report {
-    fn values(&self, workload: &Workload, contender: &str) -> Vec<f64> {
-        let of_both =
-            self.runs.iter().filter(|run| run.workload == workload.name && run.contender == contender);
-        of_both.filter_map(|run| run.figure(workload.figure)).collect()
+    /// A result without runs, with the machine's limits. Where Tidemill runs beside Kafka, its workloads have goals.
+    pub fn new(place: &Place, settings: Settings, workloads: &[Workload], contenders: &[&str]) -> Report {
+        let limits = limits::measure(place).unwrap_or_else(|error| {
+            eprintln!("the machine's limits were not measured: {error:#}");
+            Vec::new()
+        });
+        let machine = Machine::here(&place.data, place.cpus.len());
+        Report { limits, ..Report::of(machine, settings, workloads, contenders) }
     }
 
-    fn rate(&self, workload: &Workload, contender: &str) -> Option<Spread> {
-        let of_both =
-            self.runs.iter().filter(|run| run.workload == workload.name && run.contender == contender);
-        let by_volume = workload.figure == workload::Figure::CpuPerGb;
-        let rate = |run: &Measurement| if by_volume { run.megabytes_a_second() } else { run.request_rate() };
-        Spread::of(of_both.map(rate).collect())
+    fn of(machine: Machine, settings: Settings, workloads: &[Workload], contenders: &[&str]) -> Report {
+        let judged = contenders.first() == Some(&"kafka") && contenders.contains(&"tidemill");
+        let row = |workload: &Workload| Row {
+            name: workload.name.to_owned(),
+            title: workload.title.to_owned(),
+            figure: workload.figure,
+            goal: goals::ratio(workload.name).filter(|_| judged),
+        };
+        Report {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            machine,
+            build: Build::this(),
+            settings,
+            limits: Vec::new(),
+            workloads: workloads.iter().map(row).collect(),
+            goals: judged.then(Goals::of_the_design),
+            contenders: Vec::new(),
+            runs: Vec::new(),
+        }
     }
 
-    /// How many times more the first contender needs than another, pair by pair.
-    fn ratio(&self, workload: &Workload, other: &str) -> Option<Spread> {
-        let first = self.contenders.first()?;
-        let pairs = self.values(workload, &first.name).into_iter().zip(self.values(workload, other));
+    /// The name of the contender that the others are compared with.
+    pub fn base(&self) -> &str {
+        self.contenders.first().map_or("", |one| one.name.as_str())
+    }
+
+    /// The runs of a contender on a workload, in order.
+    pub fn runs_of(&self, workload: &str, contender: &str) -> impl Iterator<Item = &Measurement> {
+        self.runs.iter().filter(move |run| run.workload == workload && run.contender == contender)
+    }
+
+    /// The judged figure of each run.
+    pub fn values(&self, row: &Row, contender: &str) -> Vec<f64> {
+        self.runs_of(&row.name, contender).filter_map(|run| run.figure(row.figure)).collect()
+    }
+
+    /// Any figure over the turns.
+    pub fn spread(
+        &self,
+        workload: &str,
+        contender: &str,
+        figure: impl Fn(&Measurement) -> Option<f64>,
+    ) -> Option<Spread> {
+        Spread::of(self.runs_of(workload, contender).filter_map(figure).collect())
+    }
+
+    /// How many times more the first contender needs than another, turn by turn.
+    pub fn ratio(&self, row: &Row, other: &str) -> Option<Spread> {
+        let pairs = self.values(row, self.base()).into_iter().zip(self.values(row, other));
         Spread::of(pairs.filter(|(_, cost)| *cost > 0.0).map(|(base, cost)| base / cost).collect())
     }
 
-    /// Markdown: where and how, one row for each workload, memory and start.
-    pub fn markdown(&self) -> String {
-        let machine = &self.machine;
-        let mut text = format!("Date: {}. Layout: **{}**.\n", machine.date, self.layout.name());
-        let _ = writeln!(
-            text,
-            "Machine: {}, {} CPUs, {} GiB; Linux {}; {}; {}.",
-            machine.processor,
-            machine.cpus,
-            machine.memory_gib,
-            machine.kernel,
-            machine.file_system,
-            if machine.java.is_empty() { "no Java" } else { &machine.java },
-        );
-        let _ = writeln!(text, "Commit: {}. Command: `{}`.\n", machine.commit, machine.command);
-        let (others, base) = (self.contenders.get(1..).unwrap_or(&[]), self.contenders.first());
-        let base = base.map_or("", |one| one.name.as_str());
-        let mut header = format!("| workload | {base} |");
-        for other in others {
-            let _ = write!(header, " {} | {base} ÷ {} (min–max) |", other.name, other.name);
-        }
-        let rule = "|---".repeat(2 + 2 * others.len());
-        let _ = writeln!(text, "{header}\n{rule}|");
-        for workload in workload::ALL {
-            if self.values(&workload, base).is_empty() {
-                continue;
-            }
-            let _ = write!(text, "| {} | {} |", workload.title, self.cell(&workload, base));
-            for other in others {
-                let ratio = self.ratio(&workload, &other.name);
-                let ratio = ratio.map_or("–".to_owned(), |ratio| {
-                    format!("**{}** ({}–{})", short(ratio.median), short(ratio.min), short(ratio.max))
-                });
-                let _ = write!(text, " {} | {ratio} |", self.cell(&workload, &other.name));
-            }
-            text.push('\n');
-        }
-        self.memory_rows(&mut text);
-        text
+    /// The most bytes that a contender ever held during the runs.
+    pub fn resident_peak(&self, contender: &str) -> Option<f64> {
+        let runs = self.runs.iter().filter(|run| run.contender == contender);
+        let peaks = runs.filter_map(|run| run.broker.as_ref()).map(|share| share.resident_peak_bytes as f64);
+        peaks.reduce(f64::max)
     }
 
-    /// The judged figure and the rate, as medians.
-    fn cell(&self, workload: &Workload, contender: &str) -> String {
-        let figure = Spread::of(self.values(workload, contender));
-        let (Some(figure), Some(rate)) = (figure, self.rate(workload, contender)) else {
-            return "–".to_owned();
-        };
-        let by_volume = workload.figure == workload::Figure::CpuPerGb;
-        let unit = if by_volume { "MB/s" } else { "requests/s" };
-        let rate = if by_volume { short(rate.median) } else { scaled(rate.median) };
-        format!("{} {}, {rate} {unit}", short(figure.median), workload.figure.unit())
+    /// The latencies of all turns together: added, never averaged. End to end where somebody consumes.
+    pub fn latencies(&self, workload: &str, contender: &str) -> Latencies {
+        let mut all = Latencies::default();
+        for run in self.runs_of(workload, contender) {
+            let of_readers = &run.end_to_end_histogram;
+            let pairs = if of_readers.is_empty() { &run.histogram } else { of_readers };
+            all.merge(&Latencies::from_pairs(pairs));
+        }
+        all
     }
 
-    fn memory_rows(&self, text: &mut String) {
-        let megabytes =
-            |bytes: Option<f64>| bytes.map_or("–".to_owned(), |bytes| short(bytes / 1e6) + " MB");
-        let mut rows = [
-            "| memory, started".to_owned(),
-            "| memory, the most under these loads".to_owned(),
-            "| start until it answers".to_owned(),
-        ];
-        for (index, one) in self.contenders.iter().enumerate() {
-            let started = Spread::of(one.resident_at_start_bytes.iter().map(|bytes| *bytes as f64).collect());
-            let runs = self.runs.iter().filter(|run| run.contender == one.name);
-            let peaks =
-                runs.filter_map(|run| run.broker.as_ref()).map(|share| share.resident_peak_bytes as f64);
-            let start_up = Spread::of(one.start_up_s.clone());
-            let cells = [
-                megabytes(started.map(|spread| spread.median)),
-                megabytes(peaks.reduce(f64::max)),
-                start_up.map_or("–".to_owned(), |spread| short(spread.median * 1e3) + " ms"),
-            ];
-            for (row, cell) in rows.iter_mut().zip(cells) {
-                let _ = write!(row, " | {cell}{}", if index == 0 { "" } else { " |" });
-            }
-        }
-        for row in rows {
-            let _ = writeln!(text, "{row} |");
-        }
+    /// Cores that somebody else used while runs were measured, on the mean of all samples.
+    pub fn others_cores(&self) -> Option<f64> {
+        let samples = self.runs.iter().flat_map(|run| &run.series.others_cores);
+        let (sum, count) = samples.fold((0.0, 0u32), |(sum, count), cores| (sum + cores, count + 1));
+        (count > 0).then(|| sum / f64::from(count))
     }
 
-    /// Writes `NAME.json` and `NAME.md` into a folder.
+    /// Reads a stored result. Refuses another format, or a version that came later.
+    pub fn load(path: &Path) -> Result<Report> {
+        #[derive(Deserialize)]
+        struct Head {
+            format: String,
+            version: u32,
+        }
+        let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        let name = path.display();
+        let head: Head = serde_json::from_slice(&bytes).with_context(|| format!("{name} is not a result"))?;
+        ensure!(head.format == FORMAT, "{name} is of format {}, not {FORMAT}", head.format);
+        let version = head.version;
+        ensure!(version <= VERSION, "{name} has version {version}; this program knows {VERSION} and older");
+        serde_json::from_slice(&bytes).with_context(|| format!("reading {name}"))
+    }
+
+    /// Writes `NAME.json`, `NAME.md` and `NAME.html` into a folder.
     pub fn save(&self, folder: &Path, name: &str) -> Result<()> {
-        fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
-        fs::write(folder.join(format!("{name}.json")), serde_json::to_vec_pretty(self)?)?;
-        fs::write(folder.join(format!("{name}.md")), self.markdown())?;
-        Ok(())
+        write(folder, &format!("{name}.json"), &self.json()?)?;
+        write(folder, &format!("{name}.md"), &markdown::table(self))?;
+        write(folder, &format!("{name}.html"), &html::page(self)?)
+    }
+
+    /// The file's text: a line for each run, so that files compare.
+    fn json(&self) -> Result<String> {
+        let mut value = serde_json::to_value(self)?;
+        let runs = value.get_mut("runs").map(serde_json::Value::take).unwrap_or_default();
+        let lines: Vec<String> =
+            runs.as_array().into_iter().flatten().map(|run| format!("    {run}")).collect();
+        let head = serde_json::to_string_pretty(&value)?;
+        let lines = if lines.is_empty() { "[]".to_owned() } else { format!("[\n{}\n  ]", lines.join(",\n")) };
+        Ok(head.replacen("\"runs\": null", &format!("\"runs\": {lines}"), 1) + "\n")
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_spread_has_the_middle_of_odd_and_even_counts() {
-        assert_eq!(Spread::of(vec![]), None);
-        assert_eq!(Spread::of(vec![3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
-        assert_eq!(Spread::of(vec![4.0, 1.0]).unwrap().median, 2.5);
-    }
-
-    #[test]
-    fn numbers_keep_three_digits() {
-        assert_eq!([short(1234.5), short(12.34), short(1.234)], ["1234", "12.3", "1.23"]);
-        assert_eq!([scaled(999.0), scaled(26_040.0), scaled(2.5e6)], ["999", "26.0k", "2.50M"]);
-    }
-}
+#[path = "report_tests.rs"]
+pub mod tests;

@@ -1,43 +1,74 @@
-//! One run of one workload against one broker: prepare, load, check, clean up.
+//! One run of one workload against one broker: prepare, load, check, clean up. Roles become lanes here; nothing in this
+//! file knows a workload by its name.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
+use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::Admin;
 use crate::broker::Broker;
+use crate::client;
 use crate::host::{Layout, Usage};
-use crate::lane::{Lane, Shape};
+use crate::lane::timeline::{self, Timeline};
+use crate::lane::{Lane, reader, writer};
 use crate::live::Live;
-use crate::load::{Load, Pace, Plan, Tally};
-use crate::workload::{Figure, Kind, Workload};
+use crate::load::{Crew, Flow, Load, Pace, Plan, Tally};
+use crate::meter::Latencies;
+use crate::report::Settings;
+use crate::samples::Series;
+use crate::wire::Producer;
+use crate::workload::{Drive, Figure, ReadFrom, Role, Work, Workload, Writing};
 
-/// What a fetch workload finds in each partition: batches of 16 × 1000 B, just below 16 KiB with their framing.
-const STORED: Shape = Shape { records: 16, record_bytes: 1000, partition_first: 0 };
-/// How much each partition of a fetch workload holds.
-const STORED_BYTES: u64 = 64 << 20;
-/// A produce run reads back this much from each of two places of the first partitions.
+/// What lies in a topic beforehand: batches of 16 × 1000 B, just below 16 KiB with their framing.
+const STORED: Writing = Writing::of(16, 1000);
+/// The numbers of the connections that write it; no role has as many.
+const STORED_CONNECTION_FIRST: usize = 1 << 20;
+/// A run that wrote reads back this much from each of two places of the first partitions.
 const CHECK_BYTES: usize = 4 << 20;
-/// A produce run reads back from this many partitions; the log ends of all are compared.
+/// A run reads back from this many partitions; the log ends of all are compared.
 const CHECK_PARTITIONS: usize = 8;
+/// How long records without acknowledgement may be on their way into the log.
+const SETTLE: Duration = Duration::from_secs(20);
 
 /// Makes topic names unlike any of an earlier run, also on a broker that was there before.
 static TOPICS: AtomicU64 = AtomicU64::new(0);
 
 /// How runs are made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Conditions {
     /// Named in the result.
     pub layout: Layout,
-    /// The pace and the bounds.
+    /// Requests a second instead of the workload's own pace.
+    pub rate: Option<f64>,
+    /// The bounds.
     pub plan: Plan,
+    /// What runs foreign clients.
+    pub clients: client::Home,
+}
+
+impl Conditions {
+    /// As a result says it.
+    pub fn settings(&self, turns: usize, warmup_turns: usize) -> Settings {
+        Settings {
+            layout: self.layout,
+            seconds: self.plan.measure.as_secs_f64(),
+            warmup_seconds: self.plan.warmup.as_secs_f64(),
+            bytes_max: self.plan.bytes_max,
+            rate: self.rate,
+            turns,
+            warmup_turns,
+        }
+    }
 }
 
 /// What a run came to.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measurement {
     /// The workload's name.
     pub workload: String,
@@ -57,21 +88,39 @@ pub struct Measurement {
     pub bytes: u64,
     /// Requests answered with an error.
     pub errors: u64,
-    /// From the intended sending to the answer.
-    pub latency_us: Latency,
+    /// From the intended sending to the answer; none where a foreign client does not tell.
+    pub latency_us: Option<Latency>,
+    /// From the intended sending of a batch until a reader at the log's end had it.
+    #[serde(default)]
+    pub end_to_end_us: Option<Latency>,
+    /// What readers beside the writers got.
+    #[serde(default)]
+    pub read: Flow,
+    /// Records that retention deleted meanwhile.
+    #[serde(default)]
+    pub records_deleted: u64,
     /// The broker's CPU, where its process is known.
     pub broker: Option<Share>,
     /// Batches read back and found equal to what was sent.
     pub batches_checked: u64,
+    /// The run from moment to moment; empty where a foreign client was the load.
+    #[serde(default)]
+    pub series: Series,
+    /// Every latency to the answer: pairs of the upper end of a bucket in microseconds, and its count.
+    #[serde(default)]
+    pub histogram: Vec<(f64, u64)>,
+    /// Every latency end to end, in the same form.
+    #[serde(default)]
+    pub end_to_end_histogram: Vec<(f64, u64)>,
 }
 
 /// Percentiles in microseconds.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     /// Half are below.
     pub p50: f64,
-    /// 90 %.
-    pub p90: f64,
+    /// 90 %; a foreign client may not tell.
+    pub p90: Option<f64>,
     /// 99 %.
     pub p99: f64,
     /// 99.9 %.
@@ -81,14 +130,17 @@ pub struct Latency {
 }
 
 /// What the broker's process used in the measured phase.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Share {
     /// Seconds in user mode.
     pub user_s: f64,
     /// Seconds in the kernel.
     pub system_s: f64,
-    /// Microseconds of CPU for one request.
+    /// Microseconds of CPU for one request; 0 where nobody counted requests.
     pub us_per_request: f64,
+    /// Microseconds of CPU for one record.
+    #[serde(default)]
+    pub us_per_record: f64,
     /// Seconds of CPU for 10⁹ bytes of batches.
     pub s_per_gb: f64,
     /// Resident bytes at the end.
@@ -100,10 +152,27 @@ pub struct Share {
 impl Measurement {
     /// The figure by which the workload is judged, if it was measured.
     pub fn figure(&self, figure: Figure) -> Option<f64> {
+        let share = self.broker.as_ref();
         match figure {
-            Figure::CpuPerRequest => self.broker.as_ref().map(|share| share.us_per_request),
-            Figure::CpuPerGb => self.broker.as_ref().map(|share| share.s_per_gb),
-            Figure::MedianLatency => Some(self.latency_us.p50),
+            Figure::CpuPerRequest => share.map(|share| share.us_per_request),
+            Figure::CpuPerRecord => share.map(|share| share.us_per_record),
+            Figure::CpuPerGb => share.map(|share| share.s_per_gb),
+            Figure::MedianLatency => self.latency_us.as_ref().map(|latency| latency.p50),
+            Figure::EndToEnd => self.end_to_end_us.as_ref().map(|latency| latency.p99),
+        }
+    }
+
+    /// The latency that a reader of this result cares for: end to end where somebody consumes.
+    pub fn latency(&self) -> Option<&Latency> {
+        self.end_to_end_us.as_ref().or(self.latency_us.as_ref())
+    }
+
+    /// The rate that stands beside that figure, in its [`Figure::rate_unit`].
+    pub fn rate(&self, figure: Figure) -> f64 {
+        match figure {
+            Figure::CpuPerGb => self.megabytes_a_second(),
+            Figure::CpuPerRecord => self.record_rate(),
+            Figure::CpuPerRequest | Figure::MedianLatency | Figure::EndToEnd => self.request_rate(),
         }
     }
 
@@ -134,123 +203,337 @@ pub fn run(broker: &mut Broker, workload: &Workload, conditions: &Conditions) ->
     }
 }
 
+/// The topic of a run, and what the run knows of it.
+pub struct Stage {
+    /// Where the broker listens.
+    pub address: SocketAddr,
+    /// Its name.
+    pub contender: &'static str,
+    /// Its process, when known.
+    pub pid: Option<u32>,
+    /// A connection to it.
+    pub admin: Admin,
+    /// The workload.
+    pub workload: Workload,
+    /// The topic's name.
+    pub topic: String,
+    has_topics: bool,
+    timestamp_ms: i64,
+    stored: Vec<Lane>,
+}
+
+/// What the check after a run found.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Checked {
+    /// Batches read back and found equal.
+    pub batches: u64,
+    /// Records that retention deleted.
+    pub records_deleted: u64,
+}
+
 fn attempt(broker: &mut Broker, workload: &Workload, conditions: &Conditions) -> Result<Measurement> {
-    let number = TOPICS.fetch_add(1, Ordering::Relaxed);
-    let topic = format!("bench-{}-{}-{number}", workload.name, std::process::id());
-    let mut admin = Admin::connect(broker.address)?;
-    if broker.has_topics {
-        admin.create_topic(&topic, workload.partitions())?;
+    let mut stage = Stage::open(broker, workload)?;
+    match workload.drive {
+        Drive::Wire(_) => stage.drive(conditions),
+        Drive::Client(client) => {
+            let measured = client::run(&mut stage, client, conditions)?;
+            stage.close()?;
+            Ok(measured)
+        }
     }
-    let timestamp_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
-    let stored = match workload.kind {
-        Kind::Produce { .. } => Vec::new(),
-        Kind::Fetch { .. } => store(broker, workload, &topic, timestamp_ms)?,
-    };
-    let log_ends: Vec<i64> = stored.iter().flat_map(Lane::expected_ends).map(|(_, end)| end).collect();
-    let lanes = (0..workload.connections)
-        .map(|index| {
-            let log_end = log_ends.get(index).copied().unwrap_or(0);
-            Lane::new(workload, &topic, index, timestamp_ms, log_end)
-        })
-        .collect();
-    let mut live = Live::new(format!("{:<22} {:<8}", workload.name, broker.name), broker.pid);
-    let plan = &conditions.plan;
-    let (tally, lanes) = Load::connect(broker.address, lanes, plan.pace)?.run(plan, &mut live)?;
-    ensure!(tally.error_count() == 0, "requests were refused, by error code: {:?}", tally.errors);
-    ensure!(tally.requests > 0, "not one request was answered");
-    let batches_checked = if stored.is_empty() {
-        check(&mut admin, &topic, &lanes, CHECK_BYTES)?
-    } else {
-        check(&mut admin, &topic, &stored, usize::MAX)?
-    };
-    if broker.has_topics {
-        admin.delete_topic(&topic)?;
-    }
-    Ok(measurement(broker.name, workload, conditions, &tally, &live, batches_checked))
 }
 
-/// Writes what a fetch workload reads.
-fn store(broker: &Broker, workload: &Workload, topic: &str, timestamp_ms: i64) -> Result<Vec<Lane>> {
-    let lanes: Vec<Lane> = (0..workload.connections)
-        .map(|partition_first| Lane::produce(topic, Shape { partition_first, ..STORED }, 1, 5, timestamp_ms))
-        .collect();
-    let frame_bytes = lanes.first().map_or(1, Lane::frame_bytes) as u64;
-    Load::connect(broker.address, lanes, Pace::Closed)?.send(STORED_BYTES / frame_bytes)
-}
+impl Stage {
+    /// Creates the topic, and writes what the workload finds in it.
+    pub fn open(broker: &Broker, workload: &Workload) -> Result<Stage> {
+        workload.check()?;
+        let number = TOPICS.fetch_add(1, Ordering::Relaxed);
+        let mut stage = Stage {
+            address: broker.address,
+            contender: broker.name,
+            pid: broker.pid,
+            admin: Admin::connect(broker.address)?,
+            workload: workload.clone(),
+            topic: format!("bench-{}-{}-{number}", workload.name, std::process::id()),
+            has_topics: broker.has_topics,
+            timestamp_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64,
+            stored: Vec::new(),
+        };
+        if stage.has_topics {
+            stage.admin.create_topic(&stage.topic, workload.partitions, &workload.topic_settings)?;
+        }
+        stage.store()?;
+        Ok(stage)
+    }
 
-fn check(admin: &mut Admin, topic: &str, lanes: &[Lane], bytes_max: usize) -> Result<u64> {
-    let sent: HashSet<u64> = lanes.iter().flat_map(|lane| lane.sent().iter().copied()).collect();
-    let (mut batches, mut partitions) = (0, 0);
-    for (partition, end) in lanes.iter().flat_map(Lane::expected_ends) {
-        let found = admin.log_end(topic, partition)?;
-        ensure!(found == end, "{topic}-{partition}: the log ends at {found}, acknowledged to {end}");
-        if partitions < CHECK_PARTITIONS {
-            partitions += 1;
-            batches += admin.check(topic, partition, (0, end), bytes_max, &sent)?;
-            if bytes_max < usize::MAX {
-                batches += check_middle(admin, topic, partition, end, bytes_max, &sent)?;
+    fn close(mut self) -> Result<()> {
+        if self.has_topics {
+            self.admin.delete_topic(&self.topic)?;
+        }
+        Ok(())
+    }
+
+    /// Compares what the broker holds with what went in, and deletes the topic.
+    pub fn finish(mut self, lanes: &[Lane]) -> Result<Checked> {
+        let checked = self.check(lanes)?;
+        self.close()?;
+        Ok(checked)
+    }
+
+    fn store(&mut self) -> Result<()> {
+        if self.workload.stored_bytes == 0 {
+            return Ok(());
+        }
+        let lanes: Vec<Lane> = (0..self.workload.partitions)
+            .map(|partition| {
+                Lane::produce(writer::Recipe {
+                    topic: &self.topic,
+                    writing: &STORED,
+                    connection: STORED_CONNECTION_FIRST + partition,
+                    partitions: vec![(partition, 0)],
+                    alone: true,
+                    producer: Producer::NONE,
+                    timestamp_ms: self.timestamp_ms,
+                    timelines: Vec::new(),
+                })
+            })
+            .collect();
+        let frame_bytes = lanes.first().map_or(1, |lane| lane.position(1)).max(1);
+        let crew = Crew { lanes, pace: Pace::Closed, drives: true };
+        let count = self.workload.stored_bytes / frame_bytes;
+        self.stored = Load::connect(self.address, vec![crew])?.send(count)?;
+        Ok(())
+    }
+
+    /// Records that lie in the topic beforehand.
+    pub fn stored_records(&self) -> u64 {
+        self.stored
+            .iter()
+            .filter_map(Lane::writer)
+            .flat_map(|writer| writer.acknowledged())
+            .map(|(_, count)| count)
+            .sum()
+    }
+
+    /// Connects the harness's own load, at that rate instead of the workload's own pace.
+    pub fn load(&mut self, rate: Option<f64>) -> Result<Load> {
+        let crews = self.crews(rate)?;
+        Load::connect(self.address, crews)
+    }
+
+    fn drive(mut self, conditions: &Conditions) -> Result<Measurement> {
+        let load = self.load(conditions.rate)?;
+        let label = format!("{:<22} {:<8}", self.workload.name, self.contender);
+        let mut live = Live::new(label, self.pid, load.meter(), conditions.plan.measure);
+        let (tally, lanes) = load.run(&conditions.plan, &mut live)?;
+        live.finish();
+        ensure!(tally.error_count() == 0, "requests were refused, by error code: {:?}", tally.errors);
+        let checked = self.check(&lanes)?;
+        let measured = self.measurement(conditions, &tally, &live, checked);
+        self.close()?;
+        Ok(measured)
+    }
+
+    fn crews(&mut self, rate: Option<f64>) -> Result<Vec<Crew>> {
+        let (workload, alone) = (self.workload.clone(), self.workload.writers_are_apart());
+        let roles = workload.roles();
+        let mut ends = vec![0; workload.partitions];
+        for (partition, count) in
+            self.stored.iter().filter_map(Lane::writer).flat_map(|writer| writer.acknowledged())
+        {
+            ends.get_mut(partition).into_iter().for_each(|end| *end = count as i64);
+        }
+        let writing = roles.iter().find_map(|role| match &role.work {
+            Work::Write(writing) => Some(writing),
+            Work::Read { .. } => None,
+        });
+        let timelines: Vec<timeline::Shared> = match writing.filter(|_| workload.has_tail()) {
+            Some(writing) => {
+                let new = |end: &i64| timeline::Shared::new(Timeline::new(*end, writing.records).into());
+                ends.iter().map(new).collect()
+            }
+            None => Vec::new(),
+        };
+        let mut sent: HashSet<u64> = fingerprints(&self.stored).collect();
+        let mut crews = Vec::new();
+        // Writers come first: a reader has to know what they send.
+        let (writers, readers): (Vec<&Role>, Vec<&Role>) = roles.iter().partition(|role| role.writes());
+        for role in writers.into_iter().chain(readers) {
+            let known = Rc::new(sent.clone());
+            let mut lanes = Vec::with_capacity(role.connections);
+            for connection in 0..role.connections {
+                let numbers = role.partitions_of(connection, workload.partitions);
+                let at = |ends: &[i64], number: usize| (number, ends.get(number).copied().unwrap_or(0));
+                let from_ends = numbers.iter().map(|number| at(&ends, *number)).collect();
+                let lines = || numbers.iter().filter_map(|number| timelines.get(*number).cloned()).collect();
+                lanes.push(match &role.work {
+                    Work::Write(writing) => Lane::produce(writer::Recipe {
+                        topic: &self.topic,
+                        writing,
+                        connection,
+                        partitions: from_ends,
+                        alone,
+                        producer: if writing.idempotent { self.admin.producer()? } else { Producer::NONE },
+                        timestamp_ms: self.timestamp_ms,
+                        timelines: lines(),
+                    }),
+                    Work::Read { max_bytes, from } => Lane::fetch(reader::Recipe {
+                        topic: &self.topic,
+                        max_bytes: *max_bytes,
+                        batch_bytes_max: batch_bytes_max(writing),
+                        partitions: match from {
+                            ReadFrom::Start => numbers.iter().map(|number| (*number, 0)).collect(),
+                            ReadFrom::End => from_ends,
+                        },
+                        timelines: if *from == ReadFrom::End { lines() } else { Vec::new() },
+                        sent: Rc::clone(&known),
+                    }),
+                });
+            }
+            sent.extend(fingerprints(&lanes));
+            let drives = workload.drives(role);
+            let rate = rate.filter(|_| drives).or(role.rate);
+            let pace = rate.map_or(Pace::Closed, |rate| Pace::Open { rate });
+            crews.push(Crew { lanes, pace, drives });
+        }
+        Ok(crews)
+    }
+
+    /// Compares the log end of every partition with what was acknowledged, and reads some of it back.
+    fn check(&mut self, lanes: &[Lane]) -> Result<Checked> {
+        let wrote = lanes.iter().any(|lane| lane.writer().is_some());
+        let silent = lanes.iter().any(Lane::is_silent);
+        let mut ends = vec![0; self.workload.partitions];
+        let writers = self.stored.iter().chain(lanes).filter_map(Lane::writer);
+        for (partition, count) in writers.flat_map(|writer| writer.acknowledged()) {
+            ends.get_mut(partition).into_iter().for_each(|end| *end += count as i64);
+        }
+        let sent: HashSet<u64> = fingerprints(&self.stored).chain(fingerprints(lanes)).collect();
+        let bytes_max = if wrote { CHECK_BYTES } else { usize::MAX };
+        self.check_ends(&ends, silent, bytes_max, Some(&sent))
+    }
+
+    /// Compares log ends, and reads back from the start and the middle of the first partitions.
+    pub fn check_ends(
+        &mut self,
+        ends: &[i64],
+        settles: bool,
+        bytes_max: usize,
+        sent: Option<&HashSet<u64>>,
+    ) -> Result<Checked> {
+        let (mut checked, deadline) = (Checked::default(), Instant::now() + SETTLE);
+        for (partition, end) in ends.iter().enumerate() {
+            let mut found = self.admin.log_end(&self.topic, partition)?;
+            while settles && found < *end && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(20));
+                found = self.admin.log_end(&self.topic, partition)?;
+            }
+            let topic = &self.topic;
+            ensure!(found == *end, "{topic}-{partition}: the log ends at {found}, acknowledged to {end}");
+            if self.workload.has_retention() {
+                checked.records_deleted += self.admin.log_start(topic, partition)? as u64;
+            }
+            if partition < CHECK_PARTITIONS {
+                checked.batches += self.check_part(partition, (0.0, *end), bytes_max, sent)?;
+                if bytes_max < usize::MAX {
+                    checked.batches += self.check_part(partition, (0.5, *end), bytes_max, sent)?;
+                }
+            }
+        }
+        Ok(checked)
+    }
+
+    /// Reads back from that share of a partition; from further on where retention was faster.
+    fn check_part(
+        &mut self,
+        partition: usize,
+        (share, end): (f64, i64),
+        bytes_max: usize,
+        sent: Option<&HashSet<u64>>,
+    ) -> Result<u64> {
+        if !self.workload.has_retention() {
+            let from = (end as f64 * share) as i64;
+            return self.admin.check(&self.topic, partition, (from, end), bytes_max, sent);
+        }
+        loop {
+            let start = self.admin.log_start(&self.topic, partition)?;
+            let from = start + ((end - start) as f64 * share) as i64;
+            let read = self.admin.check(&self.topic, partition, (from, end), bytes_max, sent);
+            if read.is_ok() || self.admin.log_start(&self.topic, partition)? == start {
+                return read;
             }
         }
     }
-    Ok(batches)
-}
 
-/// Reads back from the middle of a partition. Every batch of a run has as many records as its first: offsets that are a
-/// multiple of that begin a batch, and 1000, the largest, is a multiple of all others in use.
-fn check_middle(
-    admin: &mut Admin,
-    topic: &str,
-    partition: usize,
-    end: i64,
-    bytes_max: usize,
-    sent: &HashSet<u64>,
-) -> Result<u64> {
-    let middle = end / 2 / 1000 * 1000;
-    admin.check(topic, partition, (middle, end), bytes_max, sent)
-}
-
-fn measurement(
-    contender: &str,
-    workload: &Workload,
-    conditions: &Conditions,
-    tally: &Tally,
-    live: &Live,
-    batches_checked: u64,
-) -> Measurement {
-    let micros = |quantile| tally.latency.value_at_quantile(quantile) as f64 / 1e3;
-    Measurement {
-        workload: workload.name.to_owned(),
-        contender: contender.to_owned(),
-        layout: conditions.layout,
-        rate_asked: match conditions.plan.pace {
-            Pace::Closed => None,
-            Pace::Open { rate } => Some(rate),
-        },
-        seconds: tally.elapsed.as_secs_f64().max(Duration::from_millis(1).as_secs_f64()),
-        requests: tally.requests,
-        records: tally.records,
-        bytes: tally.bytes,
-        errors: tally.error_count(),
-        latency_us: Latency {
-            p50: micros(0.5),
-            p90: micros(0.9),
-            p99: micros(0.99),
-            p999: micros(0.999),
-            max: tally.latency.max() as f64 / 1e3,
-        },
-        broker: live.began.zip(live.ended).map(|(began, ended)| share(&began, &ended, tally)),
-        batches_checked,
+    fn measurement(
+        &self,
+        conditions: &Conditions,
+        tally: &Tally,
+        live: &Live,
+        checked: Checked,
+    ) -> Measurement {
+        let driving = self.workload.roles().iter().find(|role| self.workload.drives(role));
+        Measurement {
+            workload: self.workload.name.to_owned(),
+            contender: self.contender.to_owned(),
+            layout: conditions.layout,
+            rate_asked: conditions.rate.or_else(|| driving.and_then(|role| role.rate)),
+            seconds: tally.elapsed.as_secs_f64().max(Duration::from_millis(1).as_secs_f64()),
+            requests: tally.requests,
+            records: tally.records,
+            bytes: tally.bytes,
+            errors: tally.error_count(),
+            latency_us: Some(Latency::of(&tally.latency)),
+            end_to_end_us: self.workload.has_tail().then(|| Latency::of(&tally.end_to_end)),
+            read: tally.read,
+            records_deleted: checked.records_deleted,
+            broker: live.began.zip(live.ended).map(|(began, ended)| {
+                Share::between(&began, &ended, (tally.requests, tally.records, tally.bytes))
+            }),
+            batches_checked: checked.batches,
+            series: live.series.clone(),
+            histogram: Latencies::of(&tally.latency).pairs(),
+            end_to_end_histogram: Latencies::of(&tally.end_to_end).pairs(),
+        }
     }
 }
 
-fn share(began: &Usage, ended: &Usage, tally: &Tally) -> Share {
-    let cpu = ended.cpu().saturating_sub(began.cpu()).as_secs_f64();
-    Share {
-        user_s: ended.user.saturating_sub(began.user).as_secs_f64(),
-        system_s: ended.system.saturating_sub(began.system).as_secs_f64(),
-        us_per_request: cpu * 1e6 / tally.requests.max(1) as f64,
-        s_per_gb: cpu * 1e9 / tally.bytes.max(1) as f64,
-        resident_bytes: ended.resident_bytes,
-        resident_peak_bytes: ended.resident_peak_bytes,
+fn fingerprints(lanes: &[Lane]) -> impl Iterator<Item = u64> {
+    lanes.iter().filter_map(Lane::writer).flat_map(|writer| writer.sent().iter().copied())
+}
+
+/// No batch in the topic has more bytes: values, what each record has besides, and the header.
+fn batch_bytes_max(writing: Option<&Writing>) -> usize {
+    let bytes = |writing: &Writing| writing.records * (writing.record_bytes + 32) + 128;
+    bytes(&STORED).max(writing.map_or(0, bytes))
+}
+
+impl Latency {
+    fn of(histogram: &Histogram<u64>) -> Latency {
+        let micros = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+        Latency {
+            p50: micros(0.5),
+            p90: Some(micros(0.9)),
+            p99: micros(0.99),
+            p999: micros(0.999),
+            max: histogram.max() as f64 / 1e3,
+        }
+    }
+}
+
+impl Share {
+    /// What was used between two readings, for so many requests, records and bytes.
+    pub fn between(began: &Usage, ended: &Usage, (requests, records, bytes): (u64, u64, u64)) -> Share {
+        let cpu = ended.cpu().saturating_sub(began.cpu()).as_secs_f64();
+        let each = |count: u64| if count == 0 { 0.0 } else { cpu * 1e6 / count as f64 };
+        Share {
+            user_s: ended.user.saturating_sub(began.user).as_secs_f64(),
+            system_s: ended.system.saturating_sub(began.system).as_secs_f64(),
+            us_per_request: each(requests),
+            us_per_record: each(records),
+            s_per_gb: cpu * 1e9 / bytes.max(1) as f64,
+            resident_bytes: ended.resident_bytes,
+            resident_peak_bytes: ended.resident_peak_bytes,
+        }
     }
 }

@@ -1,10 +1,16 @@
 //! Frames for the wire: requests encoded once, before the clock runs, and answers read in place.
 //!
-//! Produce 7 and Fetch 7 carry the load; ApiVersions 0, Metadata 1, CreateTopics 2, DeleteTopics 1 and ListOffsets 1
-//! prepare and check it. None of these is a flexible version, so one request header fits all. Layouts follow the
-//! Kafka protocol guide; batches are record batches of magic 2.
+//! Produce 7 and Fetch 7 carry the load; ApiVersions 0, Metadata 1, CreateTopics 2, DeleteTopics 1 and ListOffsets 1,
+//! and InitProducerId 0 prepare and check it. None of these is a flexible version, so one request header fits all.
+//! Layouts follow the Kafka protocol guide.
+
+mod batch;
+
+use std::ops::Range;
 
 use anyhow::{Context, Result, bail, ensure};
+
+pub use batch::{BatchView, Contents, Payload, Producer, encode, fingerprint, set_sequence};
 
 /// API keys as Kafka numbers them.
 pub mod api {
@@ -22,14 +28,12 @@ pub mod api {
     pub const CREATE_TOPICS: i16 = 19;
     /// DeleteTopics.
     pub const DELETE_TOPICS: i16 = 20;
+    /// InitProducerId.
+    pub const INIT_PRODUCER_ID: i16 = 22;
 }
 
 /// Where the correlation id lies in a frame: after length, key and version.
 pub const CORRELATION_AT: usize = 8;
-/// Bytes of a batch before its records.
-pub const BATCH_HEADER_BYTES: usize = 61;
-/// Where the part of a batch begins that its CRC covers, and that a broker never changes.
-pub const BATCH_FIXED_AT: usize = 21;
 
 /// Builds one request frame.
 pub struct Frame {
@@ -157,94 +161,47 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// A small generator of payload bytes, so that no two batches of a run are alike.
-pub struct Payload {
-    state: u64,
-}
-
-impl Payload {
-    /// A sequence named by its seed.
-    pub fn new(seed: u64) -> Payload {
-        Payload { state: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1 }
-    }
-
-    fn next(&mut self) -> u64 {
-        self.state ^= self.state << 13;
-        self.state ^= self.state >> 7;
-        self.state ^= self.state << 17;
-        self.state
-    }
-
-    fn extend(&mut self, out: &mut Vec<u8>, count: usize) {
-        let end = out.len() + count;
-        while out.len() < end {
-            let word = self.next().to_le_bytes();
-            let wanted = (end - out.len()).min(word.len());
-            out.extend(word.iter().take(wanted));
-        }
-    }
-}
-
-fn varint(out: &mut Vec<u8>, value: usize) {
-    let mut zigzag = (value as u64) << 1;
-    while zigzag >= 0x80 {
-        out.push((zigzag & 0x7f) as u8 | 0x80);
-        zigzag >>= 7;
-    }
-    out.push(zigzag as u8);
-}
-
-/// One uncompressed record batch whose records have no key and no headers.
-pub fn batch(records: usize, record_bytes: usize, timestamp_ms: i64, payload: &mut Payload) -> Vec<u8> {
-    let mut out = vec![0; BATCH_HEADER_BYTES];
-    let mut record = Vec::with_capacity(record_bytes + 16);
-    for index in 0..records {
-        record.clear();
-        record.extend_from_slice(&[0, 0]); // attributes, timestamp delta
-        varint(&mut record, index);
-        record.push(1); // no key: length -1
-        varint(&mut record, record_bytes);
-        payload.extend(&mut record, record_bytes);
-        record.push(0); // headers
-        varint(&mut out, record.len());
-        out.extend_from_slice(&record);
-    }
-    let length = i32::try_from(out.len() - 12).expect("a batch is below 2 GiB");
-    let count = i32::try_from(records).expect("a batch has few records");
-    put(&mut out, 8, &length.to_be_bytes());
-    put(&mut out, 16, &[2]); // magic
-    put(&mut out, 23, &(count - 1).to_be_bytes());
-    put(&mut out, 27, &timestamp_ms.to_be_bytes());
-    put(&mut out, 35, &timestamp_ms.to_be_bytes());
-    put(&mut out, 43, &(-1i64).to_be_bytes()); // producer id
-    put(&mut out, 51, &(-1i16).to_be_bytes()); // producer epoch
-    put(&mut out, 53, &(-1i32).to_be_bytes()); // base sequence
-    put(&mut out, 57, &count.to_be_bytes());
-    let crc = crc32c::crc32c(out.get(BATCH_FIXED_AT..).unwrap_or(&[]));
-    put(&mut out, 17, &crc.to_be_bytes());
-    out
-}
-
-/// A Produce 7 request with acks=1: one batch for each partition from `partition_first` on.
-pub fn produce(topic: &str, partition_first: usize, batches: &[Vec<u8>]) -> Vec<u8> {
+/// A Produce 7 request of one batch for each partition, and where each batch lies in it.
+pub fn produce(topic: &str, acks: i16, batches: &[(usize, Vec<u8>)]) -> (Vec<u8>, Vec<Range<usize>>) {
     let mut frame = Frame::new(api::PRODUCE, 7);
-    frame.i16(-1).i16(1).i32(30_000).count(1).text(topic).count(batches.len());
-    for (index, batch) in batches.iter().enumerate() {
-        frame.count(partition_first + index).blob(batch);
+    frame.i16(-1).i16(acks).i32(30_000).count(1).text(topic).count(batches.len());
+    let mut places = Vec::with_capacity(batches.len());
+    for (partition, batch) in batches {
+        frame.count(*partition).blob(batch);
+        places.push(frame.bytes.len() - batch.len()..frame.bytes.len());
     }
-    frame.finish()
+    (frame.finish(), places)
 }
 
-/// A Fetch 7 request without a session for one partition, and where its offset lies.
-pub fn fetch(topic: &str, partition: usize, max_bytes: usize) -> (Vec<u8>, usize) {
+/// A Fetch 7 request without a session, and where the offset of each partition lies.
+pub fn fetch(topic: &str, partitions: &[usize], max_bytes: usize) -> (Vec<u8>, Vec<usize>) {
+    fetch_of_version(7, topic, partitions, max_bytes)
+}
+
+/// The same in a version from 7 to 10. Only from 10 on does it get batches of zstd.
+pub fn fetch_of_version(
+    version: i16,
+    topic: &str,
+    partitions: &[usize],
+    max_bytes: usize,
+) -> (Vec<u8>, Vec<usize>) {
     let limit = i32::try_from(max_bytes).expect("a fetch is below 2 GiB");
-    let mut frame = Frame::new(api::FETCH, 7);
+    let whole = i32::try_from(max_bytes * partitions.len()).expect("a fetch is below 2 GiB");
+    let mut frame = Frame::new(api::FETCH, version);
     // Replica -1, wait at most 500 ms for one byte; isolation level 0; no session.
-    frame.i32(-1).i32(500).i32(1).i32(limit).i8(0).i32(0).i32(-1);
-    frame.count(1).text(topic).count(1).count(partition);
-    let offset_at = frame.bytes.len();
-    frame.i64(0).i64(-1).i32(limit).count(0);
-    (frame.finish(), offset_at)
+    frame.i32(-1).i32(500).i32(1).i32(whole).i8(0).i32(0).i32(-1);
+    frame.count(1).text(topic).count(partitions.len());
+    let mut offsets_at = Vec::with_capacity(partitions.len());
+    for partition in partitions {
+        frame.count(*partition);
+        if version >= 9 {
+            frame.i32(-1); // the leader epoch, not known
+        }
+        offsets_at.push(frame.bytes.len());
+        frame.i64(0).i64(-1).i32(limit);
+    }
+    frame.count(0);
+    (frame.finish(), offsets_at)
 }
 
 /// What a Produce answer says of one partition.
@@ -272,78 +229,58 @@ pub fn read_produced(mut answer: Cursor<'_>, mut each: impl FnMut(Produced) -> R
     Ok(())
 }
 
-/// What a Fetch answer for one partition says.
+/// What a Fetch answer says of one partition.
+#[derive(Clone, Copy)]
 pub struct Fetched<'a> {
-    /// The request's error or the partition's, 0 when all is well.
+    /// The partition's number.
+    pub partition: i32,
+    /// Kafka's error code, 0 when all is well.
     pub error: i16,
     /// The high watermark.
     pub high_watermark: i64,
+    /// The log start offset.
+    pub log_start: i64,
     /// Batches; the last may be cut.
     pub records: &'a [u8],
 }
 
-/// Reads a Fetch 7 answer for one partition after its correlation id.
-pub fn read_fetched(mut answer: Cursor<'_>) -> Result<Fetched<'_>> {
+/// Reads an answer to Fetch 7 to 10 after its correlation id, partition by partition. An error of the whole request is
+/// returned.
+pub fn read_fetched<'a>(
+    mut answer: Cursor<'a>,
+    mut each: impl FnMut(Fetched<'a>) -> Result<()>,
+) -> Result<i16> {
     answer.i32()?; // throttle
     let error = answer.i16()?;
     answer.i32()?; // session
     if error != 0 {
-        return Ok(Fetched { error, high_watermark: -1, records: &[] });
+        return Ok(error);
     }
-    ensure!(answer.count()? == 1, "a fetch of one topic was answered with another number");
-    answer.text()?;
-    ensure!(answer.count()? == 1, "a fetch of one partition was answered with another number");
-    answer.i32()?;
-    let error = answer.i16()?;
-    let high_watermark = answer.i64()?;
-    answer.take(16)?; // last stable offset, log start offset
     for _ in 0..answer.count()? {
-        answer.take(16)?; // an aborted transaction
+        answer.text()?;
+        for _ in 0..answer.count()? {
+            let (partition, error) = (answer.i32()?, answer.i16()?);
+            let high_watermark = answer.i64()?;
+            answer.i64()?; // last stable offset
+            let log_start = answer.i64()?;
+            for _ in 0..answer.count()? {
+                answer.take(16)?; // an aborted transaction
+            }
+            let length = answer.count()?;
+            each(Fetched { partition, error, high_watermark, log_start, records: answer.take(length)? })?;
+        }
     }
-    let length = answer.count()?;
-    Ok(Fetched { error, high_watermark, records: answer.take(length)? })
+    Ok(0)
 }
 
-/// One whole batch inside fetched bytes.
-#[derive(Clone, Copy)]
-pub struct BatchView<'a> {
-    /// The whole batch.
-    pub bytes: &'a [u8],
-    /// The offset of its first record.
-    pub base_offset: i64,
-    /// The offset after its last record.
-    pub offset_end: i64,
-}
-
-impl<'a> BatchView<'a> {
-    /// Splits the first whole batch off; none when what is left is cut.
-    pub fn split(bytes: &'a [u8]) -> Option<(BatchView<'a>, &'a [u8])> {
-        let mut head = Cursor::new(bytes.get(..BATCH_HEADER_BYTES)?);
-        let base_offset = head.i64().ok()?;
-        let length = usize::try_from(head.i32().ok()?).ok()?;
-        head.take(11).ok()?;
-        let last_delta = head.i32().ok()?;
-        let (whole, rest) = bytes.split_at_checked(length.checked_add(12)?)?;
-        let offset_end = base_offset.checked_add(i64::from(last_delta))?.checked_add(1)?;
-        Some((BatchView { bytes: whole, base_offset, offset_end }, rest))
-    }
-
-    /// The part that no broker may change.
-    pub fn fixed(&self) -> &'a [u8] {
-        self.bytes.get(BATCH_FIXED_AT..).unwrap_or(&[])
-    }
-
-    /// Whether the CRC in the header is that of the bytes.
-    pub fn crc_holds(&self) -> bool {
-        let stored = self.bytes.get(17..BATCH_FIXED_AT).and_then(|crc| crc.try_into().ok());
-        stored.map(u32::from_be_bytes) == Some(crc32c::crc32c(self.fixed()))
-    }
-}
-
-/// A CreateTopics 2 request for one topic with one replica.
-pub fn create_topic(topic: &str, partitions: usize) -> Vec<u8> {
+/// A CreateTopics 2 request for one topic with one replica and settings of its own.
+pub fn create_topic(topic: &str, partitions: usize, settings: &[(&str, &str)]) -> Vec<u8> {
     let mut frame = Frame::new(api::CREATE_TOPICS, 2);
-    frame.count(1).text(topic).count(partitions).i16(1).count(0).count(0).i32(30_000).i8(0);
+    frame.count(1).text(topic).count(partitions).i16(1).count(0).count(settings.len());
+    for (key, value) in settings {
+        frame.text(key).text(value);
+    }
+    frame.i32(30_000).i8(0);
     frame.finish()
 }
 
@@ -395,15 +332,20 @@ pub fn read_led_partitions(mut answer: Cursor<'_>) -> Result<usize> {
     Ok(led)
 }
 
-/// A ListOffsets 1 request for the log end offset of one partition.
-pub fn log_end(topic: &str, partition: usize) -> Vec<u8> {
+/// ListOffsets' name for the log end offset.
+pub const LOG_END: i64 = -1;
+/// ListOffsets' name for the log start offset.
+pub const LOG_START: i64 = -2;
+
+/// A ListOffsets 1 request for [`LOG_END`] or [`LOG_START`] of one partition.
+pub fn list_offsets(topic: &str, partition: usize, which: i64) -> Vec<u8> {
     let mut frame = Frame::new(api::LIST_OFFSETS, 1);
-    frame.i32(-1).count(1).text(topic).count(1).count(partition).i64(-1);
+    frame.i32(-1).count(1).text(topic).count(1).count(partition).i64(which);
     frame.finish()
 }
 
 /// The offset in a ListOffsets 1 answer for one partition.
-pub fn read_log_end(mut answer: Cursor<'_>) -> Result<i64> {
+pub fn read_listed_offset(mut answer: Cursor<'_>) -> Result<i64> {
     ensure!(answer.count()? == 1, "one topic was asked for, another number answered");
     answer.text()?;
     ensure!(answer.count()? == 1, "one partition was asked for, another number answered");
@@ -414,6 +356,21 @@ pub fn read_log_end(mut answer: Cursor<'_>) -> Result<i64> {
     }
     answer.i64()?; // timestamp
     answer.i64()
+}
+
+/// An InitProducerId 0 request of a producer without transactions.
+pub fn init_producer_id() -> Vec<u8> {
+    let mut frame = Frame::new(api::INIT_PRODUCER_ID, 0);
+    frame.i16(-1).i32(60_000);
+    frame.finish()
+}
+
+/// The producer id and epoch in an InitProducerId 0 answer.
+pub fn read_producer(mut answer: Cursor<'_>) -> Result<Producer> {
+    answer.i32()?; // throttle
+    let error = answer.i16()?;
+    ensure!(error == 0, "InitProducerId answered with error {error}");
+    Ok(Producer { id: answer.i64()?, epoch: answer.i16()? })
 }
 
 /// An ApiVersions 0 request.
@@ -427,34 +384,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_reads_back_with_its_crc_and_offsets() {
-        let bytes = batch(100, 100, 1_700_000_000_000, &mut Payload::new(7));
-        let (view, rest) = BatchView::split(&bytes).unwrap();
-        assert!(rest.is_empty());
-        assert!(view.crc_holds());
-        assert_eq!((view.base_offset, view.offset_end), (0, 100));
-        let mut torn = bytes.clone();
-        torn[90] ^= 1;
-        assert!(!BatchView::split(&torn).unwrap().0.crc_holds());
-        assert!(BatchView::split(&bytes[..bytes.len() - 1]).is_none());
-    }
-
-    #[test]
-    fn records_are_framed_as_magic_2_says() {
-        let bytes = batch(3, 5, 1_700_000_000_000, &mut Payload::new(1));
-        // 3 records: length, attributes, delta, offset delta, key, value length, 5 bytes, headers.
-        assert_eq!(bytes.len(), BATCH_HEADER_BYTES + 3 * 12);
-        assert_eq!(&bytes[61..67], &[22, 0, 0, 0, 1, 10]);
-        assert_eq!(&bytes[73..79], &[22, 0, 0, 2, 1, 10]);
-    }
-
-    #[test]
     fn a_fetch_frame_carries_its_offset_where_it_says() {
-        let (mut bytes, at) = fetch("t", 3, 1 << 20);
+        let (mut bytes, places) = fetch("t", &[3, 5], 1 << 20);
+        let [at, second] = places.try_into().unwrap();
         assert_eq!(bytes.len() - 4, u32::from_be_bytes(bytes[..4].try_into().unwrap()) as usize);
         assert_eq!(&bytes[at - 4..at], &3i32.to_be_bytes());
         put(&mut bytes, at, &42i64.to_be_bytes());
         assert_eq!(&bytes[at + 8..at + 16], &(-1i64).to_be_bytes());
+        assert_eq!(&bytes[second - 4..second], &5i32.to_be_bytes());
     }
 
     #[test]

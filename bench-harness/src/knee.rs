@@ -1,0 +1,194 @@
+//! The search for the knee: the highest rate at which the 99th percentile stays within a bound. An open loop rises by
+//! half until it leaves the bound, and the last step is halved until it is narrow enough.
+//!
+//! Invariant: latencies run from the intended sending, so a rate that the broker cannot serve leaves any bound.
+
+use std::fmt::Write;
+
+use anyhow::{Result, ensure};
+use serde::Serialize;
+
+use crate::broker::{Place, Recipe};
+use crate::host::{self, Build, Layout, Machine};
+use crate::markdown;
+use crate::seat::Seat;
+use crate::trial::{Conditions, Measurement};
+use crate::workload::{Drive, Workload};
+
+/// How fast the rate rises.
+const RISE: f64 = 1.5;
+/// A rate above this is not searched: the load itself has its limits.
+const RATE_MAX: f64 = 10e6;
+
+/// What is searched.
+pub struct Plan {
+    /// The workload.
+    pub workload: Workload,
+    /// The broker.
+    pub recipe: Recipe,
+    /// What the 99th percentile may be, in milliseconds: end to end where somebody consumes, else to the answer.
+    pub p99_bound_ms: f64,
+    /// The first rate, in requests a second.
+    pub from: f64,
+    /// The search ends when the rate is known to this share.
+    pub precision: f64,
+    /// How often a rate may fail before it counts as too high: others on the machine make a good one fail.
+    pub attempts: usize,
+}
+
+/// What was found.
+#[derive(Debug, Serialize)]
+pub struct Knee {
+    /// Where and how.
+    pub machine: Machine,
+    /// Which harness, and so which Tidemill where none was named.
+    pub build: Build,
+    /// Where broker and load ran.
+    pub layout: Layout,
+    /// The workload.
+    pub workload: String,
+    /// The broker.
+    pub contender: String,
+    /// The bound, in milliseconds.
+    pub p99_bound_ms: f64,
+    /// The highest rate within the bound, in requests a second; none when even the first was too high.
+    pub rate: Option<f64>,
+    /// The lowest rate that left it; none when none did.
+    pub rate_above: Option<f64>,
+    /// The better run of each rate, by rate.
+    pub curve: Vec<Measurement>,
+}
+
+/// Finds the knee; `measure` runs a rate and says whether it stays within the bound.
+fn search(
+    from: f64,
+    precision: f64,
+    mut measure: impl FnMut(f64) -> Result<bool>,
+) -> Result<(Option<f64>, Option<f64>)> {
+    let (mut good, mut bad, mut rate) = (None, None, from);
+    while bad.is_none() && rate <= RATE_MAX {
+        if measure(rate)? {
+            good = Some(rate);
+            rate *= RISE;
+        } else {
+            bad = Some(rate);
+        }
+    }
+    while let (Some(low), Some(high)) = (good, bad)
+        && high / low > 1.0 + precision
+    {
+        let middle = f64::midpoint(low, high);
+        if measure(middle)? {
+            good = Some(middle);
+        } else {
+            bad = Some(middle);
+        }
+    }
+    Ok((good, bad))
+}
+
+/// Runs the search, and prints each rate as it ends.
+pub fn run(plan: &Plan, conditions: &Conditions, place: &Place) -> Result<Knee> {
+    ensure!(matches!(plan.workload.drive, Drive::Wire(_)), "a foreign client keeps no rate");
+    ensure!(plan.precision > 0.0 && plan.p99_bound_ms > 0.0 && plan.from > 0.0, "bounds are above zero");
+    let mut seat = Seat::new(plan.recipe.clone());
+    ensure!(seat.suits(&plan.workload), "the floor cannot run {}", plan.workload.name);
+    seat.settle(&plan.workload.broker_settings, place)?;
+    let mut curve = Vec::new();
+    let (rate, rate_above) = search(plan.from, plan.precision, |rate| {
+        let conditions = Conditions { rate: Some(rate), ..conditions.clone() };
+        let mut best: Option<Measurement> = None;
+        for _ in 0..plan.attempts.max(1) {
+            ensure!(!host::interrupted(), "interrupted");
+            let run = seat.run(&plan.workload, &conditions, place)?;
+            println!("at {rate:.0} requests/s\n{}", markdown::run_lines(&run));
+            if best.as_ref().is_none_or(|best| p99_ms(&run) < p99_ms(best)) {
+                best = Some(run);
+            }
+            if best.as_ref().is_some_and(|best| p99_ms(best) <= plan.p99_bound_ms) {
+                break;
+            }
+        }
+        let within = best.as_ref().is_some_and(|best| p99_ms(best) <= plan.p99_bound_ms);
+        curve.extend(best);
+        Ok(within)
+    })?;
+    let asked = |run: &Measurement| run.rate_asked.unwrap_or(0.0);
+    curve.sort_by(|one, other| asked(one).total_cmp(&asked(other)));
+    Ok(Knee {
+        machine: Machine::here(&place.data, place.cpus.len()),
+        build: Build::this(),
+        layout: conditions.layout,
+        workload: plan.workload.name.to_owned(),
+        contender: plan.recipe.name().to_owned(),
+        p99_bound_ms: plan.p99_bound_ms,
+        rate,
+        rate_above,
+        curve,
+    })
+}
+
+fn p99_ms(run: &Measurement) -> f64 {
+    run.latency().map_or(f64::INFINITY, |latency| latency.p99 / 1e3)
+}
+
+impl Knee {
+    /// The rate and the curve.
+    pub fn markdown(&self) -> String {
+        let mut text = markdown::heading(&self.machine, &self.build, self.layout);
+        let (workload, contender, bound) = (&self.workload, &self.contender, self.p99_bound_ms);
+        let rate = |rate: Option<f64>| rate.map_or("none".to_owned(), markdown::scaled);
+        let (within, above) = (rate(self.rate), rate(self.rate_above));
+        let _ =
+            writeln!(text, "**{workload} on {contender}: p99 within {bound} ms up to {within} requests/s**");
+        let _ = writeln!(text, "(the lowest rate that left it: {above}).\n");
+        let _ = writeln!(text, "| rate | reached | p50 µs | p99 µs | p99.9 µs | max µs | µs CPU/request |");
+        let _ = writeln!(text, "{}|", "|---".repeat(7));
+        for run in &self.curve {
+            let latency = |pick: fn(&crate::trial::Latency) -> f64| {
+                run.latency().map_or("–".to_owned(), |latency| markdown::short(pick(latency)))
+            };
+            let cpu =
+                run.broker.as_ref().map_or("–".to_owned(), |share| markdown::short(share.us_per_request));
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {} | {} | {cpu} |",
+                markdown::scaled(run.rate_asked.unwrap_or(0.0)),
+                markdown::scaled(run.request_rate()),
+                latency(|latency| latency.p50),
+                latency(|latency| latency.p99),
+                latency(|latency| latency.p999),
+                latency(|latency| latency.max),
+            );
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_search_ends_next_to_the_knee() {
+        for knee in [1_000.0, 1_499.0, 54_321.0, 987_654.0] {
+            let mut runs = 0;
+            let (good, bad) = search(1_000.0, 0.05, |rate| {
+                runs += 1;
+                Ok(rate <= knee)
+            })
+            .unwrap();
+            let (good, bad) = (good.unwrap(), bad.unwrap());
+            assert!(good <= knee && knee < bad && bad / good <= 1.05, "{good} {bad}");
+            assert!(runs < 30, "{runs}");
+        }
+    }
+
+    #[test]
+    fn a_first_rate_that_is_too_high_and_a_bound_that_nothing_leaves_are_said() {
+        assert_eq!(search(1_000.0, 0.05, |_| Ok(false)).unwrap(), (None, Some(1_000.0)));
+        let (good, bad) = search(1_000.0, 0.05, |_| Ok(true)).unwrap();
+        assert!(good.unwrap() > RATE_MAX / RISE && bad.is_none());
+    }
+}

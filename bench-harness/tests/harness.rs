@@ -1,0 +1,96 @@
+//! The whole instrument, briefly: it starts a broker, loads it, checks what came out, and writes its results. Nothing
+//! here depends on how fast anything is.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// A folder for results that goes when the test ends.
+struct Results(PathBuf);
+
+impl Results {
+    fn new(name: &str) -> Results {
+        let path = std::env::temp_dir().join(format!("bench-harness-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Results(path)
+    }
+
+    fn read(&self, file: &str) -> Value {
+        serde_json::from_slice(&std::fs::read(self.0.join(file)).unwrap()).unwrap()
+    }
+}
+
+impl Drop for Results {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn harness(out: &Path, arguments: &[&str]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bench-harness"));
+    command.args(arguments).args(["--layout", "shared", "--warmup", "0.1", "--out"]).arg(out);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {said}\n{}", String::from_utf8_lossy(&output.stdout));
+}
+
+fn count(run: &Value, field: &str) -> u64 {
+    run[field].as_u64().unwrap_or_else(|| panic!("{field} in {run}"))
+}
+
+#[test]
+fn every_shape_of_workload_runs_and_its_records_come_back() {
+    let names = ["produce-keyed", "produce-idempotent", "produce-lz4", "produce-8mb", "fan-out", "retention"];
+    let out = Results::new("shapes");
+    let mut arguments = vec!["--seconds", "0.5"];
+    names.iter().for_each(|name| arguments.extend(["--workload", name]));
+    harness(&out.0, &arguments);
+    let report = out.read("tidemill.json");
+    let runs = report["runs"].as_array().unwrap();
+    let ran: Vec<&str> = runs.iter().map(|run| run["workload"].as_str().unwrap()).collect();
+    assert_eq!(ran, names);
+    for run in runs {
+        assert_eq!(count(run, "errors"), 0);
+        assert!(
+            count(run, "requests") > 0 && count(run, "records") > 0 && count(run, "batches_checked") > 0,
+            "{run}"
+        );
+        assert!(run["broker"]["resident_bytes"].as_u64().unwrap() > 0);
+    }
+    for run in runs.iter().rev().take(2) {
+        assert!(run["end_to_end_us"]["p99"].as_f64().unwrap() > 0.0);
+        assert!(count(&run["read"], "records") > 0);
+    }
+}
+
+#[test]
+fn a_sweep_measures_every_point_on_a_broker_with_its_settings() {
+    let out = Results::new("sweep");
+    harness(&out.0, &["sweep", "shards=1,2", "acks=0,1,all", "--seconds", "0.2"]);
+    let sweep = out.read("sweep-produce-small-tidemill.json");
+    let rows = sweep["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 6);
+    assert_eq!(rows[3]["parameters"].to_string(), r#"[["shards","2"],["acks","0"]]"#);
+    for row in rows {
+        assert!(count(&row["runs"][0], "requests") > 0);
+    }
+    assert!(
+        std::fs::read_to_string(out.0.join("sweep-produce-small-tidemill.md"))
+            .unwrap()
+            .contains("| shards | acks |")
+    );
+}
+
+#[test]
+fn a_bound_that_no_broker_can_keep_is_left_by_the_first_rate() {
+    let out = Results::new("knee");
+    let bound = ["--p99-bound-ms", "0.0001", "--attempts", "1", "--from", "100"];
+    harness(&out.0, &[&["knee", "--seconds", "0.3"], &bound[..]].concat());
+    let knee = out.read("knee-produce-small-tidemill.json");
+    assert!(knee["rate"].is_null());
+    assert_eq!(knee["rate_above"].as_f64(), Some(100.0));
+    assert_eq!(knee["curve"].as_array().unwrap().len(), 1);
+}
