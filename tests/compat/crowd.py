@@ -33,7 +33,7 @@ from crowd_history import Event, History
 
 KINDS = ["java", "librdkafka"]
 # From the last change until everybody has what the group gives: a session of 10 s, and rebalances.
-SETTLE_S = 180
+SETTLE_S = 90
 ANSWER_S = 60
 DRAIN_S = 90
 COMMIT_MS = 400
