@@ -15,9 +15,6 @@ const PARTS: u64 = 4;
 const SWEEP_EVERY: Duration = Duration::from_millis(200);
 /// What the broker's memory may grow by from the end of the first quarter to the end of the last.
 const GROWTH_PERCENT_MAX: u64 = 5;
-/// What the part of it may grow by that is not of a file, which is less than half: a leak of a byte for each frame
-/// would show.
-const OWN_GROWTH_BYTES_MAX: u64 = 1 << 20;
 /// A run from here on is large. In a smaller one the first quarter does not fill what is bounded: 10,000
 /// entries of the metadata's log until its snapshot, 1,000 fetch sessions, buffers kept by codecs.
 const FRAMES_LARGE: u64 = 1_000_000;
@@ -85,13 +82,12 @@ fn judge(tally: &Tally, memory: &[Memory], frames: u64) {
     assert!(total.frames >= frames, "{total}");
     assert!(total.valid_up_to_body * 2 >= total.frames, "half of them valid up to the body: {total}");
     let (first, last) = (&memory[0], &memory[memory.len() - 1]);
-    let share = first.resident_bytes * GROWTH_PERCENT_MAX / 100;
-    let (growth, own) = match frames < FRAMES_LARGE {
-        true => (share.max(GROWTH_BYTES_FLOOR), GROWTH_BYTES_FLOOR),
-        false => (share, OWN_GROWTH_BYTES_MAX),
-    };
-    assert!(last.resident_bytes <= first.resident_bytes + growth, "memory grew: {memory:?}");
-    assert!(last.own_bytes <= first.own_bytes + own, "its own memory grew: {memory:?}");
+    for (first, last) in [(first.own_bytes, last.own_bytes), (first.resident_bytes, last.resident_bytes)] {
+        let share = first * GROWTH_PERCENT_MAX / 100;
+        let growth = if frames < FRAMES_LARGE { share.max(GROWTH_BYTES_FLOOR) } else { share };
+        let most = first + growth;
+        assert!(last <= most, "memory grew from {first} to {last} bytes: {memory:?}");
+    }
 }
 
 /// The topics that are attacked, and the one that is not.
