@@ -3,7 +3,7 @@
 
 use super::Partition;
 use super::effect::{Answer, Effect, Isolation, OffsetQuery, Read, ReadFound, ReplyTo};
-use super::wait::LIST_KEPT;
+use super::wait::rest;
 use crate::effect::{FileResult, Ticket};
 use crate::log::EPOCH_UNDEFINED as UNDEFINED;
 use crate::log::{Found, Lookup, LookupStep, Query, Span};
@@ -39,9 +39,7 @@ impl Lookups {
     pub fn take(&mut self, ticket: Ticket) -> Option<Waiting> {
         let at = self.list.iter().position(|(t, _)| *t == ticket)?;
         let (_, waiting) = self.list.swap_remove(at);
-        if self.list.is_empty() {
-            self.list.shrink_to(LIST_KEPT);
-        }
+        rest(&mut self.list);
         Some(waiting)
     }
 }

@@ -7,8 +7,16 @@ use std::collections::VecDeque;
 use super::effect::{Answer, Effect, Isolation, ReplyTo};
 use crate::wire::ErrorCode;
 
-/// Entries for which a list of who waits keeps room when it is empty.
-pub(super) const LIST_KEPT: usize = 32;
+/// Entries for which a list of who waits keeps room when it is empty: a fan-out of that many readers costs no memory
+/// anew with each append.
+const LIST_KEPT: usize = 256;
+
+/// A crowd that has gone from a list leaves no room behind.
+pub(super) fn rest<T>(list: &mut Vec<T>) {
+    if list.is_empty() {
+        list.shrink_to(LIST_KEPT);
+    }
+}
 
 /// A produce that is not yet as safe as its acks ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +118,7 @@ impl Watches {
 
     pub fn remove(&mut self, to: ReplyTo) {
         self.list.retain(|w| w.to != to);
-        self.rest();
+        rest(&mut self.list);
     }
 
     /// Fires every watch whose end has moved past what it waits for.
@@ -125,20 +133,13 @@ impl Watches {
             }
             end <= watch.above
         });
-        self.rest();
+        rest(&mut self.list);
     }
 
     /// Fires every watch: the partition changes hands and the readers must look again.
     pub fn fire_all(&mut self, effects: &mut Vec<Effect>) {
         effects.extend(self.list.drain(..).map(|w| Effect::Reply(w.to, Answer::Fired)));
-        self.rest();
-    }
-
-    /// A crowd that has gone leaves no room behind.
-    fn rest(&mut self) {
-        if self.list.is_empty() {
-            self.list.shrink_to(LIST_KEPT);
-        }
+        rest(&mut self.list);
     }
 
     pub fn is_empty(&self) -> bool {
