@@ -154,7 +154,12 @@ pub fn boot(
     let facts: Arc<[DirectoryFacts]> = Arc::from(facts);
     let mut control = Some(Box::new(ControlHost::new(start)));
     let shard = |id| {
-        Shard::new(ShardId(id), Arc::clone(&node), Arc::clone(&view), Arc::clone(&facts), control.take())
+        let (node, view, facts) = (Arc::clone(&node), Arc::clone(&view), Arc::clone(&facts));
+        let mut shard = Shard::new(ShardId(id), node, view, facts, control.take());
+        if let Some(rule) = plan.moves.filter(|_| plan.shards > 1) {
+            shard.set_move_rule(rule);
+        }
+        shard
     };
     Ok((0..plan.shards).map(shard).collect())
 }

@@ -144,6 +144,8 @@ pub struct World {
     pub phase: Phase,
     calm_since_us: u64,
     pub crashes: u64,
+    /// Connections that went to another shard.
+    pub moves: u64,
     /// How far each replica ever claimed to be synced.
     pub synced: BTreeMap<Place, i64>,
     /// Base offset of each replica's oldest segment, while this process runs.
@@ -189,6 +191,7 @@ impl World {
             phase: Phase::Faulty,
             calm_since_us: 0,
             crashes: 0,
+            moves: 0,
             synced: BTreeMap::new(),
             firsts: BTreeMap::new(),
             plan,
@@ -549,10 +552,11 @@ impl World {
     pub fn summary(&self) -> String {
         let (acked, read, starts) = self.history.counts();
         format!(
-            "{} events, {} ms, {} crashes, {acked} records acknowledged, {read} read, {starts} log starts, {} offsets committed",
+            "{} events, {} ms, {} crashes, {} moves, {acked} records acknowledged, {read} read, {starts} log starts, {} offsets committed",
             self.trace.events(),
             self.now_us / 1000,
             self.crashes,
+            self.moves,
             self.history.commits.count()
         )
     }
