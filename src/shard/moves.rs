@@ -22,9 +22,9 @@ use crate::broker::{ConnectionKey, Luggage};
 use crate::controller::ShardId;
 use crate::request::{RequestContext, has_room_for};
 
-/// So many connections may go in a second, or an eighth of all.
-const GO_MIN: usize = 4;
-const GO_SHARE: usize = 8;
+/// So many connections may go in a second, or a quarter of all.
+const GO_MIN: usize = 8;
+const GO_SHARE: usize = 4;
 /// A shard that has not said for so long how busy it is, in milliseconds, had nothing to do.
 const BUSY_KNOWN_MS: u64 = 3_000;
 

@@ -495,9 +495,13 @@ impl World {
                 let log = partition.log();
                 log.check_invariants();
                 let first = log.first_segment_base_offset();
-                let before = self.firsts.insert((log.topic_id(), owned.partition), first);
+                let place = (log.topic_id(), owned.partition);
+                let (before, opened_at) =
+                    self.firsts.get(&place).copied().unwrap_or((first, log.log_start_offset()));
+                self.firsts.insert(place, (first, opened_at));
                 let shortens = &self.plan.shortens;
-                if before.is_some_and(|before| before < first) && shortens.only_by_size() {
+                // What an earlier process gave up is gone also where a power cut took what came behind it.
+                if before < first && first > opened_at && shortens.only_by_size() {
                     let left = log.size_bytes();
                     assert!(left >= RETENTION_BYTES_MIN, "{} keeps no more than {left} bytes", owned.name);
                 }
