@@ -173,19 +173,6 @@ impl Shard {
         std::mem::swap(&mut self.outputs, into);
     }
 
-    /// A connection was accepted. Where a clean stop has begun it is closed at once.
-    pub fn connect(&mut self, context: RequestContext) -> ConnectionKey {
-        let generation = self.generation_next;
-        self.generation_next = self.generation_next.wrapping_add(1);
-        let slot = self.connections.insert((generation, Connection::new(context)));
-        let slot = u32::try_from(slot).expect("connections are bounded by descriptors");
-        let key = ConnectionKey { slot, generation };
-        if self.shut {
-            self.close(key, CloseReason::Stopping);
-        }
-        key
-    }
-
     /// A connection is gone, whoever closed it.
     pub fn disconnect(&mut self, now: Now, key: ConnectionKey) {
         if self.connection(key).is_none() {

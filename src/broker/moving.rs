@@ -1,4 +1,4 @@
-//! Connections that go to the shard that owns most of what they ask for, and come from others.
+//! Connections that begin on this shard, and those that go to the shard that owns most of what they ask for.
 //!
 //! A connection goes when all its requests are answered and all its answers have left, so there is nothing of it on two
 //! shards: the order per connection and partition holds, and answers to its old address are nobody's. What it has not yet
@@ -12,7 +12,7 @@ use super::message::ConnectionKey;
 use crate::controller::ShardId;
 use crate::effect::Now;
 use crate::partition::ReplyTo;
-use crate::request::{Connection, MoveRule, MovedSession, RequestContext, Traffic};
+use crate::request::{CloseReason, Connection, MoveRule, MovedSession, RequestContext, Traffic};
 
 /// What one shard tells another of a connection that goes there.
 #[derive(Debug)]
@@ -51,6 +51,19 @@ impl<'a> Crossings<'a> {
 }
 
 impl Shard {
+    /// A connection was accepted. Where a clean stop has begun it is closed at once.
+    pub fn connect(&mut self, context: RequestContext) -> ConnectionKey {
+        let generation = self.generation_next;
+        self.generation_next = self.generation_next.wrapping_add(1);
+        let slot = self.connections.insert((generation, Connection::new(context)));
+        let slot = u32::try_from(slot).expect("connections are bounded by descriptors");
+        let key = ConnectionKey { slot, generation };
+        if self.shut {
+            self.close(key, CloseReason::Stopping);
+        }
+        key
+    }
+
     /// Moves connections by another rule than a node's own.
     pub fn set_move_rule(&mut self, rule: MoveRule) {
         self.move_rule = Some(rule);
