@@ -109,3 +109,120 @@ impl Shard {
         key
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::super::message::{Message, Output};
+    use super::*;
+    use crate::config::NodeConfig;
+    use crate::controller::{Image, ShardMap};
+    use crate::request::{ClusterView, Node};
+    use crate::security::Principal;
+
+    const NOW: Now = Now { mono_ms: 10, wall_ms: 0 };
+    const THERE: ShardId = ShardId(1);
+
+    fn view(version: u64) -> Arc<ClusterView> {
+        Arc::new(ClusterView {
+            version,
+            image: Arc::new(Image::default()),
+            placement: Arc::new(ShardMap::default()),
+            config: Arc::new(NodeConfig::load(None, &[]).unwrap().0),
+            topic_configs: imbl::OrdMap::new(),
+            changed: Arc::from([]),
+            removed: Arc::from([]),
+        })
+    }
+
+    fn shard(id: u16) -> Shard {
+        let (config, _) = NodeConfig::load(None, &[]).unwrap();
+        let node = Arc::new(Node { config, cluster_id: String::new(), shard_count: 2, seed: 1 });
+        Shard::new(ShardId(id), node, view(0), Arc::from([]), None)
+    }
+
+    fn connect(shard: &mut Shard) -> ConnectionKey {
+        let peer = Ipv4Addr::LOCALHOST.into();
+        shard.connect(RequestContext { listener: 0, peer, principal: Principal::Anonymous })
+    }
+
+    /// Makes a connection wish to go.
+    fn wish(shard: &mut Shard, key: ConnectionKey) {
+        let rule = MoveRule { window_ms: 10, parts_min: 1, rest_ms: 1_000 };
+        shard.set_move_rule(rule);
+        let connection = shard.connection(key).unwrap();
+        for at_ms in 0..25 {
+            connection.traffic.note(THERE, 0, ShardId(0), at_ms, &rule);
+        }
+    }
+
+    fn ask_versions(shard: &mut Shard, key: ConnectionKey) {
+        shard.frame(NOW, key, Bytes::from_static(&[0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff]));
+        shard.end_turn(NOW);
+    }
+
+    /// Whether a connection's answers were to be sent, and whether it was to be closed.
+    fn told(shard: &mut Shard, key: ConnectionKey) -> (bool, bool) {
+        let mut outputs = Vec::new();
+        shard.take_outputs(&mut outputs);
+        let flushed = outputs.iter().any(|output| matches!(output, Output::Flush(told) if *told == key));
+        let closed = outputs.iter().any(|output| matches!(output, Output::Close(told, _) if *told == key));
+        (flushed, closed)
+    }
+
+    #[test]
+    fn a_connection_goes_when_its_last_answer_has_left() {
+        let mut here = shard(0);
+        let key = connect(&mut here);
+        assert_eq!(here.departure(key), None, "it wishes nothing");
+        wish(&mut here, key);
+        assert_eq!(here.departure(key), Some(THERE));
+        assert!(here.connection(key).unwrap().drains());
+        ask_versions(&mut here, key);
+        assert_eq!(here.departure(key), None, "its answer is still here");
+        let outbox = here.outbox(key).unwrap();
+        while outbox.pop().is_some() {}
+        assert_eq!(here.departure(key), Some(THERE));
+        here.stay(key);
+        assert_eq!(here.departure(key), None);
+        assert!(!here.connection(key).unwrap().drains());
+    }
+
+    #[test]
+    fn nothing_starts_on_the_new_shard_before_it_has_seen_what_the_old_one_had() {
+        let (mut here, mut there) = (shard(0), shard(1));
+        here.message(NOW, ShardId(0), Message::Publish(view(7)));
+        let key = connect(&mut here);
+        wish(&mut here, key);
+        let luggage = here.depart(key).unwrap();
+        assert!(here.connection(key).is_none());
+        let key = there.arrive(NOW, luggage);
+        ask_versions(&mut there, key);
+        assert_eq!((told(&mut there, key), there.in_flight(key)), ((false, false), 1));
+        there.message(NOW, ShardId(0), Message::Publish(view(6)));
+        there.end_turn(NOW);
+        assert_eq!(told(&mut there, key), (false, false));
+        there.message(NOW, ShardId(0), Message::Publish(view(7)));
+        there.end_turn(NOW);
+        assert_eq!((told(&mut there, key), there.in_flight(key)), ((true, false), 0));
+    }
+
+    #[test]
+    fn nobody_goes_or_stays_where_a_stop_has_begun() {
+        let (mut here, mut there) = (shard(0), shard(1));
+        let (first, second) = (connect(&mut here), connect(&mut here));
+        wish(&mut here, first);
+        wish(&mut here, second);
+        let luggage = here.depart(first).unwrap();
+        for shard in [&mut here, &mut there] {
+            shard.message(NOW, ShardId(0), Message::Stop);
+        }
+        assert_eq!(here.departure(second), None);
+        let key = there.arrive(NOW, luggage);
+        assert!(told(&mut there, key).1, "it is closed like all others");
+    }
+}
