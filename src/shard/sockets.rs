@@ -4,18 +4,18 @@
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::Waker;
-use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use glommio::io::PollableFd;
 
+use super::clock;
 use super::door::Seat;
 use super::helpers::Job;
 use super::intake::{RECEIVE_BYTES, Share};
 use super::memory;
 use super::runtime::{Runtime, State};
 use super::transfer::{self, Sent};
-use crate::broker::ConnectionKey;
+use crate::broker::{ConnectionKey, QUEUE_KEPT};
 use crate::request::CloseReason;
 use crate::wire::frame::Front;
 
@@ -407,10 +407,12 @@ impl State {
         if now_ms < self.rest_at_ms {
             return;
         }
-        let started = Instant::now();
+        let started = clock::thread_time();
         self.core.rest();
+        self.outputs.shrink_to(QUEUE_KEPT);
         memory::give_back();
-        let took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let took = clock::thread_time().saturating_sub(started);
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.rest_at_ms = now_ms.saturating_add(took_us.saturating_mul(REST_SHARE) / 1_000);
     }
 
