@@ -41,8 +41,8 @@ use crate::request::{
     MoveRule, Node, Outbox, RequestContext, Scene, Timer, Work,
 };
 
-/// Room that a shard's queues keep between two turns: a burst of tens of thousands is not held in memory for good.
-const QUEUE_KEPT: usize = 256;
+/// Room that a shard's queues keep when it rests: a burst of tens of thousands is not held in memory for good.
+pub const QUEUE_KEPT: usize = 64;
 
 /// One shard of the broker.
 #[derive(Debug)]
@@ -155,9 +155,13 @@ impl Shard {
         &self.replicas
     }
 
-    /// Gives back what is kept from one batch to the next.
+    /// Gives back what is kept from one batch, and from one turn, to the next.
     pub fn rest(&mut self) {
         self.desk.codecs = CodecPool::default();
+        self.desk.calls.shrink_to(QUEUE_KEPT);
+        self.todo.shrink_to(QUEUE_KEPT);
+        self.outputs.shrink_to(QUEUE_KEPT);
+        self.replicas.shrink_to(QUEUE_KEPT);
     }
 
     /// What all requests that are not answered yet cost, in bytes; the shell admits frames by it.
@@ -169,7 +173,6 @@ impl Shard {
     /// so that two of them serve for ever.
     pub fn take_outputs(&mut self, into: &mut Vec<Output>) {
         into.clear();
-        into.shrink_to(QUEUE_KEPT);
         std::mem::swap(&mut self.outputs, into);
     }
 
@@ -379,9 +382,6 @@ impl Shard {
             }
         }
         self.dirty = dirty;
-        self.todo.shrink_to(QUEUE_KEPT);
-        self.desk.calls.shrink_to(QUEUE_KEPT);
-        self.replicas.shrink_to(QUEUE_KEPT);
     }
 
     /// Goes on with connections whose clients have taken answers.

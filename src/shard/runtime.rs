@@ -72,7 +72,7 @@ pub(super) struct State {
     pub receive_buffer: Option<BytesMut>,
     /// What connections take of the shard's memory.
     pub intake: Intake,
-    outputs: Vec<Output>,
+    pub(super) outputs: Vec<Output>,
     came_back: VecDeque<(Owner, Outcome)>,
     /// Connections that are not read for a reason of their own.
     pub paused: Vec<ConnectionKey>,
