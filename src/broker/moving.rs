@@ -1,9 +1,9 @@
 //! Connections that begin on this shard, and those that go to the shard that owns most of what they ask for.
 //!
-//! A connection goes when all its requests are answered and all its answers have left, so there is nothing of it on two
-//! shards: the order per connection and partition holds, and answers to its old address are nobody's. What it has not yet
-//! sent or not been read of waits in its socket. It takes along who asks, its fetch session, and the version of the view
-//! that it may have seen: on the new shard nothing of it starts before that view is there.
+//! A connection goes when all its requests are answered and all its answers have left, so there is nothing of it on
+//! two shards: the order per connection and partition holds, and answers to its old address are nobody's. What it has
+//! not yet sent or not been read of waits in its socket. It takes along who asks, its fetch session, and the version
+//! of the view that it may have seen: on the new shard nothing of it starts before that view is there.
 
 use slab::Slab;
 
@@ -73,7 +73,7 @@ impl Shard {
     pub fn departure(&mut self, key: ConnectionKey) -> Option<ShardId> {
         let shut = self.shut;
         let connection = self.connection(key).filter(|connection| !shut && !connection.closing)?;
-        connection.traffic.wish().filter(|_| connection.is_drained())
+        connection.traffic.wish().filter(|_| connection.is_at_rest())
     }
 
     /// A connection does not go, however much it wishes to.
@@ -86,7 +86,7 @@ impl Shard {
     /// A connection whose [`Shard::departure`] was given goes.
     pub fn depart(&mut self, key: ConnectionKey) -> Option<Luggage> {
         let connection = self.connection(key)?;
-        assert!(connection.is_drained() && connection.cost_bytes() == 0, "what goes leaves nothing behind");
+        assert!(connection.is_at_rest() && connection.cost_bytes() == 0, "what goes leaves nothing behind");
         let (_, connection) = self.connections.remove(key.slot as usize);
         let session = self.desk.sessions.send_off(connection.session);
         let view_version = self.view.version.max(connection.view_min);
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(here.departure(key), None, "it wishes nothing");
         wish(&mut here, key);
         assert_eq!(here.departure(key), Some(THERE));
-        assert!(here.connection(key).unwrap().drains());
+        assert!(here.connection(key).unwrap().comes_to_rest());
         ask_versions(&mut here, key);
         assert_eq!(here.departure(key), None, "its answer is still here");
         let outbox = here.outbox(key).unwrap();
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(here.departure(key), Some(THERE));
         here.stay(key);
         assert_eq!(here.departure(key), None);
-        assert!(!here.connection(key).unwrap().drains());
+        assert!(!here.connection(key).unwrap().comes_to_rest());
     }
 
     #[test]

@@ -203,13 +203,13 @@ impl Connection {
     }
 
     /// Whether everything that came is answered, and every answer has left.
-    pub fn is_drained(&self) -> bool {
+    pub fn is_at_rest(&self) -> bool {
         self.exchanges.is_empty() && self.outbox.is_empty()
     }
 
-    /// Whether it is to be read no further so that it is drained and can go where it wishes. A fetch may wait long; then
-    /// its answer is the moment.
-    pub fn drains(&self) -> bool {
+    /// Whether it is to be read no further so that it comes to rest and can go where it wishes. A fetch may wait
+    /// long; then its answer is the moment.
+    pub fn comes_to_rest(&self) -> bool {
         let is_fetch = |exchange: &Exchange| matches!(&exchange.stage, Stage::Running(Work::Fetch(_)));
         self.traffic.wish().is_some() && !self.exchanges.iter().any(is_fetch)
     }

@@ -1,10 +1,10 @@
 //! Connections that begin on this shard: from the listener, or from another shard that served them until now; and those
 //! that go to another one.
 //!
-//! What goes is the descriptor, its seat, what the broker knows of it (`broker::Luggage`), and the bytes that were received
-//! and not yet taken. It goes over the mesh like a message. The broker says when (`Shard::departure`); here is only asked
-//! whether the other shard has room for it, and that not everybody goes at once: how busy the shards are is known once a
-//! second.
+//! What goes is the descriptor, its seat, what the broker knows of it (`broker::Luggage`), and the bytes that were
+//! received and not yet taken. It goes over the mesh like a message. The broker says when (`Shard::departure`); here
+//! is only asked whether the other shard has room for it, and that not everybody goes at once: how busy the shards
+//! are is known once a second.
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;

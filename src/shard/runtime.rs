@@ -210,7 +210,7 @@ impl Runtime {
         let shard = state.core.id().0;
         state.counters.tell(now.mono_ms, shard);
         drop(state);
-        adopted.into_iter().for_each(|arrival| self.adopt(*arrival));
+        adopted.into_iter().for_each(|arrival| self.adopt(arrival));
         left
     }
 
@@ -228,7 +228,7 @@ impl Runtime {
 
 impl State {
     /// Takes in parcels of other shards and what helpers have brought back.
-    fn take_in(&mut self, runtime: &Runtime, adopted: &mut Vec<Box<Arrival>>) {
+    fn take_in(&mut self, runtime: &Runtime, adopted: &mut Vec<Arrival>) {
         let now = runtime.clock.now();
         let shards = runtime.common.connections.len() as u16;
         for from in 0..shards {
@@ -237,7 +237,7 @@ impl State {
                     Parcel::Message(message) => {
                         self.core.message(now, crate::controller::ShardId(from), message);
                     }
-                    Parcel::Connection(arrival) => adopted.push(arrival),
+                    Parcel::Connection(arrival) => adopted.push(*arrival),
                 }
             }
         }

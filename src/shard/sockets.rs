@@ -279,7 +279,9 @@ impl State {
     /// Whether a connection has too much in flight or in its outbox.
     fn is_busy(&mut self, key: ConnectionKey) -> bool {
         self.core.connection(key).is_some_and(|connection| {
-            connection.in_flight() >= IN_FLIGHT_MAX || connection.outbox.is_full() || connection.drains()
+            connection.in_flight() >= IN_FLIGHT_MAX
+                || connection.outbox.is_full()
+                || connection.comes_to_rest()
         })
     }
 
@@ -289,7 +291,7 @@ impl State {
         let own_bytes = connection.cost_bytes();
         let is_busy = connection.in_flight() >= IN_FLIGHT_MAX
             || connection.outbox.is_full()
-            || connection.drains()
+            || connection.comes_to_rest()
             || (own_bytes > 0 && own_bytes + front.cost_bytes > self.intake.connection_bytes());
         let Some(socket) = Self::find(&mut self.sockets, key) else { return false };
         if is_busy {

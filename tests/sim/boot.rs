@@ -154,14 +154,17 @@ pub fn boot(
     let facts: Arc<[DirectoryFacts]> = Arc::from(facts);
     let mut control = Some(Box::new(ControlHost::new(start)));
     let shard = |id| {
-        let (node, view, facts) = (Arc::clone(&node), Arc::clone(&view), Arc::clone(&facts));
-        let mut shard = Shard::new(ShardId(id), node, view, facts, control.take());
-        if let Some(rule) = plan.moves.filter(|_| plan.shards > 1) {
-            shard.set_move_rule(rule);
-        }
-        shard
+        Shard::new(ShardId(id), Arc::clone(&node), Arc::clone(&view), Arc::clone(&facts), control.take())
     };
-    Ok((0..plan.shards).map(shard).collect())
+    Ok((0..plan.shards).map(shard).map(|shard| with_rule(shard, plan)).collect())
+}
+
+/// A shard whose connections go to others by the plan's rule.
+fn with_rule(mut shard: Shard, plan: &Plan) -> Shard {
+    if let Some(rule) = plan.moves.filter(|_| plan.shards > 1) {
+        shard.set_move_rule(rule);
+    }
+    shard
 }
 
 /// The real shell deletes what was retired beside the start, and may not come to its end.

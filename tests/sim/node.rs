@@ -307,7 +307,7 @@ impl World {
         while core.in_flight(key) < in_flight_max
             && (core.admitted_bytes() == 0 || core.admitted_bytes() < budget_bytes)
             && core.outbox(key).is_some_and(|outbox| outbox.memory_bytes() < UNSENT_BYTES_MAX)
-            && !core.connection(key).is_some_and(|connection| connection.drains())
+            && !core.connection(key).is_some_and(|connection| connection.comes_to_rest())
         {
             match frame::split(&mut connection.received, FRAME_LIMIT_BYTES) {
                 Ok(Some(frame)) => core.frame(now, key, frame),

@@ -204,11 +204,7 @@ impl Plan {
             pace: *r.choice(&[3, 15, 50]).expect("some"),
             idempotent_churn: r.bool(),
             directories,
-            segment_ms: if r.u8(0..3) == 0 {
-                (r.i64(200..3_000), *r.choice(&[0, 500, 5_000]).expect("some"))
-            } else {
-                (i64::MAX, 0)
-            },
+            segment_ms: segment_ms(r),
             segment_index_bytes: *r.choice(&[10 << 20, 10 << 20, 200, 40]).expect("some"),
             session_slots: *r.choice(&[1_000, 1_000, 1, 4]).expect("some"),
             in_flight_max: *r.choice(&[100, 100, 5, 1]).expect("some"),
@@ -239,6 +235,14 @@ fn directories_of(seed: u64) -> usize {
 fn consumer_members(seed: u64) -> (usize, usize) {
     let mut random = fastrand::Rng::with_seed(seed ^ 0x848);
     *random.choice(&[(0, 1), (0, 1), (1, 1), (3, 1), (4, 2)]).expect("some")
+}
+
+/// Segments roll by time in every third seed.
+fn segment_ms(random: &mut fastrand::Rng) -> (i64, i64) {
+    if random.u8(0..3) > 0 {
+        return (i64::MAX, 0);
+    }
+    (random.i64(200..3_000), *random.choice(&[0, 500, 5_000]).expect("some"))
 }
 
 /// When connections go to other shards: often, in two of three seeds.

@@ -148,7 +148,8 @@ pub struct World {
     pub moves: u64,
     /// How far each replica ever claimed to be synced.
     pub synced: BTreeMap<Place, i64>,
-    /// Base offset of each replica's oldest segment, and the log start with which it was opened, while this process runs.
+    /// Base offset of each replica's oldest segment, and the log start with which it was opened, while this process
+    /// runs.
     pub firsts: BTreeMap<Place, (i64, i64)>,
 }
 

@@ -4,7 +4,8 @@
 //!
 //! What is not committed yet is waited for, so a batch that is in flight when the load begins is neither missed nor
 //! taken for committed. After a power cut the log may end in offsets without a batch, which nobody fills: where the
-//! end was known as committed before a read that found nothing, the load is over. A look-up or read that fails is tried again after a while, or when the log is opened.
+//! end was known as committed before a read that found nothing, the load is over. A look-up or read that fails is
+//! tried again after a while, or when the log is opened.
 
 use bytes::Bytes;
 
