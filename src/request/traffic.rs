@@ -1,8 +1,8 @@
 //! Where the requests of one connection go: which shard owns most of what it asks for, and whether it should
 //! rather be served there.
 //!
-//! What crossing costs is two messages and a wake-up for each part of a request, and about as much again for every 16
-//! KiB that it brings along (docs/BENCHMARKS.md, Crossing shards); the bytes that a part reads stay where they are.
+//! What crossing costs is two messages and a wake-up for each part of a request, and perhaps as much again for every
+//! 128 KiB that it brings along (docs/BENCHMARKS.md, crossing shards); the bytes that a part reads stay where they are.
 //! So parts are counted, heavier where they bring much. Two windows of time decide: the first elects the one shard
 //! that may have more than half of the weight (Boyer and Moore's vote), the next counts that shard's weight exactly.
 //! So a connection needs the same few bytes however many shards there are, and nothing moves for one burst.
@@ -18,7 +18,7 @@ const BUSY_PERMILLE: u32 = 500;
 const BUSIER_PERMILLE: u32 = 100;
 
 /// A part that brings so many bytes along costs twice as much to hand over as an empty one.
-const BYTES_OF_A_PART: usize = 16 * 1024;
+const BYTES_OF_A_PART: usize = 128 * 1024;
 
 /// When a connection wishes to be served elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,7 +168,7 @@ mod tests {
     fn who_brings_much_goes_where_it_is_written_though_it_asks_more_often_elsewhere() {
         let mut traffic = Traffic::default();
         for at_ms in 0..1_000 {
-            let (owner, bytes) = if at_ms % 10 == 0 { (1, 1 << 20) } else { (2, 100) };
+            let (owner, bytes) = if at_ms % 10 == 0 { (1, 8 << 20) } else { (2, 100) };
             traffic.note(ShardId(owner), bytes, HOME, at_ms, &RULE);
         }
         assert_eq!(traffic.wish(), Some(ShardId(1)));
