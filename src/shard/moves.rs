@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::BytesMut;
 use glommio::io::PollableFd;
 
+use super::clock;
 use super::connection;
 use super::door::Seat;
 use super::mesh::Parcel;
@@ -151,21 +152,14 @@ impl State {
         else {
             return;
         };
-        let cpu_ns = thread_cpu_ns();
-        let busy_ns = cpu_ns.saturating_sub(std::mem::replace(&mut self.cpu_ns, cpu_ns));
-        let permille = busy_ns / 1_000 / passed_ms.max(1);
+        let cpu = clock::thread_time();
+        let busy = cpu.saturating_sub(std::mem::replace(&mut self.cpu, cpu));
+        let permille = busy.as_micros() / u128::from(passed_ms.max(1));
         shard.tell(now_ms, u32::try_from(permille).unwrap_or(u32::MAX));
         let own = common.connections.get(usize::from(self.core.id().0));
         let own = own.map_or(0, |count| count.load(Ordering::Relaxed));
         self.may_go = (own / GO_SHARE).max(GO_MIN);
     }
-}
-
-/// The CPU time of this thread, in nanoseconds.
-fn thread_cpu_ns() -> u64 {
-    let clock = nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID;
-    let time = clock.now().map(std::time::Duration::from).unwrap_or_default();
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

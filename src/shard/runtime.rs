@@ -83,7 +83,7 @@ pub(super) struct State {
     /// How many connections may go to other shards until the sockets are looked over again.
     pub may_go: usize,
     /// The CPU time of the shard's thread when they were looked over last.
-    pub cpu_ns: u64,
+    pub cpu: Duration,
     /// When memory is given back next.
     pub rest_at_ms: u64,
     ready: bool,
@@ -116,7 +116,7 @@ impl Runtime {
             counters: Counters::default(),
             swept_ms: 0,
             may_go: 0,
-            cpu_ns: 0,
+            cpu: Duration::ZERO,
             rest_at_ms: 0,
             ready: false,
             closed: false,
