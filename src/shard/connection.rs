@@ -38,6 +38,8 @@ enum Event {
     Readable,
     Writable,
     Poked,
+    /// The receive queue is to be emptied though nothing of it can be served.
+    Draining,
     Closing(CloseReason),
 }
 
@@ -68,6 +70,11 @@ pub(super) async fn serve(runtime: Rc<Runtime>, key: ConnectionKey, fd: Rc<Polla
                     break reason;
                 }
             }
+            Event::Draining => {
+                if let Err(reason) = drain(&runtime, key, &fd, &mut own) {
+                    break reason;
+                }
+            }
             Event::Closing(reason) => break reason,
         }
     };
@@ -92,6 +99,9 @@ async fn next_event(
             }
             if std::mem::take(&mut socket.poked) {
                 return Poll::Ready(Event::Poked);
+            }
+            if std::mem::take(&mut socket.draining) {
+                return Poll::Ready(Event::Draining);
             }
             match &mut socket.waker {
                 Some(waker) => waker.clone_from(context.waker()),
@@ -167,6 +177,24 @@ fn receive_shared(
     runtime.give_receive_buffer(shared);
     runtime.note_buffer(key, own.len());
     Ok((dispatched?, RECEIVE_BYTES))
+}
+
+/// Takes what the socket has received into the connection's own buffer, a receive queue at most.
+fn drain(
+    runtime: &Runtime,
+    key: ConnectionKey,
+    fd: &PollableFd<OwnedFd>,
+    own: &mut BytesMut,
+) -> Result<(), CloseReason> {
+    while runtime.may_drain(key) {
+        own.reserve(RECEIVE_BYTES);
+        let count = receive_into(fd, own, RECEIVE_BYTES)?;
+        runtime.note_buffer(key, own.len());
+        if count < RECEIVE_BYTES {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Dispatches what the connection's own buffer holds, and lets go of it when nothing is left: an

@@ -33,6 +33,9 @@ const FRAME_MS: u64 = 30_000;
 const FRAME_BYTES_PER_MS: u64 = 262;
 /// A client that takes nothing of its answers for so long is closed where memory is needed.
 const UNTAKEN_MS: u64 = 30_000;
+/// A connection whose client takes nothing of its answers is read in spite of it after so long, in
+/// milliseconds, and then after twice the time each: see [`Socket::is_to_be_drained`].
+const DRAIN_MS: u64 = 4_000;
 /// Unsent answers in memory below this hurt nobody, in bytes.
 const UNTAKEN_BYTES: usize = 256 * 1024;
 
@@ -69,6 +72,10 @@ pub(super) struct Socket {
     pub pause: Option<Pause>,
     /// Since when its socket takes no more; it waits until it is writable.
     pub blocked_since_ms: Option<u64>,
+    /// What its socket has received is to be taken though the connection is paused.
+    pub draining: bool,
+    /// How often that was done since it is blocked.
+    drained: u32,
     /// What it takes of the shard's memory.
     share: Share,
     /// Monotonic time of the last byte in or out.
@@ -91,6 +98,8 @@ impl Socket {
             closing: None,
             pause: None,
             blocked_since_ms: None,
+            draining: false,
+            drained: 0,
             share: Share::default(),
             active_ms: now_ms,
             frame: None,
@@ -123,6 +132,18 @@ impl Socket {
             return Some(CloseReason::SlowReader);
         }
         (since(self.active_ms) > idle_ms).then_some(CloseReason::Idle)
+    }
+
+    /// Whether its receive queue is to be emptied though nothing of it can be served.
+    ///
+    /// Where both directions are full, Linux may drop a segment for want of memory and close the
+    /// window at once. From 6.17 on it then discards what the client sends, and with it the news
+    /// that the client has room for answers again, until the receive queue is empty: without this
+    /// the connection is dead although both ends would go on.
+    fn is_to_be_drained(&self, now_ms: u64) -> bool {
+        let due_ms = DRAIN_MS << self.drained.min(16);
+        self.pause == Some(Pause::Own)
+            && self.blocked_since_ms.is_some_and(|at_ms| now_ms.saturating_sub(at_ms) > due_ms)
     }
 }
 
@@ -201,6 +222,13 @@ impl Runtime {
             if buffer_bytes == 0 { None } else { socket.frame.or(Some((now_ms, RECEIVE_BYTES as u64))) };
     }
 
+    /// Whether bytes may be received that no frame of the connection can be served from yet.
+    pub fn may_drain(&self, key: ConnectionKey) -> bool {
+        let state = &mut *self.state();
+        let Some(socket) = State::find(&mut state.sockets, key) else { return false };
+        state.intake.may_drain(&socket.share)
+    }
+
     pub fn is_paused(&self, key: ConnectionKey) -> bool {
         self.state().socket(key).is_none_or(|socket| socket.pause.is_some())
     }
@@ -209,6 +237,7 @@ impl Runtime {
     pub fn writable(&self, key: ConnectionKey) {
         if let Some(socket) = self.state().socket(key) {
             socket.blocked_since_ms = None;
+            socket.drained = 0;
             socket.active_ms = self.clock.now().mono_ms;
         }
         self.flush(key);
@@ -396,6 +425,10 @@ impl State {
             if let Some(reason) = socket.overdue(now_ms, idle_ms.unwrap_or(u64::MAX), is_pressed) {
                 socket.closing = Some(reason);
                 socket.poke();
+            } else if socket.is_to_be_drained(now_ms) {
+                socket.draining = true;
+                socket.drained += 1;
+                socket.wake();
             } else if !socket.slim && now_ms.saturating_sub(socket.active_ms) > QUIET_MS {
                 socket.slim = true;
                 if let Some(connection) = self.core.connection(socket.key) {
