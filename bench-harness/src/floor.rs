@@ -49,6 +49,8 @@ struct Store {
     partitions: HashMap<i32, Partition>,
     /// Where the batches of the last requests belong, for the journal.
     entries: Vec<[u8; 16]>,
+    /// Where what is being answered was received.
+    received: usize,
 }
 
 /// What follows an answer's header, and of which partition it is.
@@ -87,7 +89,9 @@ pub fn serve(port: u16, directory: PathBuf, append: Append, flush: bool) -> Resu
                     let store = Rc::clone(&store);
                     glommio::spawn_local(async move {
                         // A connection that ends, ends alone; the load meter reports what it misses.
-                        if let Err(error) = converse(stream, store).await { eprintln!("{error:#}"); }
+                        if let Err(error) = converse(stream, store).await {
+                            eprintln!("{error:#}");
+                        }
                     })
                     .detach();
                 }
@@ -113,10 +117,17 @@ impl Input {
         }
     }
 
-    fn bytes(&mut self) -> &mut [u8] {
+    fn room(&mut self) -> &mut [u8] {
         match self {
             Input::Heap(bytes) => bytes,
             Input::Direct(buffer) => buffer.as_bytes_mut(),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Input::Heap(bytes) => bytes,
+            Input::Direct(buffer) => buffer.as_bytes(),
         }
     }
 
@@ -141,7 +152,7 @@ async fn converse(stream: TcpStream, store: Rc<RefCell<Store>>) -> Result<()> {
     let engine = Rc::clone(&store.borrow().engine);
     let (mut input, mut filled, mut out) = (Input::new(&engine), 0usize, Vec::with_capacity(64 << 10));
     loop {
-        let count = match socket.get_ref().read(input.bytes().get_mut(filled..).unwrap_or(&mut [])) {
+        let count = match socket.get_ref().read(input.room().get_mut(filled..).unwrap_or(&mut [])) {
             Ok(0) => return Ok(()),
             Ok(count) => count,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -163,8 +174,13 @@ async fn converse(stream: TcpStream, store: Rc<RefCell<Store>>) -> Result<()> {
                 }
                 break;
             };
-            let found = store.borrow_mut().answer(frame, &mut out)?;
+            let found = {
+                let mut store = store.borrow_mut();
+                store.received = input.bytes().as_ptr() as usize;
+                store.answer(frame, &mut out)?
+            };
             if let Some(found) = found {
+                store.borrow_mut().write_gathered(input.bytes())?;
                 serve_span(&socket, &store, frame, found, &mut out).await?;
             }
             at += 4 + length;
@@ -189,6 +205,7 @@ async fn settle(
     filled: usize,
 ) -> Result<()> {
     let state = Rc::clone(store);
+    store.borrow_mut().write_gathered(input.bytes())?;
     match (input, &engine.journal) {
         (Input::Direct(buffer), Some(journal)) if !store.borrow().entries.is_empty() => {
             let ticket = {
@@ -203,7 +220,7 @@ async fn settle(
             };
             journal.settle(ticket, orders).await;
         }
-        (input, _) => input.bytes().copy_within(used..filled, 0),
+        (input, _) => input.room().copy_within(used..filled, 0),
     }
     if engine.waits() {
         let state = Rc::clone(store);
@@ -276,12 +293,7 @@ async fn send_bytes(socket: &PollableFd<TcpStream>, bytes: &[u8], flags: MsgFlag
     Ok(())
 }
 
-async fn send_file(
-    socket: &PollableFd<TcpStream>,
-    file: &File,
-    position: u64,
-    bytes: usize,
-) -> Result<()> {
+async fn send_file(socket: &PollableFd<TcpStream>, file: &File, position: u64, bytes: usize) -> Result<()> {
     let (mut position, mut left) = (i64::try_from(position)?, bytes);
     while left > 0 {
         let step = left.min(256 << 10);
@@ -301,7 +313,7 @@ fn number<const N: usize>(out: &mut Vec<u8>, bytes: [u8; N]) {
 
 impl Store {
     fn new(engine: Rc<Engine>) -> Store {
-        Store { engine, partitions: HashMap::new(), entries: Vec::new() }
+        Store { engine, partitions: HashMap::new(), entries: Vec::new(), received: 0 }
     }
 
     /// Appends the answer to `out`; what must follow it from a file is returned.
@@ -402,14 +414,23 @@ impl Store {
         self.partitions.get_mut(&index).context("a partition that was there is gone")
     }
 
+    fn write_gathered(&mut self, received: &[u8]) -> Result<()> {
+        for index in self.engine.take_gathered() {
+            if let Some(partition) = self.partitions.get_mut(&index) {
+                partition.log.write_gathered(&self.engine, received)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Appends a batch under its offset: the eight bytes of it first, the rest straight from the frame.
     fn append(&mut self, index: i32, batch: BatchView<'_>) -> Result<i64> {
-        let engine = Rc::clone(&self.engine);
+        let (engine, received) = (Rc::clone(&self.engine), self.received);
         let partition = self.partition(index)?;
         let (base, position) = (partition.offset_end, partition.log.position());
         let head = base.to_be_bytes();
         let rest = batch.bytes.get(head.len()..).unwrap_or(&[]);
-        partition.log.append(&engine, index, &head, rest)?;
+        partition.log.append(&engine, index, head, rest, received)?;
         partition.batches.push((base, position));
         partition.offset_end += batch.offset_end - batch.base_offset;
         partition.waiting.drain(..).for_each(Waker::wake);
@@ -470,7 +491,9 @@ mod tests {
         let records = records as i64;
         for round in 0..rounds {
             let mut out = Vec::new();
+            store.received = request.as_ptr() as usize;
             assert!(store.answer(request.get(4..).unwrap(), &mut out).unwrap().is_none());
+            store.write_gathered(&request).unwrap();
             let mut seen = Vec::new();
             wire::read_produced(Cursor::new(out.get(8..).unwrap()), |one| {
                 seen.push(one);

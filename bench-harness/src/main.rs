@@ -382,8 +382,13 @@ fn perform(cli: &Cli) -> Result<()> {
             std::fs::write(&file, page).with_context(|| format!("writing {}", file.display()))
         }
         Some(Task::Floor { append, flush, duel, turns }) => {
-            let recipes = append.iter().map(|append| Recipe::Floor { append: *append, flush: *flush }).collect();
-            if *duel { engines_side_by_side(options, recipes, *turns) } else { engines(options, recipes, *turns) }
+            let recipes =
+                append.iter().map(|append| Recipe::Floor { append: *append, flush: *flush }).collect();
+            if *duel {
+                engines_side_by_side(options, recipes, *turns)
+            } else {
+                engines(options, recipes, *turns)
+            }
         }
         Some(Task::Gate { turns, file, store }) => guard(options, *turns, file, *store),
         None => single(options, options.own()?),

@@ -5,7 +5,7 @@
 //! | engine | an append | acknowledged when |
 //! |---|---|---|
 //! | plain | `pwritev` into the page cache | it is there |
-//! | vectored | the same, and a sync behind every 64 MiB, as the broker does | it is there |
+//! | vectored | the same for all that was received together, and a sync behind every 64 MiB: what the broker does | it is there |
 //! | gathered | a copy into blocks of shared memory, which go to the page cache when they are full | it is copied |
 //! | direct | the same, but they go to the file by direct I/O | it is copied |
 //! | journal | as direct, and what was received goes to one journal of all partitions by direct I/O | the journal has it |
@@ -13,6 +13,8 @@
 use std::cell::{Cell, RefCell};
 use std::fs::{File, OpenOptions};
 use std::future::poll_fn;
+use std::io::IoSlice;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -61,6 +63,8 @@ impl Append {
 
 /// Unsynced bytes of a file after which it is synced.
 const SYNC_BYTES: u64 = 64 << 20;
+/// Kernel limit of one vectored write.
+const IOVECS_MAX: usize = 1024;
 /// Bytes that wait for the device before answers do.
 const BEHIND_BYTES_MAX: u64 = 64 << 20;
 
@@ -89,7 +93,10 @@ pub struct Cached {
     /// The same file, for the thread that syncs.
     behind: Arc<File>,
     position: u64,
+    written: u64,
     unsynced_bytes: u64,
+    /// Batches that are not written yet: their offsets, and where the rest of each lies in what was received.
+    gathered: Vec<([u8; 8], Range<usize>)>,
 }
 
 impl Log {
@@ -101,16 +108,44 @@ impl Log {
         }
     }
 
-    /// Appends both parts behind each other.
-    pub fn append(&mut self, engine: &Engine, index: i32, head: &[u8], rest: &[u8]) -> Result<()> {
+    /// Appends an offset and the rest of its batch, which is a part of what was `received`.
+    pub fn append(
+        &mut self,
+        engine: &Engine,
+        index: i32,
+        head: [u8; 8],
+        rest: &[u8],
+        received: usize,
+    ) -> Result<()> {
         engine.note(index);
         match self {
-            Log::Cached(log) => log.append(engine, head, rest),
+            Log::Cached(log) if engine.kind == Append::Vectored => {
+                let at = rest.as_ptr() as usize - received;
+                if log.gathered.is_empty() {
+                    engine.gathered.borrow_mut().push(index);
+                }
+                log.gathered.push((head, at..at + rest.len()));
+                log.position += (head.len() + rest.len()) as u64;
+                Ok(())
+            }
+            Log::Cached(log) => {
+                let position = log.position;
+                log.position += (head.len() + rest.len()) as u64;
+                log.write(position, &mut [IoSlice::new(&head), IoSlice::new(rest)])
+            }
             Log::Direct(log) => {
-                log.append(engine, head);
+                log.append(engine, &head);
                 log.append(engine, rest);
                 Ok(())
             }
+        }
+    }
+
+    /// Writes what was gathered, before what was received goes.
+    pub fn write_gathered(&mut self, engine: &Engine, received: &[u8]) -> Result<()> {
+        match self {
+            Log::Cached(log) => log.write_gathered(engine, received),
+            Log::Direct(_) => Ok(()),
         }
     }
 
@@ -137,16 +172,33 @@ impl Log {
 }
 
 impl Cached {
-    fn append(&mut self, engine: &Engine, head: &[u8], rest: &[u8]) -> Result<()> {
-        let slices = [std::io::IoSlice::new(head), std::io::IoSlice::new(rest)];
-        let written = nix::sys::uio::pwritev(&*self.file, &slices, i64::try_from(self.position)?)?;
-        ensure!(written == head.len() + rest.len(), "a short write");
-        self.position += written as u64;
-        self.unsynced_bytes += written as u64;
-        if engine.kind == Append::Vectored && self.unsynced_bytes >= SYNC_BYTES {
+    /// Writes what was gathered behind each other.
+    fn write_gathered(&mut self, engine: &Engine, received: &[u8]) -> Result<()> {
+        let gathered = std::mem::take(&mut self.gathered);
+        for some in gathered.chunks(IOVECS_MAX / 2) {
+            let bytes: usize = some.iter().map(|(head, place)| head.len() + place.len()).sum();
+            let mut slices = Vec::with_capacity(2 * some.len());
+            for (head, place) in some {
+                slices.push(IoSlice::new(head));
+                slices.push(IoSlice::new(received.get(place.clone()).unwrap_or(&[])));
+            }
+            self.write(self.written, &mut slices)?;
+            self.written += bytes as u64;
+            self.unsynced_bytes += bytes as u64;
+        }
+        self.gathered = gathered;
+        self.gathered.clear();
+        if self.unsynced_bytes >= SYNC_BYTES {
             self.unsynced_bytes = 0;
             engine.writer.order(Order::Sync(Arc::clone(&self.behind)));
         }
+        Ok(())
+    }
+
+    fn write(&self, position: u64, slices: &mut [IoSlice<'_>]) -> Result<()> {
+        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+        let written = nix::sys::uio::pwritev(&*self.file, slices, i64::try_from(position)?)?;
+        ensure!(written == bytes, "a short write");
         Ok(())
     }
 }
@@ -165,6 +217,8 @@ pub struct Engine {
     /// Where requests are journaled.
     pub journal: Option<Rc<Journal>>,
     dirty: RefCell<Vec<i32>>,
+    /// Logs with batches that are not written.
+    gathered: RefCell<Vec<i32>>,
     rounds: Rounds,
 }
 
@@ -183,6 +237,7 @@ impl Engine {
             pool: Pool::default(),
             journal,
             dirty: RefCell::default(),
+            gathered: RefCell::default(),
             rounds: Rounds::default(),
         })
     }
@@ -196,8 +251,14 @@ impl Engine {
         self.pool.log_was_opened();
         if matches!(self.kind, Append::Plain | Append::Vectored) {
             let behind = Arc::new(file.try_clone()?);
-            let (file, position, unsynced_bytes) = (Rc::new(file), 0, 0);
-            return Ok(Log::Cached(Cached { file, behind, position, unsynced_bytes }));
+            return Ok(Log::Cached(Cached {
+                file: Rc::new(file),
+                behind,
+                position: 0,
+                written: 0,
+                unsynced_bytes: 0,
+                gathered: Vec::new(),
+            }));
         }
         Ok(Log::Direct(Direct::open(file, &path, self.kind != Append::Gathered)?))
     }
@@ -211,6 +272,11 @@ impl Engine {
         }
     }
 
+    /// Logs that have gathered something.
+    pub fn take_gathered(&self) -> Vec<i32> {
+        std::mem::take(&mut *self.gathered.borrow_mut())
+    }
+
     /// Whether answers may have to wait.
     pub fn waits(&self) -> bool {
         self.flush || self.writer.behind_bytes() > BEHIND_BYTES_MAX
@@ -218,10 +284,7 @@ impl Engine {
 
     /// Waits until what was appended is durable, where that is asked for, and until the device has caught up.
     /// `orders` gives what makes a partition durable.
-    pub async fn settle(
-        self: &Rc<Self>,
-        orders: impl Fn(&[i32]) -> Vec<Order> + 'static,
-    ) -> Result<()> {
+    pub async fn settle(self: &Rc<Self>, orders: impl Fn(&[i32]) -> Vec<Order> + 'static) -> Result<()> {
         while self.writer.behind_bytes() > BEHIND_BYTES_MAX {
             glommio::timer::sleep(std::time::Duration::from_micros(500)).await;
         }

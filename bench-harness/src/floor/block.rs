@@ -27,7 +27,8 @@ unsafe impl Sync for Block {}
 
 impl Block {
     fn new(bytes: usize) -> Block {
-        let (read_write, shared) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        let (read_write, shared) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
         // SAFETY: a new mapping of nothing overlaps no memory of anybody.
         let memory = unsafe { libc::mmap(null_mut(), bytes, read_write, shared, -1, 0) };
         assert!(memory != libc::MAP_FAILED, "no memory for a block");

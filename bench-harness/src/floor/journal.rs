@@ -68,7 +68,13 @@ impl Journal {
 
     /// Takes the first `used` of `filled` bytes for the next round, with an entry for each of their batches; leaves what
     /// is behind them at the front of the input. Returns the round.
-    pub fn take(&self, input: &mut DmaBuffer, used: usize, filled: usize, entries: &[[u8; ENTRY_BYTES]]) -> u64 {
+    pub fn take(
+        &self,
+        input: &mut DmaBuffer,
+        used: usize,
+        filled: usize,
+        entries: &[[u8; ENTRY_BYTES]],
+    ) -> u64 {
         let mut round = self.round.borrow_mut();
         let copied = if used <= COPIED_BYTES_MAX { used } else { 0 };
         round.extend(&self.file, &(entries.len() as u64).to_be_bytes());
