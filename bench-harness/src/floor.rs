@@ -5,8 +5,8 @@
 
 mod append;
 mod block;
-mod direct;
 mod journal;
+mod tail;
 mod writer;
 
 use std::cell::RefCell;
@@ -61,7 +61,8 @@ struct Found {
     header_bytes: usize,
 }
 
-/// Serves on a port of the loopback until the process is killed. With `flush` an answer waits until its bytes are durable.
+/// Serves on a port of the loopback until the process is killed. With `flush` an answer waits until its bytes are
+/// durable.
 pub fn serve(port: u16, directory: PathBuf, append: Append, flush: bool) -> Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", port)).context("binding the floor's port")?;
     listener.set_nonblocking(true)?;
@@ -262,8 +263,9 @@ async fn serve_span(
     }
     // More follows: the header leaves with the first bytes of the file.
     let more = MsgFlags::from_bits_retain(nix::libc::MSG_MORE);
+    // Nothing follows an answer without records: it would lie in the socket for 200 ms.
+    send(socket, out, if found.span.bytes > 0 { more } else { MsgFlags::empty() }).await?;
     let Span { file, memory, .. } = found.span;
-    send(socket, out, more).await?;
     if let Some((file, position, bytes)) = file {
         send_file(socket, &file, position, bytes).await?;
     }

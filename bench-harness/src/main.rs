@@ -376,19 +376,11 @@ fn perform(cli: &Cli) -> Result<()> {
             }
             Ok(())
         }
-        Some(Task::Report { result, html }) => {
-            let page = html::page(&Report::load(result)?)?;
-            let file = html.clone().unwrap_or_else(|| result.with_extension("html"));
-            std::fs::write(&file, page).with_context(|| format!("writing {}", file.display()))
-        }
+        Some(Task::Report { result, html }) => page(result, html.as_deref()),
         Some(Task::Floor { append, flush, duel, turns }) => {
             let recipes =
                 append.iter().map(|append| Recipe::Floor { append: *append, flush: *flush }).collect();
-            if *duel {
-                engines_side_by_side(options, recipes, *turns)
-            } else {
-                engines(options, recipes, *turns)
-            }
+            engines(options, recipes, *duel, *turns)
         }
         Some(Task::Gate { turns, file, store }) => guard(options, *turns, file, *store),
         None => single(options, options.own()?),
@@ -458,8 +450,18 @@ fn single(options: &Options, recipe: Recipe) -> Result<()> {
     in_turns(options, vec![recipe], &Turns { turns: 1, warmup_turns: 0 }, workloads)
 }
 
-/// Ways of writing in turns.
-fn engines(options: &Options, recipes: Vec<Recipe>, turns: usize) -> Result<()> {
+/// Makes the page of a stored result.
+fn page(result: &Path, html: Option<&Path>) -> Result<()> {
+    let page = html::page(&Report::load(result)?)?;
+    let file = html.map_or_else(|| result.with_extension("html"), Path::to_owned);
+    std::fs::write(&file, page).with_context(|| format!("writing {}", file.display()))
+}
+
+/// Ways of writing in turns, or two of them in slices.
+fn engines(options: &Options, recipes: Vec<Recipe>, duel: bool, turns: usize) -> Result<()> {
+    if duel {
+        return engines_side_by_side(options, recipes, turns);
+    }
     let workloads = options.workloads(|workload| workload.group == Group::Canonical)?;
     in_turns(options, recipes, &Turns { turns, warmup_turns: 0 }, workloads)
 }

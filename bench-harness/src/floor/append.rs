@@ -1,12 +1,12 @@
-//! How the floor appends: the contenders of a race behind one interface. [`Engine`] opens a [`Log`] for each partition;
-//! a log appends in one call and says where a range of it is to be had, in the file or in memory. Where an answer has to
-//! wait for the device, [`Engine::settle`] waits, for everybody that is there at once.
+//! How the floor appends: the contenders of a race behind one interface. [`Engine`] opens a [`Log`] for each
+//! partition; a log appends in one call and says where a range of it is to be had, in the file or in memory. Where an
+//! answer has to wait for the device, [`Engine::settle`] waits, for everybody that is there at once.
 //!
 //! | engine | an append | acknowledged when |
 //! |---|---|---|
 //! | plain | `pwritev` into the page cache | it is there |
-//! | vectored | the same for all that was received together, and a sync behind every 64 MiB: what the broker does | it is there |
-//! | gathered | a copy into blocks of shared memory, which go to the page cache when they are full | it is copied |
+//! | vectored | the same for all that was received together, and a sync behind every 64 MiB | it is there |
+//! | gathered | a copy into blocks of shared memory, which go to the page cache when full | it is copied |
 //! | direct | the same, but they go to the file by direct I/O | it is copied |
 //! | journal | as direct, and what was received goes to one journal of all partitions by direct I/O | the journal has it |
 
@@ -23,8 +23,8 @@ use std::task::{Poll, Waker};
 use anyhow::{Context, Result, ensure};
 
 use super::block::{Block, Pool};
-use super::direct::Direct;
 use super::journal::Journal;
+use super::tail::Tail;
 use super::writer::{Order, Writer};
 
 /// Which engine.
@@ -84,7 +84,7 @@ pub enum Log {
     /// In the page cache.
     Cached(Cached),
     /// In blocks of memory and behind them in the file.
-    Direct(Direct),
+    Tail(Tail),
 }
 
 /// A log in the page cache.
@@ -104,7 +104,7 @@ impl Log {
     pub fn position(&self) -> u64 {
         match self {
             Log::Cached(log) => log.position,
-            Log::Direct(log) => log.position(),
+            Log::Tail(log) => log.position(),
         }
     }
 
@@ -133,7 +133,7 @@ impl Log {
                 log.position += (head.len() + rest.len()) as u64;
                 log.write(position, &mut [IoSlice::new(&head), IoSlice::new(rest)])
             }
-            Log::Direct(log) => {
+            Log::Tail(log) => {
                 log.append(engine, &head);
                 log.append(engine, rest);
                 Ok(())
@@ -145,7 +145,7 @@ impl Log {
     pub fn write_gathered(&mut self, engine: &Engine, received: &[u8]) -> Result<()> {
         match self {
             Log::Cached(log) => log.write_gathered(engine, received),
-            Log::Direct(_) => Ok(()),
+            Log::Tail(_) => Ok(()),
         }
     }
 
@@ -155,7 +155,7 @@ impl Log {
             Log::Cached(log) => {
                 Span { file: Some((Rc::clone(&log.file), position, bytes)), memory: Vec::new(), bytes }
             }
-            Log::Direct(log) => log.span(position, bytes),
+            Log::Tail(log) => log.span(position, bytes),
         }
     }
 
@@ -166,7 +166,7 @@ impl Log {
                 log.unsynced_bytes = 0;
                 vec![Order::Sync(Arc::clone(&log.behind))]
             }
-            Log::Direct(log) => log.flush_orders(),
+            Log::Tail(log) => log.flush_orders(),
         }
     }
 }
@@ -260,7 +260,7 @@ impl Engine {
                 gathered: Vec::new(),
             }));
         }
-        Ok(Log::Direct(Direct::open(file, &path, self.kind != Append::Gathered)?))
+        Ok(Log::Tail(Tail::open(file, &path, self.kind != Append::Gathered)?))
     }
 
     fn note(&self, index: i32) {

@@ -1,5 +1,5 @@
-//! The memory in which tails are kept: blocks of whole pages, aligned for direct I/O. The mapping is shared, as it would be
-//! over a file of a memory file system that outlives the process; such memory costs the same.
+//! The memory in which tails are kept: blocks of whole pages, aligned for direct I/O. The mapping is shared, as it
+//! would be over a file of a memory file system that outlives the process; such memory costs the same.
 
 use std::cell::{Cell, RefCell};
 use std::ptr::{NonNull, null_mut};
@@ -19,8 +19,8 @@ pub struct Block {
     bytes: usize,
 }
 
-// SAFETY: the memory is mapped for as long as the block lives, and only bytes that are filled, and do not change any more,
-// are read by others than the one thread that fills it.
+// SAFETY: the memory is mapped for as long as the block lives, and only bytes that are filled, and do not change any
+// more, are read by others than the one thread that fills it.
 unsafe impl Send for Block {}
 // SAFETY: as above.
 unsafe impl Sync for Block {}

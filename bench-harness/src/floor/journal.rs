@@ -66,8 +66,8 @@ impl Journal {
         self.file.alloc_dma_buffer(bytes.next_multiple_of(PAGE_BYTES).max(INPUT_BYTES_MIN))
     }
 
-    /// Takes the first `used` of `filled` bytes for the next round, with an entry for each of their batches; leaves what
-    /// is behind them at the front of the input. Returns the round.
+    /// Takes the first `used` of `filled` bytes for the next round, with an entry for each of their batches; leaves
+    /// what is behind them at the front of the input. Returns the round.
     pub fn take(
         &self,
         input: &mut DmaBuffer,
@@ -105,7 +105,7 @@ impl Journal {
                     journal.write_round().await.expect("a write of the floor's journal");
                     journal.rounds.done(number);
                     if journal.half_began.take() {
-                        // A broker that can write the other half before this is done has a ring that is too small.
+                        // No round is written meanwhile, so the ring does not overtake what it stands for.
                         let orders = orders();
                         glommio::executor()
                             .spawn_blocking(move || orders.iter().for_each(Order::carry_out))

@@ -1,5 +1,8 @@
-//! A log whose end is in memory and whose full blocks are written by direct I/O. Readers get what is in memory from there,
-//! and what is older through the page cache.
+//! A log whose end is in memory and whose full blocks are written behind, into the page cache or by direct I/O. Readers
+//! get what is in memory from there, and what is older through the page cache.
+//!
+//! Invariant: the blocks in memory and the file before them are the log, without a hole. What lies in a block and not
+//! in the file would survive the process in a file of a memory file system; the floor only pays what that costs.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -31,7 +34,7 @@ struct Place {
 }
 
 /// One log.
-pub struct Direct {
+pub struct Tail {
     file: Arc<Grown>,
     cached: Rc<File>,
     /// The end of the log, without a hole; only the last has room.
@@ -39,13 +42,13 @@ pub struct Direct {
     position: u64,
 }
 
-impl Direct {
-    /// A log in an empty file.
-    pub fn open(cached: File, path: &Path, direct: bool) -> Result<Direct> {
+impl Tail {
+    /// A log in an empty file, written by direct I/O or not.
+    pub fn open(cached: File, path: &Path, direct: bool) -> Result<Tail> {
         let flags = if direct { libc::O_DIRECT } else { 0 };
-        let direct = OpenOptions::new().write(true).custom_flags(flags).open(path);
-        let file = Arc::new(Grown::new(direct.context("opening a log for direct I/O")?));
-        Ok(Direct { file, cached: Rc::new(cached), places: VecDeque::new(), position: 0 })
+        let written = OpenOptions::new().write(true).custom_flags(flags).open(path);
+        let file = Arc::new(Grown::new(written.context("opening a log to write its blocks")?));
+        Ok(Tail { file, cached: Rc::new(cached), places: VecDeque::new(), position: 0 })
     }
 
     /// Where the next byte goes.
