@@ -81,6 +81,8 @@ const EXAMPLES: &str = "Examples:
   bench-harness compare OLD NEW --turns 5            two builds of Tidemill in turns
   bench-harness clients                              Java's perf tools and librdkafka on Kafka and Tidemill
   bench-harness sweep shards=1,2 partitions=4,64 --layout shared
+  bench-harness sweep shards=1,2,4 reach=home,away --layout shared --turns 5
+                                                     what it costs that a partition is on another shard
   bench-harness sweep flush.messages=1,100 --workload produce-medium --contender kafka
   bench-harness knee --workload tail --p99-bound-ms 5
   bench-harness gate                                 has the broker become dearer than the repository allows";
@@ -132,11 +134,12 @@ enum Task {
         #[command(flatten)]
         turns: Turns,
     },
-    /// Walks one parameter or two over lists of values; a broker is started afresh where the parameter is its own.
+    /// Walks up to three parameters over lists of values; a broker is started afresh where the parameter is its own.
     Sweep {
-        /// What to walk: shards, partitions, record-bytes, records (of a batch), connections, in-flight, acks, or a
-        /// setting of the topic such as flush.messages.
-        #[arg(value_name = "NAME=V1,V2,…", num_args = 1..=2, required = true)]
+        /// What to walk: shards, partitions, record-bytes, records (of a batch), connections, in-flight, acks, reach
+        /// (home, away or any: where a connection's partition is), a setting of the broker such as shard.cpus, or one
+        /// of the topic such as flush.messages.
+        #[arg(value_name = "NAME=V1,V2,…", num_args = 1..=3, required = true)]
         axes: Vec<Axis>,
         /// How often all points are run.
         #[arg(long, default_value_t = 1)]

@@ -1,4 +1,4 @@
-//! Walks one or two parameters of a workload over lists of values, and shows how the figures follow.
+//! Walks up to three parameters of a workload over lists of values, and shows how the figures follow.
 //!
 //! Invariant: a point changes nothing but what it names; the broker is started afresh where the parameter is its own,
 //! and each point has a new topic.
@@ -15,7 +15,7 @@ use crate::markdown;
 use crate::report::Spread;
 use crate::seat::Seat;
 use crate::trial::{Conditions, Measurement};
-use crate::workload::Workload;
+use crate::workload::{Reach, Workload};
 
 /// One parameter and the values that it takes, as `NAME=V1,V2,…`.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,13 +35,18 @@ enum Parameter {
     Connections,
     InFlight,
     Acks,
+    /// Where a connection's partition is, seen from the shard that serves it.
+    Reach,
+    /// A setting of the broker that is Tidemill's own; its name begins so.
+    Broker,
     /// A setting of the topic; its name has a dot.
     Topic,
 }
 
 /// The names that stand in the help.
-pub const PARAMETERS: &str = "shards, partitions, record-bytes, records (of a batch), connections, in-flight, acks, or a \
-                              setting of the topic such as flush.messages";
+pub const PARAMETERS: &str = "shards, partitions, record-bytes, records (of a batch), connections, in-flight, acks, \
+                              reach (home, away or any), a setting of the broker such as shard.cpus, or one of the \
+                              topic such as flush.messages";
 
 impl FromStr for Axis {
     type Err = anyhow::Error;
@@ -56,6 +61,8 @@ impl FromStr for Axis {
             "connections" => Parameter::Connections,
             "in-flight" => Parameter::InFlight,
             "acks" => Parameter::Acks,
+            "reach" => Parameter::Reach,
+            name if name.starts_with("shard.") => Parameter::Broker,
             name if name.contains('.') => Parameter::Topic,
             _ => bail!("{name} is none of {PARAMETERS}"),
         };
@@ -78,6 +85,16 @@ fn set(point: &mut Point, axis: &Axis, value: &str) -> Result<()> {
     let workload = &mut point.workload;
     match axis.parameter {
         Parameter::Shards => point.settings.push(format!("shard.count={}", number()?)),
+        Parameter::Broker => point.settings.push(format!("{}={value}", axis.name)),
+        Parameter::Reach => {
+            let reach = match value {
+                "any" => Reach::Any,
+                "home" => Reach::Home,
+                "away" => Reach::Away,
+                _ => bail!("reach={value} is not home, away or any"),
+            };
+            workload.roles_mut().iter_mut().for_each(|role| role.reach = reach);
+        }
         Parameter::Topic => workload.topic_settings.push(format!("{}={value}", axis.name)),
         Parameter::Partitions => set_partitions(workload, number()?),
         Parameter::Connections => set_connections(workload, number()?),
@@ -168,7 +185,7 @@ fn points(workload: &Workload, axes: &[Axis]) -> Result<Vec<Point>> {
 pub struct Plan {
     /// The workload.
     pub workload: Workload,
-    /// One parameter or two.
+    /// One parameter, two or three.
     pub axes: Vec<Axis>,
     /// The broker.
     pub recipe: Recipe,
@@ -204,8 +221,9 @@ pub struct Sweep {
 
 /// Runs every point, and prints each as it ends.
 pub fn run(plan: &Plan, conditions: &Conditions, place: &Place) -> Result<Sweep> {
-    ensure!(matches!(plan.axes.len(), 1 | 2), "a sweep has one parameter or two");
-    let shards = plan.axes.iter().any(|axis| axis.parameter == Parameter::Shards);
+    ensure!(matches!(plan.axes.len(), 1..=3), "a sweep has one to three parameters");
+    let of_shards = |parameter| matches!(parameter, Parameter::Shards | Parameter::Reach | Parameter::Broker);
+    let shards = plan.axes.iter().any(|axis| of_shards(axis.parameter));
     let is_tidemill = matches!(plan.recipe, Recipe::Tidemill { .. });
     ensure!(!shards || is_tidemill, "only Tidemill has shards");
     let points = points(&plan.workload, &plan.axes)?;
@@ -252,6 +270,8 @@ impl Sweep {
             "records/s",
             "MB/s",
             "µs CPU/request",
+            "(min–max)",
+            "÷ the first (min–max)",
             "s CPU/GB",
             "p50 µs",
             "p99 µs",
@@ -266,6 +286,11 @@ impl Sweep {
             let cell = |figure: &dyn Fn(&Measurement) -> Option<f64>| {
                 spread(figure).map_or("–".to_owned(), |spread| markdown::short(spread.median))
             };
+            let range = |figure: &dyn Fn(&Measurement) -> Option<f64>| {
+                spread(figure).map_or("–".to_owned(), |spread| {
+                    format!("({}–{})", markdown::short(spread.min), markdown::short(spread.max))
+                })
+            };
             let rate = spread(&|run| Some(run.request_rate()));
             let cells = [
                 rate.map_or("–".to_owned(), |rate| markdown::scaled(rate.median)),
@@ -276,6 +301,8 @@ impl Sweep {
                     .map_or("–".to_owned(), |rate| markdown::scaled(rate.median)),
                 cell(&|run| Some(run.megabytes_a_second())),
                 cell(&|run| run.broker.as_ref().map(|share| share.us_per_request)),
+                range(&|run| run.broker.as_ref().map(|share| share.us_per_request)),
+                self.against_first(row),
                 cell(&|run| run.broker.as_ref().map(|share| share.s_per_gb)),
                 cell(&|run| run.latency().map(|latency| latency.p50)),
                 cell(&|run| run.latency().map(|latency| latency.p99)),
@@ -285,6 +312,16 @@ impl Sweep {
             let _ = writeln!(text, "| {} | {} |", values.join(" | "), cells.join(" | "));
         }
         text
+    }
+
+    /// CPU for a request as a multiple of the first point's in the same turn: the median, least and greatest.
+    fn against_first(&self, row: &Row) -> String {
+        let cpu = |run: &Measurement| run.broker.as_ref().map(|share| share.us_per_request);
+        let firsts = self.rows.first().map_or(&[][..], |first| &first.runs);
+        let ratios = row.runs.iter().zip(firsts).filter_map(|(run, first)| Some(cpu(run)? / cpu(first)?));
+        Spread::of(ratios.collect()).map_or("–".to_owned(), |ratio| {
+            format!("**{:.2}** ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max)
+        })
     }
 }
 
@@ -356,6 +393,9 @@ mod tests {
         assert_eq!(point.workload.topic_settings[0], "flush.messages=1");
         let Work::Write(writing) = &point.workload.roles()[0].work else { panic!("it writes") };
         assert_eq!(writing.acks, -1);
+        let point = &of("produce-small", &["shards=2", "shard.cpus=0", "reach=away"])[0];
+        assert_eq!(point.settings, ["shard.count=2", "shard.cpus=0"]);
+        assert_eq!(point.workload.roles()[0].reach, Reach::Away);
     }
 
     #[test]
@@ -366,6 +406,7 @@ mod tests {
         let refused = |name: &str, axis: &str| {
             points(&Workload::named(name).unwrap(), &[axis.parse().unwrap()]).is_err()
         };
+        assert!(refused("produce-small", "reach=near") && refused("produce-everywhere", "reach=away"));
         assert!(refused("produce-small", "records=0") && refused("produce-small", "acks=2"));
         assert!(refused("fetch-1mb", "acks=1"));
         assert!(refused("tail", "partitions=2"), "four writers on two partitions");

@@ -67,8 +67,21 @@ pub struct Role {
     pub partitions_each: usize,
     /// Requests a second over all of them; none is as many as are answered.
     pub rate: Option<f64>,
+    /// Where their partitions are, seen from the broker's shard that serves the connection.
+    pub reach: Reach,
     /// What they ask for.
     pub work: Work,
+}
+
+/// Which of the broker's shards own the partitions of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Whichever: as it comes.
+    Any,
+    /// The one that the connection was given to.
+    Home,
+    /// Another one; with a single shard there is none, and it is as at home.
+    Away,
 }
 
 /// What one connection asks for, over and over.
@@ -267,6 +280,10 @@ impl Workload {
             ensure!(
                 role.rate.is_none_or(|rate| rate > 0.0 && rate.is_finite()),
                 "{name}: a rate is above zero"
+            );
+            ensure!(
+                role.reach == Reach::Any || each == 1,
+                "{name}: only a connection with one partition has it at home or away"
             );
             let Work::Write(writing) = &role.work else { continue };
             ensure!(writing.records > 0 && writing.in_flight > 0, "{name}: a batch has records, and is sent");

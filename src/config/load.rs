@@ -58,6 +58,7 @@ fn build(given: &Given, problems: &mut Vec<Problem>) -> NodeConfig {
         metadata_log_dir: given.text_or_default("metadata.log.dir").map_or(first_log_dir, PathBuf::from),
         shard_count: given.number("shard.count"),
         shard_cpus: shard_cpus(given, problems),
+        shard_connections_move: given.switch("shard.connections.move"),
         shard_memory_percent: given.number("shard.memory.percent"),
         recovery_threads_per_log_dir: given.number("num.recovery.threads.per.data.dir"),
         log_dir_free_floor_bytes: given.number_unless_negative("log.dir.free.floor.bytes"),

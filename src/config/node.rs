@@ -161,6 +161,8 @@ pub struct NodeConfig {
     pub shard_count: u32,
     /// `shard.cpus`
     pub shard_cpus: ShardCpus,
+    /// `shard.connections.move`: whether a connection goes to the shard that owns most of what it asks for.
+    pub shard_connections_move: bool,
     /// `shard.memory.percent`: share of the machine's memory that all shards together may hold in requests.
     pub shard_memory_percent: u32,
     /// `num.recovery.threads.per.data.dir`

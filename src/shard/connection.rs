@@ -43,9 +43,13 @@ enum Event {
     Closing(CloseReason),
 }
 
-/// Serves a connection until it is closed.
-pub(super) async fn serve(runtime: Rc<Runtime>, key: ConnectionKey, fd: Rc<PollableFd<OwnedFd>>) {
-    let mut own = BytesMut::new();
+/// Serves a connection until it is closed or goes to another shard. `own` is what was received of it and not yet taken.
+pub(super) async fn serve(
+    runtime: Rc<Runtime>,
+    key: ConnectionKey,
+    fd: Rc<PollableFd<OwnedFd>>,
+    mut own: BytesMut,
+) {
     let (mut reading, mut writing) = (PollState::new(), PollState::new());
     let reason = loop {
         match next_event(&runtime, key, &fd, &mut reading, &mut writing).await {
@@ -64,6 +68,10 @@ pub(super) async fn serve(runtime: Rc<Runtime>, key: ConnectionKey, fd: Rc<Polla
             }
             Event::Poked => {
                 runtime.flush(key);
+                if let Some(to) = runtime.departure(key) {
+                    drop((reading, writing));
+                    return runtime.send_off(key, to, fd, own);
+                }
                 if !own.is_empty()
                     && let Err(reason) = go_on(&runtime, key, &mut own)
                 {

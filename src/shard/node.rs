@@ -23,6 +23,7 @@ use super::intake::Budget;
 use super::listener::{self, Inherited};
 use super::memory;
 use super::mesh::Mesh;
+use super::moves::Busy;
 use super::runtime::{Common, Runtime};
 use crate::broker::{Checkpoints, ControlHost, ControlStart, Shard};
 use crate::config::{NodeConfig, ShardCpus};
@@ -31,7 +32,7 @@ use crate::request::{ClusterView, Node};
 
 /// A snapshot of the metadata is taken after so many entries or bytes of its log. All of them are in memory until then.
 const SNAPSHOT_ENTRIES: u64 = 10_000;
-const SNAPSHOT_BYTES: u64 = 128 << 10;
+const SNAPSHOT_BYTES: u64 = 64 << 10;
 
 /// How long a start waits for a port that is in use, and how long between two looks.
 const PORT_PATIENCE: Duration = Duration::from_secs(2);
@@ -151,6 +152,7 @@ fn budget_bytes(config: &NodeConfig, shards: usize) -> usize {
 fn common(config: &NodeConfig, shards: usize) -> Common {
     Common {
         connections: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+        busy: (0..shards).map(|_| Busy::default()).collect(),
         stop: AtomicBool::new(false),
         frame_limit_bytes: config.socket_request_max_bytes,
         budget: Budget::divide(budget_bytes(config, shards), frame_limit(config)),

@@ -4,18 +4,18 @@
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::Waker;
-use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use glommio::io::PollableFd;
 
+use super::clock;
 use super::door::Seat;
 use super::helpers::Job;
 use super::intake::{RECEIVE_BYTES, Share};
 use super::memory;
-use super::runtime::{Runtime, State};
+use super::runtime::{Common, Runtime, State};
 use super::transfer::{self, Sent};
-use crate::broker::ConnectionKey;
+use crate::broker::{ConnectionKey, QUEUE_KEPT};
 use crate::request::CloseReason;
 use crate::wire::frame::Front;
 
@@ -56,7 +56,7 @@ pub(super) struct Socket {
     pub key: ConnectionKey,
     pub fd: Rc<PollableFd<OwnedFd>>,
     /// Counted until it is closed.
-    _seat: Seat,
+    pub seat: Seat,
     /// The task that waits on it.
     pub waker: Option<Waker>,
     /// The task should look again.
@@ -81,7 +81,7 @@ pub(super) struct Socket {
     /// Monotonic time of the last byte in or out.
     active_ms: u64,
     /// When the frame that is being received began, and its length as far as it is known.
-    frame: Option<(u64, u64)>,
+    pub frame: Option<(u64, u64)>,
 }
 
 impl Socket {
@@ -89,7 +89,7 @@ impl Socket {
         Self {
             key,
             fd,
-            _seat: seat,
+            seat,
             waker: None,
             poked: false,
             warming: false,
@@ -260,16 +260,12 @@ impl State {
         Self::find(&mut self.sockets, key)
     }
 
-    /// A connection's task has ended. Says whether it was still there.
-    pub fn leave(&mut self, key: ConnectionKey) -> bool {
-        if self.socket(key).is_none() {
-            return false;
-        }
-        let Some(mut socket) = self.sockets.get_mut(key.slot as usize).and_then(Option::take) else {
-            return false;
-        };
+    /// A connection is served here no more. Gives what was known of it, if it was still there.
+    pub fn leave(&mut self, key: ConnectionKey) -> Option<Socket> {
+        self.socket(key)?;
+        let mut socket = self.sockets.get_mut(key.slot as usize)?.take()?;
         self.intake.leave(key, &mut socket.share);
-        true
+        Some(socket)
     }
 
     /// Reads a connection no further until [`State::resume`] finds room.
@@ -282,9 +278,11 @@ impl State {
 
     /// Whether a connection has too much in flight or in its outbox.
     fn is_busy(&mut self, key: ConnectionKey) -> bool {
-        self.core
-            .connection(key)
-            .is_some_and(|connection| connection.in_flight() >= IN_FLIGHT_MAX || connection.outbox.is_full())
+        self.core.connection(key).is_some_and(|connection| {
+            connection.in_flight() >= IN_FLIGHT_MAX
+                || connection.outbox.is_full()
+                || connection.comes_to_rest()
+        })
     }
 
     fn admit(&mut self, key: ConnectionKey, front: Front) -> bool {
@@ -293,6 +291,7 @@ impl State {
         let own_bytes = connection.cost_bytes();
         let is_busy = connection.in_flight() >= IN_FLIGHT_MAX
             || connection.outbox.is_full()
+            || connection.comes_to_rest()
             || (own_bytes > 0 && own_bytes + front.cost_bytes > self.intake.connection_bytes());
         let Some(socket) = Self::find(&mut self.sockets, key) else { return false };
         if is_busy {
@@ -340,7 +339,7 @@ impl State {
         }
         let Some(outbox) = self.core.outbox(key) else { return };
         if outbox.is_empty() {
-            return;
+            return self.let_go(key);
         }
         let warmed = std::mem::take(&mut socket.warmed);
         let sent = transfer::send(socket.fd.get_ref(), outbox, warmed);
@@ -350,6 +349,7 @@ impl State {
             Sent::All => {
                 socket.active_ms = now_ms;
                 socket.slim = false;
+                self.let_go(key);
             }
             Sent::Yield => {
                 socket.active_ms = now_ms;
@@ -407,19 +407,23 @@ impl State {
         if now_ms < self.rest_at_ms {
             return;
         }
-        let started = Instant::now();
+        let started = clock::thread_time();
         self.core.rest();
+        self.outputs.shrink_to(QUEUE_KEPT);
         memory::give_back();
-        let took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let took = clock::thread_time().saturating_sub(started);
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.rest_at_ms = now_ms.saturating_add(took_us.saturating_mul(REST_SHARE) / 1_000);
     }
 
     /// Now and then closes connections that stand still, and slims those that are quiet.
-    pub fn sweep(&mut self, now_ms: u64, idle_ms: Option<u64>) {
+    pub fn sweep(&mut self, now_ms: u64, common: &Common) {
         if now_ms < self.swept_ms + SWEEP_MS {
             return;
         }
+        let (idle_ms, passed_ms) = (common.idle_ms, now_ms - self.swept_ms);
         self.swept_ms = now_ms;
+        self.note_busy(now_ms, passed_ms, common);
         let is_pressed = self.intake.is_pressed(self.core.admitted_bytes());
         for socket in self.sockets.iter_mut().flatten() {
             if let Some(reason) = socket.overdue(now_ms, idle_ms.unwrap_or(u64::MAX), is_pressed) {

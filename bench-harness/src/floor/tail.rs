@@ -114,11 +114,11 @@ impl Tail {
         }
         let first = self.places.partition_point(|place| place.start + place.filled as u64 <= at);
         for place in self.places.range(first..) {
-            let from = (at - place.start) as usize;
-            let count = (place.filled - from).min((end - at) as usize);
-            if count == 0 {
+            if at == end {
                 break;
             }
+            let from = (at - place.start) as usize;
+            let count = (place.filled - from).min((end - at) as usize);
             span.memory.push((Arc::clone(&place.block), from, count));
             at += count as u64;
         }

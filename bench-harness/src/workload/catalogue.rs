@@ -3,7 +3,7 @@
 
 use tidemill::log::codec::Codec;
 
-use super::{Client, Drive, Figure, Group, ReadFrom, Role, Tool, Work, Workload, Writing};
+use super::{Client, Drive, Figure, Group, Reach, ReadFrom, Role, Tool, Work, Workload, Writing};
 
 const SMALL: Writing = Writing::of(1, 100);
 const MEDIUM: Writing = Writing::of(100, 100);
@@ -21,11 +21,11 @@ const TAIL_APART: Role = readers(4, 1, 1 << 20, ReadFrom::End);
 const BACKLOG_APART: Role = readers(4, 1, 1 << 20, ReadFrom::Start);
 
 const fn writers(connections: usize, partitions_each: usize, writing: Writing) -> Role {
-    Role { connections, partitions_each, rate: None, work: Work::Write(writing) }
+    Role { connections, partitions_each, rate: None, reach: Reach::Any, work: Work::Write(writing) }
 }
 
 const fn readers(connections: usize, partitions_each: usize, max_bytes: usize, from: ReadFrom) -> Role {
-    Role { connections, partitions_each, rate: None, work: Work::Read { max_bytes, from } }
+    Role { connections, partitions_each, rate: None, reach: Reach::Any, work: Work::Read { max_bytes, from } }
 }
 
 /// What a row has unless it says otherwise.
@@ -156,6 +156,11 @@ fn producers() -> Vec<Workload> {
                 &[writers(4, 1024, TEN)],
             )
         },
+        row(
+            "produce-everywhere",
+            "produce, one connection on 4 partitions in turn, 100 × 100 B, 5 in flight",
+            &[writers(1, 4, MEDIUM)],
+        ),
         row(
             "produce-idempotent",
             "produce, idempotent, 100 × 100 B, 5 in flight",
