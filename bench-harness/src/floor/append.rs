@@ -8,7 +8,7 @@
 //! | vectored | the same for all that was received together, and a sync behind every 64 MiB | it is there |
 //! | gathered | a copy into blocks of shared memory, which go to the page cache when full | it is copied |
 //! | direct | the same, but they go to the file by direct I/O | it is copied |
-//! | journal | as direct, and what was received goes to one journal of all partitions by direct I/O | the journal has it |
+//! | journal | as direct, and what was received goes to one journal of all by direct I/O | the journal has it |
 
 use std::cell::{Cell, RefCell};
 use std::fs::{File, OpenOptions};
