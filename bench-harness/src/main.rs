@@ -59,12 +59,13 @@ use crate::broker::{Place, Recipe};
 use crate::client::Home;
 use crate::compare::Comparison;
 use crate::duel::Duel;
+use crate::floor::Append;
 use crate::host::Layout;
 use crate::load::Plan;
-use crate::report::Report;
+use crate::report::{Report, Spread};
 use crate::sweep::Axis;
 use crate::trial::Conditions;
-use crate::workload::{Group, Workload};
+use crate::workload::{Figure, Group, Workload};
 
 const EXAMPLES: &str = "Examples:
   bench-harness                                      the canonical workloads on a broker of its own
@@ -103,7 +104,20 @@ struct Cli {
 #[derive(Subcommand)]
 enum Task {
     /// Measures the floor: a minimal program that parses, checks the CRC, writes and answers.
-    Floor,
+    Floor {
+        /// How it writes; several race in turns.
+        #[arg(long, value_delimiter = ',', default_value = "plain")]
+        append: Vec<Append>,
+        /// An answer waits until its bytes are durable.
+        #[arg(long)]
+        flush: bool,
+        /// Two of them in slices of a tenth of a second, as the gate does it: CPU alone.
+        #[arg(long)]
+        duel: bool,
+        /// How often all are run.
+        #[arg(long, default_value_t = 1)]
+        turns: usize,
+    },
     /// Runs several brokers in turns: Kafka, the floor and Tidemill, or two builds of Tidemill.
     Compare {
         /// `kafka`, or the executables of two builds.
@@ -181,6 +195,10 @@ enum Task {
         port: u16,
         #[arg(long)]
         data: PathBuf,
+        #[arg(long, default_value = "plain")]
+        append: Append,
+        #[arg(long)]
+        flush: bool,
     },
     /// Tidemill itself, out of this very program: the broker that is measured unless --broker names another.
     #[command(hide = true)]
@@ -324,7 +342,7 @@ impl Options {
         match contender {
             Contender::Tidemill => self.own(),
             Contender::Kafka => self.kafka(),
-            Contender::Floor => Ok(Recipe::Floor),
+            Contender::Floor => Ok(Recipe::FLOOR),
         }
     }
 }
@@ -351,7 +369,9 @@ fn main() -> ExitCode {
 fn perform(cli: &Cli) -> Result<()> {
     let options = &cli.options;
     match &cli.command {
-        Some(Task::ServeFloor { port, data }) => floor::serve(*port, data.clone()),
+        Some(Task::ServeFloor { port, data, append, flush }) => {
+            floor::serve(*port, data.clone(), *append, *flush)
+        }
         Some(Task::Start { .. }) => Ok(()),
         Some(Task::Workloads) => {
             for workload in workload::all() {
@@ -359,12 +379,12 @@ fn perform(cli: &Cli) -> Result<()> {
             }
             Ok(())
         }
-        Some(Task::Report { result, html }) => {
-            let page = html::page(&Report::load(result)?)?;
-            let file = html.clone().unwrap_or_else(|| result.with_extension("html"));
-            std::fs::write(&file, page).with_context(|| format!("writing {}", file.display()))
+        Some(Task::Report { result, html }) => page(result, html.as_deref()),
+        Some(Task::Floor { append, flush, duel, turns }) => {
+            let recipes =
+                append.iter().map(|append| Recipe::Floor { append: *append, flush: *flush }).collect();
+            engines(options, recipes, *duel, *turns)
         }
-        Some(Task::Floor) => single(options, Recipe::Floor),
         Some(Task::Gate { turns, file, store }) => guard(options, *turns, file, *store),
         None => single(options, options.own()?),
         Some(Task::Compare { with, turns, without_tidemill }) => {
@@ -421,8 +441,8 @@ fn opponents(options: &Options, with: &[String], without_tidemill: bool) -> Resu
     };
     match with {
         [old, new] => Ok(vec![build("old", old)?, build("new", new)?]),
-        [one] if one == "kafka" && without_tidemill => Ok(vec![options.kafka()?, Recipe::Floor]),
-        [one] if one == "kafka" => Ok(vec![options.kafka()?, Recipe::Floor, options.own()?]),
+        [one] if one == "kafka" && without_tidemill => Ok(vec![options.kafka()?, Recipe::FLOOR]),
+        [one] if one == "kafka" => Ok(vec![options.kafka()?, Recipe::FLOOR, options.own()?]),
         _ => bail!("compare with `kafka`, or give two executables of Tidemill"),
     }
 }
@@ -431,6 +451,47 @@ fn opponents(options: &Options, with: &[String], without_tidemill: bool) -> Resu
 fn single(options: &Options, recipe: Recipe) -> Result<()> {
     let workloads = options.workloads(|workload| workload.group == Group::Canonical)?;
     in_turns(options, vec![recipe], &Turns { turns: 1, warmup_turns: 0 }, workloads)
+}
+
+/// Makes the page of a stored result.
+fn page(result: &Path, html: Option<&Path>) -> Result<()> {
+    let page = html::page(&Report::load(result)?)?;
+    let file = html.map_or_else(|| result.with_extension("html"), Path::to_owned);
+    std::fs::write(&file, page).with_context(|| format!("writing {}", file.display()))
+}
+
+/// Ways of writing in turns, or two of them in slices.
+fn engines(options: &Options, recipes: Vec<Recipe>, duel: bool, turns: usize) -> Result<()> {
+    if duel {
+        return engines_side_by_side(options, recipes, turns);
+    }
+    let workloads = options.workloads(|workload| workload.group == Group::Canonical)?;
+    in_turns(options, recipes, &Turns { turns, warmup_turns: 0 }, workloads)
+}
+
+/// Two ways of writing in slices; prints the ratios of their CPU.
+fn engines_side_by_side(options: &Options, recipes: Vec<Recipe>, turns: usize) -> Result<()> {
+    let recipes: [Recipe; 2] = recipes.try_into().ok().context("a duel is between two")?;
+    let workloads = options.workloads(|workload| workload.group == Group::Canonical)?;
+    let workloads = workloads.into_iter().filter(|one| one.figure != Figure::MedianLatency).collect();
+    host::catch_signals()?;
+    let place = Place { rest: Duration::ZERO, ..options.place()? };
+    let plan = options.conditions(place.layout, (0.2, 0.1))?.plan;
+    place.layout.enter_load(&place.cpus)?;
+    let names = [&recipes[0], &recipes[1]].map(Recipe::name);
+    for (workload, ratios) in (Duel { recipes, plan, place }).turns(workloads, turns)? {
+        let Some(spread) = Spread::of(ratios.clone()) else { continue };
+        let [one, other] = names;
+        println!(
+            "{:<16} {one} ÷ {other}: {} ({}–{}) over {} turns",
+            workload.name,
+            markdown::short(spread.median),
+            markdown::short(spread.min),
+            markdown::short(spread.max),
+            ratios.len()
+        );
+    }
+    Ok(())
 }
 
 fn in_turns(options: &Options, recipes: Vec<Recipe>, turns: &Turns, workloads: Vec<Workload>) -> Result<()> {
@@ -476,7 +537,7 @@ fn guard(options: &Options, turns: usize, file: &Path, store: bool) -> Result<()
     ensure!(place.layout == stored.layout, "the stored ratios are of layout {}", stored.layout.name());
     let plan = options.conditions(place.layout, (0.2, 0.1))?.plan;
     place.layout.enter_load(&place.cpus)?;
-    let duel = Duel { recipes: [options.tidemill()?, Recipe::Floor], plan, place };
+    let duel = Duel { recipes: [options.tidemill()?, Recipe::FLOOR], plan, place };
     if store {
         let workloads = chosen.iter().map(|(workload, _)| workload.clone()).collect();
         stored.take_over(&duel.turns(workloads, gate::turns_again(turns))?);

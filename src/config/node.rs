@@ -187,7 +187,7 @@ pub struct NodeConfig {
     pub socket_request_max_bytes: u32,
     /// `socket.send.buffer.bytes`; `None` (-1) leaves it to the kernel.
     pub socket_send_buffer_bytes: Option<u32>,
-    /// `socket.receive.buffer.bytes`; `None` (-1) leaves it to the kernel.
+    /// `socket.receive.buffer.bytes`; `None` (-1, or not given) leaves it to the kernel.
     pub socket_receive_buffer_bytes: Option<u32>,
     /// `socket.listen.backlog.size`
     pub socket_listen_backlog: u32,
