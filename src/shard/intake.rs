@@ -21,7 +21,7 @@ use crate::broker::ConnectionKey;
 pub(super) const RECEIVE_BYTES: usize = 64 * 1024;
 
 /// A connection that cannot be served is read no further once it holds so much.
-const DRAINED_BYTES_MAX: usize = 8 * RECEIVE_BYTES;
+const DRAINED_BYTES_MAX: usize = 64 * RECEIVE_BYTES;
 /// One connection may hold this part of the budget for frames.
 const CONNECTION_SHARE: usize = 16;
 
