@@ -17,8 +17,9 @@ mod message;
 mod moving;
 mod replicas;
 mod routing;
+mod timers;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -31,6 +32,7 @@ pub use moving::Luggage;
 pub use replicas::{DirectoryFacts, FoundReplica, Opened, Replicas};
 
 use self::coordinators::Coordinators;
+use self::timers::Timers;
 use crate::controller::{ControllerRequest, ShardId};
 use crate::effect::{ByteSpan, FileResult, Now, Ticket};
 use crate::log::RecoveryError;
@@ -38,7 +40,7 @@ use crate::log::codec::CodecPool;
 use crate::partition::{Answer, ReadFound, ReplyTo};
 use crate::request::{
     Answered, Call, CloseReason, ClusterView, Connection, Coordination, Desk, DiskSpace, FetchSessions,
-    MoveRule, Node, Outbox, RequestContext, Scene, Timer, Work,
+    MoveRule, Node, Outbox, RequestContext, Scene, Work,
 };
 
 /// Room that a shard's queues keep when it rests: a burst of tens of thousands is not held in memory for good.
@@ -52,7 +54,7 @@ pub struct Shard {
     view: Arc<ClusterView>,
     connections: Slab<(u32, Connection)>,
     generation_next: u32,
-    timers: BTreeSet<Timer>,
+    timers: Timers,
     /// Requests whose check goes on in later turns, the next one first.
     checking: checking::Lanes,
     replicas: Replicas,
@@ -110,7 +112,7 @@ impl Shard {
             view,
             connections: Slab::new(),
             generation_next: 1,
-            timers: BTreeSet::new(),
+            timers: Timers::default(),
             checking: checking::Lanes::default(),
             replicas,
             coordinators,
@@ -401,7 +403,7 @@ impl Shard {
     /// When [`Shard::wake`] wants to be called next.
     pub fn next_wake_ms(&self) -> Option<u64> {
         let timers = [
-            self.timers.first().map(|timer| timer.at_ms),
+            self.timers.next_ms(),
             self.checking.next_wake_ms(),
             self.replicas.next_wake_ms(),
             self.coordinators.next_wake_ms(),
@@ -412,12 +414,8 @@ impl Shard {
 
     /// Time has passed.
     pub fn wake(&mut self, now: Now) {
-        while let Some(timer) = self.timers.pop_first() {
-            if timer.at_ms > now.mono_ms {
-                self.timers.insert(timer);
-                break;
-            }
-            self.with_work(now, timer.to, |work, _, to, scene| work.timeout(to, scene));
+        while let Some(to) = self.timers.rung(now.mono_ms) {
+            self.with_work(now, to, |work, _, to, scene| work.timeout(to, scene));
         }
         self.check_on(now);
         self.replicas.wake(now);

@@ -13,6 +13,13 @@ impl Shard {
     /// Sends what requests left in their scene to where it belongs.
     pub(super) fn route(&mut self, now: Now) {
         self.timers.extend(self.desk.timers.drain(..));
+        if self.timers.have_doubled() {
+            let connections = &self.connections;
+            self.timers.keep(|to| {
+                let found = connections.get(to.connection as usize);
+                found.is_some_and(|(generation, one)| *generation == to.generation && one.waits(to.request))
+            });
+        }
         self.outputs.extend(self.desk.space_asked.drain(..).map(Output::Measure));
         let mut crossings =
             self.move_rule.map(|rule| Crossings::new(rule, self.id, now, &mut self.connections));

@@ -172,6 +172,11 @@ impl Connection {
         }
     }
 
+    /// Whether a request's answer has not gone out yet.
+    pub fn waits(&self, number: u32) -> bool {
+        (number.wrapping_sub(self.number_first) as usize) < self.exchanges.len()
+    }
+
     fn exchange_mut(&mut self, number: u32) -> Option<&mut Exchange> {
         self.exchanges.get_mut(number.wrapping_sub(self.number_first) as usize)
     }

@@ -32,7 +32,7 @@ use crate::request::{ClusterView, Node};
 
 /// A snapshot of the metadata is taken after so many entries or bytes of its log. All of them are in memory until then.
 const SNAPSHOT_ENTRIES: u64 = 10_000;
-const SNAPSHOT_BYTES: u64 = 64 << 10;
+const SNAPSHOT_BYTES: u64 = 32 << 10;
 
 /// How long a start waits for a port that is in use, and how long between two looks.
 const PORT_PATIENCE: Duration = Duration::from_secs(2);
