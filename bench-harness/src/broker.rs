@@ -156,13 +156,31 @@ pub struct Broker {
 /// The process is stopped before its directory goes: fields are dropped in order.
 struct Running {
     process: Process,
-    _scratch: Scratch,
+    scratch: Scratch,
+    command: Command,
+    place: Place,
+}
+
+/// How a broker is stopped before it is started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It is asked to.
+    Clean,
+    /// It is killed.
+    Kill,
 }
 
 struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Process {
+    /// Asks it to end, and kills it where it does not.
+    fn stop(&mut self) {
         let pid = Pid::from_raw(self.0.id() as i32);
         let _ = kill(pid, Signal::SIGTERM);
         let deadline = Instant::now() + STOP_PATIENCE;
@@ -203,14 +221,8 @@ impl Broker {
         let output = File::create(&log)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         tie_to_this_process(&mut command);
-        place.layout.enter_broker(&place.cpus)?;
-        let started = Instant::now();
-        let spawned = command.spawn();
-        place.layout.enter_load(&place.cpus)?;
-        let child = spawned.with_context(|| format!("starting {:?}", command.get_program()))?;
-        let mut process = Process(child);
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let start_up = await_answer(&mut process, address, started, &log)?;
+        let (process, start_up) = spawn(&mut command, place, address, &log)?;
         std::thread::sleep(place.rest);
         let pid = process.0.id();
         Ok(Broker {
@@ -222,7 +234,7 @@ impl Broker {
             command: in_words(&command, recipe, scratch.path()),
             settings: settings_of(scratch.path()),
             has_topics: !matches!(recipe, Recipe::Floor),
-            child: Some(Running { process, _scratch: scratch }),
+            child: Some(Running { process, scratch, command, place: place.clone() }),
         })
     }
 
@@ -243,6 +255,27 @@ impl Broker {
         })
     }
 
+    /// Resident bytes at this moment; 0 where the process is not known.
+    pub fn resident_bytes(&self) -> u64 {
+        self.pid.and_then(|pid| Usage::of(pid).ok()).map_or(0, |usage| usage.resident_bytes)
+    }
+
+    /// Stops the broker and starts it again with what it has stored. Returns how long it took to stop, and from the
+    /// start of the process to its first answer.
+    pub fn restart(&mut self, how: Stop) -> Result<(Duration, Duration)> {
+        let running = self.child.as_mut().context("a broker that was there before is not started again")?;
+        let asked = Instant::now();
+        if how == Stop::Kill {
+            running.process.0.kill()?;
+        }
+        running.process.stop();
+        let (stop, log) = (asked.elapsed(), running.scratch.path().join("output.txt"));
+        let (process, start_up) = spawn(&mut running.command, &running.place, self.address, &log)?;
+        self.pid = Some(process.0.id());
+        running.process = process;
+        Ok((stop, start_up))
+    }
+
     /// Fails when the process has ended by itself.
     pub fn check_alive(&mut self) -> Result<()> {
         if let Some(running) = &mut self.child
@@ -252,6 +285,23 @@ impl Broker {
         }
         Ok(())
     }
+}
+
+/// Starts the process on the broker's CPUs, and waits for its first answer.
+fn spawn(
+    command: &mut Command,
+    place: &Place,
+    address: SocketAddr,
+    log: &Path,
+) -> Result<(Process, Duration)> {
+    place.layout.enter_broker(&place.cpus)?;
+    let started = Instant::now();
+    let spawned = command.spawn();
+    place.layout.enter_load(&place.cpus)?;
+    let child = spawned.with_context(|| format!("starting {:?}", command.get_program()))?;
+    let mut process = Process(child);
+    let start_up = await_answer(&mut process, address, started, log)?;
+    Ok((process, start_up))
 }
 
 /// Lets the child end when this process ends, however that is.

@@ -194,6 +194,7 @@ mod tests {
             writing,
             connection: 0,
             partitions: partitions.iter().map(|partition| (*partition, 0)).collect(),
+            partitions_each_topic: usize::MAX,
             alone,
             producer,
             timestamp_ms: 0,

@@ -17,6 +17,7 @@
 //! | `live` | what is shown during a run |
 //! | `report`, `goals` | the result as a file, and what it is judged by |
 //! | `markdown`, `html` | the result as people read it |
+//! | `figures` | the columns of every table |
 //! | `limits` | what the machine can do at all |
 //! | `host` | CPUs, and what a result says of its machine |
 
@@ -25,6 +26,7 @@ mod broker;
 mod client;
 mod compare;
 mod duel;
+mod figures;
 mod floor;
 mod gate;
 mod goals;
@@ -53,7 +55,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
-use serde::Serialize;
 
 use crate::broker::{Place, Recipe};
 use crate::client::Home;
@@ -121,9 +122,16 @@ enum Task {
     /// Walks one parameter or two over lists of values; a broker is started afresh where the parameter is its own.
     Sweep {
         /// What to walk: shards, partitions, record-bytes, records (of a batch), connections, in-flight, acks, or a
-        /// setting of the topic such as flush.messages.
-        #[arg(value_name = "NAME=V1,V2,…", num_args = 1..=2, required = true)]
+        /// setting of the topic such as flush.messages [default: what the workload brings].
+        #[arg(value_name = "NAME=V1,V2,…", num_args = 0..=2)]
         axes: Vec<Axis>,
+        /// Look at the broker for so many seconds before and after each load, with the topics and connections there: its
+        /// CPU at rest, and its memory. Each point gets a new broker.
+        #[arg(long, value_name = "SECONDS")]
+        rest: Option<f64>,
+        /// After each load start the broker again with what it has stored, after a clean stop and after kill -9.
+        #[arg(long)]
+        restart: bool,
         /// How often all points are run.
         #[arg(long, default_value_t = 1)]
         turns: usize,
@@ -247,7 +255,7 @@ struct Options {
     /// Where downloads are kept.
     #[arg(long, global = true, value_name = "DIR", default_value = ".cache")]
     cache: PathBuf,
-    /// Write the result as JSON, Markdown and, but for walks and searches, a page of HTML into this folder.
+    /// Write the result as JSON, Markdown and a page of HTML into this folder.
     #[arg(long, global = true, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -264,10 +272,6 @@ impl Options {
 
     /// `usual` is the length of warm-up and measured phase in seconds where none was given.
     fn conditions(&self, layout: Layout, usual: (f64, f64)) -> Result<Conditions> {
-        let seconds = |value: f64, name: &str| {
-            Duration::try_from_secs_f64(value)
-                .with_context(|| format!("--{name} {value} is not a length of time"))
-        };
         let (warmup_s, measure_s) = (self.warmup.unwrap_or(usual.0), self.seconds.unwrap_or(usual.1));
         ensure!(measure_s > 0.0, "--seconds must be above zero");
         let plan = Plan {
@@ -276,7 +280,7 @@ impl Options {
             bytes_max: self.max_megabytes.saturating_mul(1_000_000).max(1),
         };
         let clients = Home { cache: self.cache.clone(), records: self.records.max(1) };
-        Ok(Conditions { layout, rate: self.rate, plan, clients })
+        Ok(Conditions { layout, rate: self.rate, plan, clients, rest: None, restart: false })
     }
 
     /// The workloads named, or else all that `default` picks.
@@ -373,18 +377,14 @@ fn perform(cli: &Cli) -> Result<()> {
             let recipes = vec![options.kafka()?, options.own()?];
             in_turns(options, recipes, turns, options.workloads(|workload| workload.group == Group::Clients)?)
         }
-        Some(Task::Sweep { axes, turns, contender }) => {
+        Some(Task::Sweep { axes, rest, restart, turns, contender }) => {
             let recipe = options.recipe(*contender)?;
-            let workload = options.only_workload()?;
-            let plan = sweep::Plan { workload, axes: axes.clone(), recipe, turns: *turns };
+            let plan = sweep::Plan::new(options.only_workload()?, axes, recipe, *turns)?;
             let (place, conditions) = prepare(options)?;
+            let rest = rest.map(|rest| seconds(rest, "rest")).transpose()?;
+            let conditions = Conditions { rest, restart: *restart, ..conditions };
             let found = sweep::run(&plan, &conditions, &place)?;
-            conclude(
-                options,
-                &format!("sweep-{}-{}", found.workload, found.contender),
-                &found,
-                &found.markdown(),
-            )
+            conclude(options, &format!("sweep-{}-{}", plan.workload.name, plan.recipe.name()), &found)
         }
         Some(Task::Knee { p99_bound_ms, from, precision, attempts, contender }) => {
             let plan = knee::Plan {
@@ -397,12 +397,7 @@ fn perform(cli: &Cli) -> Result<()> {
             };
             let (place, conditions) = prepare(options)?;
             let found = knee::run(&plan, &conditions, &place)?;
-            conclude(
-                options,
-                &format!("knee-{}-{}", found.workload, found.contender),
-                &found,
-                &found.markdown(),
-            )
+            conclude(options, &format!("knee-{}-{}", plan.workload.name, plan.recipe.name()), &found)
         }
     }
 }
@@ -436,8 +431,7 @@ fn in_turns(options: &Options, recipes: Vec<Recipe>, turns: &Turns, workloads: V
     let comparison = Comparison { recipes, workloads, turns: turns.turns, warmup_turns: turns.warmup_turns };
     let (place, conditions) = prepare(options)?;
     let report = compare::run(&comparison, &conditions, &place)?;
-    println!("\n{}", markdown::table(&report));
-    options.out.as_ref().map_or(Ok(()), |folder| report.save(folder, &name))
+    conclude(options, &name, &report)
 }
 
 /// Where and how runs are made; from here on a signal ends them in order.
@@ -449,14 +443,14 @@ fn prepare(options: &Options) -> Result<(Place, Conditions)> {
     Ok((place, conditions))
 }
 
-/// Shows what a walk or a search found, and keeps it where --out says.
-fn conclude(options: &Options, name: &str, result: &impl Serialize, markdown: &str) -> Result<()> {
-    println!("\n{markdown}");
-    if let Some(folder) = &options.out {
-        report::write(folder, &format!("{name}.json"), &serde_json::to_string_pretty(result)?)?;
-        report::write(folder, &format!("{name}.md"), markdown)?;
-    }
-    Ok(())
+/// Shows a result, and keeps it where --out says.
+fn conclude(options: &Options, name: &str, report: &Report) -> Result<()> {
+    println!("\n{}", markdown::table(report));
+    options.out.as_ref().map_or(Ok(()), |folder| report.save(folder, name))
+}
+
+fn seconds(value: f64, name: &str) -> Result<Duration> {
+    Duration::try_from_secs_f64(value).with_context(|| format!("--{name} {value} is not a length of time"))
 }
 
 /// Runs the gate: a workload above its limit is an error.

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use crate::figures::{self, Column};
 use crate::host::{Build, Layout, Machine};
 use crate::report::{Report, Row, Spread};
 use crate::trial::{Latency, Measurement};
@@ -94,6 +95,10 @@ pub fn heading(machine: &Machine, build: &Build, layout: Layout) -> String {
 /// Markdown: where and how, one row for each workload, memory and start.
 pub fn table(report: &Report) -> String {
     let mut text = heading(&report.machine, &report.build, report.settings.layout);
+    if !report.parameters().is_empty() {
+        walk(report, &mut text);
+        return text;
+    }
     let (others, base) = (report.contenders.get(1..).unwrap_or(&[]), report.base());
     let with_goals = report.workloads.iter().any(|row| row.goal.is_some());
     let mut header = format!("| workload | {base} |");
@@ -122,6 +127,34 @@ pub fn table(report: &Report) -> String {
     memory_rows(report, with_goals, &mut text);
     limit_lines(report, &mut text);
     text
+}
+
+/// A row for each point of a walk or rate of a search, with every figure that was measured.
+fn walk(report: &Report, text: &mut String) {
+    let (names, broker) = (report.parameters(), report.base());
+    let workload = report.workloads.first().and_then(|row| row.name.split(' ').next()).unwrap_or("");
+    if let Some(knee) = &report.knee {
+        let rate = |rate: Option<f64>| rate.map_or("none".to_owned(), scaled);
+        let (within, above) = (rate(knee.rate), rate(knee.rate_above));
+        let bound = knee.p99_bound_ms;
+        let _ = writeln!(text, "**{workload} on {broker}: p99 within {bound} ms up to {within} requests/s**");
+        let _ = writeln!(text, "(the lowest rate that left it: {above}).\n");
+    } else {
+        let _ = writeln!(text, "Workload: {workload}. Broker: {broker}. Turns: {}.\n", report.settings.turns);
+    }
+    let used = |column: &&Column| report.runs.iter().any(|run| (column.of)(run).is_some());
+    let columns: Vec<&Column> = figures::all().filter(used).collect();
+    let heads: Vec<&str> = columns.iter().map(|column| column.head).collect();
+    let _ = writeln!(text, "| {} | {} | (min–max of CPU) |", names.join(" | "), heads.join(" | "));
+    let _ = writeln!(text, "{}|", "|---".repeat(names.len() + columns.len() + 1));
+    for row in &report.workloads {
+        let values: Vec<&str> = row.parameters.iter().map(|(_, value)| value.as_str()).collect();
+        let median = |column: &&Column| column.median(report.runs_of(&row.name, broker));
+        let cells: Vec<String> = columns.iter().map(median).collect();
+        let cpu = report.spread(&row.name, broker, |run| Some(run.broker.as_ref()?.us_per_request));
+        let cpu = cpu.map_or("–".to_owned(), |cpu| format!("({}–{})", short(cpu.min), short(cpu.max)));
+        let _ = writeln!(text, "| {} | {} | {cpu} |", values.join(" | "), cells.join(" | "));
+    }
 }
 
 /// The judged figure and the rate, as medians.

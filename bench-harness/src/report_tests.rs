@@ -31,6 +31,7 @@ fn run(workload: &str, contender: &str, us_per_request: f64) -> Measurement {
             resident_peak_bytes: 30_000_000,
         }),
         batches_checked: 12,
+        rest: None,
         series: Series {
             at_s: vec![0.25, 0.5, 0.75],
             requests_per_s: columns.clone(),

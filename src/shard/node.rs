@@ -58,6 +58,7 @@ pub fn run(config: NodeConfig) -> Result<(), String> {
         LocalExecutorBuilder::new(Placement::Fixed(*cpu))
             .name(&format!("shard-{}", shard.id.0))
             .io_memory(64 << 10)
+            .ring_depth(RING_DEPTH)
             .spawn(move || shard.run())
             .map_err(|error| format!("cannot start a shard on CPU {cpu}: {error}"))
     });
