@@ -198,14 +198,40 @@ impl Process {
 /// Where brokers run and keep their data.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// Which CPUs.
+    /// Whether broker and load share CPUs.
     pub layout: Layout,
-    /// The CPUs that the harness may use.
-    pub cpus: Vec<usize>,
+    /// The CPUs that the broker may use.
+    pub broker_cpus: Vec<usize>,
+    /// The CPUs of the load.
+    pub load_cpus: Vec<usize>,
     /// The folder in which scratch directories are made.
     pub data: PathBuf,
     /// How long a broker rests before its memory is read for the first time.
     pub rest: Duration,
+}
+
+impl Place {
+    /// The CPUs of a layout, out of those that the harness may use.
+    pub fn new(layout: Layout, cpus: &[usize], data: PathBuf, rest: Duration) -> Place {
+        let (broker_cpus, load_cpus) = (layout.broker_cpus(cpus).to_vec(), layout.load_cpus(cpus).to_vec());
+        Place { layout, broker_cpus, load_cpus, data, rest }
+    }
+
+    /// How many CPUs broker and load use together.
+    pub fn cpu_count(&self) -> usize {
+        let more = self.load_cpus.iter().filter(|cpu| !self.broker_cpus.contains(cpu));
+        self.broker_cpus.len() + more.count()
+    }
+
+    /// Moves this thread to the broker's CPUs, for the moment in which it starts the broker: a child inherits them.
+    pub fn enter_broker(&self) -> Result<()> {
+        host::pin(&self.broker_cpus)
+    }
+
+    /// Moves this thread to the CPUs of the load.
+    pub fn enter_load(&self) -> Result<()> {
+        host::pin(&self.load_cpus)
+    }
 }
 
 impl Broker {
@@ -294,10 +320,10 @@ fn spawn(
     address: SocketAddr,
     log: &Path,
 ) -> Result<(Process, Duration)> {
-    place.layout.enter_broker(&place.cpus)?;
+    place.enter_broker()?;
     let started = Instant::now();
     let spawned = command.spawn();
-    place.layout.enter_load(&place.cpus)?;
+    place.enter_load()?;
     let child = spawned.with_context(|| format!("starting {:?}", command.get_program()))?;
     let mut process = Process(child);
     let start_up = await_answer(&mut process, address, started, log)?;
@@ -329,7 +355,7 @@ fn command(recipe: &Recipe, place: &Place, scratch: &Path, port: u16) -> Result<
         }
         Recipe::Tidemill { binary, settings, .. } => {
             let file = scratch.join("server.properties");
-            let shards = place.layout.broker_cpus(&place.cpus);
+            let shards = place.broker_cpus.len();
             let mut lines = vec![
                 format!("listeners=PLAINTEXT://127.0.0.1:{port}"),
                 format!("log.dirs={}", data.display()),

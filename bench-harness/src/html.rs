@@ -6,6 +6,7 @@
 
 mod bars;
 mod curves;
+mod walk;
 
 use std::fmt::Write;
 
@@ -19,8 +20,9 @@ const STYLE: &str = include_str!("html/page.css");
 const SCRIPT: &str = include_str!("html/page.js");
 
 /// The sections in their order: a name for links, and what the list of contents says.
-const SECTIONS: [(&str, &str); 7] = [
+const SECTIONS: [(&str, &str); 8] = [
     ("ratios", "Ratios"),
+    ("walk", "Curves"),
     ("time", "Over time"),
     ("percentiles", "Percentiles"),
     ("cpu", "CPU and memory"),
@@ -103,6 +105,7 @@ pub fn page(report: &Report) -> Result<String> {
     head(&view, &title, &mut body);
     body.push_str("<main>\n");
     bars::ratios(&view, &mut body);
+    walk::curves(&view, &mut body);
     over_time(&view, &mut body);
     percentiles(&view, &mut body);
     bars::cost(&view, &mut body);
@@ -123,7 +126,10 @@ fn title(view: &View<'_>) -> String {
     let full = |one: &Contender| format!("{} {}", display(&one.name), one.version).trim().to_owned();
     match (view.seats.first(), view.primary()) {
         (Some(base), Some(primary)) => format!("{} beside {}", full(primary.one), full(base.one)),
-        (Some(only), None) => format!("{}, measured", full(only.one)),
+        (Some(only), None) => match view.report.parameters().as_slice() {
+            [] => format!("{}, measured", full(only.one)),
+            axes => format!("{}, walked over {}", full(only.one), axes.join(" and ")),
+        },
         _ => "A result without contenders".to_owned(),
     }
 }
@@ -149,7 +155,12 @@ fn head(view: &View<'_>, title: &str, body: &mut String) {
         escape(&format!("{}, {} CPUs", report.machine.processor, report.machine.cpus)),
     );
     body.push_str("<nav>");
-    for (id, name) in SECTIONS.iter().filter(|(id, _)| *id != "ratios" || view.primary().is_some()) {
+    let is_there = |id: &str| match id {
+        "ratios" => view.primary().is_some(),
+        "walk" => !report.parameters().is_empty(),
+        _ => true,
+    };
+    for (id, name) in SECTIONS.iter().filter(|(id, _)| is_there(id)) {
         let _ = write!(body, "<a href=\"#{id}\">{name}</a>");
     }
     body.push_str("</nav>\n");
@@ -372,7 +383,7 @@ mod tests {
     #[test]
     fn a_page_has_every_section_and_asks_for_nothing_from_elsewhere() {
         let page = page(&small()).unwrap();
-        for (id, name) in SECTIONS {
+        for (id, name) in SECTIONS.into_iter().filter(|(id, _)| *id != "walk") {
             assert_eq!(page.matches(&format!("<section id=\"{id}\">")).count(), 1, "{id}");
             assert!(page.contains(&format!("<a href=\"#{id}\">{name}</a>")), "{id}");
         }
@@ -411,6 +422,7 @@ mod tests {
         report.runs.retain(|run| run.contender == "kafka");
         let page = page(&report).unwrap();
         assert!(!page.contains("id=\"ratios\"") && !page.contains("href=\"#ratios\""));
+        assert!(!page.contains("#walk"), "nothing was walked");
         assert!(page.contains("Kafka 4.3.1, measured") && page.contains("id=\"figures\""));
     }
 

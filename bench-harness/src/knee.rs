@@ -62,11 +62,16 @@ fn search(
     Ok((good, bad))
 }
 
-/// Runs the search, and prints each rate as it ends.
-pub fn run(plan: &Plan, conditions: &Conditions, place: &Place) -> Result<Report> {
+/// Runs the search: what was found, and the better run of each rate by rate. Each run is told as it ends.
+pub fn find(
+    plan: &Plan,
+    conditions: &Conditions,
+    place: &Place,
+    seat: &mut Seat,
+    told: &mut dyn FnMut(&Measurement),
+) -> Result<(Knee, Vec<Measurement>)> {
     ensure!(matches!(plan.workload.drive, Drive::Wire(_)), "a foreign client keeps no rate");
     ensure!(plan.precision > 0.0 && plan.p99_bound_ms > 0.0 && plan.from > 0.0, "bounds are above zero");
-    let mut seat = Seat::new(plan.recipe.clone());
     ensure!(seat.suits(&plan.workload), "the floor cannot run {}", plan.workload.name);
     seat.settle(&plan.workload.broker_settings, place)?;
     let mut curve = Vec::new();
@@ -76,7 +81,7 @@ pub fn run(plan: &Plan, conditions: &Conditions, place: &Place) -> Result<Report
         for _ in 0..plan.attempts.max(1) {
             ensure!(!host::interrupted(), "interrupted");
             let run = seat.run(&plan.workload, &conditions, place)?;
-            println!("at {rate:.0} requests/s\n{}", markdown::run_lines(&run));
+            told(&run);
             if best.as_ref().is_none_or(|best| p99_ms(&run) < p99_ms(best)) {
                 best = Some(run);
             }
@@ -88,8 +93,16 @@ pub fn run(plan: &Plan, conditions: &Conditions, place: &Place) -> Result<Report
         curve.extend(best);
         Ok(within)
     })?;
-    let asked = |run: &Measurement| run.rate_asked.unwrap_or(0.0);
     curve.sort_by(|one, other| asked(one).total_cmp(&asked(other)));
+    Ok((Knee { p99_bound_ms: plan.p99_bound_ms, rate, rate_above }, curve))
+}
+
+/// Runs the search, and prints each run as it ends. Each rate is a row of the result.
+pub fn run(plan: &Plan, conditions: &Conditions, place: &Place) -> Result<Report> {
+    let mut seat = Seat::new(plan.recipe.clone());
+    let mut told =
+        |run: &Measurement| println!("at {:.0} requests/s\n{}", asked(run), markdown::run_lines(run));
+    let (knee, curve) = find(plan, conditions, place, &mut seat, &mut told)?;
     let settings = conditions.settings(1, 0);
     let workloads = std::slice::from_ref(&plan.workload);
     let mut report = Report::new(place, settings, workloads, &[plan.recipe.name()]);
@@ -100,12 +113,17 @@ pub fn run(plan: &Plan, conditions: &Conditions, place: &Place) -> Result<Report
         report.runs.push(Measurement { workload: row.name.clone(), ..run });
         report.workloads.push(row);
     }
-    report.knee = Some(Knee { p99_bound_ms: plan.p99_bound_ms, rate, rate_above });
+    report.knee = Some(knee);
     report.contenders = vec![seat.known];
     Ok(report)
 }
 
-fn p99_ms(run: &Measurement) -> f64 {
+fn asked(run: &Measurement) -> f64 {
+    run.rate_asked.unwrap_or(0.0)
+}
+
+/// The 99th percentile that the search goes by, in milliseconds.
+pub fn p99_ms(run: &Measurement) -> f64 {
     run.latency().map_or(f64::INFINITY, |latency| latency.p99 / 1e3)
 }
 

@@ -96,6 +96,11 @@ impl Lane {
         matches!(self.work, Work::Read(_))
     }
 
+    /// How many requests it has that differ.
+    pub fn slot_count(&self) -> usize {
+        self.ring.starts.len()
+    }
+
     /// How many requests may be unanswered.
     pub fn in_flight(&self) -> usize {
         self.ring.in_flight

@@ -294,11 +294,16 @@ impl Load {
             let elapsed = now - start;
             self.tally.elapsed = elapsed;
             // A phase without one answer would say nothing: it lasts until there is one, and the result says how long.
-            let over = elapsed >= plan.measure && (phase == Phase::WarmUp || self.has_seen_all_kinds());
+            let over = elapsed >= plan.measure
+                && match phase {
+                    Phase::WarmUp => elapsed >= plan.measure + DRAIN || self.has_gone_round(),
+                    Phase::Measure => self.has_seen_all_kinds(),
+                };
             if over || self.tally.bytes >= plan.bytes_max {
                 return Ok(());
             }
-            ensure!(elapsed < plan.measure + DRAIN, "not one request was answered");
+            let patient = phase == Phase::WarmUp || elapsed < plan.measure + DRAIN;
+            ensure!(patient, "not one request was answered");
             ensure!(!host::interrupted(), "interrupted");
             let errors = self.tally.error_count();
             ensure!(errors < ERRORS_MAX, "too many requests were refused: {:?}", self.tally.errors);
@@ -313,6 +318,11 @@ impl Load {
                 self.timers.peek().map_or(TICK, |Reverse((due, _))| due.saturating_duration_since(now));
             self.wait((plan.measure.saturating_sub(elapsed)).min(TICK).min(next), Sending::All)?;
         }
+    }
+
+    /// Whether every request that differs was answered once: the first write to a partition costs more than others.
+    fn has_gone_round(&self) -> bool {
+        self.connections.iter().all(|connection| connection.answered >= connection.lane.slot_count() as u64)
     }
 
     /// Whether a request was answered, and where readers are timed, a batch was read.

@@ -1,53 +1,4 @@
-//! Measures producers and consumers of a broker: rates, latency percentiles, and the broker's own CPU and memory.
-//!
-//! | file | what it is |
-//! |---|---|
-//! | `workload` | the workloads as data: roles that write and read |
-//! | `wire` | encoded frames and their answers |
-//! | `lane` | what one connection says, and how it checks the answers |
-//! | `load` | one thread that drives many connections, open or closed loop |
-//! | `client` | foreign clients as the load |
-//! | `admin` | topics, and reading back what was written |
-//! | `broker`, `kafka`, `floor` | the contenders: how they start and stop |
-//! | `trial` | one run of one workload against one broker |
-//! | `seat` | a contender's broker between runs |
-//! | `compare`, `sweep`, `knee` | several brokers in turns, parameters over lists, rates up to a bound |
-//! | `duel`, `gate` | two brokers in turns of a tenth of a second; whether one became dearer than the repository says |
-//! | `meter`, `process`, `samples` | what the load counts and the broker uses, read four times a second |
-//! | `live` | what is shown during a run |
-//! | `report`, `goals` | the result as a file, and what it is judged by |
-//! | `markdown`, `html` | the result as people read it |
-//! | `figures` | the columns of every table |
-//! | `limits` | what the machine can do at all |
-//! | `host` | CPUs, and what a result says of its machine |
-
-mod admin;
-mod broker;
-mod client;
-mod compare;
-mod duel;
-mod figures;
-mod floor;
-mod gate;
-mod goals;
-mod host;
-mod html;
-mod kafka;
-mod knee;
-mod lane;
-mod limits;
-mod live;
-mod load;
-mod markdown;
-mod meter;
-mod process;
-mod report;
-mod samples;
-mod seat;
-mod sweep;
-mod trial;
-mod wire;
-mod workload;
+//! The command line of the harness: options in, results out.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -56,16 +7,17 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 
-use crate::broker::{Place, Recipe};
-use crate::client::Home;
-use crate::compare::Comparison;
-use crate::duel::Duel;
-use crate::host::Layout;
-use crate::load::Plan;
-use crate::report::Report;
-use crate::sweep::Axis;
-use crate::trial::Conditions;
-use crate::workload::{Group, Workload};
+use bench_harness::broker::{Place, Recipe};
+use bench_harness::client::Home;
+use bench_harness::compare::Comparison;
+use bench_harness::duel::Duel;
+use bench_harness::host::Layout;
+use bench_harness::load::Plan;
+use bench_harness::report::Report;
+use bench_harness::sweep::Axis;
+use bench_harness::trial::Conditions;
+use bench_harness::workload::{Group, Workload};
+use bench_harness::{compare, floor, gate, host, html, kafka, knee, markdown, sweep, workload};
 
 const EXAMPLES: &str = "Examples:
   bench-harness                                      the canonical workloads on a broker of its own
@@ -267,7 +219,7 @@ impl Options {
         let layout = self.layout.unwrap_or(default);
         layout.check(&cpus)?;
         let data = self.data.clone().unwrap_or_else(std::env::temp_dir);
-        Ok(Place { layout, cpus, data, rest: Duration::from_secs(1) })
+        Ok(Place::new(layout, &cpus, data, Duration::from_secs(1)))
     }
 
     /// `usual` is the length of warm-up and measured phase in seconds where none was given.
@@ -337,7 +289,7 @@ fn executable(path: &Path) -> Result<PathBuf> {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Some(Task::Start { file }) = cli.command {
-        return tidemill::cli::start::run(Some(file), Vec::new());
+        return tidemill::cli::start::run(&[file], &[]);
     }
     match perform(&cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -439,7 +391,7 @@ fn prepare(options: &Options) -> Result<(Place, Conditions)> {
     host::catch_signals()?;
     let place = options.place()?;
     let conditions = options.conditions(place.layout, (1.0, 3.0))?;
-    place.layout.enter_load(&place.cpus)?;
+    place.enter_load()?;
     Ok((place, conditions))
 }
 
@@ -466,7 +418,7 @@ fn guard(options: &Options, turns: usize, file: &Path, store: bool) -> Result<()
     let place = Place { rest: Duration::ZERO, ..options.place()? };
     ensure!(place.layout == stored.layout, "the stored ratios are of layout {}", stored.layout.name());
     let plan = options.conditions(place.layout, (0.2, 0.1))?.plan;
-    place.layout.enter_load(&place.cpus)?;
+    place.enter_load()?;
     let duel = Duel { recipes: [options.tidemill()?, Recipe::Floor], plan, place };
     if store {
         let workloads = chosen.iter().map(|(workload, _)| workload.clone()).collect();

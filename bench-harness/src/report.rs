@@ -176,7 +176,7 @@ impl Report {
             eprintln!("the machine's limits were not measured: {error:#}");
             Vec::new()
         });
-        let machine = Machine::here(&place.data, place.cpus.len());
+        let machine = Machine::here(&place.data, place.cpu_count());
         Report { limits, ..Report::of(machine, settings, workloads, contenders) }
     }
 

@@ -27,6 +27,7 @@ use super::helpers::{Job, Outcome, Returns};
 use super::intake::{Budget, Intake};
 use super::listener;
 use super::mesh::{Mesh, Parcel};
+use super::node::Descriptors;
 use super::sockets::Socket;
 use crate::broker::{ConnectionKey, Output, Owner, Shard};
 use crate::effect::{ByteSpan, FileName, FileOp, Stem};
@@ -44,6 +45,8 @@ const YIELD: Duration = Duration::from_micros(10);
 pub(super) struct Common {
     /// Connections of each shard; a new one goes where the fewest are.
     pub connections: Arc<[AtomicUsize]>,
+    /// How many of the process's descriptors they may have.
+    pub descriptors: Descriptors,
     /// Set by a signal: the controller's shard begins a clean stop.
     pub stop: std::sync::atomic::AtomicBool,
     /// Largest frame, without its length prefix.
@@ -200,7 +203,9 @@ impl Runtime {
             }
             state.outputs = outputs;
         }
-        state.sweep(now.mono_ms, self.common.idle_ms);
+        if state.sweep(now.mono_ms, self.common.idle_ms) {
+            state.share_descriptors(&self.common);
+        }
         state.resume(now.mono_ms);
         let left = state.mesh.ring();
         state.counters.took("a turn", started.elapsed());
@@ -230,6 +235,7 @@ impl Runtime {
                 *slot = Some(socket);
             }
             state.counters.accepted += 1;
+            state.share_descriptors(&self.common);
             key
         };
         glommio::spawn_local(connection::serve(Rc::clone(self), key, fd)).detach();
@@ -247,7 +253,20 @@ impl Runtime {
     }
 }
 
+impl Common {
+    /// Connections of the whole node.
+    fn connection_count(&self) -> usize {
+        self.connections.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+}
+
 impl State {
+    /// Files give way to connections, and take what those leave.
+    fn share_descriptors(&mut self, common: &Common) {
+        let shards = common.connections.len();
+        self.files.keep_open(common.descriptors.files_per_shard(common.connection_count(), shards));
+    }
+
     /// Takes in parcels of other shards and what helpers have brought back.
     fn take_in(&mut self, runtime: &Runtime, adopted: &mut Vec<(OwnedFd, Seat, usize)>) {
         let now = runtime.clock.now();

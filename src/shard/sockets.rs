@@ -385,10 +385,10 @@ impl State {
         self.rest_at_ms = now_ms.saturating_add(took_us.saturating_mul(REST_SHARE) / 1_000);
     }
 
-    /// Now and then closes connections that stand still, and slims those that are quiet.
-    pub fn sweep(&mut self, now_ms: u64, idle_ms: Option<u64>) {
+    /// Now and then closes connections that stand still, and slims those that are quiet. Says whether it did.
+    pub fn sweep(&mut self, now_ms: u64, idle_ms: Option<u64>) -> bool {
         if now_ms < self.swept_ms + SWEEP_MS {
-            return;
+            return false;
         }
         self.swept_ms = now_ms;
         let is_pressed = self.intake.is_pressed(self.core.admitted_bytes());
@@ -409,6 +409,7 @@ impl State {
             self.sockets.shrink_to(2 * longest);
         }
         self.rest(now_ms);
+        true
     }
 }
 
