@@ -103,7 +103,7 @@ fn a_bound_that_no_broker_can_keep_is_left_by_the_first_rate() {
 fn a_walk_over_partitions_looks_at_the_broker_at_rest_and_starts_it_again() {
     let out = Results::new("scale");
     let walk = ["sweep", "partitions=64,128", "--workload", "many-partitions", "--rest", "0.1", "--restart"];
-    harness(&out.0, &[&walk[..], &["--seconds", "0.2", "--warmup", "0.1"]].concat());
+    harness(&out.0, &[&walk[..], &["--seconds", "0.2"]].concat());
     let result = out.read("sweep-many-partitions-tidemill.json");
     let runs = result["runs"].as_array().unwrap();
     assert_eq!(runs.len(), 2);

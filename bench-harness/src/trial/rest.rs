@@ -12,7 +12,7 @@ use crate::host;
 
 /// A broker that was started again serves every partition within this time.
 const SERVE_PATIENCE: Duration = Duration::from_secs(120);
-/// The broker settles for so long before a look at it begins.
+/// The broker settles for as long as it is looked at before, and for so long at most.
 const SETTLE: Duration = Duration::from_secs(3);
 
 /// What was noted when the topics were made.
@@ -26,7 +26,7 @@ pub(super) struct Opened {
 
 /// The cores that the broker takes over that time, and its resident bytes at the end.
 fn look(broker: &Broker, length: Duration) -> Result<(f64, u64)> {
-    std::thread::sleep(SETTLE);
+    std::thread::sleep(SETTLE.min(length));
     let pid = broker.pid.context("the broker's process is not known")?;
     let (used, began) = (host::cpu_time(pid)?, Instant::now());
     std::thread::sleep(length);
