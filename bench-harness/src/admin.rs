@@ -39,6 +39,21 @@ impl Admin {
         Ok(Admin { stream, correlation: 0, fetch_version: 7 })
     }
 
+    /// Which of Tidemill's shards serves this connection: the low ten bits of a fetch session's id name it. The session
+    /// is ended again.
+    pub fn shard(&mut self) -> Result<usize> {
+        let answer = self.call(wire::fetch_session(0, 0))?;
+        let id = wire::read_session(Cursor::new(&answer))?;
+        ensure!(id > 0, "the broker made no fetch session, whose id would tell the shard of a connection");
+        self.call(wire::fetch_session(id, -1))?;
+        Ok((id & 0x3ff) as usize)
+    }
+
+    /// The connection, for another use.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     fn call(&mut self, mut frame: Vec<u8>) -> Result<Vec<u8>> {
         self.correlation += 1;
         wire::put(&mut frame, CORRELATION_AT, &self.correlation.to_be_bytes());

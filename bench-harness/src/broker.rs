@@ -15,6 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::admin::Admin;
+use crate::floor::Append;
 use crate::host::{self, Layout, Usage};
 use crate::kafka;
 
@@ -27,7 +28,12 @@ const STOP_PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Clone, Debug)]
 pub enum Recipe {
     /// The harness's own minimal program.
-    Floor,
+    Floor {
+        /// How it writes.
+        append: Append,
+        /// Whether an answer waits until its bytes are durable.
+        flush: bool,
+    },
     /// A binary of Tidemill, run as `PATH start FILE.properties`.
     Tidemill {
         /// Its name in tables.
@@ -54,10 +60,13 @@ pub enum Recipe {
 }
 
 impl Recipe {
+    /// The yardstick.
+    pub const FLOOR: Recipe = Recipe::Floor { append: Append::Plain, flush: false };
+
     /// The contender's name in tables.
     pub fn name(&self) -> &'static str {
         match self {
-            Recipe::Floor => "floor",
+            Recipe::Floor { append, .. } => append.name(),
             Recipe::Tidemill { name, .. } => name,
             Recipe::Kafka { .. } => "kafka",
             Recipe::Running { .. } => "broker",
@@ -76,7 +85,7 @@ impl Recipe {
             Recipe::Tidemill { settings, .. } | Recipe::Kafka { settings, .. } => {
                 settings.extend_from_slice(more)
             }
-            Recipe::Floor | Recipe::Running { .. } => {}
+            Recipe::Floor { .. } | Recipe::Running { .. } => {}
         }
         recipe
     }
@@ -88,14 +97,14 @@ impl Recipe {
             Recipe::Tidemill { binary, .. } if std::env::current_exe().ok().as_ref() != Some(binary) => {
                 host::spoken(Command::new(binary).arg("--version")).replace("tidemill ", "")
             }
-            Recipe::Floor | Recipe::Tidemill { .. } => env!("CARGO_PKG_VERSION").to_owned(),
+            Recipe::Floor { .. } | Recipe::Tidemill { .. } => env!("CARGO_PKG_VERSION").to_owned(),
             Recipe::Running { .. } => String::new(),
         }
     }
 
     /// Whether every run gets a new process: the floor cannot delete what a run wrote.
     pub fn fresh_for_each_run(&self) -> bool {
-        matches!(self, Recipe::Floor)
+        matches!(self, Recipe::Floor { .. })
     }
 }
 
@@ -259,7 +268,7 @@ impl Broker {
             resident_at_start_bytes: Some(Usage::of(pid)?.resident_bytes),
             command: in_words(&command, recipe, scratch.path()),
             settings: settings_of(scratch.path()),
-            has_topics: !matches!(recipe, Recipe::Floor),
+            has_topics: !matches!(recipe, Recipe::Floor { .. }),
             child: Some(Running { process, scratch, command, place: place.clone() }),
         })
     }
@@ -347,10 +356,14 @@ pub fn properties(lines: &[String]) -> String {
 fn command(recipe: &Recipe, place: &Place, scratch: &Path, port: u16) -> Result<Command> {
     let data = scratch.join("data");
     match recipe {
-        Recipe::Floor => {
+        Recipe::Floor { append, flush } => {
             fs::create_dir(&data)?;
             let mut command = Command::new(std::env::current_exe()?);
             command.arg("serve-floor").arg("--port").arg(port.to_string()).arg("--data").arg(&data);
+            if *append != Append::Plain {
+                command.arg("--append").arg(append.argument());
+            }
+            command.args(flush.then_some("--flush"));
             Ok(command)
         }
         Recipe::Tidemill { binary, settings, .. } => {
@@ -457,6 +470,6 @@ mod tests {
         let more = ["x=1".to_owned()];
         let recipe = Recipe::tidemill(PathBuf::from("t")).with_settings(&more).with_settings(&more);
         assert!(matches!(recipe, Recipe::Tidemill { settings, .. } if settings.len() == 2));
-        assert!(matches!(Recipe::Floor.with_settings(&more), Recipe::Floor));
+        assert!(matches!(Recipe::FLOOR.with_settings(&more), Recipe::Floor { .. }));
     }
 }

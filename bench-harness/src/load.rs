@@ -5,6 +5,7 @@
 //! open loop sends at a rate whatever the answers do. Latencies go into one HDR histogram for each thread of load; histograms are added, never averaged.
 
 mod connection;
+mod whereabouts;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -22,7 +23,8 @@ use serde::{Deserialize, Serialize};
 use crate::host;
 use crate::lane::Lane;
 use crate::meter::Meter;
-use connection::Connection;
+use connection::{Connection, connect};
+use whereabouts::Whereabouts;
 
 /// How long answers may stay out after the last request.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -58,6 +60,8 @@ pub struct Plan {
 pub struct Crew {
     /// One for each connection.
     pub lanes: Vec<Lane>,
+    /// The broker's shard that has to serve each of them; empty where any may.
+    pub shards: Vec<usize>,
     /// When they send.
     pub pace: Pace,
     /// In the closed loop: how many requests they have out together, taking turns; none is as many as each may have.
@@ -195,6 +199,7 @@ impl Load {
         raise_file_limit(crews.iter().map(|crew| crew.lanes.len() as u64).sum())?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let (mut connections, mut rotas, meter) = (Vec::<Connection>::new(), Vec::new(), Meter::new());
+        let mut whereabouts = Whereabouts::new(address);
         for crew in crews {
             let count = crew.lanes.len().max(1) as u32;
             let interval = match crew.pace {
@@ -210,8 +215,12 @@ impl Load {
             let rota = at_once.map(|_| rotas.len());
             for (index, lane) in crew.lanes.into_iter().enumerate() {
                 let due = now + step * index as u32;
+                let stream = match crew.shards.get(index) {
+                    Some(shard) => whereabouts.connect(*shard)?,
+                    None => connect(address, Duration::from_secs(5))?,
+                };
                 let mut connection =
-                    Connection::new(address, lane, crew.drives, interval, due, Arc::clone(&meter))?;
+                    Connection::new(stream, lane, crew.drives, interval, due, Arc::clone(&meter))?;
                 connection.rota = rota;
                 let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
                 epoll.add(&connection.stream, EpollEvent::new(flags, connections.len() as u64))?;

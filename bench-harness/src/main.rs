@@ -11,12 +11,13 @@ use bench_harness::broker::{Place, Recipe};
 use bench_harness::client::Home;
 use bench_harness::compare::Comparison;
 use bench_harness::duel::Duel;
+use bench_harness::floor::Append;
 use bench_harness::host::Layout;
 use bench_harness::load::Plan;
-use bench_harness::report::Report;
+use bench_harness::report::{Report, Spread};
 use bench_harness::sweep::Axis;
 use bench_harness::trial::Conditions;
-use bench_harness::workload::{Group, Workload};
+use bench_harness::workload::{Figure, Group, Workload};
 use bench_harness::{compare, floor, gate, host, html, kafka, knee, markdown, sweep, workload};
 
 const EXAMPLES: &str = "Examples:
@@ -33,6 +34,8 @@ const EXAMPLES: &str = "Examples:
   bench-harness compare OLD NEW --turns 5            two builds of Tidemill in turns
   bench-harness clients                              Java's perf tools and librdkafka on Kafka and Tidemill
   bench-harness sweep shards=1,2 partitions=4,64 --layout shared
+  bench-harness sweep shards=1,2,4 reach=home,away --layout shared --turns 5
+                                                     what it costs that a partition is on another shard
   bench-harness sweep flush.messages=1,100 --workload produce-medium --contender kafka
   bench-harness knee --workload tail --p99-bound-ms 5
   bench-harness gate                                 has the broker become dearer than the repository allows";
@@ -54,7 +57,20 @@ struct Cli {
 #[derive(Subcommand)]
 enum Task {
     /// Measures the floor: a minimal program that parses, checks the CRC, writes and answers.
-    Floor,
+    Floor {
+        /// How it writes; several race in turns.
+        #[arg(long, value_delimiter = ',', default_value = "plain")]
+        append: Vec<Append>,
+        /// An answer waits until its bytes are durable.
+        #[arg(long)]
+        flush: bool,
+        /// Two of them in slices of a tenth of a second, as the gate does it: CPU alone.
+        #[arg(long)]
+        duel: bool,
+        /// How often all are run.
+        #[arg(long, default_value_t = 1)]
+        turns: usize,
+    },
     /// Runs several brokers in turns: Kafka, the floor and Tidemill, or two builds of Tidemill.
     Compare {
         /// `kafka`, or the executables of two builds.
@@ -71,11 +87,12 @@ enum Task {
         #[command(flatten)]
         turns: Turns,
     },
-    /// Walks one parameter or two over lists of values; a broker is started afresh where the parameter is its own.
+    /// Walks up to three parameters over lists of values; a broker is started afresh where the parameter is its own.
     Sweep {
-        /// What to walk: shards, partitions, record-bytes, records (of a batch), connections, in-flight, acks, or a
-        /// setting of the topic such as flush.messages [default: what the workload brings].
-        #[arg(value_name = "NAME=V1,V2,…", num_args = 0..=2)]
+        /// What to walk: shards, partitions, record-bytes, records (of a batch), connections, in-flight, acks, reach
+        /// (home, away or any: where a connection's partition is), a setting of the broker such as shard.cpus, or one
+        /// of the topic such as flush.messages [default: what the workload brings].
+        #[arg(value_name = "NAME=V1,V2,…", num_args = 0..=3)]
         axes: Vec<Axis>,
         /// Look at the broker for so many seconds before and after each load, with the topics and connections there: its
         /// CPU at rest, and its memory. Each point gets a new broker.
@@ -138,6 +155,10 @@ enum Task {
         port: u16,
         #[arg(long)]
         data: PathBuf,
+        #[arg(long, default_value = "plain")]
+        append: Append,
+        #[arg(long)]
+        flush: bool,
     },
     /// Tidemill itself, out of this very program: the broker that is measured unless --broker names another.
     #[command(hide = true)]
@@ -277,7 +298,7 @@ impl Options {
         match contender {
             Contender::Tidemill => self.own(),
             Contender::Kafka => self.kafka(),
-            Contender::Floor => Ok(Recipe::Floor),
+            Contender::Floor => Ok(Recipe::FLOOR),
         }
     }
 }
@@ -304,7 +325,9 @@ fn main() -> ExitCode {
 fn perform(cli: &Cli) -> Result<()> {
     let options = &cli.options;
     match &cli.command {
-        Some(Task::ServeFloor { port, data }) => floor::serve(*port, data.clone()),
+        Some(Task::ServeFloor { port, data, append, flush }) => {
+            floor::serve(*port, data.clone(), *append, *flush)
+        }
         Some(Task::Start { .. }) => Ok(()),
         Some(Task::Workloads) => {
             for workload in workload::all() {
@@ -312,12 +335,12 @@ fn perform(cli: &Cli) -> Result<()> {
             }
             Ok(())
         }
-        Some(Task::Report { result, html }) => {
-            let page = html::page(&Report::load(result)?)?;
-            let file = html.clone().unwrap_or_else(|| result.with_extension("html"));
-            std::fs::write(&file, page).with_context(|| format!("writing {}", file.display()))
+        Some(Task::Report { result, html }) => page(result, html.as_deref()),
+        Some(Task::Floor { append, flush, duel, turns }) => {
+            let recipes =
+                append.iter().map(|append| Recipe::Floor { append: *append, flush: *flush }).collect();
+            engines(options, recipes, *duel, *turns)
         }
-        Some(Task::Floor) => single(options, Recipe::Floor),
         Some(Task::Gate { turns, file, store }) => guard(options, *turns, file, *store),
         None => single(options, options.own()?),
         Some(Task::Compare { with, turns, without_tidemill }) => {
@@ -365,8 +388,8 @@ fn opponents(options: &Options, with: &[String], without_tidemill: bool) -> Resu
     };
     match with {
         [old, new] => Ok(vec![build("old", old)?, build("new", new)?]),
-        [one] if one == "kafka" && without_tidemill => Ok(vec![options.kafka()?, Recipe::Floor]),
-        [one] if one == "kafka" => Ok(vec![options.kafka()?, Recipe::Floor, options.own()?]),
+        [one] if one == "kafka" && without_tidemill => Ok(vec![options.kafka()?, Recipe::FLOOR]),
+        [one] if one == "kafka" => Ok(vec![options.kafka()?, Recipe::FLOOR, options.own()?]),
         _ => bail!("compare with `kafka`, or give two executables of Tidemill"),
     }
 }
@@ -375,6 +398,47 @@ fn opponents(options: &Options, with: &[String], without_tidemill: bool) -> Resu
 fn single(options: &Options, recipe: Recipe) -> Result<()> {
     let workloads = options.workloads(|workload| workload.group == Group::Canonical)?;
     in_turns(options, vec![recipe], &Turns { turns: 1, warmup_turns: 0 }, workloads)
+}
+
+/// Makes the page of a stored result.
+fn page(result: &Path, html: Option<&Path>) -> Result<()> {
+    let page = html::page(&Report::load(result)?)?;
+    let file = html.map_or_else(|| result.with_extension("html"), Path::to_owned);
+    std::fs::write(&file, page).with_context(|| format!("writing {}", file.display()))
+}
+
+/// Ways of writing in turns, or two of them in slices.
+fn engines(options: &Options, recipes: Vec<Recipe>, duel: bool, turns: usize) -> Result<()> {
+    if duel {
+        return engines_side_by_side(options, recipes, turns);
+    }
+    let workloads = options.workloads(|workload| workload.group == Group::Canonical)?;
+    in_turns(options, recipes, &Turns { turns, warmup_turns: 0 }, workloads)
+}
+
+/// Two ways of writing in slices; prints the ratios of their CPU.
+fn engines_side_by_side(options: &Options, recipes: Vec<Recipe>, turns: usize) -> Result<()> {
+    let recipes: [Recipe; 2] = recipes.try_into().ok().context("a duel is between two")?;
+    let workloads = options.workloads(|workload| workload.group == Group::Canonical)?;
+    let workloads = workloads.into_iter().filter(|one| one.figure != Figure::MedianLatency).collect();
+    host::catch_signals()?;
+    let place = Place { rest: Duration::ZERO, ..options.place()? };
+    let plan = options.conditions(place.layout, (0.2, 0.1))?.plan;
+    place.enter_load()?;
+    let names = [&recipes[0], &recipes[1]].map(Recipe::name);
+    for (workload, ratios) in (Duel { recipes, plan, place }).turns(workloads, turns)? {
+        let Some(spread) = Spread::of(ratios.clone()) else { continue };
+        let [one, other] = names;
+        println!(
+            "{:<16} {one} ÷ {other}: {} ({}–{}) over {} turns",
+            workload.name,
+            markdown::short(spread.median),
+            markdown::short(spread.min),
+            markdown::short(spread.max),
+            ratios.len()
+        );
+    }
+    Ok(())
 }
 
 fn in_turns(options: &Options, recipes: Vec<Recipe>, turns: &Turns, workloads: Vec<Workload>) -> Result<()> {
@@ -419,7 +483,7 @@ fn guard(options: &Options, turns: usize, file: &Path, store: bool) -> Result<()
     ensure!(place.layout == stored.layout, "the stored ratios are of layout {}", stored.layout.name());
     let plan = options.conditions(place.layout, (0.2, 0.1))?.plan;
     place.enter_load()?;
-    let duel = Duel { recipes: [options.tidemill()?, Recipe::Floor], plan, place };
+    let duel = Duel { recipes: [options.tidemill()?, Recipe::FLOOR], plan, place };
     if store {
         let workloads = chosen.iter().map(|(workload, _)| workload.clone()).collect();
         stored.take_over(&duel.turns(workloads, gate::turns_again(turns))?);

@@ -129,6 +129,24 @@ pub fn table(report: &Report) -> String {
     text
 }
 
+/// The last two columns of a walk: the ends of the CPU of a request, and its multiple of the first point's.
+const CPU_SPREAD: &str = "CPU (min–max) | CPU ÷ the first (min–max)";
+
+fn us_per_request(run: &Measurement) -> Option<f64> {
+    Some(run.broker.as_ref()?.us_per_request)
+}
+
+/// CPU for a request as a multiple of the first point's in the same turn: the median, least and greatest.
+fn against_first(report: &Report, row: &Row) -> String {
+    let of =
+        |row: &Row| report.runs_of(&row.name, report.base()).filter_map(us_per_request).collect::<Vec<f64>>();
+    let firsts = report.workloads.first().map(of).unwrap_or_default();
+    let pairs = of(row).into_iter().zip(firsts).filter(|(_, first)| *first > 0.0);
+    Spread::of(pairs.map(|(cost, first)| cost / first).collect()).map_or("–".to_owned(), |ratio| {
+        format!("**{:.2}** ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max)
+    })
+}
+
 /// A row for each point of a walk or rate of a search, with every figure that was measured.
 fn walk(report: &Report, text: &mut String) {
     let (names, broker) = (report.parameters(), report.base());
@@ -145,15 +163,16 @@ fn walk(report: &Report, text: &mut String) {
     let used = |column: &&Column| report.runs.iter().any(|run| (column.of)(run).is_some());
     let columns: Vec<&Column> = figures::all().filter(used).collect();
     let heads: Vec<&str> = columns.iter().map(|column| column.head).collect();
-    let _ = writeln!(text, "| {} | {} | (min–max of CPU) |", names.join(" | "), heads.join(" | "));
-    let _ = writeln!(text, "{}|", "|---".repeat(names.len() + columns.len() + 1));
+    let _ = writeln!(text, "| {} | {} | {CPU_SPREAD} |", names.join(" | "), heads.join(" | "));
+    let _ = writeln!(text, "{}|", "|---".repeat(names.len() + columns.len() + 2));
     for row in &report.workloads {
         let values: Vec<&str> = row.parameters.iter().map(|(_, value)| value.as_str()).collect();
         let median = |column: &&Column| column.median(report.runs_of(&row.name, broker));
         let cells: Vec<String> = columns.iter().map(median).collect();
-        let cpu = report.spread(&row.name, broker, |run| Some(run.broker.as_ref()?.us_per_request));
+        let against = against_first(report, row);
+        let cpu = report.spread(&row.name, broker, us_per_request);
         let cpu = cpu.map_or("–".to_owned(), |cpu| format!("({}–{})", short(cpu.min), short(cpu.max)));
-        let _ = writeln!(text, "| {} | {} | {cpu} |", values.join(" | "), cells.join(" | "));
+        let _ = writeln!(text, "| {} | {} | {cpu} | {against} |", values.join(" | "), cells.join(" | "));
     }
 }
 

@@ -27,7 +27,7 @@ impl Seat {
 
     /// Whether the contender can run that workload.
     pub fn suits(&self, workload: &Workload) -> bool {
-        !matches!(self.recipe, Recipe::Floor) || workload.suits_the_floor()
+        !matches!(self.recipe, Recipe::Floor { .. }) || workload.suits_the_floor()
     }
 
     /// Has the broker run with these settings besides its recipe's: one that runs with others is stopped first.

@@ -1,4 +1,4 @@
-//! Walks one or two parameters of a workload over lists of values, and shows how the figures follow.
+//! Walks up to three parameters of a workload over lists of values, and shows how the figures follow.
 //!
 //! Invariant: a point changes nothing but what it names; the broker is started afresh where the parameter is its own,
 //! and each point has a new topic.
@@ -13,7 +13,7 @@ use crate::markdown;
 use crate::report::{Report, Row};
 use crate::seat::Seat;
 use crate::trial::{Conditions, Measurement};
-use crate::workload::Workload;
+use crate::workload::{Reach, Workload};
 
 /// One parameter and the values that it takes, as `NAME=V1,V2,…`.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,13 +33,18 @@ enum Parameter {
     Connections,
     InFlight,
     Acks,
+    /// Where a connection's partition is, seen from the shard that serves it.
+    Reach,
+    /// A setting of the broker that is Tidemill's own; its name begins so.
+    Broker,
     /// A setting of the topic; its name has a dot.
     Topic,
 }
 
 /// The names that stand in the help.
-pub const PARAMETERS: &str = "shards, partitions, record-bytes, records (of a batch), connections, in-flight, acks, or a \
-                              setting of the topic such as flush.messages";
+pub const PARAMETERS: &str = "shards, partitions, record-bytes, records (of a batch), connections, in-flight, acks, \
+                              reach (home, away or any), a setting of the broker such as shard.cpus, or one of the \
+                              topic such as flush.messages";
 
 impl FromStr for Axis {
     type Err = anyhow::Error;
@@ -54,6 +59,8 @@ impl FromStr for Axis {
             "connections" => Parameter::Connections,
             "in-flight" => Parameter::InFlight,
             "acks" => Parameter::Acks,
+            "reach" => Parameter::Reach,
+            name if name.starts_with("shard.") => Parameter::Broker,
             name if name.contains('.') => Parameter::Topic,
             _ => bail!("{name} is none of {PARAMETERS}"),
         };
@@ -76,6 +83,16 @@ fn set(point: &mut Point, axis: &Axis, value: &str) -> Result<()> {
     let workload = &mut point.workload;
     match axis.parameter {
         Parameter::Shards => point.settings.push(format!("shard.count={}", number()?)),
+        Parameter::Broker => point.settings.push(format!("{}={value}", axis.name)),
+        Parameter::Reach => {
+            let reach = match value {
+                "any" => Reach::Any,
+                "home" => Reach::Home,
+                "away" => Reach::Away,
+                _ => bail!("reach={value} is not home, away or any"),
+            };
+            workload.roles_mut().iter_mut().for_each(|role| role.reach = reach);
+        }
         Parameter::Topic => workload.topic_settings.push(format!("{}={value}", axis.name)),
         Parameter::Partitions => set_partitions(workload, number()?),
         Parameter::Connections => set_connections(workload, number()?),
@@ -176,7 +193,7 @@ impl Plan {
 pub struct Plan {
     /// The workload.
     pub workload: Workload,
-    /// One parameter or two.
+    /// One parameter, two or three.
     pub axes: Vec<Axis>,
     /// The broker.
     pub recipe: Recipe,
@@ -186,8 +203,9 @@ pub struct Plan {
 
 /// Runs every point, and prints each as it ends. Each point is a row of the result.
 pub fn run(plan: &Plan, conditions: &Conditions, place: &Place) -> Result<Report> {
-    ensure!(matches!(plan.axes.len(), 1 | 2), "a sweep has one parameter or two");
-    let shards = plan.axes.iter().any(|axis| axis.parameter == Parameter::Shards);
+    ensure!(matches!(plan.axes.len(), 1..=3), "a sweep has one to three parameters");
+    let of_shards = |parameter| matches!(parameter, Parameter::Shards | Parameter::Reach | Parameter::Broker);
+    let shards = plan.axes.iter().any(|axis| of_shards(axis.parameter));
     let is_tidemill = matches!(plan.recipe, Recipe::Tidemill { .. });
     ensure!(!shards || is_tidemill, "only Tidemill has shards");
     let points = points(&plan.workload, &plan.axes)?;
@@ -286,6 +304,9 @@ mod tests {
         assert_eq!(point.workload.topic_settings[0], "flush.messages=1");
         let Work::Write(writing) = &point.workload.roles()[0].work else { panic!("it writes") };
         assert_eq!(writing.acks, -1);
+        let point = &of("produce-small", &["shards=2", "shard.cpus=0", "reach=away"])[0];
+        assert_eq!(point.settings, ["shard.count=2", "shard.cpus=0"]);
+        assert_eq!(point.workload.roles()[0].reach, Reach::Away);
     }
 
     #[test]
@@ -296,6 +317,7 @@ mod tests {
         let refused = |name: &str, axis: &str| {
             points(&Workload::named(name).unwrap(), &[axis.parse().unwrap()]).is_err()
         };
+        assert!(refused("produce-small", "reach=near") && refused("produce-everywhere", "reach=away"));
         assert!(refused("produce-small", "records=0") && refused("produce-small", "acks=2"));
         assert!(refused("fetch-1mb", "acks=1"));
         assert!(refused("tail", "partitions=2"), "four writers on two partitions");

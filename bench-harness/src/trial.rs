@@ -21,9 +21,10 @@ use crate::lane::{Lane, reader, writer};
 use crate::live::Live;
 use crate::load::{Crew, Load, Pace, Plan, Tally};
 use crate::meter::Latencies;
+use crate::process::Process;
 use crate::report::Settings;
 use crate::wire::Producer;
-use crate::workload::{Drive, ReadFrom, Role, Work, Workload, Writing};
+use crate::workload::{Drive, Reach, ReadFrom, Role, Work, Workload, Writing};
 
 pub use measurement::{Latency, Measurement, Rest, Restart, Share};
 use rest::Opened;
@@ -201,7 +202,7 @@ impl Stage {
             })
             .collect();
         let frame_bytes = lanes.first().map_or(1, |lane| lane.position(1)).max(1);
-        let crew = Crew { lanes, pace: Pace::Closed, at_once: None, drives: true };
+        let crew = Crew { lanes, shards: Vec::new(), pace: Pace::Closed, at_once: None, drives: true };
         let count = self.workload.stored_bytes / frame_bytes;
         self.stored = Load::connect(self.address, vec![crew])?.send(count)?;
         Ok(())
@@ -317,9 +318,28 @@ impl Stage {
             let drives = workload.drives(role);
             let rate = rate.filter(|_| drives).or(role.rate);
             let pace = rate.map_or(Pace::Closed, |rate| Pace::Open { rate });
-            crews.push(Crew { lanes, pace, at_once: role.at_once, drives });
+            let shards = self.shards_for(role)?;
+            crews.push(Crew { lanes, shards, pace, at_once: role.at_once, drives });
         }
         Ok(crews)
+    }
+
+    /// The shard that has to serve each connection of a role; empty where any may. Tidemill deals the partitions of a
+    /// new topic out to its shards in turn, from shard 0 on where it has no other topic.
+    fn shards_for(&self, role: &Role) -> Result<Vec<usize>> {
+        let beyond = match role.reach {
+            Reach::Any => return Ok(Vec::new()),
+            Reach::Home => 0,
+            Reach::Away => 1,
+        };
+        let pid = self.pid.context("which shard has a partition is told by the broker's process")?;
+        let count = Process::new(pid).shards().len();
+        ensure!(
+            (1..8).contains(&count),
+            "home and away are known with one to seven shards, not with {count}"
+        );
+        let partition = |index| role.partitions_of(index, self.workload.partitions).first().copied();
+        Ok((0..role.connections).filter_map(partition).map(|at| (at + beyond) % count).collect())
     }
 
     /// Compares the log end of every partition with what was acknowledged, and reads some of it back.

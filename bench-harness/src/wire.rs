@@ -204,6 +204,22 @@ pub fn fetch_of_version(
     (frame.finish(), offsets_at)
 }
 
+/// A Fetch 7 request for nothing, which is answered at once: a new session where both numbers are 0, the end of session
+/// `id` where the epoch is -1.
+pub fn fetch_session(id: i32, epoch: i32) -> Vec<u8> {
+    let mut frame = Frame::new(api::FETCH, 7);
+    frame.i32(-1).i32(0).i32(0).i32(0).i8(0).i32(id).i32(epoch).count(0).count(0);
+    frame.finish()
+}
+
+/// The session in an answer to Fetch 7; 0 is none.
+pub fn read_session(mut answer: Cursor<'_>) -> Result<i32> {
+    answer.i32()?; // throttle
+    let error = answer.i16()?;
+    ensure!(error == 0, "Fetch answered with error {error}");
+    answer.i32()
+}
+
 /// What a Produce answer says of one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Produced {

@@ -73,8 +73,21 @@ pub struct Role {
     pub rate: Option<f64>,
     /// Without a rate: how many requests they have out together, taking turns; none is as many as each may have.
     pub at_once: Option<usize>,
+    /// Where their partitions are, seen from the broker's shard that serves the connection.
+    pub reach: Reach,
     /// What they ask for.
     pub work: Work,
+}
+
+/// Which of the broker's shards own the partitions of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Whichever: as it comes.
+    Any,
+    /// The one that the connection was given to.
+    Home,
+    /// Another one; with a single shard there is none, and it is as at home.
+    Away,
 }
 
 /// What one connection asks for, over and over.
@@ -251,17 +264,16 @@ impl Workload {
         writers.map(|role| role.connections * role.partitions_each).sum::<usize>() <= self.partitions
     }
 
-    /// Whether the floor can run it: it knows no topics, no producers and no waiting fetch.
+    /// Whether the floor can run it: it knows no topics, no producers, and one partition in a fetch.
     pub fn suits_the_floor(&self) -> bool {
         let plain = |role: &Role| match &role.work {
             Work::Write(writing) => !writing.idempotent,
-            Work::Read { .. } => self.drives(role),
+            Work::Read { .. } => self.drives(role) || role.partitions_each == 1,
         };
         matches!(self.drive, Drive::Wire(_))
             && self.topic_settings.is_empty()
             && self.broker_settings.is_empty()
             && self.topics == 1
-            && !self.has_tail()
             && self.roles().iter().all(plain)
     }
 
@@ -291,6 +303,10 @@ impl Workload {
             ensure!(
                 role.rate.is_none_or(|rate| rate > 0.0 && rate.is_finite()),
                 "{name}: a rate is above zero"
+            );
+            ensure!(
+                role.reach == Reach::Any || each == 1,
+                "{name}: only a connection with one partition has it at home or away"
             );
             let Work::Write(writing) = &role.work else { continue };
             ensure!(writing.records > 0 && writing.in_flight > 0, "{name}: a batch has records, and is sent");

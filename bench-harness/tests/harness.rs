@@ -67,6 +67,29 @@ fn every_shape_of_workload_runs_and_its_records_come_back() {
 }
 
 #[test]
+fn every_way_of_appending_gives_back_what_was_written() {
+    let engines = ["vectored", "gathered", "direct", "journal"];
+    for more in [None, Some("--flush")] {
+        let out = Results::new("engines");
+        let engines_named = engines.join(",");
+        let mut arguments =
+            vec!["floor", "--append", &engines_named, "--seconds", "0.2", "--max-megabytes", "50"];
+        // Large batches lie over several blocks; of small ones many wait for one round.
+        for name in ["produce-large", "produce-keyed", "tail-and-backlog-apart"] {
+            arguments.extend(["--workload", name]);
+        }
+        arguments.extend(more);
+        harness(&out.0, &arguments);
+        let report = out.read(&format!("{}.json", engines.join("-")));
+        let runs = report["runs"].as_array().unwrap();
+        assert_eq!(runs.len(), 3 * engines.len());
+        for run in runs {
+            assert!(count(run, "requests") > 0 && count(run, "batches_checked") > 0, "{run}");
+        }
+    }
+}
+
+#[test]
 fn a_sweep_measures_every_point_on_a_broker_with_its_settings() {
     let out = Results::new("sweep");
     harness(&out.0, &["sweep", "shards=1,2", "acks=0,1,all", "--seconds", "0.2"]);

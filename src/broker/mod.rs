@@ -14,6 +14,7 @@ mod checkpoint;
 mod control;
 mod coordinators;
 mod message;
+mod moving;
 mod replicas;
 mod routing;
 
@@ -26,6 +27,7 @@ use slab::Slab;
 pub use checkpoint::{Checkpoints, StoredOffsets};
 pub use control::{ControlHost, ControlStart, FoundReplicas};
 pub use message::{ConnectionKey, Delivery, Message, Output, Owner, Progress};
+pub use moving::Luggage;
 pub use replicas::{DirectoryFacts, FoundReplica, Opened, Replicas};
 
 use self::coordinators::Coordinators;
@@ -35,12 +37,12 @@ use crate::log::RecoveryError;
 use crate::log::codec::CodecPool;
 use crate::partition::{Answer, ReadFound, ReplyTo};
 use crate::request::{
-    Answered, Call, CloseReason, ClusterView, Connection, Coordination, Desk, DiskSpace, FetchSessions, Node,
-    Outbox, RequestContext, Scene, Timer, Work,
+    Answered, Call, CloseReason, ClusterView, Connection, Coordination, Desk, DiskSpace, FetchSessions,
+    MoveRule, Node, Outbox, RequestContext, Scene, Timer, Work,
 };
 
-/// Room that a shard's queues keep between two turns: a burst of tens of thousands is not held in memory for good.
-const QUEUE_KEPT: usize = 256;
+/// Room that a shard's queues keep when it rests: a burst of tens of thousands is not held in memory for good.
+pub const QUEUE_KEPT: usize = 64;
 
 /// One shard of the broker.
 #[derive(Debug)]
@@ -64,6 +66,12 @@ pub struct Shard {
     dirty: Vec<ConnectionKey>,
     /// Connections that wait until their clients take answers.
     held_up: Vec<ConnectionKey>,
+    /// Connections that came from a shard whose view was newer, until ours is as new.
+    early: Vec<ConnectionKey>,
+    /// When connections wish to be served by another shard; never where there is no other.
+    move_rule: Option<MoveRule>,
+    /// A clean stop has begun: nobody comes or goes any more.
+    shut: bool,
     admitted_bytes: usize,
     desk: Desk,
     /// The view whose application is not yet told.
@@ -91,6 +99,8 @@ impl Shard {
         control: Option<Box<ControlHost>>,
     ) -> Self {
         let session_slots = node.config.fetch_session_slots.div_ceil(u32::from(node.shard_count)) as usize;
+        let may_move = node.config.shard_connections_move && node.shard_count > 1;
+        let move_rule = may_move.then(MoveRule::default);
         let replicas = Replicas::new(id, &node.config, directories);
         let coordinators = Coordinators::new(id, &node.config);
         let seed = node.seed ^ u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -110,6 +120,9 @@ impl Shard {
             outputs: Vec::new(),
             dirty: Vec::new(),
             held_up: Vec::new(),
+            early: Vec::new(),
+            move_rule,
+            shut: false,
             admitted_bytes: 0,
             desk: Desk::new(FetchSessions::new(id, session_slots), seed),
             applying: None,
@@ -142,9 +155,13 @@ impl Shard {
         &self.replicas
     }
 
-    /// Gives back what is kept from one batch to the next.
+    /// Gives back what is kept from one batch, and from one turn, to the next.
     pub fn rest(&mut self) {
         self.desk.codecs = CodecPool::default();
+        self.desk.calls.shrink_to(QUEUE_KEPT);
+        self.todo.shrink_to(QUEUE_KEPT);
+        self.outputs.shrink_to(QUEUE_KEPT);
+        self.replicas.shrink_to(QUEUE_KEPT);
     }
 
     /// What all requests that are not answered yet cost, in bytes; the shell admits frames by it.
@@ -156,19 +173,7 @@ impl Shard {
     /// so that two of them serve for ever.
     pub fn take_outputs(&mut self, into: &mut Vec<Output>) {
         into.clear();
-        into.shrink_to(QUEUE_KEPT);
         std::mem::swap(&mut self.outputs, into);
-    }
-
-    /// A connection was accepted.
-    pub fn connect(&mut self, context: RequestContext) -> ConnectionKey {
-        let generation = self.generation_next;
-        self.generation_next = self.generation_next.wrapping_add(1);
-        let slot = self.connections.insert((generation, Connection::new(context)));
-        ConnectionKey {
-            slot: u32::try_from(slot).expect("connections are bounded by descriptors"),
-            generation,
-        }
     }
 
     /// A connection is gone, whoever closed it.
@@ -307,6 +312,7 @@ impl Shard {
         self.replicas.reconcile(now, &view);
         self.drain_replicas();
         self.reconcile_coordinators(now, &removed);
+        self.todo.extend(self.early.drain(..).map(Todo::Pump));
         self.applying = Some(version);
         for (from, message) in std::mem::take(&mut self.held_back) {
             self.take_message(now, from, message);
@@ -376,9 +382,6 @@ impl Shard {
             }
         }
         self.dirty = dirty;
-        self.todo.shrink_to(QUEUE_KEPT);
-        self.desk.calls.shrink_to(QUEUE_KEPT);
-        self.replicas.shrink_to(QUEUE_KEPT);
     }
 
     /// Goes on with connections whose clients have taken answers.
@@ -427,7 +430,7 @@ impl Shard {
 
     /// A clean stop of this shard: its replicas are closed, then [`Output::Closed`].
     fn stop(&mut self, now: Now) {
-        self.stopping = true;
+        (self.stopping, self.shut) = (true, true);
         let keys = self
             .connections
             .iter()
@@ -479,6 +482,7 @@ impl Shard {
 
     /// Starts what may start and encodes what is next on the wire, until neither goes on.
     fn pump(&mut self, now: Now, key: ConnectionKey) {
+        let view_version = self.view.version;
         loop {
             let Some(connection) = self.connection(key).filter(|connection| !connection.closing) else {
                 return;
@@ -488,8 +492,10 @@ impl Shard {
                 let mut outbox = std::mem::take(&mut connection.outbox);
                 self.admitted_bytes -= cost_bytes;
                 let encoded = self.in_scene(now, context, |scene| work.encode(&header, &mut outbox, scene));
+                let session = self.desk.sessions.take_used();
                 if let Some(connection) = self.connection(key) {
                     connection.outbox = outbox;
+                    connection.session = session.unwrap_or(connection.session);
                     if !std::mem::replace(&mut connection.flush_asked, true) {
                         self.dirty.push(key);
                     }
@@ -506,13 +512,21 @@ impl Shard {
                 }
                 return;
             }
+            if connection.view_min > view_version {
+                if !self.early.contains(&key) {
+                    self.early.push(key);
+                }
+                return;
+            }
             let Some((number, header, body)) = connection.next_start() else { return };
             let to = self.address(key, number);
             match self.in_scene(now, context, |scene| Work::start(&header, body, to, scene)) {
                 Ok(mut work) => {
                     self.queue_check(to, &mut work);
                     let waits_for_others = work.waits_for_others();
+                    let session = self.desk.sessions.take_used();
                     if let Some(connection) = self.connection(key) {
+                        connection.session = session.unwrap_or(connection.session);
                         connection.run(number, work);
                         let released = if waits_for_others { connection.release(number) } else { 0 };
                         self.admitted_bytes -= released;
@@ -554,7 +568,7 @@ impl Shard {
             Scene { now, shard: self.id, node: &self.node, view: &self.view, context, desk: &mut self.desk };
         step(work, header, to, &mut scene);
         let done = work.is_done();
-        self.route();
+        self.route(now);
         if done {
             self.todo.push_back(Todo::Pump(key));
         }
@@ -569,7 +583,7 @@ impl Shard {
         let mut scene =
             Scene { now, shard: self.id, node: &self.node, view: &self.view, context, desk: &mut self.desk };
         let result = step(&mut scene);
-        self.route();
+        self.route(now);
         result
     }
 }

@@ -2,18 +2,26 @@
 //! what replicas leave behind to whoever it is for.
 
 use super::message::{Delivery, Message, Output};
+use super::moving::Crossings;
 use super::{Shard, Todo};
 use crate::controller::ShardId;
+use crate::effect::Now;
 use crate::group::OFFSETS_TOPIC;
 use crate::request::Answered;
 
 impl Shard {
     /// Sends what requests left in their scene to where it belongs.
-    pub(super) fn route(&mut self) {
+    pub(super) fn route(&mut self, now: Now) {
         self.timers.extend(self.desk.timers.drain(..));
         self.outputs.extend(self.desk.space_asked.drain(..).map(Output::Measure));
+        let mut crossings =
+            self.move_rule.map(|rule| Crossings::new(rule, self.id, now, &mut self.connections));
         for call in self.desk.calls.drain(..) {
-            match self.view.placement.shard_of(call.topic_id, call.partition) {
+            let place = self.view.placement.shard_of(call.topic_id, call.partition);
+            if let (Some(crossings), Some((owner, _))) = (&mut crossings, place) {
+                crossings.note(call.to, owner, call.op.bytes());
+            }
+            match place {
                 Some((owner, _)) if owner != self.id => {
                     let version = self.view.version;
                     self.outputs.push(Output::Send(owner, Message::Call { version, call }));
@@ -26,6 +34,9 @@ impl Shard {
             let topic = self.view.image.topic(OFFSETS_TOPIC);
             let place =
                 topic.and_then(|topic| self.view.placement.shard_of(topic.id, coordination.partition));
+            if let (Some(crossings), Some((owner, _))) = (&mut crossings, place) {
+                crossings.note(coordination.to, owner, 0);
+            }
             match place {
                 Some((owner, _)) if owner != self.id => {
                     let version = self.view.version;

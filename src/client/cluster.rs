@@ -15,7 +15,7 @@ const METADATA_CEILING: i16 = 12;
 const COORDINATOR_NOT_AVAILABLE: i16 = 15;
 /// FindCoordinator 4 asks for several at once.
 const FIND_COORDINATOR_OF_KEYS: i16 = 4;
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// One partition of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,12 +77,17 @@ impl Cluster {
         Self { patience, ..self }
     }
 
+    /// Until when something is asked for that may come.
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + self.patience
+    }
+
     /// The partitions of a topic, by number, waiting until each has a leader; the broker may create the topic.
     pub fn partitions(&mut self, topic: &str, auto_create: bool) -> Result<Vec<Partition>, ClientError> {
         if let Some(known) = self.topics.get(topic) {
             return Ok(known.clone());
         }
-        let deadline = Instant::now() + self.patience;
+        let deadline = self.deadline();
         loop {
             let found = self.refresh(topic, auto_create);
             match found {

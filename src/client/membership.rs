@@ -20,6 +20,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable, Encodable, Message, Request, StrBytes};
 
+use super::cluster::RETRY_PAUSE;
 use super::{ClientError, Cluster, TopicPartition};
 use crate::wire::guard::{self, Limits};
 
@@ -27,7 +28,7 @@ const UNKNOWN_MEMBER_ID: i16 = 25;
 const ILLEGAL_GENERATION: i16 = 22;
 const REBALANCE_IN_PROGRESS: i16 = 27;
 const MEMBER_ID_REQUIRED: i16 = 79;
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
 /// Versions of a subscription and an assignment that every client of Kafka understands.
 const EMBEDDED_VERSION: i16 = 1;
 const EMBEDDED_CEILING: i16 = 3;

@@ -58,6 +58,7 @@ fn build(given: &Given, problems: &mut Vec<Problem>) -> NodeConfig {
         metadata_log_dir: given.text_or_default("metadata.log.dir").map_or(first_log_dir, PathBuf::from),
         shard_count: given.number("shard.count"),
         shard_cpus: shard_cpus(given, problems),
+        shard_connections_move: given.switch("shard.connections.move"),
         shard_memory_percent: given.number("shard.memory.percent"),
         recovery_threads_per_log_dir: given.number("num.recovery.threads.per.data.dir"),
         log_dir_free_floor_bytes: given.number_unless_negative("log.dir.free.floor.bytes"),
@@ -69,7 +70,10 @@ fn build(given: &Given, problems: &mut Vec<Problem>) -> NodeConfig {
         compression_levels,
         socket_request_max_bytes: given.number("socket.request.max.bytes"),
         socket_send_buffer_bytes: given.number_unless_negative("socket.send.buffer.bytes"),
-        socket_receive_buffer_bytes: given.number_unless_negative("socket.receive.buffer.bytes"),
+        // Kafka's default would be a fixed buffer, through which a frame of 1 MB comes in nine pieces.
+        socket_receive_buffer_bytes: given
+            .text("socket.receive.buffer.bytes")
+            .and_then(|_| given.number_unless_negative("socket.receive.buffer.bytes")),
         socket_listen_backlog: given.number("socket.listen.backlog.size"),
         max_connections: given.number("max.connections"),
         max_connections_per_ip: given.number("max.connections.per.ip"),
@@ -389,6 +393,10 @@ confluent.support.metrics.enable=false
         assert_eq!(config.max_connections_per_ip, i32::MAX.cast_unsigned());
         assert_eq!(config.queued_max_request_bytes, None);
         assert_eq!(config.socket_send_buffer_bytes, Some(102_400));
+        assert_eq!(
+            config.socket_receive_buffer_bytes, None,
+            "the kernel's own, unless somebody asks for one"
+        );
         assert_eq!(config, NodeConfig::default());
     }
 
@@ -396,6 +404,7 @@ confluent.support.metrics.enable=false
     fn kafkas_own_file_loads_with_a_warning_for_each_key_without_effect() {
         let (config, warnings) = NodeConfig::load(Some(KAFKA_4), &[]).unwrap();
         assert_eq!(config.log_dirs, [PathBuf::from("/tmp/kraft-combined-logs")]);
+        assert_eq!(config.socket_receive_buffer_bytes, Some(102_400));
         let bind = Endpoint { host: String::new(), port: 9092 };
         assert_eq!(config.listeners.first().unwrap().bind, bind);
         assert_eq!(config.group.offsets_topic_replication_factor, 1);

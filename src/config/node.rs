@@ -161,6 +161,8 @@ pub struct NodeConfig {
     pub shard_count: u32,
     /// `shard.cpus`
     pub shard_cpus: ShardCpus,
+    /// `shard.connections.move`: whether a connection goes to the shard that owns most of what it asks for.
+    pub shard_connections_move: bool,
     /// `shard.memory.percent`: share of the machine's memory that all shards together may hold in requests.
     pub shard_memory_percent: u32,
     /// `num.recovery.threads.per.data.dir`
@@ -185,7 +187,7 @@ pub struct NodeConfig {
     pub socket_request_max_bytes: u32,
     /// `socket.send.buffer.bytes`; `None` (-1) leaves it to the kernel.
     pub socket_send_buffer_bytes: Option<u32>,
-    /// `socket.receive.buffer.bytes`; `None` (-1) leaves it to the kernel.
+    /// `socket.receive.buffer.bytes`; `None` (-1, or not given) leaves it to the kernel.
     pub socket_receive_buffer_bytes: Option<u32>,
     /// `socket.listen.backlog.size`
     pub socket_listen_backlog: u32,

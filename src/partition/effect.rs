@@ -118,6 +118,16 @@ pub enum Op {
     Unwatch,
 }
 
+impl Op {
+    /// How many bytes it brings along.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Append { batch, .. } => batch.bytes.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// What a read found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadFound {

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::outbox::Outbox;
+use super::traffic::Traffic;
 use super::{CloseReason, Work};
 use crate::security::Principal;
 use crate::wire::StrBytes;
@@ -68,6 +69,12 @@ pub struct Connection {
     pub held_up: bool,
     /// The shell has been told to close it: no frame behind the reason is taken, started or answered.
     pub closing: bool,
+    /// Where its requests go.
+    pub traffic: Traffic,
+    /// The fetch session that it used last; 0 for none.
+    pub session: i32,
+    /// It has seen the cluster as this version of the view says: nothing starts before.
+    pub view_min: u64,
     /// The client's name, kept apart from the frames so that a parked request holds none.
     client_id: Option<StrBytes>,
     exchanges: VecDeque<Exchange>,
@@ -87,6 +94,9 @@ impl Connection {
             flush_asked: false,
             held_up: false,
             closing: false,
+            traffic: Traffic::default(),
+            session: 0,
+            view_min: 0,
             client_id: None,
             exchanges: VecDeque::new(),
             number_first: 0,
@@ -190,6 +200,18 @@ impl Connection {
             Stage::Queued(_) => None,
         });
         (works.collect(), self.cost_bytes)
+    }
+
+    /// Whether everything that came is answered, and every answer has left.
+    pub fn is_at_rest(&self) -> bool {
+        self.exchanges.is_empty() && self.outbox.is_empty()
+    }
+
+    /// Whether it is to be read no further so that it comes to rest and can go where it wishes. A fetch may wait
+    /// long; then its answer is the moment.
+    pub fn comes_to_rest(&self) -> bool {
+        let is_fetch = |exchange: &Exchange| matches!(&exchange.stage, Stage::Running(Work::Fetch(_)));
+        self.traffic.wish().is_some() && !self.exchanges.iter().any(is_fetch)
     }
 
     /// How many requests are not answered yet.

@@ -46,13 +46,15 @@ mod session;
 mod stage;
 mod topic_partitions;
 mod topics;
+mod traffic;
 mod unregister;
 
 pub use connection::{Connection, Exchange, RequestContext};
 pub use outbox::{Chunk, Outbox};
 pub use producer_id::ProducerIds;
 pub use scene::{Call, ClusterView, Coordination, Desk, DiskSpace, Node, Scene, Timer};
-pub use session::FetchSessions;
+pub use session::{FetchSessions, MovedSession};
+pub use traffic::{MoveRule, Traffic, has_room_for};
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::protocol::Encodable;

@@ -1,6 +1,6 @@
 //! Fetch sessions (KIP-227): what a client fetches again and again, remembered so that requests
-//! and responses carry only what changed. A session lives on its connection's shard, and its id
-//! names that shard.
+//! and responses carry only what changed. A session lives on its connection's shard, and goes with the connection
+//! that used it last when that is moved; its id names the shard that made it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -155,12 +155,28 @@ pub struct FetchSessions {
     sessions: BTreeMap<i32, Session>,
     partitions: usize,
     id_next: u32,
+    /// Which session a request has just used.
+    used: Option<i32>,
+}
+
+/// A session on its way to another shard.
+#[derive(Debug)]
+pub struct MovedSession {
+    id: i32,
+    session: Session,
+}
+
+impl MovedSession {
+    /// Its id, which it keeps.
+    pub fn id(&self) -> i32 {
+        self.id
+    }
 }
 
 impl FetchSessions {
     /// No session yet, and room for so many.
     pub fn new(shard: ShardId, slots: usize) -> Self {
-        Self { shard, slots, sessions: BTreeMap::new(), partitions: 0, id_next: 1 }
+        Self { shard, slots, sessions: BTreeMap::new(), partitions: 0, id_next: 1, used: None }
     }
 
     /// Finds out what a request's session id and epoch mean. An epoch of 0 or −1 ends the session
@@ -178,6 +194,7 @@ impl FetchSessions {
             return Err(ErrorCode::FetchSessionTopicIdError);
         }
         session.epoch = epoch_after(epoch);
+        self.used = Some(id);
         Ok(SessionUse::Continue { id, epoch_next: session.epoch })
     }
 
@@ -229,17 +246,47 @@ impl FetchSessions {
         }
         session.name_topics(name_of);
         let size = session.partitions.len();
-        let fits = |this: &Self| this.sessions.len() < this.slots && this.partitions + size <= PARTITIONS_MAX;
-        if !fits(self) {
-            self.evict(now_ms, privileged, size);
-        }
-        if !fits(self) {
+        if !self.make_room(now_ms, privileged, size) {
             return 0;
         }
         let id = self.free_id();
         self.partitions += size;
         self.sessions.insert(id, session);
+        self.used = Some(id);
         id
+    }
+
+    /// The session that was entered or made since the last call, for the connection to remember.
+    pub fn take_used(&mut self) -> Option<i32> {
+        self.used.take()
+    }
+
+    /// Takes a session out for a connection that goes to another shard.
+    pub fn send_off(&mut self, id: i32) -> Option<MovedSession> {
+        let session = self.sessions.remove(&id)?;
+        self.partitions -= session.partitions.len();
+        Some(MovedSession { id, session })
+    }
+
+    /// Takes in the session of a connection that came from another shard, if there is room by the rule for new ones.
+    /// A client whose session got none is told that it is not found, and makes another.
+    pub fn take_in(&mut self, now_ms: u64, MovedSession { id, session }: MovedSession) {
+        let size = session.partitions.len();
+        // Ids come around again after two million sessions; the last one counts.
+        self.remove(id);
+        if self.make_room(now_ms, session.privileged, size) {
+            self.partitions += size;
+            self.sessions.insert(id, session);
+        }
+    }
+
+    /// Whether there is room for a session of so many partitions, if need be by giving up another one.
+    fn make_room(&mut self, now_ms: u64, privileged: bool, size: usize) -> bool {
+        let fits = |this: &Self| this.sessions.len() < this.slots && this.partitions + size <= PARTITIONS_MAX;
+        if !fits(self) {
+            self.evict(now_ms, privileged, size);
+        }
+        fits(self)
     }
 
     /// Makes room for a new session by Kafka's rule: one that was not used for two minutes goes first.
@@ -434,6 +481,26 @@ mod tests {
         assert!(new != 0 && sessions.sessions.contains_key(&large));
         assert!(!sessions.sessions.contains_key(&small));
         assert_eq!(make(&mut sessions, now_ms, 5), 0, "the new one is not old, the large one not smaller");
+    }
+
+    #[test]
+    fn a_session_goes_on_where_its_connection_goes() {
+        let (mut from, mut to) = (FetchSessions::new(ShardId(0), 10), FetchSessions::new(ShardId(1), 1));
+        let id = make(&mut from, 0, 3);
+        assert_eq!((from.take_used(), from.take_used()), (Some(id), None));
+        assert_eq!(from.enter(id, 1, false), Ok(SessionUse::Continue { id, epoch_next: 2 }));
+        assert_eq!(from.take_used(), Some(id));
+        to.take_in(1, from.send_off(id).unwrap());
+        assert!(from.send_off(id).is_none());
+        assert_eq!((from.partitions, to.partitions), (0, 3));
+        assert_eq!(from.enter(id, 2, false), Err(ErrorCode::FetchSessionIdNotFound));
+        assert_eq!(to.enter(id, 2, false), Ok(SessionUse::Continue { id, epoch_next: 3 }));
+        assert_eq!(touch(&mut to, id, 1), [0, 1, 2]);
+        // Where there is no room for it, it is lost, and nothing else is.
+        let late = make(&mut from, 2, 3);
+        to.take_in(2, from.send_off(late).unwrap());
+        assert_eq!(to.enter(late, 1, false), Err(ErrorCode::FetchSessionIdNotFound));
+        assert_eq!((to.partitions, to.sessions.len()), (3, 1));
     }
 
     #[test]

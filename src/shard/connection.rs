@@ -38,12 +38,18 @@ enum Event {
     Readable,
     Writable,
     Poked,
+    /// The receive queue is to be emptied though nothing of it can be served.
+    Draining,
     Closing(CloseReason),
 }
 
-/// Serves a connection until it is closed.
-pub(super) async fn serve(runtime: Rc<Runtime>, key: ConnectionKey, fd: Rc<PollableFd<OwnedFd>>) {
-    let mut own = BytesMut::new();
+/// Serves a connection until it is closed or goes to another shard. `own` is what was received of it and not yet taken.
+pub(super) async fn serve(
+    runtime: Rc<Runtime>,
+    key: ConnectionKey,
+    fd: Rc<PollableFd<OwnedFd>>,
+    mut own: BytesMut,
+) {
     let (mut reading, mut writing) = (PollState::new(), PollState::new());
     let reason = loop {
         match next_event(&runtime, key, &fd, &mut reading, &mut writing).await {
@@ -62,9 +68,18 @@ pub(super) async fn serve(runtime: Rc<Runtime>, key: ConnectionKey, fd: Rc<Polla
             }
             Event::Poked => {
                 runtime.flush(key);
+                if let Some(to) = runtime.departure(key) {
+                    drop((reading, writing));
+                    return runtime.send_off(key, to, fd, own);
+                }
                 if !own.is_empty()
                     && let Err(reason) = go_on(&runtime, key, &mut own)
                 {
+                    break reason;
+                }
+            }
+            Event::Draining => {
+                if let Err(reason) = drain(&runtime, key, &fd, &mut own) {
                     break reason;
                 }
             }
@@ -92,6 +107,9 @@ async fn next_event(
             }
             if std::mem::take(&mut socket.poked) {
                 return Poll::Ready(Event::Poked);
+            }
+            if std::mem::take(&mut socket.draining) {
+                return Poll::Ready(Event::Draining);
             }
             match &mut socket.waker {
                 Some(waker) => waker.clone_from(context.waker()),
@@ -167,6 +185,24 @@ fn receive_shared(
     runtime.give_receive_buffer(shared);
     runtime.note_buffer(key, own.len());
     Ok((dispatched?, RECEIVE_BYTES))
+}
+
+/// Takes what the socket has received into the connection's own buffer, a receive queue at most.
+fn drain(
+    runtime: &Runtime,
+    key: ConnectionKey,
+    fd: &PollableFd<OwnedFd>,
+    own: &mut BytesMut,
+) -> Result<(), CloseReason> {
+    while runtime.may_drain(key) {
+        own.reserve(RECEIVE_BYTES);
+        let count = receive_into(fd, own, RECEIVE_BYTES)?;
+        runtime.note_buffer(key, own.len());
+        if count < RECEIVE_BYTES {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Dispatches what the connection's own buffer holds, and lets go of it when nothing is left: an

@@ -16,6 +16,8 @@ const TELL_MS: u64 = 60_000;
 pub(super) struct Counters {
     /// Connections accepted.
     pub accepted: u64,
+    /// Connections that went to another shard.
+    pub went: u64,
     /// Connections closed at the door: their address had enough.
     refused: u64,
     /// Vectored writes of gathered batches.
@@ -107,6 +109,7 @@ impl Counters {
     fn risen(&mut self) -> Option<String> {
         let mut counts = vec![
             ("connections accepted".to_string(), self.accepted),
+            ("gone to other shards".to_string(), self.went),
             ("refused at the door".to_string(), self.refused),
             ("frames that waited for memory".to_string(), self.frames_waited),
             ("reads put off for want of descriptors".to_string(), self.opens_put_off),

@@ -39,6 +39,16 @@ impl Drop for Seat {
 }
 
 impl Seat {
+    /// The connection goes to another shard.
+    pub fn move_to(&mut self, shard: u16) {
+        let count = |shard: u16| self.counts.get(usize::from(shard));
+        if let (Some(from), Some(to)) = (count(self.shard), count(shard)) {
+            to.fetch_add(1, Ordering::Relaxed);
+            from.fetch_sub(1, Ordering::Relaxed);
+            self.shard = shard;
+        }
+    }
+
     /// The shard whose connection it is.
     pub fn shard(&self) -> u16 {
         self.shard
@@ -206,6 +216,20 @@ mod tests {
         assert_eq!(counts(&door), [10, 0, 10]);
         seats.extend((0..11).map(|_| door.seat(None).unwrap()));
         assert_eq!(counts(&door), [11, 10, 10]);
+    }
+
+    #[test]
+    fn a_connection_that_moves_is_counted_where_it_is() {
+        let mut door = door(&[("max.connections.per.ip", "2")]);
+        let address = Some(IpAddr::from([10, 0, 0, 1]));
+        let mut seats: Vec<Seat> = (0..2).map(|_| door.seat(address).unwrap()).collect();
+        seats[0].move_to(1);
+        assert_eq!(counts(&door), [0, 2, 0]);
+        assert!(door.seat(address).is_none(), "its address has it wherever it is");
+        seats[0].move_to(7);
+        assert_eq!(counts(&door), [0, 2, 0], "there is no such shard");
+        drop(seats);
+        assert_eq!(counts(&door), [0, 0, 0]);
     }
 
     #[test]

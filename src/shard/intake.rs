@@ -20,6 +20,8 @@ use crate::broker::ConnectionKey;
 /// What one `recv` into the shard's buffer may bring.
 pub(super) const RECEIVE_BYTES: usize = 64 * 1024;
 
+/// A connection that cannot be served is read no further once it holds so much.
+const DRAINED_BYTES_MAX: usize = 64 * RECEIVE_BYTES;
 /// One connection may hold this part of the budget for frames.
 const CONNECTION_SHARE: usize = 16;
 
@@ -93,6 +95,12 @@ impl Intake {
     /// admitted. The last quarter of openings is for sockets that are read for the first time.
     pub fn may_grow(&self, share: &Share, step_bytes: usize) -> bool {
         share.reserved_bytes > 0 || self.opening_bytes + step_bytes <= self.budget.openings / 4 * 3
+    }
+
+    /// Whether a connection that cannot be served may have its receive queue emptied into memory:
+    /// while that leaves most of openings to those who can be.
+    pub fn may_drain(&self, share: &Share) -> bool {
+        share.opening_bytes < DRAINED_BYTES_MAX && self.opening_bytes <= self.budget.openings / 4
     }
 
     /// Whether more than half of either part is taken: then nobody may hold memory and stand still.

@@ -2,7 +2,7 @@
 //! fewest. The kernel's port sharing would leave shards idle when there are few connections.
 
 use std::cell::RefCell;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,8 +13,11 @@ use nix::sys::socket::{SockFlag, accept4, setsockopt, sockopt};
 
 use super::door::Door;
 use super::mesh::Parcel;
+use super::moves::{Arrival, Origin};
 use super::runtime::Runtime;
 use crate::config::NodeConfig;
+use crate::request::RequestContext;
+use crate::security::Principal;
 
 /// Rest after the process has run out of descriptors.
 const EXHAUSTED_REST: Duration = Duration::from_millis(100);
@@ -89,21 +92,24 @@ pub(super) async fn listen(runtime: Rc<Runtime>, socket: OwnedFd, listener: usiz
 
 fn welcome(runtime: &Rc<Runtime>, socket: OwnedFd, listener: usize, door: &RefCell<Door>) {
     let mut door = door.borrow_mut();
+    let peer = peer(&socket);
     // Also where no address has a limit: one may be set while the connection is open.
-    let Some(seat) = door.seat(peer(&socket)) else {
+    let Some(seat) = door.seat(peer) else {
         return runtime.state().counters.refused();
     };
     drop(door);
-    match seat.shard() {
-        0 => runtime.adopt(socket, seat, listener),
-        shard => {
-            runtime.state().mesh.send(shard, Parcel::Connection { socket, seat, listener });
-            runtime.bell.ring();
-        }
+    let peer = peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.to_canonical());
+    let context = RequestContext { listener, peer, principal: Principal::Anonymous };
+    let shard = seat.shard();
+    let arrival = Arrival { socket, seat, origin: Origin::Listener(context) };
+    if shard == 0 {
+        return runtime.adopt(arrival);
     }
+    runtime.state().mesh.send(shard, Parcel::Connection(Box::new(arrival)));
+    runtime.bell.ring();
 }
 
-pub(super) fn peer(socket: &OwnedFd) -> Option<IpAddr> {
+fn peer(socket: &OwnedFd) -> Option<IpAddr> {
     let peer = nix::sys::socket::getpeername::<nix::sys::socket::SockaddrStorage>(socket.as_raw_fd()).ok()?;
     let v4 = peer.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
     v4.or_else(|| peer.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))

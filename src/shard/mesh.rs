@@ -5,13 +5,12 @@
 //! admitted, since every parcel belongs to one of them. So two full shards cannot deadlock.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::bell::Bell;
-use super::door::Seat;
+use super::moves::Arrival;
 use crate::broker::Message;
 
 /// Parcels that a lane holds before its sender keeps them.
@@ -22,14 +21,8 @@ const LANE_PARCELS: usize = 1024;
 pub(super) enum Parcel {
     /// A message of the broker.
     Message(Message),
-    /// A connection that was accepted elsewhere.
-    Connection {
-        socket: OwnedFd,
-        /// Its place among those that are counted.
-        seat: Seat,
-        /// Index of the listener it came in on.
-        listener: usize,
-    },
+    /// A connection that was accepted elsewhere, or served elsewhere until now.
+    Connection(Box<Arrival>),
 }
 
 /// One shard's ends of all lanes.

@@ -28,6 +28,7 @@ mod listener;
 mod log_dirs;
 mod memory;
 mod mesh;
+mod moves;
 pub mod node;
 mod open_files;
 mod runtime;

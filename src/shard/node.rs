@@ -23,6 +23,7 @@ use super::intake::Budget;
 use super::listener::{self, Inherited};
 use super::memory;
 use super::mesh::Mesh;
+use super::moves::Busy;
 use super::runtime::{Common, Runtime};
 use crate::broker::{Checkpoints, ControlHost, ControlStart, Shard};
 use crate::config::{NodeConfig, ShardCpus};
@@ -31,7 +32,7 @@ use crate::request::{ClusterView, Node};
 
 /// A snapshot of the metadata is taken after so many entries or bytes of its log. All of them are in memory until then.
 const SNAPSHOT_ENTRIES: u64 = 10_000;
-const SNAPSHOT_BYTES: u64 = 128 << 10;
+const SNAPSHOT_BYTES: u64 = 64 << 10;
 
 /// Entries of a shard's rings. The kernel finds the poll of a connection in a table whose size goes by this, and looks
 /// there each time a shard goes to sleep: with the executor's 128, ten thousand idle connections add half to the cost of a
@@ -167,6 +168,7 @@ fn common(config: &NodeConfig, shards: usize, descriptors: Descriptors) -> Commo
     Common {
         connections: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
         descriptors,
+        busy: (0..shards).map(|_| Busy::default()).collect(),
         stop: AtomicBool::new(false),
         frame_limit_bytes: config.socket_request_max_bytes,
         budget: Budget::divide(budget_bytes(config, shards), frame_limit(config)),

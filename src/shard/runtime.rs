@@ -7,33 +7,28 @@
 use std::cell::{RefCell, RefMut};
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::net::Ipv4Addr;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use glommio::io::PollableFd;
 
 use super::bell::Bell;
 use super::clock::Clock;
-use super::connection;
 use super::counters::Counters;
-use super::door::{Door, Seat};
+use super::door::Door;
 use super::files::Files;
 use super::helpers::{Job, Outcome, Returns};
 use super::intake::{Budget, Intake};
-use super::listener;
 use super::mesh::{Mesh, Parcel};
+use super::moves::{Arrival, Busy};
 use super::node::Descriptors;
 use super::sockets::Socket;
 use crate::broker::{ConnectionKey, Output, Owner, Shard};
 use crate::effect::{ByteSpan, FileName, FileOp, Stem};
 use crate::partition::{ReadFound, ReplyTo};
-use crate::request::{CloseReason, RequestContext};
-use crate::security::Principal;
+use crate::request::CloseReason;
 
 /// How long a lane that overflowed rests before it is tried again.
 const LANE_RETRY_MS: u64 = 1;
@@ -47,6 +42,8 @@ pub(super) struct Common {
     pub connections: Arc<[AtomicUsize]>,
     /// How many of the process's descriptors they may have.
     pub descriptors: Descriptors,
+    /// How busy each shard is.
+    pub busy: Arc<[Busy]>,
     /// Set by a signal: the controller's shard begins a clean stop.
     pub stop: std::sync::atomic::AtomicBool,
     /// Largest frame, without its length prefix.
@@ -78,7 +75,7 @@ pub(super) struct State {
     pub receive_buffer: Option<BytesMut>,
     /// What connections take of the shard's memory.
     pub intake: Intake,
-    outputs: Vec<Output>,
+    pub(super) outputs: Vec<Output>,
     came_back: VecDeque<(Owner, Outcome)>,
     /// Connections that are not read for a reason of their own.
     pub paused: Vec<ConnectionKey>,
@@ -86,6 +83,10 @@ pub(super) struct State {
     pub door: Option<Rc<RefCell<Door>>>,
     pub counters: Counters,
     pub swept_ms: u64,
+    /// How many connections may go to other shards until the sockets are looked over again.
+    pub may_go: usize,
+    /// The CPU time of the shard's thread when they were looked over last.
+    pub cpu: Duration,
     /// When memory is given back next.
     pub rest_at_ms: u64,
     ready: bool,
@@ -117,6 +118,8 @@ impl Runtime {
             door: None,
             counters: Counters::default(),
             swept_ms: 0,
+            may_go: 0,
+            cpu: Duration::ZERO,
             rest_at_ms: 0,
             ready: false,
             closed: false,
@@ -203,7 +206,7 @@ impl Runtime {
             }
             state.outputs = outputs;
         }
-        if state.sweep(now.mono_ms, self.common.idle_ms) {
+        if state.sweep(now.mono_ms, &self.common) {
             state.share_descriptors(&self.common);
         }
         state.resume(now.mono_ms);
@@ -212,39 +215,14 @@ impl Runtime {
         let shard = state.core.id().0;
         state.counters.tell(now.mono_ms, shard);
         drop(state);
-        for (socket, seat, listener) in adopted {
-            self.adopt(socket, seat, listener);
-        }
+        adopted.into_iter().for_each(|arrival| self.adopt(arrival));
         left
-    }
-
-    /// Takes a connection on: from now on its task serves it.
-    pub fn adopt(self: &Rc<Self>, socket: OwnedFd, seat: Seat, listener: usize) {
-        let peer = listener::peer(&socket).map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.to_canonical());
-        let Ok(fd) = PollableFd::new(socket) else { return };
-        let fd = Rc::new(fd);
-        let key = {
-            let mut state = self.state();
-            let key = state.core.connect(RequestContext { listener, peer, principal: Principal::Anonymous });
-            let at = key.slot as usize;
-            if state.sockets.len() <= at {
-                state.sockets.resize_with(at + 1, || None);
-            }
-            let socket = Socket::new(key, Rc::clone(&fd), seat, self.clock.now().mono_ms);
-            if let Some(slot) = state.sockets.get_mut(at) {
-                *slot = Some(socket);
-            }
-            state.counters.accepted += 1;
-            state.share_descriptors(&self.common);
-            key
-        };
-        glommio::spawn_local(connection::serve(Rc::clone(self), key, fd)).detach();
     }
 
     /// A connection's task has ended.
     pub fn disconnect(&self, key: ConnectionKey, reason: CloseReason) {
         let mut state = self.state();
-        if !state.leave(key) {
+        if state.leave(key).is_none() {
             return;
         }
         state.counters.closed(reason);
@@ -262,13 +240,13 @@ impl Common {
 
 impl State {
     /// Files give way to connections, and take what those leave.
-    fn share_descriptors(&mut self, common: &Common) {
+    pub(super) fn share_descriptors(&mut self, common: &Common) {
         let shards = common.connections.len();
         self.files.keep_open(common.descriptors.files_per_shard(common.connection_count(), shards));
     }
 
     /// Takes in parcels of other shards and what helpers have brought back.
-    fn take_in(&mut self, runtime: &Runtime, adopted: &mut Vec<(OwnedFd, Seat, usize)>) {
+    fn take_in(&mut self, runtime: &Runtime, adopted: &mut Vec<Arrival>) {
         let now = runtime.clock.now();
         let shards = runtime.common.connections.len() as u16;
         for from in 0..shards {
@@ -277,7 +255,7 @@ impl State {
                     Parcel::Message(message) => {
                         self.core.message(now, crate::controller::ShardId(from), message);
                     }
-                    Parcel::Connection { socket, seat, listener } => adopted.push((socket, seat, listener)),
+                    Parcel::Connection(arrival) => adopted.push(*arrival),
                 }
             }
         }

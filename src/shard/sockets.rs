@@ -4,18 +4,18 @@
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::Waker;
-use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use glommio::io::PollableFd;
 
+use super::clock;
 use super::door::Seat;
 use super::helpers::Job;
 use super::intake::{RECEIVE_BYTES, Share};
 use super::memory;
-use super::runtime::{Runtime, State};
+use super::runtime::{Common, Runtime, State};
 use super::transfer::{self, Sent};
-use crate::broker::ConnectionKey;
+use crate::broker::{ConnectionKey, QUEUE_KEPT};
 use crate::request::CloseReason;
 use crate::wire::frame::Front;
 
@@ -33,6 +33,9 @@ const FRAME_MS: u64 = 30_000;
 const FRAME_BYTES_PER_MS: u64 = 262;
 /// A client that takes nothing of its answers for so long is closed where memory is needed.
 const UNTAKEN_MS: u64 = 30_000;
+/// A connection whose client takes nothing of its answers is read in spite of it after so long, in
+/// milliseconds, and then after twice the time each: see [`Socket::is_to_be_drained`].
+const DRAIN_MS: u64 = 4_000;
 /// Unsent answers in memory below this hurt nobody, in bytes.
 const UNTAKEN_BYTES: usize = 256 * 1024;
 
@@ -53,7 +56,7 @@ pub(super) struct Socket {
     pub key: ConnectionKey,
     pub fd: Rc<PollableFd<OwnedFd>>,
     /// Counted until it is closed.
-    _seat: Seat,
+    pub seat: Seat,
     /// The task that waits on it.
     pub waker: Option<Waker>,
     /// The task should look again.
@@ -69,12 +72,16 @@ pub(super) struct Socket {
     pub pause: Option<Pause>,
     /// Since when its socket takes no more; it waits until it is writable.
     pub blocked_since_ms: Option<u64>,
+    /// What its socket has received is to be taken though the connection is paused.
+    pub draining: bool,
+    /// How often that was done since it is blocked.
+    drained: u32,
     /// What it takes of the shard's memory.
     share: Share,
     /// Monotonic time of the last byte in or out.
     active_ms: u64,
     /// When the frame that is being received began, and its length as far as it is known.
-    frame: Option<(u64, u64)>,
+    pub frame: Option<(u64, u64)>,
 }
 
 impl Socket {
@@ -82,7 +89,7 @@ impl Socket {
         Self {
             key,
             fd,
-            _seat: seat,
+            seat,
             waker: None,
             poked: false,
             warming: false,
@@ -91,6 +98,8 @@ impl Socket {
             closing: None,
             pause: None,
             blocked_since_ms: None,
+            draining: false,
+            drained: 0,
             share: Share::default(),
             active_ms: now_ms,
             frame: None,
@@ -123,6 +132,18 @@ impl Socket {
             return Some(CloseReason::SlowReader);
         }
         (since(self.active_ms) > idle_ms).then_some(CloseReason::Idle)
+    }
+
+    /// Whether its receive queue is to be emptied though nothing of it can be served.
+    ///
+    /// Where both directions are full, Linux may drop a segment for want of memory and close the
+    /// window at once. From 6.17 on it then discards what the client sends, and with it the news
+    /// that the client has room for answers again, until the receive queue is empty: without this
+    /// the connection is dead although both ends would go on.
+    fn is_to_be_drained(&self, now_ms: u64) -> bool {
+        let due_ms = DRAIN_MS << self.drained.min(16);
+        self.pause == Some(Pause::Own)
+            && self.blocked_since_ms.is_some_and(|at_ms| now_ms.saturating_sub(at_ms) > due_ms)
     }
 }
 
@@ -201,6 +222,13 @@ impl Runtime {
             if buffer_bytes == 0 { None } else { socket.frame.or(Some((now_ms, RECEIVE_BYTES as u64))) };
     }
 
+    /// Whether bytes may be received that no frame of the connection can be served from yet.
+    pub fn may_drain(&self, key: ConnectionKey) -> bool {
+        let state = &mut *self.state();
+        let Some(socket) = State::find(&mut state.sockets, key) else { return false };
+        state.intake.may_drain(&socket.share)
+    }
+
     pub fn is_paused(&self, key: ConnectionKey) -> bool {
         self.state().socket(key).is_none_or(|socket| socket.pause.is_some())
     }
@@ -209,6 +237,7 @@ impl Runtime {
     pub fn writable(&self, key: ConnectionKey) {
         if let Some(socket) = self.state().socket(key) {
             socket.blocked_since_ms = None;
+            socket.drained = 0;
             socket.active_ms = self.clock.now().mono_ms;
         }
         self.flush(key);
@@ -231,16 +260,12 @@ impl State {
         Self::find(&mut self.sockets, key)
     }
 
-    /// A connection's task has ended. Says whether it was still there.
-    pub fn leave(&mut self, key: ConnectionKey) -> bool {
-        if self.socket(key).is_none() {
-            return false;
-        }
-        let Some(mut socket) = self.sockets.get_mut(key.slot as usize).and_then(Option::take) else {
-            return false;
-        };
+    /// A connection is served here no more. Gives what was known of it, if it was still there.
+    pub fn leave(&mut self, key: ConnectionKey) -> Option<Socket> {
+        self.socket(key)?;
+        let mut socket = self.sockets.get_mut(key.slot as usize)?.take()?;
         self.intake.leave(key, &mut socket.share);
-        true
+        Some(socket)
     }
 
     /// Reads a connection no further until [`State::resume`] finds room.
@@ -253,9 +278,11 @@ impl State {
 
     /// Whether a connection has too much in flight or in its outbox.
     fn is_busy(&mut self, key: ConnectionKey) -> bool {
-        self.core
-            .connection(key)
-            .is_some_and(|connection| connection.in_flight() >= IN_FLIGHT_MAX || connection.outbox.is_full())
+        self.core.connection(key).is_some_and(|connection| {
+            connection.in_flight() >= IN_FLIGHT_MAX
+                || connection.outbox.is_full()
+                || connection.comes_to_rest()
+        })
     }
 
     fn admit(&mut self, key: ConnectionKey, front: Front) -> bool {
@@ -264,6 +291,7 @@ impl State {
         let own_bytes = connection.cost_bytes();
         let is_busy = connection.in_flight() >= IN_FLIGHT_MAX
             || connection.outbox.is_full()
+            || connection.comes_to_rest()
             || (own_bytes > 0 && own_bytes + front.cost_bytes > self.intake.connection_bytes());
         let Some(socket) = Self::find(&mut self.sockets, key) else { return false };
         if is_busy {
@@ -311,7 +339,7 @@ impl State {
         }
         let Some(outbox) = self.core.outbox(key) else { return };
         if outbox.is_empty() {
-            return;
+            return self.let_go(key);
         }
         let warmed = std::mem::take(&mut socket.warmed);
         let sent = transfer::send(socket.fd.get_ref(), outbox, warmed);
@@ -321,6 +349,7 @@ impl State {
             Sent::All => {
                 socket.active_ms = now_ms;
                 socket.slim = false;
+                self.let_go(key);
             }
             Sent::Yield => {
                 socket.active_ms = now_ms;
@@ -378,24 +407,32 @@ impl State {
         if now_ms < self.rest_at_ms {
             return;
         }
-        let started = Instant::now();
+        let started = clock::thread_time();
         self.core.rest();
+        self.outputs.shrink_to(QUEUE_KEPT);
         memory::give_back();
-        let took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let took = clock::thread_time().saturating_sub(started);
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.rest_at_ms = now_ms.saturating_add(took_us.saturating_mul(REST_SHARE) / 1_000);
     }
 
     /// Now and then closes connections that stand still, and slims those that are quiet. Says whether it did.
-    pub fn sweep(&mut self, now_ms: u64, idle_ms: Option<u64>) -> bool {
+    pub fn sweep(&mut self, now_ms: u64, common: &Common) -> bool {
         if now_ms < self.swept_ms + SWEEP_MS {
             return false;
         }
+        let (idle_ms, passed_ms) = (common.idle_ms, now_ms - self.swept_ms);
         self.swept_ms = now_ms;
+        self.note_busy(now_ms, passed_ms, common);
         let is_pressed = self.intake.is_pressed(self.core.admitted_bytes());
         for socket in self.sockets.iter_mut().flatten() {
             if let Some(reason) = socket.overdue(now_ms, idle_ms.unwrap_or(u64::MAX), is_pressed) {
                 socket.closing = Some(reason);
                 socket.poke();
+            } else if socket.is_to_be_drained(now_ms) {
+                socket.draining = true;
+                socket.drained += 1;
+                socket.wake();
             } else if !socket.slim && now_ms.saturating_sub(socket.active_ms) > QUIET_MS {
                 socket.slim = true;
                 if let Some(connection) = self.core.connection(socket.key) {

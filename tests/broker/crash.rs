@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tidemill::client::{Cluster, ConnectionConfig, Consumer, ConsumerConfig, TopicPartition};
+
 use crate::process::{Home, until};
 use crate::wire::{append, connect, create, describe, produce_request, read_all, try_create};
 
@@ -205,4 +207,25 @@ fn a_replica_whose_topic_id_cannot_be_read_takes_none_along_and_goes_with_its_to
     });
     create(&mut connect(&broker), "hurt", 1, &[]);
     assert_eq!(append(&mut connect(&broker), "hurt", 0, &[b"new"]), 0);
+}
+
+/// The broker says that it is ready when it knows its partitions; one whose log is still being recovered has no leader
+/// for a while, which a client waits for.
+#[test]
+fn a_reader_that_comes_while_a_log_is_recovered_waits_for_it() {
+    let home = Home::new(&[]);
+    let broker = home.start();
+    let mut connection = connect(&broker);
+    create(&mut connection, "long", 1, &[]);
+    let value = vec![b'v'; 900_000];
+    for _ in 0..60 {
+        append(&mut connection, "long", 0, &[&value]);
+    }
+    broker.kill();
+    let broker = home.start();
+    let cluster = Cluster::new(vec![broker.address.clone()], ConnectionConfig::default());
+    let mut consumer = Consumer::new(cluster, ConsumerConfig::default());
+    let end = consumer.offset_at(&TopicPartition::new("long", 0), -1).expect("the partition is there soon");
+    assert_eq!(end, 60);
+    assert_eq!(broker.stop(), Some(0));
 }

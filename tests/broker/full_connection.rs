@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kafka_protocol::messages::{FetchRequest, ProduceRequest, RequestHeader};
 use kafka_protocol::protocol::{Encodable, HeaderVersion};
+use nix::sys::socket::{setsockopt, sockopt::SndBuf};
 
 use crate::process::{Home, PATIENCE};
 use crate::wire::{
@@ -96,4 +97,25 @@ fn small_socket_buffers_push_back_too_and_nothing_stalls() {
     full_and_emptied(&small, |number| frame(0, PRODUCE_VERSION, number, &request), 10_000_000);
     let request: FetchRequest = fetch_request("busy", &[(0, 0)]);
     full_and_emptied(&small[..1], |number| frame(1, FETCH_VERSION, number, &request), 10_000_000);
+}
+
+/// Where both directions stay full the kernel may drop what the client sends, and with it the news that the
+/// client has room again, until the broker has emptied its receive queue: so it does that now and then.
+#[test]
+fn a_connection_whose_answers_are_not_read_is_emptied_now_and_then() {
+    let home = Home::new(&[]);
+    let broker = home.start();
+    let mut other = connect(&broker);
+    create(&mut other, "busy", 1, &[]);
+    append(&mut other, "busy", 0, &[&[b'x'; 2_000]]);
+    let request: FetchRequest = fetch_request("busy", &[(0, 0)]);
+    let mut raw = Raw::open(&broker);
+    // Small, so that the client notices when the broker takes less than the kernel's own four megabytes.
+    setsockopt(&raw.0, SndBuf, &65_536).unwrap();
+    let (sent, rest) = fill(&mut raw, (0..).map(|number| frame(1, FETCH_VERSION, number, &request)));
+    raw.0.set_write_timeout(Some(PATIENCE)).unwrap();
+    raw.0.write_all(&rest).expect("the broker takes a little though no answer was read");
+    for number in 0..=sent {
+        assert_eq!(raw.frame()[..4], number.to_be_bytes(), "what was taken early is answered in its turn");
+    }
 }

@@ -27,6 +27,7 @@ mod log_dirs;
 mod long_poll;
 mod lying_broker;
 mod more_partitions;
+mod moving;
 mod pipelining;
 mod pressure;
 // Other tests of a broker process share it and use what these do not.

@@ -156,7 +156,15 @@ pub fn boot(
     let shard = |id| {
         Shard::new(ShardId(id), Arc::clone(&node), Arc::clone(&view), Arc::clone(&facts), control.take())
     };
-    Ok((0..plan.shards).map(shard).collect())
+    Ok((0..plan.shards).map(shard).map(|shard| with_rule(shard, plan)).collect())
+}
+
+/// A shard whose connections go to others by the plan's rule.
+fn with_rule(mut shard: Shard, plan: &Plan) -> Shard {
+    if let Some(rule) = plan.moves.filter(|_| plan.shards > 1) {
+        shard.set_move_rule(rule);
+    }
+    shard
 }
 
 /// The real shell deletes what was retired beside the start, and may not come to its end.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
-use tidemill::broker::{ConnectionKey, Message, Opened, Output, Owner, Shard};
+use tidemill::broker::{ConnectionKey, Luggage, Message, Opened, Output, Owner, Shard};
 use tidemill::controller::ShardId;
 use tidemill::effect::{ByteSpan, FileDone, FileResult, Ticket};
 use tidemill::log::RecoveryError;
@@ -26,8 +26,8 @@ const FRAME_LIMIT_BYTES: u32 = 1 << 20;
 pub struct Node {
     pub started_us: u64,
     pub hosts: Vec<Host>,
-    /// Messages from one shard to another (`from * shards + to`), with the time from which they are seen.
-    lanes: Vec<VecDeque<(u64, Message)>>,
+    /// What goes from one shard to another (`from * shards + to`), with the time from which it is seen.
+    lanes: Vec<VecDeque<(u64, Parcel)>>,
     pub operations: BTreeMap<u64, Operation>,
     pub operations_made: u64,
     ready: bool,
@@ -36,6 +36,15 @@ pub struct Node {
     /// The log directory failed: a stop is no clean one.
     offline: bool,
     fatal: Option<String>,
+}
+
+/// What goes from one shard to another.
+#[derive(Debug)]
+enum Parcel {
+    /// A message of the broker.
+    Message(Message),
+    /// A connection that is served there from now on.
+    Connection(u64, Luggage),
 }
 
 /// One shard and what its shell knows.
@@ -202,7 +211,14 @@ impl World {
         let count = node.hosts.len();
         for from in 0..count {
             let lane = from * count + shard;
-            while let Some((_, message)) = node.lanes[lane].pop_front_if(|(at_us, _)| *at_us <= self.now_us) {
+            while let Some((_, parcel)) = node.lanes[lane].pop_front_if(|(at_us, _)| *at_us <= self.now_us) {
+                let message = match parcel {
+                    Parcel::Message(message) => message,
+                    Parcel::Connection(id, luggage) => {
+                        self.arrive_from(node, shard, id, luggage);
+                        continue;
+                    }
+                };
                 self.trace.note(self.now_us, 2, [from as u64, shard as u64], || {
                     format!("shard {shard} gets from {from}: {}", shown(&message))
                 });
@@ -261,6 +277,12 @@ impl World {
             }
             // Nobody overtakes those who wait for room.
             Arrived::Bytes => self.resume(node, shard),
+            Arrived::Gone(id) if self.connections.get(&id).is_some_and(|gone| gone.shard != shard) => {
+                // It has gone to another shard meanwhile.
+                let there = self.connections.get(&id).map_or(shard, |gone| gone.shard);
+                node.hosts[there].arrived.push_back(Arrived::Gone(id));
+                self.turn_soon(node, there);
+            }
             Arrived::Gone(id) => {
                 if let Some(key) = self.connections.remove(&id).and_then(|connection| connection.key) {
                     host.connections.remove(&key);
@@ -285,6 +307,7 @@ impl World {
         while core.in_flight(key) < in_flight_max
             && (core.admitted_bytes() == 0 || core.admitted_bytes() < budget_bytes)
             && core.outbox(key).is_some_and(|outbox| outbox.memory_bytes() < UNSENT_BYTES_MAX)
+            && !core.connection(key).is_some_and(|connection| connection.comes_to_rest())
         {
             match frame::split(&mut connection.received, FRAME_LIMIT_BYTES) {
                 Ok(Some(frame)) => core.frame(now, key, frame),
@@ -341,13 +364,7 @@ impl World {
                 self.turn_soon(node, shard);
             }
             Output::Recover(slot, recovery) => self.recover(node, shard, slot, recovery, None),
-            Output::Send(to, message) => {
-                let us = draw(self.plan.turn_us / 4, &mut self.random.schedule);
-                let lane = shard * node.hosts.len() + usize::from(to.0);
-                let at_us = node.lanes[lane].back().map_or(0, |(at_us, _)| *at_us).max(self.now_us + us);
-                node.lanes[lane].push_back((at_us, message));
-                self.turn_at(node, usize::from(to.0), at_us);
-            }
+            Output::Send(to, message) => self.send(node, shard, to, Parcel::Message(message)),
             Output::Flush(key) => self.flush(node, shard, key),
             Output::Close(key, reason) => self.close(node, shard, key, reason),
             Output::Ready => node.ready = true,
@@ -399,6 +416,43 @@ impl World {
             self.send_to_client(id, Some(first));
         }
         self.send_to_client(id, Some(bytes));
+        self.let_go(node, shard, key);
+    }
+
+    /// Puts something on the lane to another shard.
+    fn send(&mut self, node: &mut Node, shard: usize, to: ShardId, parcel: Parcel) {
+        let us = draw(self.plan.turn_us / 4, &mut self.random.schedule);
+        let lane = shard * node.hosts.len() + usize::from(to.0);
+        let at_us = node.lanes[lane].back().map_or(0, |(at_us, _)| *at_us).max(self.now_us + us);
+        node.lanes[lane].push_back((at_us, parcel));
+        self.turn_at(node, usize::from(to.0), at_us);
+    }
+
+    /// Hands a connection to the shard where it wishes to be, unless that has no room for it.
+    fn let_go(&mut self, node: &mut Node, shard: usize, key: ConnectionKey) {
+        let host = &mut node.hosts[shard];
+        let Some(to) = host.core.departure(key) else { return };
+        if self.random.schedule.u8(0..4) == 0 {
+            host.core.stay(key);
+            return self.turn_soon(node, shard);
+        }
+        let Some(id) = host.connections.remove(&key) else { return };
+        let luggage = host.core.depart(key).expect("it was to go");
+        let connection = self.connections.get_mut(&id).expect("it is served");
+        (connection.shard, connection.key) = (usize::from(to.0), None);
+        self.moves += 1;
+        self.trace.note(self.now_us, 29, [id, to.0.into()], || format!("{id} goes from {shard} to {}", to.0));
+        self.send(node, shard, to, Parcel::Connection(id, luggage));
+    }
+
+    /// A connection comes from another shard, unless it was closed on its way.
+    fn arrive_from(&mut self, node: &mut Node, shard: usize, id: u64, luggage: Luggage) {
+        let now = self.now(node.started_us);
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let host = &mut node.hosts[shard];
+        let key = host.core.arrive(now, luggage);
+        connection.key = Some(key);
+        host.connections.insert(key, id);
     }
 
     /// A client reads on.
@@ -441,9 +495,13 @@ impl World {
                 let log = partition.log();
                 log.check_invariants();
                 let first = log.first_segment_base_offset();
-                let before = self.firsts.insert((log.topic_id(), owned.partition), first);
+                let place = (log.topic_id(), owned.partition);
+                let (before, opened_at) =
+                    self.firsts.get(&place).copied().unwrap_or((first, log.log_start_offset()));
+                self.firsts.insert(place, (first, opened_at));
                 let shortens = &self.plan.shortens;
-                if before.is_some_and(|before| before < first) && shortens.only_by_size() {
+                // What an earlier process gave up is gone also where a power cut took what came behind it.
+                if before < first && first > opened_at && shortens.only_by_size() {
                     let left = log.size_bytes();
                     assert!(left >= RETENTION_BYTES_MIN, "{} keeps no more than {left} bytes", owned.name);
                 }

@@ -1,6 +1,8 @@
 //! What one seed is made of: a random subset of shards, faults, sizes and clients (swarm testing), so that seeds differ
 //! in kind and not only in order.
 
+use tidemill::request::MoveRule;
+
 use crate::disk::Cut;
 
 /// A producer is forgotten when it was silent for so long.
@@ -107,6 +109,8 @@ pub struct Plan {
     pub expiration_ms: Option<u64>,
     /// What makes logs shorter.
     pub shortens: Shortens,
+    /// When connections go to other shards; none is a node's own rule, by which nothing happens in so short a run.
+    pub moves: Option<MoveRule>,
 }
 
 /// Who gives up old records in a run: nobody in every second one.
@@ -200,11 +204,7 @@ impl Plan {
             pace: *r.choice(&[3, 15, 50]).expect("some"),
             idempotent_churn: r.bool(),
             directories,
-            segment_ms: if r.u8(0..3) == 0 {
-                (r.i64(200..3_000), *r.choice(&[0, 500, 5_000]).expect("some"))
-            } else {
-                (i64::MAX, 0)
-            },
+            segment_ms: segment_ms(r),
             segment_index_bytes: *r.choice(&[10 << 20, 10 << 20, 200, 40]).expect("some"),
             session_slots: *r.choice(&[1_000, 1_000, 1, 4]).expect("some"),
             in_flight_max: *r.choice(&[100, 100, 5, 1]).expect("some"),
@@ -214,6 +214,7 @@ impl Plan {
             more_partitions: *r.choice(&[0, 0, 1, 3]).expect("some"),
             tunes: tunes(seed),
             shortens: Shortens::of(seed),
+            moves: moves(seed),
             expiration_ms: (r.u8(0..8) == 0 && !clock_jumps).then_some(EXPIRATION_MS),
             io_errors_in: (directories > 1 && r.u8(0..3) > 0).then(|| r.usize(0..directories)),
             members: *r.choice(&[(0, 1), (1, 1), (3, 1), (3, 2), (5, 2)]).expect("some"),
@@ -234,6 +235,25 @@ fn directories_of(seed: u64) -> usize {
 fn consumer_members(seed: u64) -> (usize, usize) {
     let mut random = fastrand::Rng::with_seed(seed ^ 0x848);
     *random.choice(&[(0, 1), (0, 1), (1, 1), (3, 1), (4, 2)]).expect("some")
+}
+
+/// Segments roll by time in every third seed.
+fn segment_ms(random: &mut fastrand::Rng) -> (i64, i64) {
+    if random.u8(0..3) > 0 {
+        return (i64::MAX, 0);
+    }
+    (random.i64(200..3_000), *random.choice(&[0, 500, 5_000]).expect("some"))
+}
+
+/// When connections go to other shards: often, in two of three seeds.
+fn moves(seed: u64) -> Option<MoveRule> {
+    let mut random = fastrand::Rng::with_seed(seed ^ 0x60_1e_d0);
+    let rule = MoveRule {
+        window_ms: *random.choice(&[1, 10, 100]).expect("some"),
+        parts_min: *random.choice(&[1, 3]).expect("some"),
+        rest_ms: *random.choice(&[0, 50, 1_000]).expect("some"),
+    };
+    (random.u8(0..3) > 0).then_some(rule)
 }
 
 /// Whether configurations are altered in a seed: in every second one.

@@ -144,10 +144,13 @@ pub struct World {
     pub phase: Phase,
     calm_since_us: u64,
     pub crashes: u64,
+    /// Connections that went to another shard.
+    pub moves: u64,
     /// How far each replica ever claimed to be synced.
     pub synced: BTreeMap<Place, i64>,
-    /// Base offset of each replica's oldest segment, while this process runs.
-    pub firsts: BTreeMap<Place, i64>,
+    /// Base offset of each replica's oldest segment, and the log start with which it was opened, while this process
+    /// runs.
+    pub firsts: BTreeMap<Place, (i64, i64)>,
 }
 
 impl World {
@@ -189,6 +192,7 @@ impl World {
             phase: Phase::Faulty,
             calm_since_us: 0,
             crashes: 0,
+            moves: 0,
             synced: BTreeMap::new(),
             firsts: BTreeMap::new(),
             plan,
@@ -549,10 +553,11 @@ impl World {
     pub fn summary(&self) -> String {
         let (acked, read, starts) = self.history.counts();
         format!(
-            "{} events, {} ms, {} crashes, {acked} records acknowledged, {read} read, {starts} log starts, {} offsets committed",
+            "{} events, {} ms, {} crashes, {} moves, {acked} records acknowledged, {read} read, {starts} log starts, {} offsets committed",
             self.trace.events(),
             self.now_us / 1000,
             self.crashes,
+            self.moves,
             self.history.commits.count()
         )
     }

@@ -37,7 +37,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Task {
     /// Finds the number of shards and their CPUs for a workload and a bound on its 99th percentile.
-    Shards(shards::Options),
+    Shards(Box<shards::Options>),
     /// Tidemill itself, out of this very program: the broker that is measured unless --broker names another.
     #[command(hide = true)]
     Start { files: Vec<PathBuf> },

@@ -1,6 +1,6 @@
 //! `tidemill-tune shards` from the command to a broker that runs by its plan.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

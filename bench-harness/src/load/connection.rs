@@ -66,14 +66,13 @@ pub fn connect(address: SocketAddr, patience: Duration) -> Result<TcpStream> {
 
 impl Connection {
     pub(super) fn new(
-        address: SocketAddr,
+        stream: TcpStream,
         lane: Lane,
         drives: bool,
         interval: Option<Duration>,
         due: Instant,
         meter: Arc<Meter>,
     ) -> Result<Connection> {
-        let stream = connect(address, Duration::from_secs(5))?;
         stream.set_nonblocking(true)?;
         let intended = vec![due; lane.in_flight()];
         if lane.lag_records().is_some() {

@@ -3,7 +3,7 @@
 
 use tidemill::log::codec::Codec;
 
-use super::{Client, Drive, Figure, Group, ReadFrom, Role, Tool, Work, Workload, Writing};
+use super::{Client, Drive, Figure, Group, Reach, ReadFrom, Role, Tool, Work, Workload, Writing};
 
 const SMALL: Writing = Writing::of(1, 100);
 const MEDIUM: Writing = Writing::of(100, 100);
@@ -18,13 +18,30 @@ const OUT: usize = 64;
 const STEADY: Role = Role { rate: Some(TAIL_RATE), ..writers(4, 1, MEDIUM) };
 const TAIL: Role = readers(1, 4, 1 << 20, ReadFrom::End);
 const BACKLOG: Role = readers(1, 4, 1 << 20, ReadFrom::Start);
+/// The same with a connection for each partition, which the floor can serve too.
+const TAIL_APART: Role = readers(4, 1, 1 << 20, ReadFrom::End);
+const BACKLOG_APART: Role = readers(4, 1, 1 << 20, ReadFrom::Start);
 
 const fn writers(connections: usize, partitions_each: usize, writing: Writing) -> Role {
-    Role { connections, partitions_each, rate: None, at_once: None, work: Work::Write(writing) }
+    Role {
+        connections,
+        partitions_each,
+        rate: None,
+        at_once: None,
+        reach: Reach::Any,
+        work: Work::Write(writing),
+    }
 }
 
 const fn readers(connections: usize, partitions_each: usize, max_bytes: usize, from: ReadFrom) -> Role {
-    Role { connections, partitions_each, rate: None, at_once: None, work: Work::Read { max_bytes, from } }
+    Role {
+        connections,
+        partitions_each,
+        rate: None,
+        at_once: None,
+        reach: Reach::Any,
+        work: Work::Read { max_bytes, from },
+    }
 }
 
 /// What a row has unless it says otherwise.
@@ -150,6 +167,19 @@ fn producers() -> Vec<Workload> {
                 &[writers(4, 250, TEN)],
             )
         },
+        Workload {
+            partitions: 4096,
+            ..row(
+                "produce-4096-partitions",
+                "produce, 4,096 partitions in turn, 10 × 100 B a request, 5 in flight",
+                &[writers(4, 1024, TEN)],
+            )
+        },
+        row(
+            "produce-everywhere",
+            "produce, one connection on 4 partitions in turn, 100 × 100 B, 5 in flight",
+            &[writers(1, 4, MEDIUM)],
+        ),
         row(
             "produce-idempotent",
             "produce, idempotent, 100 × 100 B, 5 in flight",
@@ -211,6 +241,22 @@ fn with_consumers() -> Vec<Workload> {
                 "tail-and-backlog",
                 "100 × 100 B, 2,000 requests/s, readers at the log's end and from its start",
                 &[STEADY, TAIL, BACKLOG],
+            )
+        },
+        Workload {
+            stored_bytes: STORED_BYTES,
+            ..row(
+                "tail-apart",
+                "100 × 100 B, 2,000 requests/s, and a reader at the end of each of the 4 partitions",
+                &[STEADY, TAIL_APART],
+            )
+        },
+        Workload {
+            stored_bytes: STORED_BYTES,
+            ..row(
+                "tail-and-backlog-apart",
+                "the same, and a reader from the start of each",
+                &[STEADY, TAIL_APART, BACKLOG_APART],
             )
         },
         Workload {

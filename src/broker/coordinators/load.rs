@@ -3,7 +3,9 @@
 //! does what else there is to do, and the next partition that loads has its turn.
 //!
 //! What is not committed yet is waited for, so a batch that is in flight when the load begins is neither missed nor
-//! taken for committed. A look-up or read that fails is tried again after a while, or when the log is opened.
+//! taken for committed. After a power cut the log may end in offsets without a batch, which nobody fills: where the
+//! end was known as committed before a read that found nothing, the load is over. A look-up or read that fails is
+//! tried again after a while, or when the log is opened.
 
 use bytes::Bytes;
 
@@ -30,6 +32,8 @@ pub(super) struct Load {
     next: Option<i64>,
     /// The log's end when it began, once that is known.
     end: Option<i64>,
+    /// The high watermark as the last read told it.
+    high_watermark: i64,
     /// A slice that was read and waits for its turn.
     read: Option<Bytes>,
     /// Records in front of `next` that wait for their turn.
@@ -43,7 +47,10 @@ impl Coordinators {
         let Some(led) = self.led.get_mut(&partition) else { return };
         // Answers to an earlier attempt find nobody.
         led.life = life;
-        led.load = Some(Load { id, next: None, end: None, read: None, records: Vec::new().into_iter() });
+        let high_watermark =
+            led.load.as_ref().filter(|load| load.id == id).map_or(-1, |load| load.high_watermark);
+        let records = Vec::new().into_iter();
+        led.load = Some(Load { id, next: None, end: None, high_watermark, read: None, records });
         for (part, query) in [(PART_START, OffsetQuery::Earliest), (PART_END, OffsetQuery::Latest)] {
             self.call(partition, part, Op::Offset { query, isolation: None, current_leader_epoch: -1 });
         }
@@ -72,11 +79,19 @@ impl Coordinators {
                 *known = Some(offset);
                 self.load_on(now, partition);
             }
-            Answer::Read(_) => {
-                // Without a span a watch was left behind: what comes next is not committed yet.
-                if let Some(span) = span {
-                    let to = self.address(partition, PART_READ);
-                    self.outputs.push(Output::ReadSpan { to, span });
+            Answer::Read(found) => {
+                let known = std::mem::replace(&mut load.high_watermark, found.high_watermark);
+                let is_committed = |high_watermark| load.end.is_some_and(|end| high_watermark >= end);
+                match span {
+                    Some(span) => {
+                        let to = self.address(partition, PART_READ);
+                        self.outputs.push(Output::ReadSpan { to, span });
+                    }
+                    None if is_committed(known) => self.load_records(now, partition, Vec::new(), true),
+                    // Perhaps it was committed while the read was under way.
+                    None if is_committed(found.high_watermark) => self.load_again(partition),
+                    // A watch was left behind: what comes next is not committed yet.
+                    None => {}
                 }
             }
             Answer::Fired => self.load_on(now, partition),

@@ -307,6 +307,33 @@ fn a_load_waits_for_what_is_not_committed_yet() {
 }
 
 #[test]
+fn a_load_ends_where_committed_offsets_have_no_batch() {
+    let mut stage = Stage::serving();
+    stage.commit(1);
+    let batch = batch_at(&stage.calls()[0], 0);
+    stage.publish(1, 2);
+    // Offsets 1 to 8 are gone, and so is what would have shown it.
+    stage.bounds(0, 9);
+    stage.slice(Bytes::from(batch.clone()));
+    let nothing = ReadFound { span: None, high_watermark: 9, last_stable_offset: 9, log_start_offset: 0 };
+    let read = stage.calls().pop().unwrap();
+    stage.answer(&read, Answer::Read(nothing));
+    assert_eq!(stage.fetched(), Ok(Some(1)));
+    // Where the first read finds nothing, what it finds may have been committed meanwhile: it is asked once more.
+    stage.publish(1, 3);
+    stage.bounds(0, 9);
+    let read = stage.calls().pop().unwrap();
+    stage.answer(&read, Answer::Read(nothing));
+    stage.bounds(0, 9);
+    stage.slice(Bytes::from(batch));
+    let again = stage.calls().pop().unwrap();
+    stage.answer(&read, Answer::Fired);
+    assert!(stage.calls().is_empty(), "the watch of the first attempt finds nobody");
+    stage.answer(&again, Answer::Read(nothing));
+    assert_eq!(stage.fetched(), Ok(Some(1)));
+}
+
+#[test]
 fn a_failed_append_loads_again_once_nothing_is_in_flight() {
     let mut stage = Stage::serving();
     stage.commit(1);

