@@ -78,7 +78,7 @@ const CONFINED: [(&str, &[&str]); 9] = [
     ("socket2", &["src/shard/", "bench-harness/"]),
     ("core_affinity", &["src/shard/", "bench-harness/"]),
     ("memmap2", &["src/shard/"]),
-    ("std::fs", &["src/shard/", "src/cli/", "bench-harness/", "tests/"]),
+    ("std::fs", &["src/shard/", "src/cli/", "bench-harness/", "tuning/", "tests/"]),
     ("std::net", &["src/shard/", "src/client/", "src/config/", "bench-harness/", "tests/"]),
     ("SystemTime", &["src/shard/", "src/client/", "src/cli/", "bench-harness/", "tests/"]),
 ];
@@ -186,7 +186,7 @@ fn relative(path: &Path) -> String {
 }
 
 fn sources() -> Vec<Source> {
-    let found = files(&["src", "tests", "benches", "bench-harness"], "rs");
+    let found = files(&["src", "tests", "benches", "bench-harness", "tuning"], "rs");
     assert!(found.len() > 100, "the sources are where they are looked for");
     found.iter().map(|path| Source::new(relative(path), std::fs::read_to_string(path).unwrap())).collect()
 }
@@ -410,7 +410,7 @@ fn banned_words_stay_out() {
     let mut problems = Vec::new();
     let mut paths = documents();
     for extension in ["rs", "py", "toml", "java"] {
-        paths.extend(files(&["src", "tests", "benches", "bench-harness"], extension));
+        paths.extend(files(&["src", "tests", "benches", "bench-harness", "tuning"], extension));
     }
     for path in paths {
         let text = std::fs::read_to_string(&path).unwrap();
@@ -465,7 +465,7 @@ fn links_and_paths_in_documents_lead_somewhere() {
         }
         // Every second piece between backticks is code; fenced blocks have three and cancel out.
         let spans = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
-        let ours = ["src/", "tests/", "docs/", "benches/", "bench-harness/"];
+        let ours = ["src/", "tests/", "docs/", "benches/", "bench-harness/", "tuning/"];
         for path in spans.filter(|span| ours.iter().any(|folder| span.starts_with(folder))) {
             let plain = path.split([' ', ':', '#']).next().unwrap();
             if !plain.contains(['*', '{', '<', '…']) && !root().join(plain).exists() {

@@ -14,6 +14,8 @@ use crate::wire::{self, BatchView, CORRELATION_AT, Cursor, Producer, fingerprint
 const CHECK_FETCH_BYTES: usize = 1 << 20;
 /// A topic's partitions have leaders within this time.
 const TOPIC_PATIENCE: Duration = Duration::from_secs(30);
+/// A request for log ends names so many partitions.
+const LISTED_AT_ONCE: usize = 1000;
 /// Kafka's code for a topic that exists, which may be one on its way out.
 const TOPIC_ALREADY_EXISTS: i16 = 36;
 
@@ -97,11 +99,14 @@ impl Admin {
             std::thread::sleep(Duration::from_millis(10));
         }
         // Kafka announces a leader some time before that leader serves.
-        for partition in 0..partitions {
-            while let Err(error) = self.log_end(topic, partition) {
-                ensure!(Instant::now() < deadline, "{topic}-{partition} does not serve: {error:#}");
-                std::thread::sleep(Duration::from_millis(10));
-            }
+        self.await_serving(topic, partitions, deadline)
+    }
+
+    /// Waits until every partition of a topic serves.
+    pub fn await_serving(&mut self, topic: &str, partitions: usize, deadline: Instant) -> Result<()> {
+        while let Err(error) = self.log_ends(topic, partitions) {
+            ensure!(Instant::now() < deadline, "{topic} does not serve: {error:#}");
+            std::thread::sleep(Duration::from_millis(10));
         }
         Ok(())
     }
@@ -116,14 +121,29 @@ impl Admin {
 
     /// The log end offset of a partition.
     pub fn log_end(&mut self, topic: &str, partition: usize) -> Result<i64> {
-        let answer = self.call(wire::list_offsets(topic, partition, wire::LOG_END))?;
-        wire::read_listed_offset(Cursor::new(&answer))
+        self.offset(topic, partition, wire::LOG_END)
+    }
+
+    /// The log end offsets of a topic's first partitions.
+    pub fn log_ends(&mut self, topic: &str, partitions: usize) -> Result<Vec<i64>> {
+        let mut ends = Vec::with_capacity(partitions);
+        while ends.len() < partitions {
+            let some = ends.len()..partitions.min(ends.len() + LISTED_AT_ONCE);
+            let answer = self.call(wire::list_offsets(topic, some.clone(), wire::LOG_END))?;
+            ends.extend(wire::read_listed_offsets(Cursor::new(&answer), some)?);
+        }
+        Ok(ends)
+    }
+
+    fn offset(&mut self, topic: &str, partition: usize, which: i64) -> Result<i64> {
+        let one = partition..partition + 1;
+        let answer = self.call(wire::list_offsets(topic, one.clone(), which))?;
+        wire::read_listed_offsets(Cursor::new(&answer), one)?.pop().context("one partition was asked for")
     }
 
     /// The log start offset of a partition.
     pub fn log_start(&mut self, topic: &str, partition: usize) -> Result<i64> {
-        let answer = self.call(wire::list_offsets(topic, partition, wire::LOG_START))?;
-        wire::read_listed_offset(Cursor::new(&answer))
+        self.offset(topic, partition, wire::LOG_START)
     }
 
     /// A new idempotent producer. A broker may have to get ids first.

@@ -165,13 +165,31 @@ pub struct Broker {
 /// The process is stopped before its directory goes: fields are dropped in order.
 struct Running {
     process: Process,
-    _scratch: Scratch,
+    scratch: Scratch,
+    command: Command,
+    place: Place,
+}
+
+/// How a broker is stopped before it is started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It is asked to.
+    Clean,
+    /// It is killed.
+    Kill,
 }
 
 struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Process {
+    /// Asks it to end, and kills it where it does not.
+    fn stop(&mut self) {
         let pid = Pid::from_raw(self.0.id() as i32);
         let _ = kill(pid, Signal::SIGTERM);
         let deadline = Instant::now() + STOP_PATIENCE;
@@ -189,14 +207,40 @@ impl Drop for Process {
 /// Where brokers run and keep their data.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// Which CPUs.
+    /// Whether broker and load share CPUs.
     pub layout: Layout,
-    /// The CPUs that the harness may use.
-    pub cpus: Vec<usize>,
+    /// The CPUs that the broker may use.
+    pub broker_cpus: Vec<usize>,
+    /// The CPUs of the load.
+    pub load_cpus: Vec<usize>,
     /// The folder in which scratch directories are made.
     pub data: PathBuf,
     /// How long a broker rests before its memory is read for the first time.
     pub rest: Duration,
+}
+
+impl Place {
+    /// The CPUs of a layout, out of those that the harness may use.
+    pub fn new(layout: Layout, cpus: &[usize], data: PathBuf, rest: Duration) -> Place {
+        let (broker_cpus, load_cpus) = (layout.broker_cpus(cpus).to_vec(), layout.load_cpus(cpus).to_vec());
+        Place { layout, broker_cpus, load_cpus, data, rest }
+    }
+
+    /// How many CPUs broker and load use together.
+    pub fn cpu_count(&self) -> usize {
+        let more = self.load_cpus.iter().filter(|cpu| !self.broker_cpus.contains(cpu));
+        self.broker_cpus.len() + more.count()
+    }
+
+    /// Moves this thread to the broker's CPUs, for the moment in which it starts the broker: a child inherits them.
+    pub fn enter_broker(&self) -> Result<()> {
+        host::pin(&self.broker_cpus)
+    }
+
+    /// Moves this thread to the CPUs of the load.
+    pub fn enter_load(&self) -> Result<()> {
+        host::pin(&self.load_cpus)
+    }
 }
 
 impl Broker {
@@ -212,14 +256,8 @@ impl Broker {
         let output = File::create(&log)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         tie_to_this_process(&mut command);
-        place.layout.enter_broker(&place.cpus)?;
-        let started = Instant::now();
-        let spawned = command.spawn();
-        place.layout.enter_load(&place.cpus)?;
-        let child = spawned.with_context(|| format!("starting {:?}", command.get_program()))?;
-        let mut process = Process(child);
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let start_up = await_answer(&mut process, address, started, &log)?;
+        let (process, start_up) = spawn(&mut command, place, address, &log)?;
         std::thread::sleep(place.rest);
         let pid = process.0.id();
         Ok(Broker {
@@ -231,7 +269,7 @@ impl Broker {
             command: in_words(&command, recipe, scratch.path()),
             settings: settings_of(scratch.path()),
             has_topics: !matches!(recipe, Recipe::Floor { .. }),
-            child: Some(Running { process, _scratch: scratch }),
+            child: Some(Running { process, scratch, command, place: place.clone() }),
         })
     }
 
@@ -252,6 +290,27 @@ impl Broker {
         })
     }
 
+    /// Resident bytes at this moment; 0 where the process is not known.
+    pub fn resident_bytes(&self) -> u64 {
+        self.pid.and_then(|pid| Usage::of(pid).ok()).map_or(0, |usage| usage.resident_bytes)
+    }
+
+    /// Stops the broker and starts it again with what it has stored. Returns how long it took to stop, and from the
+    /// start of the process to its first answer.
+    pub fn restart(&mut self, how: Stop) -> Result<(Duration, Duration)> {
+        let running = self.child.as_mut().context("a broker that was there before is not started again")?;
+        let asked = Instant::now();
+        if how == Stop::Kill {
+            running.process.0.kill()?;
+        }
+        running.process.stop();
+        let (stop, log) = (asked.elapsed(), running.scratch.path().join("output.txt"));
+        let (process, start_up) = spawn(&mut running.command, &running.place, self.address, &log)?;
+        self.pid = Some(process.0.id());
+        running.process = process;
+        Ok((stop, start_up))
+    }
+
     /// Fails when the process has ended by itself.
     pub fn check_alive(&mut self) -> Result<()> {
         if let Some(running) = &mut self.child
@@ -261,6 +320,23 @@ impl Broker {
         }
         Ok(())
     }
+}
+
+/// Starts the process on the broker's CPUs, and waits for its first answer.
+fn spawn(
+    command: &mut Command,
+    place: &Place,
+    address: SocketAddr,
+    log: &Path,
+) -> Result<(Process, Duration)> {
+    place.enter_broker()?;
+    let started = Instant::now();
+    let spawned = command.spawn();
+    place.enter_load()?;
+    let child = spawned.with_context(|| format!("starting {:?}", command.get_program()))?;
+    let mut process = Process(child);
+    let start_up = await_answer(&mut process, address, started, log)?;
+    Ok((process, start_up))
 }
 
 /// Lets the child end when this process ends, however that is.
@@ -292,7 +368,7 @@ fn command(recipe: &Recipe, place: &Place, scratch: &Path, port: u16) -> Result<
         }
         Recipe::Tidemill { binary, settings, .. } => {
             let file = scratch.join("server.properties");
-            let shards = place.layout.broker_cpus(&place.cpus);
+            let shards = place.broker_cpus.len();
             let mut lines = vec![
                 format!("listeners=PLAINTEXT://127.0.0.1:{port}"),
                 format!("log.dirs={}", data.display()),

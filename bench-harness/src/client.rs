@@ -83,6 +83,7 @@ pub fn run(stage: &mut Stage, client: Client, conditions: &Conditions) -> Result
             .zip(ended)
             .map(|(began, ended)| Share::between(&began, &ended, (flow.requests, flow.records, flow.bytes))),
         batches_checked: checked.batches,
+        rest: None,
         series: Series::default(),
         histogram: Vec::new(),
         end_to_end_histogram: Vec::new(),

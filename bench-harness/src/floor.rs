@@ -394,16 +394,18 @@ impl Store {
     fn list_offsets(&mut self, mut request: Cursor<'_>, out: &mut Vec<u8>) -> Result<Option<Found>> {
         request.take(8)?; // replica, the count of one topic
         let topic = request.text()?;
-        request.count()?;
-        let index = request.i32()?;
+        let count = request.count()?;
         number(out, 1i32.to_be_bytes());
         number(out, i16::try_from(topic.len())?.to_be_bytes());
         out.extend_from_slice(topic);
-        number(out, 1i32.to_be_bytes());
-        number(out, index.to_be_bytes());
-        number(out, 0i16.to_be_bytes());
-        number(out, (-1i64).to_be_bytes());
-        number(out, self.partition(index)?.offset_end.to_be_bytes());
+        number(out, i32::try_from(count)?.to_be_bytes());
+        for _ in 0..count {
+            let (index, _) = (request.i32()?, request.i64()?);
+            number(out, index.to_be_bytes());
+            number(out, 0i16.to_be_bytes());
+            number(out, (-1i64).to_be_bytes());
+            number(out, self.partition(index)?.offset_end.to_be_bytes());
+        }
         Ok(None)
     }
 

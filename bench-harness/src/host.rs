@@ -55,27 +55,19 @@ impl Layout {
         }
     }
 
-    /// How many CPUs a broker may use.
-    pub fn broker_cpus(self, all: &[usize]) -> usize {
+    /// The CPUs that a broker may use.
+    pub fn broker_cpus(self, all: &[usize]) -> &[usize] {
         match self {
-            Layout::Split => 1,
-            Layout::Shared => all.len(),
+            Layout::Split => all.get(..1).unwrap_or(all),
+            Layout::Shared => all,
         }
     }
 
-    /// Moves this thread to the broker's CPUs, for the moment in which it starts the broker: a child inherits them.
-    pub fn enter_broker(self, all: &[usize]) -> Result<()> {
+    /// The CPUs of the load.
+    pub fn load_cpus(self, all: &[usize]) -> &[usize] {
         match self {
-            Layout::Split => pin(all.get(..1).unwrap_or(all)),
-            Layout::Shared => pin(all),
-        }
-    }
-
-    /// Moves this thread to the CPUs of the load.
-    pub fn enter_load(self, all: &[usize]) -> Result<()> {
-        match self {
-            Layout::Split => pin(all.get(1..2).unwrap_or(all)),
-            Layout::Shared => pin(all),
+            Layout::Split => all.get(1..2).unwrap_or(all),
+            Layout::Shared => all,
         }
     }
 
@@ -92,7 +84,8 @@ pub fn cpus() -> Vec<usize> {
     core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect()
 }
 
-fn pin(cpus: &[usize]) -> Result<()> {
+/// Lets this thread run on these CPUs only.
+pub fn pin(cpus: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
     for cpu in cpus {
         set.set(*cpu)?;

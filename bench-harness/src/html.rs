@@ -6,21 +6,23 @@
 
 mod bars;
 mod curves;
+mod walk;
 
 use std::fmt::Write;
 
 use anyhow::Result;
 
+use crate::figures;
 use crate::markdown::{scaled, short};
 use crate::report::{Contender, Report, Spread};
-use crate::trial::Measurement;
 
 const STYLE: &str = include_str!("html/page.css");
 const SCRIPT: &str = include_str!("html/page.js");
 
 /// The sections in their order: a name for links, and what the list of contents says.
-const SECTIONS: [(&str, &str); 7] = [
+const SECTIONS: [(&str, &str); 8] = [
     ("ratios", "Ratios"),
+    ("walk", "Curves"),
     ("time", "Over time"),
     ("percentiles", "Percentiles"),
     ("cpu", "CPU and memory"),
@@ -103,6 +105,7 @@ pub fn page(report: &Report) -> Result<String> {
     head(&view, &title, &mut body);
     body.push_str("<main>\n");
     bars::ratios(&view, &mut body);
+    walk::curves(&view, &mut body);
     over_time(&view, &mut body);
     percentiles(&view, &mut body);
     bars::cost(&view, &mut body);
@@ -123,7 +126,10 @@ fn title(view: &View<'_>) -> String {
     let full = |one: &Contender| format!("{} {}", display(&one.name), one.version).trim().to_owned();
     match (view.seats.first(), view.primary()) {
         (Some(base), Some(primary)) => format!("{} beside {}", full(primary.one), full(base.one)),
-        (Some(only), None) => format!("{}, measured", full(only.one)),
+        (Some(only), None) => match view.report.parameters().as_slice() {
+            [] => format!("{}, measured", full(only.one)),
+            axes => format!("{}, walked over {}", full(only.one), axes.join(" and ")),
+        },
         _ => "A result without contenders".to_owned(),
     }
 }
@@ -149,7 +155,12 @@ fn head(view: &View<'_>, title: &str, body: &mut String) {
         escape(&format!("{}, {} CPUs", report.machine.processor, report.machine.cpus)),
     );
     body.push_str("<nav>");
-    for (id, name) in SECTIONS.iter().filter(|(id, _)| *id != "ratios" || view.primary().is_some()) {
+    let is_there = |id: &str| match id {
+        "ratios" => view.primary().is_some(),
+        "walk" => !report.parameters().is_empty(),
+        _ => true,
+    };
+    for (id, name) in SECTIONS.iter().filter(|(id, _)| is_there(id)) {
         let _ = write!(body, "<a href=\"#{id}\">{name}</a>");
     }
     body.push_str("</nav>\n");
@@ -168,10 +179,6 @@ fn head(view: &View<'_>, title: &str, body: &mut String) {
         "<noscript><p class=\"note\">The curves need JavaScript; bars and tables do not.</p></noscript>\n",
     );
     body.push_str("</header>\n");
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.0} %", share * 100.0)
 }
 
 /// The sentence that a reader in a hurry reads.
@@ -255,46 +262,15 @@ fn percentiles(view: &View<'_>, body: &mut String) {
     charts(view, "curve", body);
 }
 
-/// Microseconds in the unit that suits them.
-fn time(us: f64) -> String {
-    match us {
-        us if us >= 999_500.0 => short(us / 1e6) + " s",
-        us if us >= 999.5 => short(us / 1e3) + " ms",
-        us => short(us) + " µs",
-    }
-}
-
-/// One column of the table of figures: its head, and its value with how it is written.
-type Column = (&'static str, fn(&Measurement) -> Option<f64>, fn(f64) -> String);
-
-const COLUMNS: [Column; 11] = [
-    ("requests/s", |run| Some(run.request_rate()), scaled),
-    ("records/s", |run| Some(run.record_rate()), scaled),
-    ("MB/s", |run| Some(run.megabytes_a_second()), short),
-    ("p50", |run| Some(run.latency()?.p50), time),
-    ("p99", |run| Some(run.latency()?.p99), time),
-    ("p99.9", |run| Some(run.latency()?.p999), time),
-    ("longest", |run| Some(run.latency()?.max), time),
-    ("CPU µs/request", |run| Some(run.broker.as_ref()?.us_per_request), short),
-    ("CPU s/GB", |run| Some(run.broker.as_ref()?.s_per_gb), short),
-    (
-        "of it kernel",
-        |run| {
-            let broker = run.broker.as_ref()?;
-            Some(broker.system_s / (broker.user_s + broker.system_s).max(1e-9))
-        },
-        percent,
-    ),
-    ("resident MB", |run| Some(run.broker.as_ref()?.resident_peak_bytes as f64 / 1e6), short),
-];
-
 fn figures(view: &View<'_>, body: &mut String) {
     let explained = "Medians over the turns. Bytes are those of whole record batches; a GB is 10⁹ bytes. Resident memory is \
                      the most since the process began.";
     section("figures", "All figures", explained, body);
     body.push_str("<div class=\"scroll\"><table>\n<tr><th>workload</th><th class=\"left\"></th>");
-    for (name, ..) in COLUMNS {
-        let _ = write!(body, "<th>{name}</th>");
+    let used = |column: &&figures::Column| view.report.runs.iter().any(|run| (column.of)(run).is_some());
+    let columns: Vec<&figures::Column> = figures::all().filter(used).collect();
+    for column in &columns {
+        let _ = write!(body, "<th>{}</th>", column.head);
     }
     body.push_str("</tr>\n");
     for row in &view.report.workloads {
@@ -315,10 +291,9 @@ fn figures(view: &View<'_>, body: &mut String) {
             }
             let name = escape(display(&seat.one.name));
             let _ = write!(body, "<td class=\"name left s{}\"><i></i>{name}</td>", seat.slot);
-            for (_, figure, write) in COLUMNS {
-                let spread = view.report.spread(&row.name, &seat.one.name, figure);
-                let _ =
-                    write!(body, "<td>{}</td>", spread.map_or("–".to_owned(), |spread| write(spread.median)));
+            for column in &columns {
+                let runs = view.report.runs_of(&row.name, &seat.one.name);
+                let _ = write!(body, "<td>{}</td>", column.median(runs));
             }
             body.push_str("</tr>\n");
         }
@@ -408,7 +383,7 @@ mod tests {
     #[test]
     fn a_page_has_every_section_and_asks_for_nothing_from_elsewhere() {
         let page = page(&small()).unwrap();
-        for (id, name) in SECTIONS {
+        for (id, name) in SECTIONS.into_iter().filter(|(id, _)| *id != "walk") {
             assert_eq!(page.matches(&format!("<section id=\"{id}\">")).count(), 1, "{id}");
             assert!(page.contains(&format!("<a href=\"#{id}\">{name}</a>")), "{id}");
         }
@@ -447,6 +422,7 @@ mod tests {
         report.runs.retain(|run| run.contender == "kafka");
         let page = page(&report).unwrap();
         assert!(!page.contains("id=\"ratios\"") && !page.contains("href=\"#ratios\""));
+        assert!(!page.contains("#walk"), "nothing was walked");
         assert!(page.contains("Kafka 4.3.1, measured") && page.contains("id=\"figures\""));
     }
 

@@ -3,14 +3,12 @@
 //!
 //! Invariant: latencies run from the intended sending, so a rate that the broker cannot serve leaves any bound.
 
-use std::fmt::Write;
-
 use anyhow::{Result, ensure};
-use serde::Serialize;
 
 use crate::broker::{Place, Recipe};
-use crate::host::{self, Build, Layout, Machine};
+use crate::host;
 use crate::markdown;
+use crate::report::{Knee, Report, Row};
 use crate::seat::Seat;
 use crate::trial::{Conditions, Measurement};
 use crate::workload::{Drive, Workload};
@@ -34,29 +32,6 @@ pub struct Plan {
     pub precision: f64,
     /// How often a rate may fail before it counts as too high: others on the machine make a good one fail.
     pub attempts: usize,
-}
-
-/// What was found.
-#[derive(Debug, Serialize)]
-pub struct Knee {
-    /// Where and how.
-    pub machine: Machine,
-    /// Which harness, and so which Tidemill where none was named.
-    pub build: Build,
-    /// Where broker and load ran.
-    pub layout: Layout,
-    /// The workload.
-    pub workload: String,
-    /// The broker.
-    pub contender: String,
-    /// The bound, in milliseconds.
-    pub p99_bound_ms: f64,
-    /// The highest rate within the bound, in requests a second; none when even the first was too high.
-    pub rate: Option<f64>,
-    /// The lowest rate that left it; none when none did.
-    pub rate_above: Option<f64>,
-    /// The better run of each rate, by rate.
-    pub curve: Vec<Measurement>,
 }
 
 /// Finds the knee; `measure` runs a rate and says whether it stays within the bound.
@@ -87,11 +62,16 @@ fn search(
     Ok((good, bad))
 }
 
-/// Runs the search, and prints each rate as it ends.
-pub fn run(plan: &Plan, conditions: &Conditions, place: &Place) -> Result<Knee> {
+/// Runs the search: what was found, and the better run of each rate by rate. Each run is told as it ends.
+pub fn find(
+    plan: &Plan,
+    conditions: &Conditions,
+    place: &Place,
+    seat: &mut Seat,
+    told: &mut dyn FnMut(&Measurement),
+) -> Result<(Knee, Vec<Measurement>)> {
     ensure!(matches!(plan.workload.drive, Drive::Wire(_)), "a foreign client keeps no rate");
     ensure!(plan.precision > 0.0 && plan.p99_bound_ms > 0.0 && plan.from > 0.0, "bounds are above zero");
-    let mut seat = Seat::new(plan.recipe.clone());
     ensure!(seat.suits(&plan.workload), "the floor cannot run {}", plan.workload.name);
     seat.settle(&plan.workload.broker_settings, place)?;
     let mut curve = Vec::new();
@@ -101,7 +81,7 @@ pub fn run(plan: &Plan, conditions: &Conditions, place: &Place) -> Result<Knee> 
         for _ in 0..plan.attempts.max(1) {
             ensure!(!host::interrupted(), "interrupted");
             let run = seat.run(&plan.workload, &conditions, place)?;
-            println!("at {rate:.0} requests/s\n{}", markdown::run_lines(&run));
+            told(&run);
             if best.as_ref().is_none_or(|best| p99_ms(&run) < p99_ms(best)) {
                 best = Some(run);
             }
@@ -113,56 +93,38 @@ pub fn run(plan: &Plan, conditions: &Conditions, place: &Place) -> Result<Knee> 
         curve.extend(best);
         Ok(within)
     })?;
-    let asked = |run: &Measurement| run.rate_asked.unwrap_or(0.0);
     curve.sort_by(|one, other| asked(one).total_cmp(&asked(other)));
-    Ok(Knee {
-        machine: Machine::here(&place.data, place.cpus.len()),
-        build: Build::this(),
-        layout: conditions.layout,
-        workload: plan.workload.name.to_owned(),
-        contender: plan.recipe.name().to_owned(),
-        p99_bound_ms: plan.p99_bound_ms,
-        rate,
-        rate_above,
-        curve,
-    })
+    Ok((Knee { p99_bound_ms: plan.p99_bound_ms, rate, rate_above }, curve))
 }
 
-fn p99_ms(run: &Measurement) -> f64 {
-    run.latency().map_or(f64::INFINITY, |latency| latency.p99 / 1e3)
-}
-
-impl Knee {
-    /// The rate and the curve.
-    pub fn markdown(&self) -> String {
-        let mut text = markdown::heading(&self.machine, &self.build, self.layout);
-        let (workload, contender, bound) = (&self.workload, &self.contender, self.p99_bound_ms);
-        let rate = |rate: Option<f64>| rate.map_or("none".to_owned(), markdown::scaled);
-        let (within, above) = (rate(self.rate), rate(self.rate_above));
-        let _ =
-            writeln!(text, "**{workload} on {contender}: p99 within {bound} ms up to {within} requests/s**");
-        let _ = writeln!(text, "(the lowest rate that left it: {above}).\n");
-        let _ = writeln!(text, "| rate | reached | p50 µs | p99 µs | p99.9 µs | max µs | µs CPU/request |");
-        let _ = writeln!(text, "{}|", "|---".repeat(7));
-        for run in &self.curve {
-            let latency = |pick: fn(&crate::trial::Latency) -> f64| {
-                run.latency().map_or("–".to_owned(), |latency| markdown::short(pick(latency)))
-            };
-            let cpu =
-                run.broker.as_ref().map_or("–".to_owned(), |share| markdown::short(share.us_per_request));
-            let _ = writeln!(
-                text,
-                "| {} | {} | {} | {} | {} | {} | {cpu} |",
-                markdown::scaled(run.rate_asked.unwrap_or(0.0)),
-                markdown::scaled(run.request_rate()),
-                latency(|latency| latency.p50),
-                latency(|latency| latency.p99),
-                latency(|latency| latency.p999),
-                latency(|latency| latency.max),
-            );
-        }
-        text
+/// Runs the search, and prints each run as it ends. Each rate is a row of the result.
+pub fn run(plan: &Plan, conditions: &Conditions, place: &Place) -> Result<Report> {
+    let mut seat = Seat::new(plan.recipe.clone());
+    let mut told =
+        |run: &Measurement| println!("at {:.0} requests/s\n{}", asked(run), markdown::run_lines(run));
+    let (knee, curve) = find(plan, conditions, place, &mut seat, &mut told)?;
+    let settings = conditions.settings(1, 0);
+    let workloads = std::slice::from_ref(&plan.workload);
+    let mut report = Report::new(place, settings, workloads, &[plan.recipe.name()]);
+    report.workloads.clear();
+    for run in curve {
+        let rate = ("rate".to_owned(), format!("{:.0}", asked(&run)));
+        let row = Row::point(&plan.workload, vec![rate]);
+        report.runs.push(Measurement { workload: row.name.clone(), ..run });
+        report.workloads.push(row);
     }
+    report.knee = Some(knee);
+    report.contenders = vec![seat.known];
+    Ok(report)
+}
+
+fn asked(run: &Measurement) -> f64 {
+    run.rate_asked.unwrap_or(0.0)
+}
+
+/// The 99th percentile that the search goes by, in milliseconds.
+pub fn p99_ms(run: &Measurement) -> f64 {
+    run.latency().map_or(f64::INFINITY, |latency| latency.p99 / 1e3)
 }
 
 #[cfg(test)]

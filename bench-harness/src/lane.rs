@@ -96,6 +96,11 @@ impl Lane {
         matches!(self.work, Work::Read(_))
     }
 
+    /// How many requests it has that differ.
+    pub fn slot_count(&self) -> usize {
+        self.ring.starts.len()
+    }
+
     /// How many requests may be unanswered.
     pub fn in_flight(&self) -> usize {
         self.ring.in_flight
@@ -194,6 +199,7 @@ mod tests {
             writing,
             connection: 0,
             partitions: partitions.iter().map(|partition| (*partition, 0)).collect(),
+            partitions_each_topic: usize::MAX,
             alone,
             producer,
             timestamp_ms: 0,

@@ -122,7 +122,7 @@ pub fn measure(place: &Place) -> Result<Vec<Limit>> {
 
 fn on_broker_side<T: Send>(place: &Place, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let pinned = || {
-        place.layout.enter_broker(&place.cpus)?;
+        place.enter_broker()?;
         work()
     };
     thread::scope(|scope| scope.spawn(pinned).join()).map_err(|_| anyhow!("a thread gave up"))?
@@ -141,7 +141,7 @@ fn both<A: Send, B: Send>(
     here.set_nodelay(true)?;
     thread::scope(|scope| {
         let other = scope.spawn(|| {
-            place.layout.enter_load(&place.cpus)?;
+            place.enter_load()?;
             load(there)
         });
         let ours = on_broker_side(place, || broker(here));
@@ -241,8 +241,7 @@ mod tests {
     fn every_limit_is_measured_and_nothing_is_left_behind() {
         let data = std::env::temp_dir().join(format!("bench-limits-test-{}", std::process::id()));
         std::fs::create_dir_all(&data).unwrap();
-        let place =
-            Place { layout: Layout::Shared, cpus: host::cpus(), data: data.clone(), rest: Duration::ZERO };
+        let place = Place::new(Layout::Shared, &host::cpus(), data.clone(), Duration::ZERO);
         let limits = measure(&place).unwrap();
         let names: Vec<&str> = limits.iter().map(|limit| limit.name.as_str()).collect();
         assert_eq!(names, ["loopback", "page-cache-write", "sendfile", "crc32c", "round-trip"]);

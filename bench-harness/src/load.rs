@@ -1,8 +1,8 @@
 //! The load: one thread, one epoll, many connections. A request is timed from the moment it was *meant* to be sent, so
 //! that under a given rate a stalled broker is charged for the requests that had to wait (no coordinated omission).
 //!
-//! The closed loop keeps every slot of every lane busy; the open loop sends at a rate whatever the answers
-//! do. Latencies go into one HDR histogram for each thread of load; histograms are added, never averaged.
+//! The closed loop keeps every slot of every lane busy, or a fixed number of requests out on lanes that take turns; the
+//! open loop sends at a rate whatever the answers do. Latencies go into one HDR histogram for each thread of load; histograms are added, never averaged.
 
 mod connection;
 mod whereabouts;
@@ -10,6 +10,7 @@ mod whereabouts;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -63,6 +64,8 @@ pub struct Crew {
     pub shards: Vec<usize>,
     /// When they send.
     pub pace: Pace,
+    /// In the closed loop: how many requests they have out together, taking turns; none is as many as each may have.
+    pub at_once: Option<usize>,
     /// Whether theirs are the requests that are counted, timed and bounded; those of others are counted beside them.
     pub drives: bool,
 }
@@ -158,8 +161,25 @@ pub struct Load {
     epoll: Epoll,
     /// When to serve which connection whatever its socket says.
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
+    rotas: Vec<Rota>,
     tally: Tally,
     meter: Arc<Meter>,
+}
+
+/// Connections that take turns: an answer to one of them allows a request to the next.
+struct Rota {
+    /// The connections, by number.
+    members: Range<usize>,
+    /// Whose turn it is.
+    next: usize,
+}
+
+impl Rota {
+    fn take_turn(&mut self) -> usize {
+        let turn = self.next;
+        self.next = if turn + 1 < self.members.end { turn + 1 } else { self.members.start };
+        turn
+    }
 }
 
 /// Which requests may still be sent.
@@ -178,7 +198,7 @@ impl Load {
     pub fn connect(address: SocketAddr, crews: Vec<Crew>) -> Result<Load> {
         raise_file_limit(crews.iter().map(|crew| crew.lanes.len() as u64).sum())?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let (mut connections, meter) = (Vec::new(), Meter::new());
+        let (mut connections, mut rotas, meter) = (Vec::<Connection>::new(), Vec::new(), Meter::new());
         let mut whereabouts = Whereabouts::new(address);
         for crew in crews {
             let count = crew.lanes.len().max(1) as u32;
@@ -189,24 +209,37 @@ impl Load {
                     Some(Duration::from_secs_f64(f64::from(count) / rate))
                 }
             };
-            let (now, step) = (Instant::now(), interval.unwrap_or_default() / count);
+            let (now, step, first) =
+                (Instant::now(), interval.unwrap_or_default() / count, connections.len());
+            let at_once = crew.at_once.filter(|_| interval.is_none());
+            let rota = at_once.map(|_| rotas.len());
             for (index, lane) in crew.lanes.into_iter().enumerate() {
                 let due = now + step * index as u32;
                 let stream = match crew.shards.get(index) {
                     Some(shard) => whereabouts.connect(*shard)?,
                     None => connect(address, Duration::from_secs(5))?,
                 };
-                let connection =
+                let mut connection =
                     Connection::new(stream, lane, crew.drives, interval, due, Arc::clone(&meter))?;
+                connection.rota = rota;
                 let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
                 epoll.add(&connection.stream, EpollEvent::new(flags, connections.len() as u64))?;
                 connections.push(connection);
+            }
+            if let Some(at_once) = at_once {
+                let mut rota = Rota { members: first..connections.len(), next: first };
+                connections.iter_mut().skip(first).for_each(|one| one.allowed = 0);
+                for _ in 0..at_once {
+                    let turn = rota.take_turn();
+                    connections.get_mut(turn).into_iter().for_each(|one| one.allowed += 1);
+                }
+                rotas.push(rota);
             }
         }
         // However long connecting took, nothing is late when the load begins.
         let start = Instant::now();
         connections.iter_mut().for_each(|one| one.due = one.due.max(start));
-        Ok(Load { connections, epoll, timers: BinaryHeap::new(), tally: Tally::new()?, meter })
+        Ok(Load { connections, epoll, timers: BinaryHeap::new(), rotas, tally: Tally::new()?, meter })
     }
 
     /// What is counted while the load runs, for another thread to read.
@@ -214,8 +247,8 @@ impl Load {
         Arc::clone(&self.meter)
     }
 
-    /// Warms up, measures, waits for the last answers, and hands back the measured tally and the lanes.
-    pub fn run(mut self, plan: &Plan, observer: &mut dyn Observer) -> Result<(Tally, Vec<Lane>)> {
+    /// Warms up, measures, waits for the last answers, and hands back the measured tally. The connections stay.
+    pub fn run(&mut self, plan: &Plan, observer: &mut dyn Observer) -> Result<Tally> {
         let warmup = Plan { measure: plan.warmup, bytes_max: plan.bytes_max / 4, ..*plan };
         self.serve_all(Sending::All)?;
         self.phase(Phase::WarmUp, &warmup)?;
@@ -227,7 +260,7 @@ impl Load {
         self.drain()?;
         let late = self.tally.error_count();
         ensure!(late == 0, "{late} of the last requests were refused: {:?}", self.tally.errors);
-        Ok((measured, self.into_lanes()))
+        Ok(measured)
     }
 
     /// Drives the load until the time or the bytes of the plan are over and the last answer is here, without a warm-up.
@@ -238,6 +271,11 @@ impl Load {
         self.phase(Phase::Measure, plan)?;
         self.drain()?;
         Ok(std::mem::replace(&mut self.tally, Tally::new()?))
+    }
+
+    /// How many connections there are.
+    pub fn connection_count(&self) -> usize {
+        self.connections.len()
     }
 
     /// Ends the connections.
@@ -265,11 +303,16 @@ impl Load {
             let elapsed = now - start;
             self.tally.elapsed = elapsed;
             // A phase without one answer would say nothing: it lasts until there is one, and the result says how long.
-            let over = elapsed >= plan.measure && (phase == Phase::WarmUp || self.has_seen_all_kinds());
+            let over = elapsed >= plan.measure
+                && match phase {
+                    Phase::WarmUp => elapsed >= plan.measure + DRAIN || self.has_gone_round(),
+                    Phase::Measure => self.has_seen_all_kinds(),
+                };
             if over || self.tally.bytes >= plan.bytes_max {
                 return Ok(());
             }
-            ensure!(elapsed < plan.measure + DRAIN, "not one request was answered");
+            let patient = phase == Phase::WarmUp || elapsed < plan.measure + DRAIN;
+            ensure!(patient, "not one request was answered");
             ensure!(!host::interrupted(), "interrupted");
             let errors = self.tally.error_count();
             ensure!(errors < ERRORS_MAX, "too many requests were refused: {:?}", self.tally.errors);
@@ -284,6 +327,11 @@ impl Load {
                 self.timers.peek().map_or(TICK, |Reverse((due, _))| due.saturating_duration_since(now));
             self.wait((plan.measure.saturating_sub(elapsed)).min(TICK).min(next), Sending::All)?;
         }
+    }
+
+    /// Whether every request that differs was answered once: the first write to a partition costs more than others.
+    fn has_gone_round(&self) -> bool {
+        self.connections.iter().all(|connection| connection.answered >= connection.lane.slot_count() as u64)
     }
 
     /// Whether a request was answered, and where readers are timed, a batch was read.
@@ -311,7 +359,7 @@ impl Load {
             Sending::Remains if connection.lane.is_behind() => u64::MAX,
             Sending::Remains => connection.queued,
         };
-        let again = connection.serve(Instant::now(), count, &mut self.tally)?;
+        let again = connection.serve(Instant::now(), count.min(connection.allowed), &mut self.tally)?;
         if let Some(due) = again.filter(|_| !connection.armed) {
             connection.armed = true;
             self.timers.push(Reverse((due, index)));
@@ -332,14 +380,30 @@ impl Load {
         for event in events.iter().take(count) {
             let index = event.data() as usize;
             let flags = event.events();
+            let (mut answers, mut rota) = (0, None);
             if flags.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR)
                 && let Some(connection) = self.connections.get_mut(index)
             {
+                let before = connection.answered;
                 connection.receive(&mut self.tally)?;
+                (answers, rota) = (connection.answered - before, connection.rota);
             }
             self.serve(index, sending)?;
+            for _ in 0..answers {
+                self.next_turn(rota, sending)?;
+            }
         }
         Ok(())
+    }
+
+    /// Allows a request to the connection whose turn it is.
+    fn next_turn(&mut self, rota: Option<usize>, sending: Sending) -> Result<()> {
+        let Some(rota) = rota.and_then(|rota| self.rotas.get_mut(rota)) else { return Ok(()) };
+        let turn = rota.take_turn();
+        if let Some(connection) = self.connections.get_mut(turn) {
+            connection.allowed += 1;
+        }
+        self.serve(turn, sending)
     }
 
     /// Takes the answers that are still out, and lets timed readers see all that was sent.

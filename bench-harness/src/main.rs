@@ -1,51 +1,4 @@
-//! Measures producers and consumers of a broker: rates, latency percentiles, and the broker's own CPU and memory.
-//!
-//! | file | what it is |
-//! |---|---|
-//! | `workload` | the workloads as data: roles that write and read |
-//! | `wire` | encoded frames and their answers |
-//! | `lane` | what one connection says, and how it checks the answers |
-//! | `load` | one thread that drives many connections, open or closed loop |
-//! | `client` | foreign clients as the load |
-//! | `admin` | topics, and reading back what was written |
-//! | `broker`, `kafka`, `floor` | the contenders: how they start and stop |
-//! | `trial` | one run of one workload against one broker |
-//! | `seat` | a contender's broker between runs |
-//! | `compare`, `sweep`, `knee` | several brokers in turns, parameters over lists, rates up to a bound |
-//! | `duel`, `gate` | two brokers in turns of a tenth of a second; whether one became dearer than the repository says |
-//! | `meter`, `process`, `samples` | what the load counts and the broker uses, read four times a second |
-//! | `live` | what is shown during a run |
-//! | `report`, `goals` | the result as a file, and what it is judged by |
-//! | `markdown`, `html` | the result as people read it |
-//! | `limits` | what the machine can do at all |
-//! | `host` | CPUs, and what a result says of its machine |
-
-mod admin;
-mod broker;
-mod client;
-mod compare;
-mod duel;
-mod floor;
-mod gate;
-mod goals;
-mod host;
-mod html;
-mod kafka;
-mod knee;
-mod lane;
-mod limits;
-mod live;
-mod load;
-mod markdown;
-mod meter;
-mod process;
-mod report;
-mod samples;
-mod seat;
-mod sweep;
-mod trial;
-mod wire;
-mod workload;
+//! The command line of the harness: options in, results out.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -53,19 +6,19 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
-use serde::Serialize;
 
-use crate::broker::{Place, Recipe};
-use crate::client::Home;
-use crate::compare::Comparison;
-use crate::duel::Duel;
-use crate::floor::Append;
-use crate::host::Layout;
-use crate::load::Plan;
-use crate::report::{Report, Spread};
-use crate::sweep::Axis;
-use crate::trial::Conditions;
-use crate::workload::{Figure, Group, Workload};
+use bench_harness::broker::{Place, Recipe};
+use bench_harness::client::Home;
+use bench_harness::compare::Comparison;
+use bench_harness::duel::Duel;
+use bench_harness::floor::Append;
+use bench_harness::host::Layout;
+use bench_harness::load::Plan;
+use bench_harness::report::{Report, Spread};
+use bench_harness::sweep::Axis;
+use bench_harness::trial::Conditions;
+use bench_harness::workload::{Figure, Group, Workload};
+use bench_harness::{compare, floor, gate, host, html, kafka, knee, markdown, sweep, workload};
 
 const EXAMPLES: &str = "Examples:
   bench-harness                                      the canonical workloads on a broker of its own
@@ -138,9 +91,16 @@ enum Task {
     Sweep {
         /// What to walk: shards, partitions, record-bytes, records (of a batch), connections, in-flight, acks, reach
         /// (home, away or any: where a connection's partition is), a setting of the broker such as shard.cpus, or one
-        /// of the topic such as flush.messages.
-        #[arg(value_name = "NAME=V1,V2,…", num_args = 1..=3, required = true)]
+        /// of the topic such as flush.messages [default: what the workload brings].
+        #[arg(value_name = "NAME=V1,V2,…", num_args = 0..=3)]
         axes: Vec<Axis>,
+        /// Look at the broker for so many seconds before and after each load, with the topics and connections there: its
+        /// CPU at rest, and its memory. Each point gets a new broker.
+        #[arg(long, value_name = "SECONDS")]
+        rest: Option<f64>,
+        /// After each load start the broker again with what it has stored, after a clean stop and after kill -9.
+        #[arg(long)]
+        restart: bool,
         /// How often all points are run.
         #[arg(long, default_value_t = 1)]
         turns: usize,
@@ -268,7 +228,7 @@ struct Options {
     /// Where downloads are kept.
     #[arg(long, global = true, value_name = "DIR", default_value = ".cache")]
     cache: PathBuf,
-    /// Write the result as JSON, Markdown and, but for walks and searches, a page of HTML into this folder.
+    /// Write the result as JSON, Markdown and a page of HTML into this folder.
     #[arg(long, global = true, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -280,15 +240,11 @@ impl Options {
         let layout = self.layout.unwrap_or(default);
         layout.check(&cpus)?;
         let data = self.data.clone().unwrap_or_else(std::env::temp_dir);
-        Ok(Place { layout, cpus, data, rest: Duration::from_secs(1) })
+        Ok(Place::new(layout, &cpus, data, Duration::from_secs(1)))
     }
 
     /// `usual` is the length of warm-up and measured phase in seconds where none was given.
     fn conditions(&self, layout: Layout, usual: (f64, f64)) -> Result<Conditions> {
-        let seconds = |value: f64, name: &str| {
-            Duration::try_from_secs_f64(value)
-                .with_context(|| format!("--{name} {value} is not a length of time"))
-        };
         let (warmup_s, measure_s) = (self.warmup.unwrap_or(usual.0), self.seconds.unwrap_or(usual.1));
         ensure!(measure_s > 0.0, "--seconds must be above zero");
         let plan = Plan {
@@ -297,7 +253,7 @@ impl Options {
             bytes_max: self.max_megabytes.saturating_mul(1_000_000).max(1),
         };
         let clients = Home { cache: self.cache.clone(), records: self.records.max(1) };
-        Ok(Conditions { layout, rate: self.rate, plan, clients })
+        Ok(Conditions { layout, rate: self.rate, plan, clients, rest: None, restart: false })
     }
 
     /// The workloads named, or else all that `default` picks.
@@ -354,7 +310,7 @@ fn executable(path: &Path) -> Result<PathBuf> {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Some(Task::Start { file }) = cli.command {
-        return tidemill::cli::start::run(Some(file), Vec::new());
+        return tidemill::cli::start::run(&[file], &[]);
     }
     match perform(&cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -396,18 +352,14 @@ fn perform(cli: &Cli) -> Result<()> {
             let recipes = vec![options.kafka()?, options.own()?];
             in_turns(options, recipes, turns, options.workloads(|workload| workload.group == Group::Clients)?)
         }
-        Some(Task::Sweep { axes, turns, contender }) => {
+        Some(Task::Sweep { axes, rest, restart, turns, contender }) => {
             let recipe = options.recipe(*contender)?;
-            let workload = options.only_workload()?;
-            let plan = sweep::Plan { workload, axes: axes.clone(), recipe, turns: *turns };
+            let plan = sweep::Plan::new(options.only_workload()?, axes, recipe, *turns)?;
             let (place, conditions) = prepare(options)?;
+            let rest = rest.map(|rest| seconds(rest, "rest")).transpose()?;
+            let conditions = Conditions { rest, restart: *restart, ..conditions };
             let found = sweep::run(&plan, &conditions, &place)?;
-            conclude(
-                options,
-                &format!("sweep-{}-{}", found.workload, found.contender),
-                &found,
-                &found.markdown(),
-            )
+            conclude(options, &format!("sweep-{}-{}", plan.workload.name, plan.recipe.name()), &found)
         }
         Some(Task::Knee { p99_bound_ms, from, precision, attempts, contender }) => {
             let plan = knee::Plan {
@@ -420,12 +372,7 @@ fn perform(cli: &Cli) -> Result<()> {
             };
             let (place, conditions) = prepare(options)?;
             let found = knee::run(&plan, &conditions, &place)?;
-            conclude(
-                options,
-                &format!("knee-{}-{}", found.workload, found.contender),
-                &found,
-                &found.markdown(),
-            )
+            conclude(options, &format!("knee-{}-{}", plan.workload.name, plan.recipe.name()), &found)
         }
     }
 }
@@ -477,7 +424,7 @@ fn engines_side_by_side(options: &Options, recipes: Vec<Recipe>, turns: usize) -
     host::catch_signals()?;
     let place = Place { rest: Duration::ZERO, ..options.place()? };
     let plan = options.conditions(place.layout, (0.2, 0.1))?.plan;
-    place.layout.enter_load(&place.cpus)?;
+    place.enter_load()?;
     let names = [&recipes[0], &recipes[1]].map(Recipe::name);
     for (workload, ratios) in (Duel { recipes, plan, place }).turns(workloads, turns)? {
         let Some(spread) = Spread::of(ratios.clone()) else { continue };
@@ -500,8 +447,7 @@ fn in_turns(options: &Options, recipes: Vec<Recipe>, turns: &Turns, workloads: V
     let comparison = Comparison { recipes, workloads, turns: turns.turns, warmup_turns: turns.warmup_turns };
     let (place, conditions) = prepare(options)?;
     let report = compare::run(&comparison, &conditions, &place)?;
-    println!("\n{}", markdown::table(&report));
-    options.out.as_ref().map_or(Ok(()), |folder| report.save(folder, &name))
+    conclude(options, &name, &report)
 }
 
 /// Where and how runs are made; from here on a signal ends them in order.
@@ -509,18 +455,18 @@ fn prepare(options: &Options) -> Result<(Place, Conditions)> {
     host::catch_signals()?;
     let place = options.place()?;
     let conditions = options.conditions(place.layout, (1.0, 3.0))?;
-    place.layout.enter_load(&place.cpus)?;
+    place.enter_load()?;
     Ok((place, conditions))
 }
 
-/// Shows what a walk or a search found, and keeps it where --out says.
-fn conclude(options: &Options, name: &str, result: &impl Serialize, markdown: &str) -> Result<()> {
-    println!("\n{markdown}");
-    if let Some(folder) = &options.out {
-        report::write(folder, &format!("{name}.json"), &serde_json::to_string_pretty(result)?)?;
-        report::write(folder, &format!("{name}.md"), markdown)?;
-    }
-    Ok(())
+/// Shows a result, and keeps it where --out says.
+fn conclude(options: &Options, name: &str, report: &Report) -> Result<()> {
+    println!("\n{}", markdown::table(report));
+    options.out.as_ref().map_or(Ok(()), |folder| report.save(folder, name))
+}
+
+fn seconds(value: f64, name: &str) -> Result<Duration> {
+    Duration::try_from_secs_f64(value).with_context(|| format!("--{name} {value} is not a length of time"))
 }
 
 /// Runs the gate: a workload above its limit is an error.
@@ -536,7 +482,7 @@ fn guard(options: &Options, turns: usize, file: &Path, store: bool) -> Result<()
     let place = Place { rest: Duration::ZERO, ..options.place()? };
     ensure!(place.layout == stored.layout, "the stored ratios are of layout {}", stored.layout.name());
     let plan = options.conditions(place.layout, (0.2, 0.1))?.plan;
-    place.layout.enter_load(&place.cpus)?;
+    place.enter_load()?;
     let duel = Duel { recipes: [options.tidemill()?, Recipe::FLOOR], plan, place };
     if store {
         let workloads = chosen.iter().map(|(workload, _)| workload.clone()).collect();

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use crate::figures::{self, Column};
 use crate::host::{Build, Layout, Machine};
 use crate::report::{Report, Row, Spread};
 use crate::trial::{Latency, Measurement};
@@ -94,6 +95,10 @@ pub fn heading(machine: &Machine, build: &Build, layout: Layout) -> String {
 /// Markdown: where and how, one row for each workload, memory and start.
 pub fn table(report: &Report) -> String {
     let mut text = heading(&report.machine, &report.build, report.settings.layout);
+    if !report.parameters().is_empty() {
+        walk(report, &mut text);
+        return text;
+    }
     let (others, base) = (report.contenders.get(1..).unwrap_or(&[]), report.base());
     let with_goals = report.workloads.iter().any(|row| row.goal.is_some());
     let mut header = format!("| workload | {base} |");
@@ -122,6 +127,53 @@ pub fn table(report: &Report) -> String {
     memory_rows(report, with_goals, &mut text);
     limit_lines(report, &mut text);
     text
+}
+
+/// The last two columns of a walk: the ends of the CPU of a request, and its multiple of the first point's.
+const CPU_SPREAD: &str = "CPU (min–max) | CPU ÷ the first (min–max)";
+
+fn us_per_request(run: &Measurement) -> Option<f64> {
+    Some(run.broker.as_ref()?.us_per_request)
+}
+
+/// CPU for a request as a multiple of the first point's in the same turn: the median, least and greatest.
+fn against_first(report: &Report, row: &Row) -> String {
+    let of =
+        |row: &Row| report.runs_of(&row.name, report.base()).filter_map(us_per_request).collect::<Vec<f64>>();
+    let firsts = report.workloads.first().map(of).unwrap_or_default();
+    let pairs = of(row).into_iter().zip(firsts).filter(|(_, first)| *first > 0.0);
+    Spread::of(pairs.map(|(cost, first)| cost / first).collect()).map_or("–".to_owned(), |ratio| {
+        format!("**{:.2}** ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max)
+    })
+}
+
+/// A row for each point of a walk or rate of a search, with every figure that was measured.
+fn walk(report: &Report, text: &mut String) {
+    let (names, broker) = (report.parameters(), report.base());
+    let workload = report.workloads.first().and_then(|row| row.name.split(' ').next()).unwrap_or("");
+    if let Some(knee) = &report.knee {
+        let rate = |rate: Option<f64>| rate.map_or("none".to_owned(), scaled);
+        let (within, above) = (rate(knee.rate), rate(knee.rate_above));
+        let bound = knee.p99_bound_ms;
+        let _ = writeln!(text, "**{workload} on {broker}: p99 within {bound} ms up to {within} requests/s**");
+        let _ = writeln!(text, "(the lowest rate that left it: {above}).\n");
+    } else {
+        let _ = writeln!(text, "Workload: {workload}. Broker: {broker}. Turns: {}.\n", report.settings.turns);
+    }
+    let used = |column: &&Column| report.runs.iter().any(|run| (column.of)(run).is_some());
+    let columns: Vec<&Column> = figures::all().filter(used).collect();
+    let heads: Vec<&str> = columns.iter().map(|column| column.head).collect();
+    let _ = writeln!(text, "| {} | {} | {CPU_SPREAD} |", names.join(" | "), heads.join(" | "));
+    let _ = writeln!(text, "{}|", "|---".repeat(names.len() + columns.len() + 2));
+    for row in &report.workloads {
+        let values: Vec<&str> = row.parameters.iter().map(|(_, value)| value.as_str()).collect();
+        let median = |column: &&Column| column.median(report.runs_of(&row.name, broker));
+        let cells: Vec<String> = columns.iter().map(median).collect();
+        let against = against_first(report, row);
+        let cpu = report.spread(&row.name, broker, us_per_request);
+        let cpu = cpu.map_or("–".to_owned(), |cpu| format!("({}–{})", short(cpu.min), short(cpu.max)));
+        let _ = writeln!(text, "| {} | {} | {cpu} | {against} |", values.join(" | "), cells.join(" | "));
+    }
 }
 
 /// The judged figure and the rate, as medians.

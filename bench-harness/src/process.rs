@@ -127,6 +127,7 @@ pub struct FakeProcess {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 impl FakeProcess {
+    /// One with these threads, that has used nothing.
     pub fn new(name: &str, threads: &[&str]) -> FakeProcess {
         let root = std::env::temp_dir().join(format!("bench-proc-{name}-{}", std::process::id()));
         for (tid, thread) in threads.iter().enumerate() {
@@ -153,6 +154,7 @@ impl FakeProcess {
         }
     }
 
+    /// What looks at it.
     pub fn process(&self) -> Process {
         let mut process = Process::under(&self.root, 7);
         (process.ticks_per_s, process.page_bytes) = (100.0, 4096);

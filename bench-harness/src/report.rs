@@ -52,6 +52,20 @@ pub struct Row {
     pub figure: Figure,
     /// How many times less than Kafka it is to be.
     pub goal: Option<f64>,
+    /// Names and values of what was set, where the row is a point of a walk or a rate of a search.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parameters: Vec<(String, String)>,
+}
+
+/// What the search for the highest rate within a bound has found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Knee {
+    /// What the 99th percentile may be, in milliseconds.
+    pub p99_bound_ms: f64,
+    /// The highest rate within the bound, in requests a second; none when even the first was too high.
+    pub rate: Option<f64>,
+    /// The lowest rate that left it; none when none did.
+    pub rate_above: Option<f64>,
 }
 
 /// What is known of a contender besides its runs.
@@ -105,6 +119,9 @@ pub struct Report {
     pub goals: Option<Goals>,
     /// In the order of the runs; the first is what the others are compared with.
     pub contenders: Vec<Contender>,
+    /// What was found, where the highest rate within a bound was searched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub knee: Option<Knee>,
     /// Every measured run, turn after turn.
     pub runs: Vec<Measurement>,
 }
@@ -137,6 +154,21 @@ impl Spread {
     }
 }
 
+impl Row {
+    /// A point of a walk over a workload.
+    pub fn point(workload: &Workload, parameters: Vec<(String, String)>) -> Row {
+        let set: Vec<String> = parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let set = set.join(" ");
+        Row {
+            name: format!("{} {set}", workload.name),
+            title: set,
+            figure: workload.figure,
+            goal: None,
+            parameters,
+        }
+    }
+}
+
 impl Report {
     /// A result without runs, with the machine's limits. Where Tidemill runs beside Kafka, its workloads have goals.
     pub fn new(place: &Place, settings: Settings, workloads: &[Workload], contenders: &[&str]) -> Report {
@@ -144,7 +176,7 @@ impl Report {
             eprintln!("the machine's limits were not measured: {error:#}");
             Vec::new()
         });
-        let machine = Machine::here(&place.data, place.cpus.len());
+        let machine = Machine::here(&place.data, place.cpu_count());
         Report { limits, ..Report::of(machine, settings, workloads, contenders) }
     }
 
@@ -155,6 +187,7 @@ impl Report {
             title: workload.title.to_owned(),
             figure: workload.figure,
             goal: goals::ratio(workload.name).filter(|_| judged),
+            parameters: Vec::new(),
         };
         Report {
             format: FORMAT.to_owned(),
@@ -166,8 +199,15 @@ impl Report {
             workloads: workloads.iter().map(row).collect(),
             goals: judged.then(Goals::of_the_design),
             contenders: Vec::new(),
+            knee: None,
             runs: Vec::new(),
         }
+    }
+
+    /// What was walked: the names of the parameters; none where the rows are workloads.
+    pub fn parameters(&self) -> Vec<&str> {
+        let first = self.workloads.iter().find(|row| !row.parameters.is_empty());
+        first.map_or(Vec::new(), |row| row.parameters.iter().map(|(name, _)| name.as_str()).collect())
     }
 
     /// The name of the contender that the others are compared with.

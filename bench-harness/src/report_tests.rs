@@ -3,7 +3,7 @@
 use super::*;
 use crate::load::Flow;
 use crate::samples::{Series, ShardSeries};
-use crate::trial::{Latency, Share};
+use crate::trial::{Latency, Rest, Restart, Share};
 
 fn run(workload: &str, contender: &str, us_per_request: f64) -> Measurement {
     let columns = vec![1.0, 2.0, 3.0];
@@ -31,6 +31,7 @@ fn run(workload: &str, contender: &str, us_per_request: f64) -> Measurement {
             resident_peak_bytes: 30_000_000,
         }),
         batches_checked: 12,
+        rest: None,
         series: Series {
             at_s: vec![0.25, 0.5, 0.75],
             requests_per_s: columns.clone(),
@@ -99,6 +100,24 @@ pub fn small() -> Report {
     report
 }
 
+/// Tidemill walked over connections, two turns, with looks at the broker at rest.
+pub fn walked() -> Report {
+    let mut report = small();
+    report.contenders.retain(|one| one.name == "tidemill");
+    (report.runs, report.goals) = (Vec::new(), None);
+    let workload = Workload::named("many-connections").unwrap();
+    let point = |value: &str| Row::point(&workload, vec![("connections".to_owned(), value.to_owned())]);
+    report.workloads = ["64", "1024", "10000"].map(point).into();
+    for cost in [8.0, 9.0] {
+        for row in &report.workloads {
+            let rest =
+                Rest { seconds: 1.0, connections: 64, resident_connected_bytes: 99_000, ..Rest::default() };
+            report.runs.push(Measurement { rest: Some(rest), ..run(&row.name, "tidemill", cost) });
+        }
+    }
+    report
+}
+
 struct Folder(std::path::PathBuf);
 
 impl Folder {
@@ -159,6 +178,18 @@ fn a_stored_result_reads_back_as_it_was() {
 }
 
 #[test]
+fn a_walk_is_stored_and_shown_like_any_result() {
+    let (folder, mut report) = (Folder::new("walk"), walked());
+    report.knee = Some(Knee { p99_bound_ms: 5.0, rate: Some(1024.0), rate_above: None });
+    report.save(&folder.0, "walk").unwrap();
+    assert_eq!(Report::load(&folder.0.join("walk.json")).unwrap(), report);
+    let text = fs::read_to_string(folder.0.join("walk.md")).unwrap();
+    assert!(text.contains("many-connections on tidemill: p99 within 5 ms up to 1024 requests/s"), "{text}");
+    assert!(text.contains("| connections | requests/s |") && text.contains("| 10000 | 500 |"), "{text}");
+    assert!(text.contains("(8.00–9.00)") && !text.contains("kill -9"), "{text}");
+}
+
+#[test]
 fn another_format_or_a_later_version_is_refused() {
     let folder = Folder::new("other");
     fs::create_dir_all(&folder.0).unwrap();
@@ -192,6 +223,11 @@ fn names(value: &serde_json::Value, found: &mut std::collections::BTreeSet<Strin
 fn every_field_of_the_file_is_in_the_documents() {
     let mut found = std::collections::BTreeSet::new();
     names(&serde_json::to_value(small()).unwrap(), &mut found);
+    let mut walked = walked();
+    walked.knee = Some(Knee { p99_bound_ms: 5.0, rate: None, rate_above: None });
+    let rest = walked.runs.first_mut().unwrap().rest.as_mut().unwrap();
+    rest.restart = Some(Restart::default());
+    names(&serde_json::to_value(walked).unwrap(), &mut found);
     let document = include_str!("../../docs/BENCHMARKS.md");
     let (_, section) = document.split_once("## The result file").unwrap();
     let section = section.split("\n## ").next().unwrap();

@@ -42,6 +42,11 @@ impl Seat {
         Ok(())
     }
 
+    /// Stops the broker: the next run gets a new one.
+    pub fn leave(&mut self) {
+        self.broker = None;
+    }
+
     fn start(&mut self, place: &Place) -> Result<()> {
         eprintln!("starting {} {}", self.recipe.name(), self.settings.join(" "));
         let broker = Broker::start(&self.recipe.with_settings(&self.settings), place)?;

@@ -3,16 +3,14 @@
 //! Invariant: a point changes nothing but what it names; the broker is started afresh where the parameter is its own,
 //! and each point has a new topic.
 
-use std::fmt::Write;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Serialize;
 
 use crate::broker::{Place, Recipe};
-use crate::host::{self, Build, Layout, Machine};
+use crate::host;
 use crate::markdown;
-use crate::report::Spread;
+use crate::report::{Report, Row};
 use crate::seat::Seat;
 use crate::trial::{Conditions, Measurement};
 use crate::workload::{Reach, Workload};
@@ -181,6 +179,16 @@ fn points(workload: &Workload, axes: &[Axis]) -> Result<Vec<Point>> {
     Ok(points)
 }
 
+impl Plan {
+    /// A walk over what is named, or else over what the workload brings.
+    pub fn new(workload: Workload, axes: &[Axis], recipe: Recipe, turns: usize) -> Result<Plan> {
+        let own = || workload.walk.iter().map(|axis| axis.parse()).collect::<Result<Vec<Axis>>>();
+        let axes = if axes.is_empty() { own()? } else { axes.to_vec() };
+        ensure!(!axes.is_empty(), "{} brings no parameter to walk: give one, {PARAMETERS}", workload.name);
+        Ok(Plan { workload, axes, recipe, turns })
+    }
+}
+
 /// What is walked.
 pub struct Plan {
     /// The workload.
@@ -193,136 +201,37 @@ pub struct Plan {
     pub turns: usize,
 }
 
-/// One point and its runs.
-#[derive(Debug, Serialize)]
-pub struct Row {
-    /// Names and values.
-    pub parameters: Vec<(String, String)>,
-    /// One for each turn.
-    pub runs: Vec<Measurement>,
-}
-
-/// All points of one workload on one broker.
-#[derive(Debug, Serialize)]
-pub struct Sweep {
-    /// Where and how.
-    pub machine: Machine,
-    /// Which harness, and so which Tidemill where none was named.
-    pub build: Build,
-    /// Where broker and load ran.
-    pub layout: Layout,
-    /// The workload.
-    pub workload: String,
-    /// The broker.
-    pub contender: String,
-    /// In the order of the values.
-    pub rows: Vec<Row>,
-}
-
-/// Runs every point, and prints each as it ends.
-pub fn run(plan: &Plan, conditions: &Conditions, place: &Place) -> Result<Sweep> {
+/// Runs every point, and prints each as it ends. Each point is a row of the result.
+pub fn run(plan: &Plan, conditions: &Conditions, place: &Place) -> Result<Report> {
     ensure!(matches!(plan.axes.len(), 1..=3), "a sweep has one to three parameters");
     let of_shards = |parameter| matches!(parameter, Parameter::Shards | Parameter::Reach | Parameter::Broker);
     let shards = plan.axes.iter().any(|axis| of_shards(axis.parameter));
     let is_tidemill = matches!(plan.recipe, Recipe::Tidemill { .. });
     ensure!(!shards || is_tidemill, "only Tidemill has shards");
     let points = points(&plan.workload, &plan.axes)?;
-    let mut rows: Vec<Row> =
-        points.iter().map(|point| Row { parameters: point.parameters.clone(), runs: Vec::new() }).collect();
+    let settings = conditions.settings(plan.turns, 0);
+    let mut report =
+        Report::new(place, settings, std::slice::from_ref(&plan.workload), &[plan.recipe.name()]);
+    report.workloads =
+        points.iter().map(|point| Row::point(&plan.workload, point.parameters.clone())).collect();
     let mut seat = Seat::new(plan.recipe.clone());
     for turn in 0..plan.turns {
-        for (point, row) in points.iter().zip(&mut rows) {
+        for (point, row) in points.iter().zip(&report.workloads) {
             ensure!(!host::interrupted(), "interrupted");
             ensure!(seat.suits(&point.workload), "the floor cannot run {}", point.workload.name);
+            if conditions.rest.is_some() {
+                // What it takes at rest is not to be what the last point has left.
+                seat.leave();
+            }
             seat.settle(&point.settings, place)?;
             let run = seat.run(&point.workload, conditions, place)?;
-            eprintln!("turn {}, {}", turn + 1, named(&point.parameters));
+            eprintln!("turn {}, {}", turn + 1, row.title);
             println!("{}", markdown::run_lines(&run));
-            row.runs.push(run);
+            report.runs.push(Measurement { workload: row.name.clone(), ..run });
         }
     }
-    Ok(Sweep {
-        machine: Machine::here(&place.data, place.cpus.len()),
-        build: Build::this(),
-        layout: conditions.layout,
-        workload: plan.workload.name.to_owned(),
-        contender: plan.recipe.name().to_owned(),
-        rows,
-    })
-}
-
-fn named(parameters: &[(String, String)]) -> String {
-    parameters.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
-}
-
-impl Sweep {
-    /// A table with a row for each point: medians, and of the rate least and greatest where there are several turns.
-    pub fn markdown(&self) -> String {
-        let mut text = markdown::heading(&self.machine, &self.build, self.layout);
-        let _ = writeln!(text, "Workload: {}. Broker: {}.\n", self.workload, self.contender);
-        let names: Vec<&str> = self
-            .rows
-            .first()
-            .map_or(Vec::new(), |row| row.parameters.iter().map(|(name, _)| name.as_str()).collect());
-        let columns = [
-            "requests/s",
-            "(min–max)",
-            "records/s",
-            "MB/s",
-            "µs CPU/request",
-            "(min–max)",
-            "÷ the first (min–max)",
-            "s CPU/GB",
-            "p50 µs",
-            "p99 µs",
-            "p99.9 µs",
-        ];
-        let _ = writeln!(text, "| {} | {} |", names.join(" | "), columns.join(" | "));
-        let _ = writeln!(text, "{}|", "|---".repeat(names.len() + columns.len()));
-        for row in &self.rows {
-            let spread = |figure: &dyn Fn(&Measurement) -> Option<f64>| {
-                Spread::of(row.runs.iter().filter_map(figure).collect())
-            };
-            let cell = |figure: &dyn Fn(&Measurement) -> Option<f64>| {
-                spread(figure).map_or("–".to_owned(), |spread| markdown::short(spread.median))
-            };
-            let range = |figure: &dyn Fn(&Measurement) -> Option<f64>| {
-                spread(figure).map_or("–".to_owned(), |spread| {
-                    format!("({}–{})", markdown::short(spread.min), markdown::short(spread.max))
-                })
-            };
-            let rate = spread(&|run| Some(run.request_rate()));
-            let cells = [
-                rate.map_or("–".to_owned(), |rate| markdown::scaled(rate.median)),
-                rate.map_or("–".to_owned(), |rate| {
-                    format!("({}–{})", markdown::scaled(rate.min), markdown::scaled(rate.max))
-                }),
-                spread(&|run| Some(run.record_rate()))
-                    .map_or("–".to_owned(), |rate| markdown::scaled(rate.median)),
-                cell(&|run| Some(run.megabytes_a_second())),
-                cell(&|run| run.broker.as_ref().map(|share| share.us_per_request)),
-                range(&|run| run.broker.as_ref().map(|share| share.us_per_request)),
-                self.against_first(row),
-                cell(&|run| run.broker.as_ref().map(|share| share.s_per_gb)),
-                cell(&|run| run.latency().map(|latency| latency.p50)),
-                cell(&|run| run.latency().map(|latency| latency.p99)),
-                cell(&|run| run.latency().map(|latency| latency.p999)),
-            ];
-            let values: Vec<&str> = row.parameters.iter().map(|(_, value)| value.as_str()).collect();
-            let _ = writeln!(text, "| {} | {} |", values.join(" | "), cells.join(" | "));
-        }
-        text
-    }
-
-    /// CPU for a request as a multiple of the first point's in the same turn: the median, least and greatest.
-    fn against_first(&self, row: &Row) -> String {
-        let cpu = |run: &Measurement| run.broker.as_ref().map(|share| share.us_per_request);
-        let firsts = self.rows.first().map_or(&[][..], |first| &first.runs);
-        let ratios = row.runs.iter().zip(firsts).filter_map(|(run, first)| Some(cpu(run)? / cpu(first)?));
-        Spread::of(ratios.collect()).map_or("–".to_owned(), |ratio| {
-            format!("**{:.2}** ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max)
-        })
-    }
+    report.contenders = vec![seat.known];
+    Ok(report)
 }
 
 #[cfg(test)]
@@ -339,7 +248,9 @@ mod tests {
     #[test]
     fn two_lists_give_every_pair_with_the_first_slowest() {
         let points = of("produce-small", &["shards=1,2", "partitions=4,64,2"]);
-        let names: Vec<String> = points.iter().map(|point| named(&point.parameters)).collect();
+        let workload = Workload::named("produce-small").unwrap();
+        let named = |point: &Point| Row::point(&workload, point.parameters.clone()).title;
+        let names: Vec<String> = points.iter().map(named).collect();
         assert_eq!(names.len(), 6);
         assert_eq!(
             names[..4],

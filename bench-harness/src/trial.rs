@@ -1,6 +1,9 @@
 //! One run of one workload against one broker: prepare, load, check, clean up. Roles become lanes here; nothing in this
 //! file knows a workload by its name.
 
+mod measurement;
+mod rest;
+
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -8,23 +11,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use hdrhistogram::Histogram;
-use serde::{Deserialize, Serialize};
 
 use crate::admin::Admin;
 use crate::broker::Broker;
 use crate::client;
-use crate::host::{Layout, Usage};
+use crate::host::Layout;
 use crate::lane::timeline::{self, Timeline};
 use crate::lane::{Lane, reader, writer};
 use crate::live::Live;
-use crate::load::{Crew, Flow, Load, Pace, Plan, Tally};
+use crate::load::{Crew, Load, Pace, Plan, Tally};
 use crate::meter::Latencies;
 use crate::process::Process;
 use crate::report::Settings;
-use crate::samples::Series;
 use crate::wire::Producer;
-use crate::workload::{Drive, Figure, Reach, ReadFrom, Role, Work, Workload, Writing};
+use crate::workload::{Drive, Reach, ReadFrom, Role, Work, Workload, Writing};
+
+pub use measurement::{Latency, Measurement, Rest, Restart, Share};
+use rest::Opened;
 
 /// What lies in a topic beforehand: batches of 16 × 1000 B, just below 16 KiB with their framing.
 const STORED: Writing = Writing::of(16, 1000);
@@ -51,6 +54,10 @@ pub struct Conditions {
     pub plan: Plan,
     /// What runs foreign clients.
     pub clients: client::Home,
+    /// How long the broker is looked at while nobody asks anything of it, before and after the load; none is not at all.
+    pub rest: Option<Duration>,
+    /// Whether it is started again with the run's topics, after a clean stop and after it was killed.
+    pub restart: bool,
 }
 
 impl Conditions {
@@ -65,131 +72,6 @@ impl Conditions {
             turns,
             warmup_turns,
         }
-    }
-}
-
-/// What a run came to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Measurement {
-    /// The workload's name.
-    pub workload: String,
-    /// Who was measured.
-    pub contender: String,
-    /// Where broker and load ran.
-    pub layout: Layout,
-    /// The rate asked for, or none for the closed loop.
-    pub rate_asked: Option<f64>,
-    /// Length of the measured phase.
-    pub seconds: f64,
-    /// Requests answered.
-    pub requests: u64,
-    /// Records in them.
-    pub records: u64,
-    /// Bytes of whole batches in them.
-    pub bytes: u64,
-    /// Requests answered with an error.
-    pub errors: u64,
-    /// From the intended sending to the answer; none where a foreign client does not tell.
-    pub latency_us: Option<Latency>,
-    /// From the intended sending of a batch until a reader at the log's end had it.
-    #[serde(default)]
-    pub end_to_end_us: Option<Latency>,
-    /// What readers beside the writers got.
-    #[serde(default)]
-    pub read: Flow,
-    /// Records that retention deleted meanwhile.
-    #[serde(default)]
-    pub records_deleted: u64,
-    /// The broker's CPU, where its process is known.
-    pub broker: Option<Share>,
-    /// Batches read back and found equal to what was sent.
-    pub batches_checked: u64,
-    /// The run from moment to moment; empty where a foreign client was the load.
-    #[serde(default)]
-    pub series: Series,
-    /// Every latency to the answer: pairs of the upper end of a bucket in microseconds, and its count.
-    #[serde(default)]
-    pub histogram: Vec<(f64, u64)>,
-    /// Every latency end to end, in the same form.
-    #[serde(default)]
-    pub end_to_end_histogram: Vec<(f64, u64)>,
-}
-
-/// Percentiles in microseconds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Latency {
-    /// Half are below.
-    pub p50: f64,
-    /// 90 %; a foreign client may not tell.
-    pub p90: Option<f64>,
-    /// 99 %.
-    pub p99: f64,
-    /// 99.9 %.
-    pub p999: f64,
-    /// The longest.
-    pub max: f64,
-}
-
-/// What the broker's process used in the measured phase.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Share {
-    /// Seconds in user mode.
-    pub user_s: f64,
-    /// Seconds in the kernel.
-    pub system_s: f64,
-    /// Microseconds of CPU for one request; 0 where nobody counted requests.
-    pub us_per_request: f64,
-    /// Microseconds of CPU for one record.
-    #[serde(default)]
-    pub us_per_record: f64,
-    /// Seconds of CPU for 10⁹ bytes of batches.
-    pub s_per_gb: f64,
-    /// Resident bytes at the end.
-    pub resident_bytes: u64,
-    /// The most that were ever resident.
-    pub resident_peak_bytes: u64,
-}
-
-impl Measurement {
-    /// The figure by which the workload is judged, if it was measured.
-    pub fn figure(&self, figure: Figure) -> Option<f64> {
-        let share = self.broker.as_ref();
-        match figure {
-            Figure::CpuPerRequest => share.map(|share| share.us_per_request),
-            Figure::CpuPerRecord => share.map(|share| share.us_per_record),
-            Figure::CpuPerGb => share.map(|share| share.s_per_gb),
-            Figure::MedianLatency => self.latency_us.as_ref().map(|latency| latency.p50),
-            Figure::EndToEnd => self.end_to_end_us.as_ref().map(|latency| latency.p99),
-        }
-    }
-
-    /// The latency that a reader of this result cares for: end to end where somebody consumes.
-    pub fn latency(&self) -> Option<&Latency> {
-        self.end_to_end_us.as_ref().or(self.latency_us.as_ref())
-    }
-
-    /// The rate that stands beside that figure, in its [`Figure::rate_unit`].
-    pub fn rate(&self, figure: Figure) -> f64 {
-        match figure {
-            Figure::CpuPerGb => self.megabytes_a_second(),
-            Figure::CpuPerRecord => self.record_rate(),
-            Figure::CpuPerRequest | Figure::MedianLatency | Figure::EndToEnd => self.request_rate(),
-        }
-    }
-
-    /// Requests a second.
-    pub fn request_rate(&self) -> f64 {
-        self.requests as f64 / self.seconds
-    }
-
-    /// Records a second.
-    pub fn record_rate(&self) -> f64 {
-        self.records as f64 / self.seconds
-    }
-
-    /// 10⁶ bytes of batches a second.
-    pub fn megabytes_a_second(&self) -> f64 {
-        self.bytes as f64 / self.seconds / 1e6
     }
 }
 
@@ -218,9 +100,14 @@ pub struct Stage {
     pub workload: Workload,
     /// The topic's name.
     pub topic: String,
+    /// All topics, each with the same share of the partitions, in their order.
+    topics: Vec<String>,
     has_topics: bool,
     timestamp_ms: i64,
     stored: Vec<Lane>,
+    opened: Opened,
+    /// The broker's resident bytes with the topics, before the load connects.
+    resident_topics_bytes: u64,
 }
 
 /// What the check after a run found.
@@ -233,9 +120,12 @@ pub struct Checked {
 }
 
 fn attempt(broker: &mut Broker, workload: &Workload, conditions: &Conditions) -> Result<Measurement> {
+    let (began, resident_before_bytes) = (Instant::now(), broker.resident_bytes());
     let mut stage = Stage::open(broker, workload)?;
+    stage.opened = Opened { took: began.elapsed(), resident_before_bytes };
+    stage.resident_topics_bytes = broker.resident_bytes();
     match workload.drive {
-        Drive::Wire(_) => stage.drive(conditions),
+        Drive::Wire(_) => stage.drive(broker, conditions),
         Drive::Client(client) => {
             let measured = client::run(&mut stage, client, conditions)?;
             stage.close()?;
@@ -249,19 +139,30 @@ impl Stage {
     pub fn open(broker: &Broker, workload: &Workload) -> Result<Stage> {
         workload.check()?;
         let number = TOPICS.fetch_add(1, Ordering::Relaxed);
+        let name = format!("bench-{}-{}-{number}", workload.name, std::process::id());
+        let topics: Vec<String> = match workload.topics {
+            1 => vec![name],
+            count => (0..count).map(|topic| format!("{name}-{topic}")).collect(),
+        };
         let mut stage = Stage {
             address: broker.address,
             contender: broker.name,
             pid: broker.pid,
             admin: Admin::connect(broker.address)?,
             workload: workload.clone(),
-            topic: format!("bench-{}-{}-{number}", workload.name, std::process::id()),
+            topic: topics.first().cloned().unwrap_or_default(),
+            topics,
             has_topics: broker.has_topics,
             timestamp_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64,
             stored: Vec::new(),
+            opened: Opened::default(),
+            resident_topics_bytes: 0,
         };
         if stage.has_topics {
-            stage.admin.create_topic(&stage.topic, workload.partitions, &workload.topic_settings)?;
+            let each = workload.partitions_each_topic();
+            for topic in &stage.topics {
+                stage.admin.create_topic(topic, each, &workload.topic_settings)?;
+            }
         }
         stage.store()?;
         Ok(stage)
@@ -269,7 +170,7 @@ impl Stage {
 
     fn close(mut self) -> Result<()> {
         if self.has_topics {
-            self.admin.delete_topic(&self.topic)?;
+            self.topics.iter().try_for_each(|topic| self.admin.delete_topic(topic))?;
         }
         Ok(())
     }
@@ -292,6 +193,7 @@ impl Stage {
                     writing: &STORED,
                     connection: STORED_CONNECTION_FIRST + partition,
                     partitions: vec![(partition, 0)],
+                    partitions_each_topic: self.workload.partitions_each_topic(),
                     alone: true,
                     producer: Producer::NONE,
                     timestamp_ms: self.timestamp_ms,
@@ -300,7 +202,7 @@ impl Stage {
             })
             .collect();
         let frame_bytes = lanes.first().map_or(1, |lane| lane.position(1)).max(1);
-        let crew = Crew { lanes, shards: Vec::new(), pace: Pace::Closed, drives: true };
+        let crew = Crew { lanes, shards: Vec::new(), pace: Pace::Closed, at_once: None, drives: true };
         let count = self.workload.stored_bytes / frame_bytes;
         self.stored = Load::connect(self.address, vec![crew])?.send(count)?;
         Ok(())
@@ -316,21 +218,39 @@ impl Stage {
             .sum()
     }
 
+    /// The topic of a partition, and its number there.
+    fn place(&self, partition: usize) -> (&str, usize) {
+        let each = self.workload.partitions_each_topic().max(1);
+        let topic = self.topics.get(partition / each).unwrap_or(&self.topic);
+        (topic, partition % each)
+    }
+
     /// Connects the harness's own load, at that rate instead of the workload's own pace.
     pub fn load(&mut self, rate: Option<f64>) -> Result<Load> {
         let crews = self.crews(rate)?;
         Load::connect(self.address, crews)
     }
 
-    fn drive(mut self, conditions: &Conditions) -> Result<Measurement> {
-        let load = self.load(conditions.rate)?;
+    fn drive(mut self, broker: &mut Broker, conditions: &Conditions) -> Result<Measurement> {
+        let mut load = self.load(conditions.rate)?;
+        let mut rest = self.rest_before(broker, conditions, load.connection_count())?;
         let label = format!("{:<22} {:<8}", self.workload.name, self.contender);
         let mut live = Live::new(label, self.pid, load.meter(), conditions.plan.measure);
-        let (tally, lanes) = load.run(&conditions.plan, &mut live)?;
+        let tally = load.run(&conditions.plan, &mut live)?;
         live.finish();
         ensure!(tally.error_count() == 0, "requests were refused, by error code: {:?}", tally.errors);
+        if let Some(rest) = &mut rest {
+            rest.after(broker)?;
+        }
+        let lanes = load.into_lanes();
         let checked = self.check(&lanes)?;
-        let measured = self.measurement(conditions, &tally, &live, checked);
+        let mut measured = self.measurement(conditions, &tally, &live, checked);
+        if conditions.restart {
+            let restart = self.restart(broker)?;
+            rest.get_or_insert_default().restart = Some(restart);
+            self.check(&lanes)?;
+        }
+        measured.rest = rest;
         self.close()?;
         Ok(measured)
     }
@@ -367,14 +287,17 @@ impl Stage {
                 let at = |ends: &[i64], number: usize| (number, ends.get(number).copied().unwrap_or(0));
                 let from_ends = numbers.iter().map(|number| at(&ends, *number)).collect();
                 let lines = || numbers.iter().filter_map(|number| timelines.get(*number).cloned()).collect();
+                let idempotent = matches!(&role.work, Work::Write(writing) if writing.idempotent);
+                let producer = if idempotent { self.admin.producer()? } else { Producer::NONE };
                 lanes.push(match &role.work {
                     Work::Write(writing) => Lane::produce(writer::Recipe {
-                        topic: &self.topic,
+                        topic: self.place(numbers.first().copied().unwrap_or(0)).0,
                         writing,
                         connection,
                         partitions: from_ends,
+                        partitions_each_topic: workload.partitions_each_topic(),
                         alone,
-                        producer: if writing.idempotent { self.admin.producer()? } else { Producer::NONE },
+                        producer,
                         timestamp_ms: self.timestamp_ms,
                         timelines: lines(),
                     }),
@@ -396,7 +319,7 @@ impl Stage {
             let rate = rate.filter(|_| drives).or(role.rate);
             let pace = rate.map_or(Pace::Closed, |rate| Pace::Open { rate });
             let shards = self.shards_for(role)?;
-            crews.push(Crew { lanes, shards, pace, drives });
+            crews.push(Crew { lanes, shards, pace, at_once: role.at_once, drives });
         }
         Ok(crews)
     }
@@ -442,16 +365,21 @@ impl Stage {
         sent: Option<&HashSet<u64>>,
     ) -> Result<Checked> {
         let (mut checked, deadline) = (Checked::default(), Instant::now() + SETTLE);
+        let (each, mut listed) = (self.workload.partitions_each_topic(), Vec::with_capacity(ends.len()));
+        for topic in &self.topics {
+            listed.extend(self.admin.log_ends(topic, each)?);
+        }
         for (partition, end) in ends.iter().enumerate() {
-            let mut found = self.admin.log_end(&self.topic, partition)?;
+            let (topic, number) = self.place(partition);
+            let topic = topic.to_owned();
+            let mut found = listed.get(partition).copied().unwrap_or(-1);
             while settles && found < *end && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(20));
-                found = self.admin.log_end(&self.topic, partition)?;
+                found = self.admin.log_end(&topic, number)?;
             }
-            let topic = &self.topic;
-            ensure!(found == *end, "{topic}-{partition}: the log ends at {found}, acknowledged to {end}");
+            ensure!(found == *end, "{topic}-{number}: the log ends at {found}, acknowledged to {end}");
             if self.workload.has_retention() {
-                checked.records_deleted += self.admin.log_start(topic, partition)? as u64;
+                checked.records_deleted += self.admin.log_start(&topic, number)? as u64;
             }
             if partition < CHECK_PARTITIONS {
                 checked.batches += self.check_part(partition, (0.0, *end), bytes_max, sent)?;
@@ -471,15 +399,17 @@ impl Stage {
         bytes_max: usize,
         sent: Option<&HashSet<u64>>,
     ) -> Result<u64> {
+        let (topic, partition) = self.place(partition);
+        let topic = topic.to_owned();
         if !self.workload.has_retention() {
             let from = (end as f64 * share) as i64;
-            return self.admin.check(&self.topic, partition, (from, end), bytes_max, sent);
+            return self.admin.check(&topic, partition, (from, end), bytes_max, sent);
         }
         loop {
-            let start = self.admin.log_start(&self.topic, partition)?;
+            let start = self.admin.log_start(&topic, partition)?;
             let from = start + ((end - start) as f64 * share) as i64;
-            let read = self.admin.check(&self.topic, partition, (from, end), bytes_max, sent);
-            if read.is_ok() || self.admin.log_start(&self.topic, partition)? == start {
+            let read = self.admin.check(&topic, partition, (from, end), bytes_max, sent);
+            if read.is_ok() || self.admin.log_start(&topic, partition)? == start {
                 return read;
             }
         }
@@ -511,6 +441,7 @@ impl Stage {
                 Share::between(&began, &ended, (tally.requests, tally.records, tally.bytes))
             }),
             batches_checked: checked.batches,
+            rest: None,
             series: live.series.clone(),
             histogram: Latencies::of(&tally.latency).pairs(),
             end_to_end_histogram: Latencies::of(&tally.end_to_end).pairs(),
@@ -526,34 +457,4 @@ fn fingerprints(lanes: &[Lane]) -> impl Iterator<Item = u64> {
 fn batch_bytes_max(writing: Option<&Writing>) -> usize {
     let bytes = |writing: &Writing| writing.records * (writing.record_bytes + 32) + 128;
     bytes(&STORED).max(writing.map_or(0, bytes))
-}
-
-impl Latency {
-    fn of(histogram: &Histogram<u64>) -> Latency {
-        let micros = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
-        Latency {
-            p50: micros(0.5),
-            p90: Some(micros(0.9)),
-            p99: micros(0.99),
-            p999: micros(0.999),
-            max: histogram.max() as f64 / 1e3,
-        }
-    }
-}
-
-impl Share {
-    /// What was used between two readings, for so many requests, records and bytes.
-    pub fn between(began: &Usage, ended: &Usage, (requests, records, bytes): (u64, u64, u64)) -> Share {
-        let cpu = ended.cpu().saturating_sub(began.cpu()).as_secs_f64();
-        let each = |count: u64| if count == 0 { 0.0 } else { cpu * 1e6 / count as f64 };
-        Share {
-            user_s: ended.user.saturating_sub(began.user).as_secs_f64(),
-            system_s: ended.system.saturating_sub(began.system).as_secs_f64(),
-            us_per_request: each(requests),
-            us_per_record: each(records),
-            s_per_gb: cpu * 1e9 / bytes.max(1) as f64,
-            resident_bytes: ended.resident_bytes,
-            resident_peak_bytes: ended.resident_peak_bytes,
-        }
-    }
 }

@@ -8,7 +8,7 @@ mod batch;
 
 use std::ops::Range;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 pub use batch::{BatchView, Contents, Payload, Producer, encode, fingerprint, set_sequence};
 
@@ -353,25 +353,30 @@ pub const LOG_END: i64 = -1;
 /// ListOffsets' name for the log start offset.
 pub const LOG_START: i64 = -2;
 
-/// A ListOffsets 1 request for [`LOG_END`] or [`LOG_START`] of one partition.
-pub fn list_offsets(topic: &str, partition: usize, which: i64) -> Vec<u8> {
+/// A ListOffsets 1 request for [`LOG_END`] or [`LOG_START`] of some partitions.
+pub fn list_offsets(topic: &str, partitions: Range<usize>, which: i64) -> Vec<u8> {
     let mut frame = Frame::new(api::LIST_OFFSETS, 1);
-    frame.i32(-1).count(1).text(topic).count(1).count(partition).i64(which);
+    frame.i32(-1).count(1).text(topic).count(partitions.len());
+    for partition in partitions {
+        frame.count(partition).i64(which);
+    }
     frame.finish()
 }
 
-/// The offset in a ListOffsets 1 answer for one partition.
-pub fn read_listed_offset(mut answer: Cursor<'_>) -> Result<i64> {
+/// The offsets in a ListOffsets 1 answer for these partitions, in their order.
+pub fn read_listed_offsets(mut answer: Cursor<'_>, partitions: Range<usize>) -> Result<Vec<i64>> {
     ensure!(answer.count()? == 1, "one topic was asked for, another number answered");
     answer.text()?;
-    ensure!(answer.count()? == 1, "one partition was asked for, another number answered");
-    answer.i32()?;
-    let error = answer.i16()?;
-    if error != 0 {
-        bail!("ListOffsets answered with error {error}");
+    ensure!(answer.count()? == partitions.len(), "another number of partitions was answered");
+    let mut offsets = vec![None; partitions.len()];
+    for _ in 0..partitions.len() {
+        let (partition, error, _, offset) = (answer.i32()?, answer.i16()?, answer.i64()?, answer.i64()?);
+        ensure!(error == 0, "ListOffsets answered with error {error}");
+        let index = usize::try_from(partition).ok().and_then(|number| number.checked_sub(partitions.start));
+        let place = index.and_then(|index| offsets.get_mut(index));
+        *place.with_context(|| format!("partition {partition} was not asked for"))? = Some(offset);
     }
-    answer.i64()?; // timestamp
-    answer.i64()
+    offsets.into_iter().collect::<Option<_>>().context("a partition was answered twice, and another not")
 }
 
 /// An InitProducerId 0 request of a producer without transactions.

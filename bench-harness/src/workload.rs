@@ -22,8 +22,10 @@ pub struct Workload {
     pub title: &'static str,
     /// Who brings the load.
     pub drive: Drive,
-    /// Partitions of the topic.
+    /// Partitions of the topic, or of all topics together.
     pub partitions: usize,
+    /// Topics, each with as many of the partitions. Where there are several, a connection has one of its own.
+    pub topics: usize,
     /// What lies in each partition beforehand.
     pub stored_bytes: u64,
     /// Settings of the topic, as `key=value` lines.
@@ -34,6 +36,8 @@ pub struct Workload {
     pub group: Group,
     /// Which figure of the row is compared.
     pub figure: Figure,
+    /// The parameters that a sweep walks unless it is given others, as it takes them.
+    pub walk: &'static [&'static str],
 }
 
 /// Who brings the load.
@@ -67,6 +71,8 @@ pub struct Role {
     pub partitions_each: usize,
     /// Requests a second over all of them; none is as many as are answered.
     pub rate: Option<f64>,
+    /// Without a rate: how many requests they have out together, taking turns; none is as many as each may have.
+    pub at_once: Option<usize>,
     /// Where their partitions are, seen from the broker's shard that serves the connection.
     pub reach: Reach,
     /// What they ask for.
@@ -208,6 +214,11 @@ impl Workload {
         all().into_iter().find(|workload| workload.name == name)
     }
 
+    /// Partitions of one topic.
+    pub fn partitions_each_topic(&self) -> usize {
+        self.partitions / self.topics.max(1)
+    }
+
     /// The roles; a client has none.
     pub fn roles(&self) -> &[Role] {
         match &self.drive {
@@ -262,13 +273,20 @@ impl Workload {
         matches!(self.drive, Drive::Wire(_))
             && self.topic_settings.is_empty()
             && self.broker_settings.is_empty()
+            && self.topics == 1
             && self.roles().iter().all(plain)
     }
 
     /// Refuses what the engine cannot run or could not check.
     pub fn check(&self) -> Result<()> {
         let name = self.name;
-        ensure!(self.partitions > 0, "{name}: a topic has partitions");
+        ensure!(self.partitions > 0 && self.topics > 0, "{name}: a topic has partitions");
+        ensure!(
+            self.partitions.is_multiple_of(self.topics),
+            "{name}: {} topics do not have the same share of {} partitions",
+            self.topics,
+            self.partitions
+        );
         for role in self.roles() {
             let each = role.partitions_each;
             ensure!(role.connections > 0 && each > 0, "{name}: a role has connections and partitions");
@@ -277,6 +295,11 @@ impl Workload {
                 "{name}: a connection has {each} of {} partitions",
                 self.partitions
             );
+            ensure!(
+                self.topics == 1 || (role.writes() && each == self.partitions_each_topic()),
+                "{name}: with several topics, each connection writes all of one"
+            );
+            ensure!(role.at_once != Some(0), "{name}: somebody's turn it is");
             ensure!(
                 role.rate.is_none_or(|rate| rate > 0.0 && rate.is_finite()),
                 "{name}: a rate is above zero"

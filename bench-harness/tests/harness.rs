@@ -94,12 +94,16 @@ fn a_sweep_measures_every_point_on_a_broker_with_its_settings() {
     let out = Results::new("sweep");
     harness(&out.0, &["sweep", "shards=1,2", "acks=0,1,all", "--seconds", "0.2"]);
     let sweep = out.read("sweep-produce-small-tidemill.json");
-    let rows = sweep["rows"].as_array().unwrap();
+    assert_eq!(sweep["format"].as_str(), Some("tidemill-bench"));
+    let rows = sweep["workloads"].as_array().unwrap();
     assert_eq!(rows.len(), 6);
     assert_eq!(rows[3]["parameters"].to_string(), r#"[["shards","2"],["acks","0"]]"#);
-    for row in rows {
-        assert!(count(&row["runs"][0], "requests") > 0);
+    let runs = sweep["runs"].as_array().unwrap();
+    for (row, run) in rows.iter().zip(runs) {
+        assert_eq!(row["name"], run["workload"]);
+        assert!(count(run, "requests") > 0);
     }
+    assert_eq!(runs.len(), rows.len());
     assert!(
         std::fs::read_to_string(out.0.join("sweep-produce-small-tidemill.md"))
             .unwrap()
@@ -113,7 +117,40 @@ fn a_bound_that_no_broker_can_keep_is_left_by_the_first_rate() {
     let bound = ["--p99-bound-ms", "0.0001", "--attempts", "1", "--from", "100"];
     harness(&out.0, &[&["knee", "--seconds", "0.3"], &bound[..]].concat());
     let knee = out.read("knee-produce-small-tidemill.json");
-    assert!(knee["rate"].is_null());
-    assert_eq!(knee["rate_above"].as_f64(), Some(100.0));
-    assert_eq!(knee["curve"].as_array().unwrap().len(), 1);
+    assert!(knee["knee"]["rate"].is_null());
+    assert_eq!(knee["knee"]["rate_above"].as_f64(), Some(100.0));
+    assert_eq!(knee["runs"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_walk_over_partitions_looks_at_the_broker_at_rest_and_starts_it_again() {
+    let out = Results::new("scale");
+    let walk = ["sweep", "partitions=64,128", "--workload", "many-partitions", "--rest", "0.1", "--restart"];
+    harness(&out.0, &[&walk[..], &["--seconds", "0.2"]].concat());
+    let result = out.read("sweep-many-partitions-tidemill.json");
+    let runs = result["runs"].as_array().unwrap();
+    assert_eq!(runs.len(), 2);
+    for (run, partitions) in runs.iter().zip([64, 128]) {
+        let rest = &run["rest"];
+        assert_eq!((count(rest, "partitions"), count(rest, "connections")), (partitions, 64));
+        assert!(count(rest, "resident_after_bytes") > 0 && rest["created_s"].as_f64().unwrap() > 0.0);
+        let restart = &rest["restart"];
+        for (answer, served) in [("clean_answer_s", "clean_served_s"), ("killed_answer_s", "killed_served_s")]
+        {
+            let (answer, served) = (restart[answer].as_f64().unwrap(), restart[served].as_f64().unwrap());
+            assert!(0.0 < answer && answer <= served, "{restart}");
+        }
+    }
+    let page = std::fs::read_to_string(out.0.join("sweep-many-partitions-tidemill.html")).unwrap();
+    assert!(page.contains("id=\"walk\"") && page.contains("after kill -9"));
+}
+
+#[test]
+fn connections_that_take_turns_are_all_heard() {
+    let out = Results::new("turns");
+    let walk = ["sweep", "connections=100", "--workload", "many-connections", "--seconds", "0.2"];
+    harness(&out.0, &walk);
+    let result = out.read("sweep-many-connections-tidemill.json");
+    // Before the clock runs every connection has had its turn; the check compares what each of them wrote.
+    assert!(count(&result["runs"][0], "requests") > 0 && count(&result["runs"][0], "batches_checked") > 0);
 }

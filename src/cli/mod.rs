@@ -85,12 +85,14 @@ enum Command {
 #[command(after_help = "Examples:
   tidemill start
   tidemill start config/server.properties --override log.dirs=/data/a,/data/b --override shard.count=4
+  tidemill start config/server.properties plan.properties
 
 Keys are Kafka's; docs/CONFIG.md lists them.")]
 struct StartArguments {
-    /// A Kafka server.properties.
-    file: Option<PathBuf>,
-    /// Puts a value over the file's; the last one counts.
+    /// A Kafka server.properties, and files whose values are put over it; the last one counts.
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Puts a value over the files'; the last one counts.
     #[arg(long = "override", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
 }
@@ -116,8 +118,8 @@ pub fn main() -> ExitCode {
         }
     };
     match arguments.command {
-        None => start::run(None, Vec::new()),
-        Some(Command::Start(StartArguments { file, overrides })) => start::run(file, overrides),
+        None => start::run(&[], &[]),
+        Some(Command::Start(StartArguments { files, overrides })) => start::run(&files, &overrides),
         Some(Command::ConsoleProducer(options)) => exit(console_producer::run(&options)),
         Some(Command::ConsoleConsumer(options)) => exit(console_consumer::run(&options)),
         Some(Command::Topics(options)) => exit(topics::run(&options)),
@@ -165,11 +167,11 @@ mod tests {
     fn no_arguments_start_a_broker_and_overrides_may_repeat() {
         assert!(Arguments::parse_from(["tidemill"]).command.is_none());
         let parsed =
-            Arguments::parse_from(["tidemill", "start", "f", "--override", "a=1", "--override", "b=2"]);
+            Arguments::parse_from(["tidemill", "start", "f", "g", "--override", "a=1", "--override", "b=2"]);
         let Some(Command::Start(start)) = parsed.command else { panic!("{parsed:?}") };
         assert_eq!(
-            (start.file, start.overrides),
-            (Some("f".into()), vec!["a=1".to_owned(), "b=2".to_owned()])
+            (start.files, start.overrides),
+            (vec!["f".into(), "g".into()], vec!["a=1".to_owned(), "b=2".to_owned()])
         );
     }
 

@@ -11,7 +11,7 @@ const INTRODUCTION: &str = "# Configuration
 
 <!-- Written from the tables in src/config/keys/ by `UPDATE_DOCS=1 cargo test --test config_doc`; do not edit. -->
 
-`tidemill start FILE.properties --override key=value …` reads a Kafka `server.properties` and puts the overrides over it;
+`tidemill start FILE.properties --override key=value …` reads a Kafka `server.properties`, puts further files over it where there are some, and the overrides over all;
 without a file every key has its default. Names, types, defaults and ranges are those of Apache Kafka 4.3.
 
 What becomes of a value:

@@ -69,6 +69,11 @@ impl Files {
         self.open.disown(owner);
     }
 
+    /// At most so many files stay open at once; those that are too many are closed.
+    pub fn keep_open(&mut self, most: usize) {
+        self.open.resize(most);
+    }
+
     /// An open file, if it is one.
     pub fn cached(&mut self, owner: Owner, file: FileName) -> Option<&Arc<OwnedFd>> {
         self.open.get(owner, file)

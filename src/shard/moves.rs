@@ -81,6 +81,7 @@ impl Runtime {
         let (key, received, frame) = match origin {
             Origin::Listener(context) => {
                 state.counters.accepted += 1;
+                state.share_descriptors(&self.common);
                 (state.core.connect(context), BytesMut::new(), None)
             }
             Origin::Shard { luggage, received, frame } => (state.core.arrive(now, luggage), received, frame),

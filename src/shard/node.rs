@@ -34,6 +34,11 @@ use crate::request::{ClusterView, Node};
 const SNAPSHOT_ENTRIES: u64 = 10_000;
 const SNAPSHOT_BYTES: u64 = 32 << 10;
 
+/// Entries of a shard's rings. The kernel finds the poll of a connection in a table whose size goes by this, and looks
+/// there each time a shard goes to sleep: with the executor's 128, ten thousand idle connections add half to the cost of a
+/// request at a low rate.
+const RING_DEPTH: usize = 2048;
+
 /// How long a start waits for a port that is in use, and how long between two looks.
 const PORT_PATIENCE: Duration = Duration::from_secs(2);
 const PORT_PAUSE: Duration = Duration::from_millis(20);
@@ -53,12 +58,14 @@ pub fn run(config: NodeConfig) -> Result<(), String> {
     let boot = boot::boot(&config)?;
     let sockets = bind(&config)?;
     let bells: Vec<Arc<Bell>> = cpus.iter().map(|_| Arc::new(Bell::default())).collect();
-    let common = Arc::new(common(&config, cpus.len()));
+    let descriptors = Descriptors::share_out(cpus.len(), boot.directories.len());
+    let common = Arc::new(common(&config, cpus.len(), descriptors));
     let shards = plan_shards(config, boot, sockets, &bells, &common, started)?;
     let handles = cpus.iter().zip(shards).map(|(cpu, shard)| {
         LocalExecutorBuilder::new(Placement::Fixed(*cpu))
             .name(&format!("shard-{}", shard.id.0))
             .io_memory(64 << 10)
+            .ring_depth(RING_DEPTH)
             .spawn(move || shard.run())
             .map_err(|error| format!("cannot start a shard on CPU {cpu}: {error}"))
     });
@@ -113,26 +120,34 @@ fn raise_descriptor_limit() {
 
 /// How the descriptors of the process are shared out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Descriptors {
-    /// For connections of the node.
+pub(super) struct Descriptors {
+    /// For connections and files.
+    left: usize,
+    /// For connections of the node, at most.
     connections: usize,
-    /// For open files of a shard, those that are being sent among them.
-    files_per_shard: usize,
 }
 
 impl Descriptors {
-    /// Half of what is left for connections, half for files. A shard's rings and bells take some,
-    /// and what a helper opens for a moment.
+    /// Connections get three quarters of what is left at most, and files what connections do not take. A shard's
+    /// rings and bells take some, and what a helper opens for a moment.
     fn share_out(shards: usize, directories: usize) -> Self {
         let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
         let limit = limit.map_or(1024, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX));
         let open = std::fs::read_dir("/proc/self/fd").map_or(64, Iterator::count);
-        Self::of(limit, open + 16 * shards + 4 * directories + 16, shards)
+        Self::of(limit, open + 16 * shards + 4 * directories + 16)
     }
 
-    fn of(limit: usize, taken: usize, shards: usize) -> Self {
+    fn of(limit: usize, taken: usize) -> Self {
         let left = limit.saturating_sub(taken);
-        Self { connections: (left / 2).max(1), files_per_shard: (left / 2 / shards).max(4) }
+        Self { left, connections: (left - left / 4).max(1) }
+    }
+
+    /// Open files of a shard, those that are being sent among them, while the node has so many connections.
+    pub(super) fn files_per_shard(&self, connections: usize, shards: usize) -> usize {
+        // Those that are just being accepted do not count yet.
+        let coming = (self.left / 64).min(256);
+        let files = self.left.saturating_sub(connections + coming).max(self.left / 4);
+        (files / shards.max(1)).max(4)
     }
 }
 
@@ -149,9 +164,10 @@ fn budget_bytes(config: &NodeConfig, shards: usize) -> usize {
     usize::try_from(share).unwrap_or(usize::MAX).max(1 << 20)
 }
 
-fn common(config: &NodeConfig, shards: usize) -> Common {
+fn common(config: &NodeConfig, shards: usize, descriptors: Descriptors) -> Common {
     Common {
         connections: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+        descriptors,
         busy: (0..shards).map(|_| Busy::default()).collect(),
         stop: AtomicBool::new(false),
         frame_limit_bytes: config.socket_request_max_bytes,
@@ -279,8 +295,7 @@ fn plan_shards(
     let helpers = (0..boot.directories.len()).map(|number| Helpers::start(number, recovery_threads));
     let helpers = helpers.collect::<Result<Vec<_>, _>>();
     let helpers = helpers.map_err(|error| format!("cannot start helper threads: {error}"))?;
-    let descriptors = Descriptors::share_out(bells.len(), boot.directories.len());
-    let door = Door::new(&config, Arc::clone(&common.connections), descriptors.connections);
+    let door = Door::new(&config, Arc::clone(&common.connections), common.descriptors.connections);
     let control = control_start(&config, &boot, shard_count, listeners)?;
     let seed = uuid::Uuid::new_v4().as_u64_pair().0;
     let node = Arc::new(Node { cluster_id: boot.cluster_id, shard_count, seed, config });
@@ -308,7 +323,7 @@ fn plan_shards(
             boot.directories.clone(),
             helpers.clone(),
             Arc::clone(&returns),
-            descriptors.files_per_shard,
+            common.descriptors.files_per_shard(0, usize::from(shard_count)),
         );
         PlannedShard {
             id: ShardId(id),
@@ -377,10 +392,16 @@ mod tests {
 
     #[test]
     fn descriptors_are_shared_between_connections_and_files() {
-        let shared = Descriptors::of(256, 66, 2);
-        assert_eq!((shared.connections, shared.files_per_shard), (95, 47));
-        let shared = Descriptors::of(20, 66, 2);
-        assert_eq!((shared.connections, shared.files_per_shard), (1, 4));
+        let shared = Descriptors::of(256, 66);
+        assert_eq!(shared.connections, 143);
+        assert_eq!(
+            [0, 100, 143, 500].map(|connections| shared.files_per_shard(connections, 2)),
+            [94, 44, 23, 23]
+        );
+        let shared = Descriptors::of(20, 66);
+        assert_eq!((shared.connections, shared.files_per_shard(0, 2)), (1, 4));
+        let shared = Descriptors::of(20_000, 100);
+        assert!(shared.connections > 10_000 && shared.files_per_shard(10_000, 1) > 9_000);
     }
 
     #[test]

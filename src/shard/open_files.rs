@@ -34,6 +34,14 @@ impl OpenFiles {
         Self { files: IndexMap::default(), hand: 0, opening: 0, most }
     }
 
+    /// At most so many at once from now on: those that are too many are closed.
+    pub fn resize(&mut self, most: usize) {
+        self.most = most;
+        if self.files.len() + self.opening > most {
+            self.make_room();
+        }
+    }
+
     /// One of them, if it is open.
     pub fn get(&mut self, owner: Owner, file: FileName) -> Option<&Arc<OwnedFd>> {
         let open = self.files.get_mut(&(owner, file))?;
@@ -138,6 +146,17 @@ mod tests {
         assert!(files.get(OWNER, name(2)).is_none(), "whoever has it closes it");
         drop((sent, third));
         assert!(files.make_room());
+    }
+
+    #[test]
+    fn files_go_when_there_is_room_for_fewer() {
+        let mut files = OpenFiles::new(10);
+        (0..10).for_each(|at| drop(files.keep(OWNER, name(at), any_file())));
+        files.resize(4);
+        assert!(files.files.len() < 4, "{}, and one more has room", files.files.len());
+        files.resize(20);
+        (0..30).for_each(|at| drop(files.keep(OWNER, name(at), any_file())));
+        assert_eq!(files.files.len(), 20);
     }
 
     #[test]

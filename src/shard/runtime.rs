@@ -23,6 +23,7 @@ use super::helpers::{Job, Outcome, Returns};
 use super::intake::{Budget, Intake};
 use super::mesh::{Mesh, Parcel};
 use super::moves::{Arrival, Busy};
+use super::node::Descriptors;
 use super::sockets::Socket;
 use crate::broker::{ConnectionKey, Output, Owner, Shard};
 use crate::effect::{ByteSpan, FileName, FileOp, Stem};
@@ -39,6 +40,8 @@ const YIELD: Duration = Duration::from_micros(10);
 pub(super) struct Common {
     /// Connections of each shard; a new one goes where the fewest are.
     pub connections: Arc<[AtomicUsize]>,
+    /// How many of the process's descriptors they may have.
+    pub descriptors: Descriptors,
     /// How busy each shard is.
     pub busy: Arc<[Busy]>,
     /// Set by a signal: the controller's shard begins a clean stop.
@@ -203,7 +206,9 @@ impl Runtime {
             }
             state.outputs = outputs;
         }
-        state.sweep(now.mono_ms, &self.common);
+        if state.sweep(now.mono_ms, &self.common) {
+            state.share_descriptors(&self.common);
+        }
         state.resume(now.mono_ms);
         let left = state.mesh.ring();
         state.counters.took("a turn", started.elapsed());
@@ -226,7 +231,20 @@ impl Runtime {
     }
 }
 
+impl Common {
+    /// Connections of the whole node.
+    fn connection_count(&self) -> usize {
+        self.connections.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+}
+
 impl State {
+    /// Files give way to connections, and take what those leave.
+    pub(super) fn share_descriptors(&mut self, common: &Common) {
+        let shards = common.connections.len();
+        self.files.keep_open(common.descriptors.files_per_shard(common.connection_count(), shards));
+    }
+
     /// Takes in parcels of other shards and what helpers have brought back.
     fn take_in(&mut self, runtime: &Runtime, adopted: &mut Vec<Arrival>) {
         let now = runtime.clock.now();

@@ -416,10 +416,10 @@ impl State {
         self.rest_at_ms = now_ms.saturating_add(took_us.saturating_mul(REST_SHARE) / 1_000);
     }
 
-    /// Now and then closes connections that stand still, and slims those that are quiet.
-    pub fn sweep(&mut self, now_ms: u64, common: &Common) {
+    /// Now and then closes connections that stand still, and slims those that are quiet. Says whether it did.
+    pub fn sweep(&mut self, now_ms: u64, common: &Common) -> bool {
         if now_ms < self.swept_ms + SWEEP_MS {
-            return;
+            return false;
         }
         let (idle_ms, passed_ms) = (common.idle_ms, now_ms - self.swept_ms);
         self.swept_ms = now_ms;
@@ -446,6 +446,7 @@ impl State {
             self.sockets.shrink_to(2 * longest);
         }
         self.rest(now_ms);
+        true
     }
 }
 

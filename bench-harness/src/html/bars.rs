@@ -16,7 +16,7 @@ fn along(value: f64, end: f64) -> f64 {
 }
 
 /// The ticks of an axis from zero to a little above the highest value: at most seven, at round distances.
-fn ticks(highest: f64) -> (f64, Vec<f64>) {
+pub(super) fn ticks(highest: f64) -> (f64, Vec<f64>) {
     let power = 10f64.powf((highest.max(1e-9) / 6.0).log10().floor());
     let step =
         [1.0, 2.0, 5.0, 10.0].map(|times| times * power).into_iter().find(|step| highest / step <= 6.0);

@@ -21,6 +21,8 @@ pub struct Recipe<'a> {
     pub connection: usize,
     /// Its partitions, and where each ends before the run.
     pub partitions: Vec<(usize, i64)>,
+    /// Partitions of a topic: they are counted over all topics, and on the wire within theirs.
+    pub partitions_each_topic: usize,
     /// Whether nobody else writes to them.
     pub alone: bool,
     /// Its producer id, or [`Producer::NONE`].
@@ -45,6 +47,7 @@ struct Progress {
 /// The state of one connection's produce requests.
 pub struct Writer {
     alone: bool,
+    each_topic: usize,
     acks: i16,
     records: u64,
     per_request: usize,
@@ -60,8 +63,10 @@ pub struct Writer {
 impl Writer {
     /// Encodes all requests.
     pub fn new(recipe: Recipe<'_>) -> (Ring, Writer) {
-        let Recipe { topic, writing, connection, partitions, alone, producer, timestamp_ms, timelines } =
-            recipe;
+        let Recipe {
+            topic, writing, connection, partitions, alone, producer, timestamp_ms, timelines, ..
+        } = recipe;
+        let each_topic = recipe.partitions_each_topic.max(1);
         let contents = Contents {
             records: writing.records,
             record_bytes: writing.record_bytes,
@@ -78,7 +83,10 @@ impl Writer {
                 .iter()
                 .map(|(partition, _)| {
                     let seed = (connection * slots + slot) as u64 * 100_003 + *partition as u64;
-                    (*partition, wire::encode(contents, producer, timestamp_ms, &mut Payload::new(seed)))
+                    (
+                        *partition % each_topic,
+                        wire::encode(contents, producer, timestamp_ms, &mut Payload::new(seed)),
+                    )
                 })
                 .collect();
             bytes.push(batches.iter().map(|(_, batch)| batch.len() as u64).sum());
@@ -95,7 +103,21 @@ impl Writer {
             .collect();
         let (records, per_request) = (writing.records as u64, writing.partitions_per_request);
         let acks = writing.acks;
-        (ring, Writer { alone, acks, records, per_request, progress, timelines, sequenced, bytes, sent })
+        (
+            ring,
+            Writer {
+                alone,
+                each_topic,
+                acks,
+                records,
+                per_request,
+                progress,
+                timelines,
+                sequenced,
+                bytes,
+                sent,
+            },
+        )
     }
 
     /// The places in `progress` of the partitions of a slot's request.
@@ -139,6 +161,7 @@ impl Writer {
     /// Checks the answer to a slot's request: every partition once, and offsets without a gap.
     pub fn check(&mut self, slot: usize, answer: Cursor<'_>) -> Result<Worth> {
         let (group, records, alone) = (self.group(slot), self.records, self.alone);
+        let each_topic = self.each_topic;
         let asked = self.progress.get_mut(group).unwrap_or(&mut []);
         let (mut error, mut answered) = (0, 0);
         wire::read_produced(answer, |one| {
@@ -147,8 +170,8 @@ impl Writer {
                 error = one.error;
                 return Ok(());
             }
-            let found =
-                asked.iter_mut().find(|progress| Ok(progress.partition) == usize::try_from(one.partition));
+            let is_it = |at: &Progress| Ok(at.partition % each_topic) == usize::try_from(one.partition);
+            let found = asked.iter_mut().find(|progress| is_it(progress));
             let progress = found.with_context(|| format!("partition {} was not asked for", one.partition))?;
             let (at, due) = (one.base_offset, progress.next);
             let fits = if alone { at == due } else { at >= due };

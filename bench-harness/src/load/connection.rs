@@ -14,6 +14,9 @@ use crate::meter::{Answer, Meter};
 /// What a socket may take of requests without answers before the others are served.
 const SILENT_ROUNDS: usize = 16;
 
+/// The least that a connection has room for of answers; with ten thousand connections it counts.
+const INPUT_BYTES_MIN: usize = 4 << 10;
+
 /// One connection.
 pub struct Connection {
     pub(super) stream: TcpStream,
@@ -25,6 +28,10 @@ pub struct Connection {
     /// Frames made ready, and answered.
     pub(super) queued: u64,
     pub(super) answered: u64,
+    /// Frames that may be made ready: all there ever are, or as many as had their turn.
+    pub(super) allowed: u64,
+    /// The rota that it takes its turns in.
+    pub(super) rota: Option<usize>,
     /// Bytes of the endless row of frames that the socket took.
     written: u64,
     /// When each unanswered request was meant to be sent.
@@ -72,7 +79,7 @@ impl Connection {
             // From here on there is a lag, and it is none.
             meter.lag_changed(0);
         }
-        let input = vec![0; (lane.answer_bytes_max() * lane.in_flight().min(8)).max(64 << 10)];
+        let input = vec![0; (lane.answer_bytes_max() * lane.in_flight().min(8)).max(INPUT_BYTES_MIN)];
         Ok(Connection {
             stream,
             lane,
@@ -80,6 +87,8 @@ impl Connection {
             interval,
             queued: 0,
             answered: 0,
+            allowed: u64::MAX,
+            rota: None,
             written: 0,
             intended,
             due,

@@ -12,6 +12,8 @@ const TEN: Writing = Writing::of(10, 100);
 const STORED_BYTES: u64 = 64 << 20;
 /// Requests a second of the workloads with readers at the log's end: 20 MB/s, below anybody's peak.
 const TAIL_RATE: f64 = 2_000.0;
+/// Requests out at any time in the workloads that show how cost follows from numbers.
+const OUT: usize = 64;
 /// Four connections that send a request of [`MEDIUM`] in turn, at the rate of the workloads with readers.
 const STEADY: Role = Role { rate: Some(TAIL_RATE), ..writers(4, 1, MEDIUM) };
 const TAIL: Role = readers(1, 4, 1 << 20, ReadFrom::End);
@@ -21,11 +23,25 @@ const TAIL_APART: Role = readers(4, 1, 1 << 20, ReadFrom::End);
 const BACKLOG_APART: Role = readers(4, 1, 1 << 20, ReadFrom::Start);
 
 const fn writers(connections: usize, partitions_each: usize, writing: Writing) -> Role {
-    Role { connections, partitions_each, rate: None, reach: Reach::Any, work: Work::Write(writing) }
+    Role {
+        connections,
+        partitions_each,
+        rate: None,
+        at_once: None,
+        reach: Reach::Any,
+        work: Work::Write(writing),
+    }
 }
 
 const fn readers(connections: usize, partitions_each: usize, max_bytes: usize, from: ReadFrom) -> Role {
-    Role { connections, partitions_each, rate: None, reach: Reach::Any, work: Work::Read { max_bytes, from } }
+    Role {
+        connections,
+        partitions_each,
+        rate: None,
+        at_once: None,
+        reach: Reach::Any,
+        work: Work::Read { max_bytes, from },
+    }
 }
 
 /// What a row has unless it says otherwise.
@@ -35,11 +51,13 @@ fn row(name: &'static str, title: &'static str, roles: &[Role]) -> Workload {
         title,
         drive: Drive::Wire(roles.to_vec()),
         partitions: 4,
+        topics: 1,
         stored_bytes: 0,
         topic_settings: Vec::new(),
         broker_settings: Vec::new(),
         group: Group::Further,
         figure: Figure::CpuPerRequest,
+        walk: &[],
     }
 }
 
@@ -55,6 +73,7 @@ pub fn all() -> Vec<Workload> {
         workload.group = if wide { Group::Table } else { Group::Canonical };
     }
     all.extend(producers());
+    all.extend(scale());
     all.extend(with_consumers());
     all.extend(clients());
     all
@@ -170,6 +189,34 @@ fn producers() -> Vec<Workload> {
         row("produce-snappy", "produce, snappy, 1000 × 100 B, 5 in flight", &compressed(Codec::Snappy)),
         row("produce-lz4", "produce, lz4, 1000 × 100 B, 5 in flight", &compressed(Codec::Lz4)),
         row("produce-zstd", "produce, zstd, 1000 × 100 B, 5 in flight", &compressed(Codec::Zstd)),
+    ]
+}
+
+/// The same load on more and more connections, and on more and more partitions. 64 requests are out at any time
+/// whatever their number, so that a turn of the broker has the same work to do at every point of the curve: what a
+/// request costs more is due to the number alone.
+fn scale() -> Vec<Workload> {
+    let alone = Writing { in_flight: 1, ..TEN };
+    vec![
+        Workload {
+            partitions: 64,
+            walk: &["connections=64,256,1024,4096,10000"],
+            ..row(
+                "many-connections",
+                "produce, 10,000 connections on 64 partitions that take turns, 64 requests out, 10 × 100 B",
+                &[Role { at_once: Some(OUT), ..writers(10_000, 1, alone.clone()) }],
+            )
+        },
+        Workload {
+            partitions: 64 * 800,
+            topics: 64,
+            walk: &["partitions=64,1024,10240,51200"],
+            ..row(
+                "many-partitions",
+                "produce, 51,200 partitions of 64 topics in turn, a connection for each topic, 10 × 100 B, 1 in flight",
+                &[Role { at_once: Some(OUT), ..writers(64, 800, alone) }],
+            )
+        },
     ]
 }
 
