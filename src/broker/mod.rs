@@ -44,7 +44,7 @@ use crate::request::{
 };
 
 /// Room that a shard's queues keep when it rests: a burst of tens of thousands is not held in memory for good.
-pub const QUEUE_KEPT: usize = 64;
+pub const QUEUE_KEPT: usize = 16;
 
 /// One shard of the broker.
 #[derive(Debug)]

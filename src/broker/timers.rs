@@ -10,7 +10,7 @@ use crate::partition::ReplyTo;
 use crate::request::Timer;
 
 /// So many are nobody's concern.
-const LEFT_MAX: usize = 256;
+const LEFT_MAX: usize = 64;
 
 /// The timers of one shard's requests, in the order in which they ring.
 #[derive(Debug, Default)]

@@ -10,11 +10,11 @@ use std::ptr::null_mut;
 use tikv_jemalloc_sys::mallctl;
 
 /// Read by the allocator before anything else runs. A page that nothing uses stays for half a second instead of ten;
-/// blocks above 4 KiB are not kept by the thread that freed them, where an idle thread holds up to 600 kB of them.
+/// blocks above 1 KiB are not kept by the thread that freed them, where an idle thread holds up to 600 kB of them.
 // SAFETY: the allocator expects a pointer to text that ends with a zero byte under this name.
 #[used]
 #[unsafe(export_name = "malloc_conf")]
-static SETTINGS: &[u8; 36] = b"dirty_decay_ms:500,lg_tcache_max:12\0";
+static SETTINGS: &[u8; 36] = b"dirty_decay_ms:500,lg_tcache_max:10\0";
 
 /// To be called before any other thread exists.
 pub(super) fn settle() {
