@@ -2,7 +2,8 @@
 //! that under a given rate a stalled broker is charged for the requests that had to wait (no coordinated omission).
 //!
 //! The closed loop keeps every slot of every lane busy, or a fixed number of requests out on lanes that take turns; the
-//! open loop sends at a rate whatever the answers do. Latencies go into one HDR histogram for each thread of load; histograms are added, never averaged.
+//! open loop sends at a rate whatever the answers do. Latencies go into one HDR histogram for each thread of load;
+//! histograms are added, never averaged.
 
 mod connection;
 mod whereabouts;

@@ -94,8 +94,8 @@ enum Task {
         /// of the topic such as flush.messages [default: what the workload brings].
         #[arg(value_name = "NAME=V1,V2,…", num_args = 0..=3)]
         axes: Vec<Axis>,
-        /// Look at the broker for so many seconds before and after each load, with the topics and connections there: its
-        /// CPU at rest, and its memory. Each point gets a new broker.
+        /// Look at the broker for so many seconds before and after each load, with the topics and connections there:
+        /// its CPU at rest, and its memory. Each point gets a new broker.
         #[arg(long, value_name = "SECONDS")]
         rest: Option<f64>,
         /// After each load start the broker again with what it has stored, after a clean stop and after kill -9.

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use crate::config::{NodeConfig, properties};
 use crate::shard::node;
 
-/// Runs a node until it is told to stop. Of several files each is put over those before it; `overrides` are `key=value`,
-/// later ones winning over earlier ones and over the files.
+/// Runs a node until it is told to stop. Of several files each is put over those before it; `overrides` are
+/// `key=value`, later ones winning over earlier ones and over the files.
 pub fn run(files: &[PathBuf], overrides: &[String]) -> ExitCode {
     match load(files, overrides).and_then(node::run) {
         Ok(()) => ExitCode::SUCCESS,

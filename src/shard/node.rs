@@ -35,8 +35,8 @@ const SNAPSHOT_ENTRIES: u64 = 10_000;
 const SNAPSHOT_BYTES: u64 = 64 << 10;
 
 /// Entries of a shard's rings. The kernel finds the poll of a connection in a table whose size goes by this, and looks
-/// there each time a shard goes to sleep: with the executor's 128, ten thousand idle connections add half to the cost of a
-/// request at a low rate.
+/// there each time a shard goes to sleep: with the executor's 128, ten thousand idle connections add half to the cost
+/// of a request at a low rate.
 const RING_DEPTH: usize = 2048;
 
 /// How long a start waits for a port that is in use, and how long between two looks.

@@ -1,7 +1,7 @@
 //! What is to be tried: numbers of shards, and for each the ways to place them on CPUs.
 //!
-//! Invariant: a candidate keeps off the CPUs of the load while there are enough others; one that does not says so, since
-//! what it is measured at is then not the broker's alone.
+//! Invariant: a candidate keeps off the CPUs of the load while there are enough others; one that does not says so,
+//! since what it is measured at is then not the broker's alone.
 
 use serde::Serialize;
 
