@@ -54,8 +54,7 @@ pub struct Conditions {
     pub plan: Plan,
     /// What runs foreign clients.
     pub clients: client::Home,
-    /// How long the broker is looked at while nobody asks anything of it, before and after the load; none is not at
-    /// all.
+    /// How long the broker is looked at while nobody asks anything of it, before and after the load, if at all.
     pub rest: Option<Duration>,
     /// Whether it is started again with the run's topics, after a clean stop and after it was killed.
     pub restart: bool,
