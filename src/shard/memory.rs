@@ -1,8 +1,8 @@
 //! What the process asks of its allocator, so that memory that a burst took is given back when it is over.
 //!
-//! Measured with a million hostile frames (`tests/hostile/storm.rs`): 8.4 MB are in use all the time. With jemalloc and
-//! what is here the process holds 7 to 8 MB. With mimalloc, whose blocks of 8 to 128 KiB share pages, it held 17 and
-//! rose by a tenth; with transparent huge pages 42 to 47.
+//! Measured with a million hostile frames (`tests/hostile/storm.rs`): 4.3 to 4.5 MB are in use all the time. With
+//! jemalloc and what is here the process holds 6.5 to 7.1 MB. With mimalloc, whose blocks of 8 to 128 KiB share pages,
+//! it held 17 and rose by a tenth; with transparent huge pages 42 to 47.
 
 use std::ffi::CStr;
 use std::ptr::null_mut;
