@@ -292,6 +292,8 @@ impl Client for Admin {
     }
 
     fn wake(&mut self, stage: &mut Stage) {
+        // A request whose connection was lost may have come through after the last look.
+        self.look |= stage.calm && !self.calm;
         self.calm = stage.calm;
         self.step(stage);
         stage.actions.push(Action::WakeAt(stage.now_us + stage.random.u64(5_000..80_000)));
