@@ -206,9 +206,7 @@ impl Runtime {
             }
             state.outputs = outputs;
         }
-        if state.sweep(now.mono_ms, &self.common) {
-            state.share_descriptors(&self.common);
-        }
+        state.sweep(now.mono_ms, &self.common);
         state.resume(now.mono_ms);
         let left = state.mesh.ring();
         state.counters.took("a turn", started.elapsed());

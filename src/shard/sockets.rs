@@ -16,7 +16,7 @@ use super::memory;
 use super::runtime::{Common, Runtime, State};
 use super::transfer::{self, Sent};
 use crate::broker::{ConnectionKey, QUEUE_KEPT};
-use crate::request::CloseReason;
+use crate::request::{CloseReason, Connection};
 use crate::wire::frame::Front;
 
 /// Requests that one connection may have in flight before it is read no further.
@@ -145,6 +145,11 @@ impl Socket {
         self.pause == Some(Pause::Own)
             && self.blocked_since_ms.is_some_and(|at_ms| now_ms.saturating_sub(at_ms) > due_ms)
     }
+}
+
+/// Whether a connection has too much in flight or in its outbox, or is to have nothing there so that it can move.
+fn takes_no_more(connection: &Connection) -> bool {
+    connection.in_flight() >= IN_FLIGHT_MAX || connection.outbox.is_full() || connection.comes_to_rest()
 }
 
 /// How long a frame may be on its way, in milliseconds.
@@ -276,22 +281,15 @@ impl State {
         }
     }
 
-    /// Whether a connection has too much in flight or in its outbox.
     fn is_busy(&mut self, key: ConnectionKey) -> bool {
-        self.core.connection(key).is_some_and(|connection| {
-            connection.in_flight() >= IN_FLIGHT_MAX
-                || connection.outbox.is_full()
-                || connection.comes_to_rest()
-        })
+        self.core.connection(key).is_some_and(|connection| takes_no_more(connection))
     }
 
     fn admit(&mut self, key: ConnectionKey, front: Front) -> bool {
         let admitted_bytes = self.core.admitted_bytes();
         let Some(connection) = self.core.connection(key) else { return false };
         let own_bytes = connection.cost_bytes();
-        let is_busy = connection.in_flight() >= IN_FLIGHT_MAX
-            || connection.outbox.is_full()
-            || connection.comes_to_rest()
+        let is_busy = takes_no_more(connection)
             || (own_bytes > 0 && own_bytes + front.cost_bytes > self.intake.connection_bytes());
         let Some(socket) = Self::find(&mut self.sockets, key) else { return false };
         if is_busy {
@@ -416,10 +414,10 @@ impl State {
         self.rest_at_ms = now_ms.saturating_add(took_us.saturating_mul(REST_SHARE) / 1_000);
     }
 
-    /// Now and then closes connections that stand still, and slims those that are quiet. Says whether it did.
-    pub fn sweep(&mut self, now_ms: u64, common: &Common) -> bool {
+    /// Now and then closes connections that stand still, and slims those that are quiet.
+    pub fn sweep(&mut self, now_ms: u64, common: &Common) {
         if now_ms < self.swept_ms + SWEEP_MS {
-            return false;
+            return;
         }
         let (idle_ms, passed_ms) = (common.idle_ms, now_ms - self.swept_ms);
         self.swept_ms = now_ms;
@@ -446,7 +444,7 @@ impl State {
             self.sockets.shrink_to(2 * longest);
         }
         self.rest(now_ms);
-        true
+        self.share_descriptors(common);
     }
 }
 
