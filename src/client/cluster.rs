@@ -17,6 +17,20 @@ const COORDINATOR_NOT_AVAILABLE: i16 = 15;
 const FIND_COORDINATOR_OF_KEYS: i16 = 4;
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
+/// Asks again and again while the error is one that passes, until the deadline.
+pub(super) fn ask_until<T>(
+    deadline: Instant,
+    passes: impl Fn(&ClientError) -> bool,
+    mut ask: impl FnMut() -> Result<T, ClientError>,
+) -> Result<T, ClientError> {
+    loop {
+        match ask() {
+            Err(error) if passes(&error) && Instant::now() < deadline => std::thread::sleep(RETRY_PAUSE),
+            found => return found,
+        }
+    }
+}
+
 /// One partition of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Partition {
@@ -201,15 +215,7 @@ impl Cluster {
     /// Node id of a group's coordinator, asked for until there is one, as long as `patience`.
     pub fn find_coordinator(&mut self, group: &str, patience: Duration) -> Result<i32, ClientError> {
         let deadline = Instant::now() + patience;
-        loop {
-            let found = self.ask_for_coordinator(group);
-            match found {
-                Err(error) if error.is_about_the_coordinator() && Instant::now() < deadline => {
-                    std::thread::sleep(RETRY_PAUSE);
-                }
-                found => return found,
-            }
-        }
+        ask_until(deadline, ClientError::is_about_the_coordinator, || self.ask_for_coordinator(group))
     }
 
     fn ask_for_coordinator(&mut self, group: &str) -> Result<i32, ClientError> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::PartitionData;
@@ -10,7 +10,7 @@ use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, ListOffsetsRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
-use super::cluster::RETRY_PAUSE;
+use super::cluster::ask_until;
 use super::records;
 use super::{ClientError, Cluster, ConsumedRecord, Ticket, TopicPartition};
 use crate::log::codec::Decompressor;
@@ -128,18 +128,15 @@ impl Consumer {
     /// The offset for a timestamp: -2 is the earliest, -1 the next to be written. Asks again while the partition's
     /// leader is not to be had, as after a start that still recovers its logs.
     pub fn offset_at(&mut self, partition: &TopicPartition, timestamp_ms: i64) -> Result<i64, ClientError> {
-        let deadline = self.cluster.deadline();
-        loop {
-            match self.ask_for_offset(partition, timestamp_ms) {
-                Err(error @ ClientError::Broker { .. })
-                    if error.is_retriable() && Instant::now() < deadline =>
-                {
-                    self.cluster.forget(&partition.topic);
-                    std::thread::sleep(RETRY_PAUSE);
-                }
-                found => return found,
+        let passes =
+            |error: &ClientError| matches!(error, ClientError::Broker { .. }) && error.is_retriable();
+        ask_until(self.cluster.deadline(), passes, || {
+            let found = self.ask_for_offset(partition, timestamp_ms);
+            if found.as_ref().is_err_and(passes) {
+                self.cluster.forget(&partition.topic);
             }
-        }
+            found
+        })
     }
 
     fn ask_for_offset(&mut self, partition: &TopicPartition, timestamp_ms: i64) -> Result<i64, ClientError> {
