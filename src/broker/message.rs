@@ -22,6 +22,13 @@ pub struct ConnectionKey {
     pub generation: u32,
 }
 
+impl ConnectionKey {
+    /// The connection of a request of this shard.
+    pub(super) fn of(to: ReplyTo) -> Self {
+        Self { slot: to.connection, generation: to.generation }
+    }
+}
+
 /// An answer on its way back to the connection's shard.
 #[derive(Clone, Debug)]
 pub struct Delivery {

@@ -196,8 +196,7 @@ impl Shard {
 
     /// A connection's requests and unsent answers.
     pub fn connection(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
-        let (generation, connection) = self.connections.get_mut(key.slot as usize)?;
-        (*generation == key.generation).then_some(connection)
+        find(&mut self.connections, key)
     }
 
     /// The unsent answers of a connection.
@@ -554,12 +553,8 @@ impl Shard {
         to: ReplyTo,
         step: impl FnOnce(&mut Work, &crate::wire::header::RequestHeader, ReplyTo, &mut Scene),
     ) {
-        let key = ConnectionKey { slot: to.connection, generation: to.generation };
-        let Some((_, connection)) =
-            self.connections.get_mut(to.connection as usize).filter(|(g, _)| *g == to.generation)
-        else {
-            return;
-        };
+        let key = ConnectionKey::of(to);
+        let Some(connection) = find(&mut self.connections, key) else { return };
         let context = connection.context;
         let Some((header, work)) = connection.running(to.request) else { return };
         let mut scene =
@@ -573,7 +568,7 @@ impl Shard {
     }
 
     fn pump_later(&mut self, to: ReplyTo) {
-        let key = ConnectionKey { slot: to.connection, generation: to.generation };
+        let key = ConnectionKey::of(to);
         self.todo.push_back(Todo::Pump(key));
     }
 
@@ -584,4 +579,10 @@ impl Shard {
         self.route(now);
         result
     }
+}
+
+/// A connection that is still there, where the rest of its shard is borrowed.
+fn find(connections: &mut Slab<(u32, Connection)>, key: ConnectionKey) -> Option<&mut Connection> {
+    let (generation, connection) = connections.get_mut(key.slot as usize)?;
+    (*generation == key.generation).then_some(connection)
 }

@@ -7,8 +7,8 @@
 
 use slab::Slab;
 
-use super::Shard;
 use super::message::ConnectionKey;
+use super::{Shard, find};
 use crate::controller::ShardId;
 use crate::effect::Now;
 use crate::partition::ReplyTo;
@@ -42,9 +42,7 @@ impl<'a> Crossings<'a> {
 
     /// A part of the request at that address goes to that shard, with so many bytes.
     pub(super) fn note(&mut self, from: ReplyTo, owner: ShardId, bytes: usize) {
-        if let Some((generation, connection)) = self.connections.get_mut(from.connection as usize)
-            && *generation == from.generation
-        {
+        if let Some(connection) = find(self.connections, ConnectionKey::of(from)) {
             connection.traffic.note(owner, bytes, self.home, self.now.mono_ms, &self.rule);
         }
     }

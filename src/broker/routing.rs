@@ -1,9 +1,9 @@
 //! Where things go: parts of requests to the shard that serves them, answers back to their connection's shard, and
 //! what replicas leave behind to whoever it is for.
 
-use super::message::{Delivery, Message, Output};
+use super::message::{ConnectionKey, Delivery, Message, Output};
 use super::moving::Crossings;
-use super::{Shard, Todo};
+use super::{Shard, Todo, find};
 use crate::controller::ShardId;
 use crate::effect::Now;
 use crate::group::OFFSETS_TOPIC;
@@ -14,10 +14,10 @@ impl Shard {
     pub(super) fn route(&mut self, now: Now) {
         self.timers.extend(self.desk.timers.drain(..));
         if self.timers.have_doubled() {
-            let connections = &self.connections;
+            let connections = &mut self.connections;
             self.timers.keep(|to| {
-                let found = connections.get(to.connection as usize);
-                found.is_some_and(|(generation, one)| *generation == to.generation && one.waits(to.request))
+                find(connections, ConnectionKey::of(to))
+                    .is_some_and(|connection| connection.waits(to.request))
             });
         }
         self.outputs.extend(self.desk.space_asked.drain(..).map(Output::Measure));

@@ -43,7 +43,7 @@ impl Timers {
     }
 
     /// Forgets those that nobody waits for any more.
-    pub(super) fn keep(&mut self, waits: impl Fn(ReplyTo) -> bool) {
+    pub(super) fn keep(&mut self, mut waits: impl FnMut(ReplyTo) -> bool) {
         self.set.retain(|timer| waits(timer.to));
         self.left = self.set.len();
     }
