@@ -22,26 +22,16 @@ const BACKLOG: Role = readers(1, 4, 1 << 20, ReadFrom::Start);
 const TAIL_APART: Role = readers(4, 1, 1 << 20, ReadFrom::End);
 const BACKLOG_APART: Role = readers(4, 1, 1 << 20, ReadFrom::Start);
 
+const fn role(connections: usize, partitions_each: usize, work: Work) -> Role {
+    Role { connections, partitions_each, rate: None, at_once: None, reach: Reach::Any, work }
+}
+
 const fn writers(connections: usize, partitions_each: usize, writing: Writing) -> Role {
-    Role {
-        connections,
-        partitions_each,
-        rate: None,
-        at_once: None,
-        reach: Reach::Any,
-        work: Work::Write(writing),
-    }
+    role(connections, partitions_each, Work::Write(writing))
 }
 
 const fn readers(connections: usize, partitions_each: usize, max_bytes: usize, from: ReadFrom) -> Role {
-    Role {
-        connections,
-        partitions_each,
-        rate: None,
-        at_once: None,
-        reach: Reach::Any,
-        work: Work::Read { max_bytes, from },
-    }
+    role(connections, partitions_each, Work::Read { max_bytes, from })
 }
 
 /// What a row has unless it says otherwise.
