@@ -47,6 +47,7 @@ class Host:
     def __init__(self, crowd: "Crowd", kind: str, options):
         self.kind = kind
         self.members: List[str] = []
+        self._heard_us = 0
         if kind == "java":
             argv = install.java("CrowdMember", options.protocol, options.assignor, heap="384m",
                                 **{"org.slf4j.simpleLogger.defaultLogLevel": "error"})
@@ -61,7 +62,9 @@ class Host:
     def _read(self, crowd: "Crowd") -> None:
         for line in self._process.stdout:
             if line.endswith(b"\n"):
-                crowd.hear(crowd_history.parse(line.decode()))
+                event = crowd_history.parse(line.decode())
+                self._heard_us = max(self._heard_us, event.at_us)
+                crowd.hear(event)
 
     def _put(self, *words) -> None:
         self._process.stdin.write((" ".join(map(str, words)) + "\n").encode())
@@ -78,12 +81,12 @@ class Host:
         self._put("leave", name)
 
     def kill(self) -> int:
-        """kill -9; when, by the members' clock. What they said before is read to its end."""
+        """kill -9; when, by the members' clock: at the call, or behind the last word that it did not silence at once."""
         at_us = time.monotonic_ns() // 1_000
         self._process.kill()
         self._process.wait()
         self._reader.join()
-        return at_us
+        return max(at_us, self._heard_us + 1)
 
 
 class Stream:
@@ -514,7 +517,7 @@ def measure(folder: Path, options) -> int:
 def main() -> int:
     """A storm or the measurement; 0 when nothing failed."""
     options = arguments()
-    problems = crowd_history.self_test(crowd_history.example(), options.seed)
+    problems = crowd_history.self_test(crowd_history.example(), options.seed, is_made_for_it=True)
     if options.self_test:
         print("\n".join(problems) or "passed: every planted fault is found")
         return 1 if problems else 0
