@@ -47,6 +47,8 @@ class Host:
     def __init__(self, crowd: "Crowd", kind: str, options):
         self.kind = kind
         self.members: List[str] = []
+        # Also those that were told to leave: a kill may come before they have left.
+        self.everyone: List[str] = []
         self._heard_us = 0
         if kind == "java":
             argv = install.java("CrowdMember", options.protocol, options.assignor, heap="384m",
@@ -73,6 +75,7 @@ class Host:
     def join(self, name: str, *words) -> None:
         """Has a member join."""
         self.members.append(name)
+        self.everyone.append(name)
         self._put("join", name, *words)
 
     def leave(self, name: str) -> None:
@@ -201,13 +204,14 @@ class Crowd:
         """Has members leave."""
         for host in self.hosts:
             for name in [name for name in host.members if name in names]:
+                self.hear(Event(time.monotonic_ns() // 1_000, name, "is-told-to-leave", []))
                 host.leave(name)
 
     def crash(self, host: Host) -> int:
         """Kills a process; how many members died."""
         at_us = host.kill()
         self.hosts.remove(host)
-        for name in host.members:
+        for name in (name for name in host.everyone if name not in self.gone):
             self.hear(Event(at_us, name, "killed", []))
         return len(host.members)
 
@@ -256,11 +260,11 @@ class Storm:
         while not problems and (passed := time.monotonic() - began) < options.minutes * 60:
             if kills and passed > options.minutes * 60 * (options.broker_kills - kills + 1) / (options.broker_kills + 1):
                 kills -= 1
-                self._kill_broker()
+                problems = self._kill_broker()
             else:
                 self._act()
             if self.draw.random() < 0.4:
-                problems = self._settle()
+                problems = problems or self._settle()
             else:
                 time.sleep(self.draw.uniform(0.2, 4))
         if not problems:
@@ -273,7 +277,10 @@ class Storm:
         problems += found
         self.counts["records"] = len(walk.processed)
         self.counts["processed again"] = walk.repeated
-        return problems or crowd_history.self_test(history, options.seed)
+        self.counts["handed twice"] = walk.handed_twice
+        if problems:
+            return problems + crowd_history.last_words(history, problems)
+        return crowd_history.self_test(history, options.seed)
 
     def _join(self, count: int) -> None:
         self.crowd.join(count, self.broker.bootstrap, self.group, COMMIT_MS)
@@ -295,10 +302,16 @@ class Storm:
             if self.draw.random() < 0.5:
                 self._join(died)
 
-    def _kill_broker(self) -> None:
+    def _kill_broker(self) -> List[str]:
+        """kill -9 and a start. Half of the kills meet a group at rest: then nobody is told that it is out."""
+        problems = self._settle() if (at_rest := self.draw.random() < 0.5) else []
+        word = "at-rest" if at_rest else "in-between"
+        self.crowd.hear(Event(time.monotonic_ns() // 1_000, "broker", "dies", [word]))
         self.broker.kill()
         self.broker.start()
+        self.crowd.hear(Event(time.monotonic_ns() // 1_000, "broker", "is-back", []))
         self.counts["broker kills"] += 1
+        return problems
 
     def _settle(self) -> List[str]:
         """Waits until members and broker agree on who has what; the problem if they do not in time."""
@@ -325,8 +338,9 @@ class Storm:
                 if event.what in ("error", "failed")][-5:]
 
     def _agree(self, own: Dict[str, List[int]], told: dict) -> bool:
-        """Whether the broker tells the same as the members, who say the same as before it was asked."""
-        is_settled = told["state"] == "STABLE" and told["count"] == len(own) and own == self.crowd.view()
+        """Whether the broker tells the same as the members, who say the same as before it was asked. A group is stable
+        before its members have seen to what they were given, so that both may be whole, and not the same yet."""
+        is_settled = told["state"] == "STABLE" and told["count"] == len(own) and own == told["members"] == self.crowd.view()
         if is_settled:
             self.crowd.history.settled.append((time.monotonic_ns() // 1_000, own, told["members"]))
         return is_settled

@@ -11,7 +11,7 @@ What must hold (`check`):
   out commits nothing any more;
 - no partition has two owners at a time, and once the group has settled every partition has one;
 - for each key no record is processed before the one in front of it;
-- a member that lives and polls is never told that it is out;
+- a member that lives and polls is never told that it is out, save by a broker that died while the group rebalanced;
 - in the end every record was processed and every end is committed.
 
 `planted` breaks a good history in each of these ways; a check that does not notice is no check.
@@ -19,11 +19,16 @@ What must hold (`check`):
 
 import copy
 import random
+import re
 from collections import defaultdict
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
-# How many problems of one kind are told.
+# How many problems of one kind are told, of how many members the last words, and how many words.
 TOLD_MAX = 5
+MEMBERS_MAX = 4
+WORDS_MAX = 12
+# A session, and the time in which clients come back to a broker.
+EXCUSED_US = 20_000_000
 
 
 class Event(NamedTuple):
@@ -104,6 +109,11 @@ class Check:
         self._next_of_key: Dict[int, int] = defaultdict(int)
         self.processed: Set[Tuple[int, int]] = set()
         self.repeated = 0
+        # librdkafka pauses its partitions for a rebalance at the position that the application has taken, and notes that
+        # position only after it has handed out a record: what is handed out in between is fetched once more.
+        self.handed_twice = 0
+        # Until when members may be told that they are out, though they live (see `_broker_dies`).
+        self._excused_until_us = 0
 
     def _tell(self, kind: str, text: str) -> None:
         self.problems[kind].append(text)
@@ -113,6 +123,7 @@ class Check:
         acts: Dict[str, Callable[[Event], None]] = {
             "assigned": self._assigned, "revoked": self._ended, "lost": self._ended, "seen": self._seen,
             "killed": self._gone, "left": self._gone, "committing": self._committing, "committed": self._committed,
+            "dies": self._broker_dies,
             "error": lambda event: self._tell("error", f"{event.member}: {' '.join(event.items)}"),
         }
         for event in sorted(self.history.events, key=lambda event: event.at_us):
@@ -134,8 +145,14 @@ class Check:
         elif event.what == "revoked":
             self._tell("owner", f"{key[0]} gives back partition {key[1]}, which it does not have")
 
+    def _broker_dies(self, event: Event) -> None:
+        """A generation is written down with its assignment. A broker that dies while a group rebalances comes back with
+        the one before, which the members have given up: they have to begin anew, with Kafka as well."""
+        if event.items != ["at-rest"]:
+            self._excused_until_us = event.at_us + EXCUSED_US
+
     def _ended(self, event: Event) -> None:
-        if event.what == "lost" and event.items:
+        if event.what == "lost" and event.items and event.at_us > self._excused_until_us:
             self._tell("lost", f"{event.member} was told that it is out, though it lives")
         for partition in event.items:
             self._end((event.member, partition), event)
@@ -154,6 +171,8 @@ class Check:
                 self._tell("foreign", f"{run}: offset {offset} shows key {key}, sequence {sequence}, and was not sent so")
             if run.first is None:
                 run.first = (event.at_us, offset)
+            elif offset + 1 == run.next and event.member.startswith("librdkafka"):
+                self.handed_twice += 1
             elif offset != run.next:
                 self._tell("hole", f"{run}: offset {offset} comes where {run.next} should")
             run.next = offset + 1
@@ -230,6 +249,19 @@ def check(history: History) -> Tuple[List[str], Check]:
         more = f" (and {len(texts) - TOLD_MAX} more)" if len(texts) > TOLD_MAX else ""
         told.append(f"{kind}: " + "; ".join(texts[:TOLD_MAX]) + more)
     return told, walk
+
+
+def last_words(history: History, problems: List[str]) -> List[str]:
+    """What the members that are named in problems said and met last."""
+    began_us = min((event.at_us for event in history.events), default=0)
+    named = dict.fromkeys(name for problem in problems for name in re.findall(r"\b[a-z]+-\d+\b", problem))
+    told = []
+    for name in list(named)[:MEMBERS_MAX]:
+        events = [event for event in history.events if event.member in (name, "broker")]
+        events = sorted(events, key=lambda event: event.at_us)[-WORDS_MAX:]
+        told.append("; ".join(f"{(event.at_us - began_us) / 1e6:.3f} {event.member} {event.what} {str(event.items)[:60]}"
+                              for event in events))
+    return told
 
 
 def _positions(history: History, what: str) -> List[int]:
@@ -347,7 +379,9 @@ def planted(history: History, seed: int) -> Iterator[Tuple[str, str, Callable[[]
         other.committed[draw.randrange(other.partitions)] -= 1
 
     def lost(other: History) -> None:
-        at = pick(_positions(other, "revoked"))
+        deaths = [one.at_us for one in other.events if one.what == "dies"]
+        at = pick([at for at in _positions(other, "revoked")
+                   if not any(0 <= other.events[at].at_us - death <= EXCUSED_US for death in deaths)])
         other.events[at] = other.events[at]._replace(what="lost")
 
     yield "two records change places", "hole", lambda: change(swap)
