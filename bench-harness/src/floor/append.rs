@@ -288,10 +288,11 @@ impl Engine {
         while self.writer.behind_bytes() > BEHIND_BYTES_MAX {
             glommio::timer::sleep(std::time::Duration::from_micros(500)).await;
         }
-        if !self.flush || self.dirty.borrow().is_empty() && !self.rounds.is_running() {
+        let gathered = !self.dirty.borrow().is_empty();
+        if !self.flush || !gathered && !self.rounds.is_running() {
             return Ok(());
         }
-        let ticket = self.rounds.ticket();
+        let ticket = self.rounds.ticket(gathered);
         if self.rounds.begin() {
             let engine = Rc::clone(self);
             glommio::spawn_local(async move {
@@ -339,9 +340,10 @@ pub struct Rounds {
 }
 
 impl Rounds {
-    /// The round that the caller's work will be in.
-    pub fn ticket(&self) -> u64 {
-        self.gathering.get() + 1
+    /// The round that the caller has to wait for: the next one when work is `gathered` for it, or the one under way. A
+    /// round that has nothing to do never comes.
+    pub fn ticket(&self, gathered: bool) -> u64 {
+        self.gathering.get() + u64::from(gathered)
     }
 
     /// Whether rounds are under way.
@@ -357,7 +359,7 @@ impl Rounds {
     /// The next round, which takes what was gathered; none when there is nothing, and then they have ended.
     pub fn next(&self, gathered: bool) -> Option<u64> {
         self.running.set(gathered);
-        let round = self.ticket();
+        let round = self.ticket(true);
         gathered.then(|| {
             self.gathering.set(round);
             round
@@ -380,5 +382,23 @@ impl Rounds {
             Poll::Pending
         })
         .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Rounds;
+
+    #[test]
+    fn who_brings_nothing_waits_for_the_round_under_way_and_not_for_one_that_never_comes() {
+        let rounds = Rounds::default();
+        assert!(rounds.begin());
+        assert_eq!(rounds.next(true), Some(1));
+        assert_eq!(rounds.ticket(false), 1);
+        assert_eq!(rounds.ticket(true), 2);
+        rounds.done(1);
+        assert_eq!(rounds.next(false), None);
+        assert!(!rounds.is_running());
+        assert_eq!(rounds.ticket(false), 1);
     }
 }

@@ -90,7 +90,7 @@ impl Journal {
             whole.trim_to_size(used.next_multiple_of(PAGE_BYTES));
             round.whole.push(whole);
         }
-        self.rounds.ticket()
+        self.rounds.ticket(true)
     }
 
     /// Waits until a round is durable. `orders` gives what makes everything durable in the segments.
