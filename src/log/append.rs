@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::batch::{BatchInfo, HEADER_BYTES, stamped_header};
 use super::check::CheckedBatch;
+use super::codec::Codec;
 use super::epoch::EpochUndo;
 use super::head::Extent;
 use super::jobs::Purpose;
@@ -128,6 +129,9 @@ impl Log {
         self.epochs_dirty |= epoch.is_some();
         let producer = self.producers.update(&batch.info, base_offset, extent.max_timestamp_ms);
         self.reserved.push(&extent, self.config.index_interval_bytes);
+        if batch.info.codec() == Ok(Codec::Zstd) {
+            self.zstd_end = self.reserved.offset_end;
+        }
         self.gather.gathered.push_back(Gathered {
             header: stamped_header(&batch.bytes, base_offset, leader_epoch, append_time_ms),
             body: batch.bytes.slice(HEADER_BYTES..),

@@ -139,6 +139,12 @@ impl Log {
         (lookup, step)
     }
 
+    /// Whether a batch at or behind this offset may be compressed with zstd. Where none is, readers that do not know
+    /// it need no walk over the headers of what they get ([`Query::UpToZstd`]).
+    pub fn may_hold_zstd(&self, from_offset: i64) -> bool {
+        from_offset < self.zstd_end
+    }
+
     /// Takes the result of the read that the last step asked for.
     pub fn lookup_next(&self, lookup: &mut Lookup, result: FileResult) -> LookupStep {
         let (base, stage) = match lookup.stage {

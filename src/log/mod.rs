@@ -139,6 +139,8 @@ pub struct Log {
     gather: Gather,
     pending_index: PendingIndex,
     tail: Tail,
+    /// No batch at or behind this offset is compressed with zstd. What recovery found may all be.
+    zstd_end: i64,
     /// When the newest batch was written.
     appended_ms: u64,
     syncs: Syncs,
@@ -198,6 +200,8 @@ impl Log {
         let mut log = Self::at(topic_id, config, jitter_seed, head, found.segments.into());
         log.preallocated = preallocated;
         log.log_start_offset = found.log_start_offset;
+        log.zstd_end = found.log_end;
+        log.appended_ms = now.mono_ms;
         log.epochs = found.epochs;
         log.producers = found.producers;
         // A batch ends where the next one starts; holes inside the active segment are left out.
@@ -237,6 +241,7 @@ impl Log {
             gather: Gather::default(),
             pending_index: PendingIndex::default(),
             tail: Tail::default(),
+            zstd_end: first,
             appended_ms: 0,
             syncs: Syncs::default(),
             deletions: Deletions::default(),

@@ -65,7 +65,8 @@ impl Partition {
         let query = Query::Fetch { offset: read.offset, max_bytes: read.max_bytes, end };
         let (lookup, step) = self.log.lookup(query);
         let from = Some(read.offset);
-        self.lookup_step(Waiting { to, from, lookup, watch, knows_zstd: read.knows_zstd }, step, effects);
+        let knows_zstd = read.knows_zstd || !self.log.may_hold_zstd(read.offset);
+        self.lookup_step(Waiting { to, from, lookup, watch, knows_zstd }, step, effects);
     }
 
     /// Serves one partition of a ListOffsets request.

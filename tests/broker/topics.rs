@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tidemill::client::Connection;
 use tidemill::log::batch::{BatchBuilder, BatchInfo};
 use tidemill::log::codec::Codec;
 
@@ -130,7 +131,7 @@ fn a_batch_of_zstd_is_refused_to_fetches_that_cannot_know_it() {
     let zstd = BatchBuilder::new().codec(Codec::Zstd).record(1, None, Some(&[b'z'; 1000])).build();
     let answer = produce(&mut connection, "mixed", 0, -1, zstd);
     assert_eq!((answer.error_code, answer.base_offset), (0, 1));
-    let mut asked = |offset, version| {
+    let asked = |connection: &mut Connection, offset, version| {
         let response = connection.call(&fetch_request("mixed", &[(0, offset)]), version).unwrap();
         let partition = only_partition(&response);
         let records = partition.records.clone().unwrap_or_default();
@@ -138,13 +139,33 @@ fn a_batch_of_zstd_is_refused_to_fetches_that_cannot_know_it() {
         (partition.error_code, last)
     };
     for version in 5..=9 {
-        assert_eq!(asked(0, version), (0, Some(0)), "what is before it, by Fetch {version}");
-        assert_eq!(asked(1, version), (76, None), "UNSUPPORTED_COMPRESSION_TYPE, by Fetch {version}");
+        assert_eq!(asked(&mut connection, 0, version), (0, Some(0)), "what is before it, by Fetch {version}");
+        assert_eq!(
+            asked(&mut connection, 1, version),
+            (76, None),
+            "UNSUPPORTED_COMPRESSION_TYPE, by Fetch {version}"
+        );
     }
     // Clients that read zstd send version 4 too.
     for version in [4, 10] {
-        assert_eq!(asked(0, version), (0, Some(1)));
+        assert_eq!(asked(&mut connection, 0, version), (0, Some(1)));
     }
+    append(&mut connection, "mixed", 0, &[b"behind it"]);
+    // Recovery does not say which batches are of zstd: any may be.
+    drop(broker);
+    let broker = home.start();
+    let mut connection = connect(&broker);
+    until("the log serves", || match asked(&mut connection, 0, 10).0 {
+        0 => Ok(()),
+        error => Err(error),
+    });
+    for version in [5, 9] {
+        assert_eq!(asked(&mut connection, 0, version), (0, Some(0)), "by Fetch {version}, after a restart");
+        assert_eq!(asked(&mut connection, 1, version), (76, None), "by Fetch {version}, after a restart");
+        assert_eq!(asked(&mut connection, 2, version), (0, Some(2)), "by Fetch {version}, after a restart");
+    }
+    append(&mut connection, "mixed", 0, &[b"of the new log"]);
+    assert_eq!(asked(&mut connection, 3, 5), (0, Some(3)));
 }
 
 fn records_of(bytes: &[u8]) -> Vec<(i64, Vec<u8>)> {

@@ -195,4 +195,6 @@ fn a_reader_without_zstd_gets_what_is_before_it_and_then_a_refusal() {
     assert_eq!(readable(2, u64::MAX), None);
     assert_eq!(readable(3, u64::MAX), Some((2 * batch_bytes, 2 * batch_bytes)));
     assert_eq!(readable(3, batch_bytes + 100), Some((batch_bytes + 100, batch_bytes + 100)));
+    // Behind the last one there is nothing to walk for.
+    assert!(driver.log.may_hold_zstd(2) && !driver.log.may_hold_zstd(3));
 }
