@@ -188,10 +188,13 @@ fn aside_name(path: &Path, mark: &str) -> OsString {
 fn create(path: &Path, holds_records: bool, preallocate_bytes: u64) -> io::Result<OwnedFd> {
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).create(true).truncate(false).mode(0o644).open(path)?;
-    if holds_records && file.metadata()?.len() > 0 {
-        return Err(io::Error::from_raw_os_error(libc::EEXIST));
+    // A file that was cut to nothing is written back by whoever closes it first (ext4, auto_da_alloc), and the shard
+    // keeps this one open: one that has nothing is left alone.
+    match file.metadata()?.len() {
+        0 => {}
+        _ if holds_records => return Err(io::Error::from_raw_os_error(libc::EEXIST)),
+        _ => file.set_len(0)?,
     }
-    file.set_len(0)?;
     if preallocate_bytes > 0 {
         preallocate(&file, preallocate_bytes)?;
     }

@@ -66,7 +66,8 @@ impl Files {
 
     pub fn disown(&mut self, owner: Owner) {
         self.dirs.remove(&owner);
-        self.open.disown(owner);
+        let files = self.open.disown(owner);
+        self.close(files);
     }
 
     /// At most so many files stay open at once; those that are too many are closed.
@@ -113,10 +114,14 @@ impl Files {
                 }
             }
             // The open descriptor stays good for what was handed out; the name is not ours any more.
-            FileOp::Delete { file } | FileOp::Create { file, .. } => self.open.forget(owner, *file),
+            FileOp::Delete { file } | FileOp::Create { file, .. } => {
+                let file = self.open.forget(owner, *file);
+                self.close(file.into_iter().collect());
+            }
             FileOp::Rename { from, to } => {
-                self.open.forget(owner, *from);
-                self.open.forget(owner, *to);
+                let files =
+                    [*from, *to].into_iter().filter_map(|file| self.open.forget(owner, file)).collect();
+                self.close(files);
             }
             _ => {}
         }
@@ -143,6 +148,13 @@ impl Files {
         }
         self.order_unowned(Job::ReadSpan { to, file, position, length });
         None
+    }
+
+    /// Has a helper close files. Where somebody still sends from one, the last of them closes it.
+    fn close(&self, files: Vec<Arc<OwnedFd>>) {
+        if !files.is_empty() {
+            self.order_unowned(Job::Close(files));
+        }
     }
 
     /// Orders a job on a file that is open already.

@@ -37,6 +37,9 @@ pub(super) enum Job {
     Recover(Box<Recovery>),
     /// Bring a range of a file into the page cache, for a connection that waits to send it.
     Warm { connection: ConnectionKey, file: Arc<OwnedFd>, position: u64, length: u64 },
+    /// Close files whose names are gone. The last close of a deleted file gives its blocks back: 70 to 130 ms for a
+    /// segment where the file system discards them. Nothing is said when it is done.
+    Close(Vec<Arc<OwnedFd>>),
 }
 
 /// What came of it.
@@ -138,13 +141,14 @@ fn serve(queue: &Queue) {
             }
         };
         drop(orders);
-        let outcome = carry_out(&order.dir, order.job);
-        order.returns.put(order.owner, outcome);
+        if let Some(outcome) = carry_out(&order.dir, order.job) {
+            order.returns.put(order.owner, outcome);
+        }
     }
 }
 
-fn carry_out(dir: &OwnerDir, job: Job) -> Outcome {
-    match job {
+fn carry_out(dir: &OwnerDir, job: Job) -> Option<Outcome> {
+    Some(match job {
         Job::File(ticket, op) => {
             let (result, aftermath) = file_ops::run(dir, &op);
             // Of a segment that goes, some files need not be there.
@@ -174,7 +178,11 @@ fn carry_out(dir: &OwnerDir, job: Job) -> Outcome {
             warm(&file, position, length);
             Outcome::Warm(connection)
         }
-    }
+        Job::Close(files) => {
+            drop(files);
+            return None;
+        }
+    })
 }
 
 /// Runs a recovery to its end, one operation after the other.

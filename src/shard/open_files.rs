@@ -92,14 +92,19 @@ impl OpenFiles {
         self.files.len() + self.opening < self.most
     }
 
-    /// Its name is another's now, or nobody's.
-    pub fn forget(&mut self, owner: Owner, file: FileName) {
-        self.files.swap_remove(&(owner, file));
+    /// Its name is another's now, or nobody's. Who gets the file closes it: that may take long ([`Job::Close`]).
+    ///
+    /// [`Job::Close`]: super::helpers::Job::Close
+    pub fn forget(&mut self, owner: Owner, file: FileName) -> Option<Arc<OwnedFd>> {
+        self.files.swap_remove(&(owner, file)).map(|open| open.file)
     }
 
-    /// The owner is gone.
-    pub fn disown(&mut self, owner: Owner) {
+    /// The owner is gone: its files, as [`Self::forget`] gives them.
+    pub fn disown(&mut self, owner: Owner) -> Vec<Arc<OwnedFd>> {
+        let of_owner = self.files.iter().filter(|((of, _), _)| *of == owner);
+        let files = of_owner.map(|(_, open)| Arc::clone(&open.file)).collect();
         self.files.retain(|(of, _), _| *of != owner);
+        files
     }
 
     /// Closes every file that nobody sends from.
@@ -121,6 +126,18 @@ mod tests {
 
     fn any_file() -> OwnedFd {
         std::fs::File::open("/dev/null").unwrap().into()
+    }
+
+    #[test]
+    fn whoever_takes_a_file_away_has_to_close_it() {
+        let mut files = OpenFiles::new(9);
+        let kept: Vec<_> = (0..3).map(|at| files.keep(OWNER, name(at), any_file())).collect();
+        let others = files.keep(Owner::Replica(4), name(0), any_file());
+        let forgotten = files.forget(OWNER, name(1)).unwrap();
+        assert!(Arc::ptr_eq(&forgotten, &kept[1]) && files.forget(OWNER, name(1)).is_none());
+        assert_eq!(files.disown(OWNER).len(), 2);
+        assert!(files.get(OWNER, name(0)).is_none());
+        assert!(Arc::ptr_eq(files.get(Owner::Replica(4), name(0)).unwrap(), &others));
     }
 
     #[test]
