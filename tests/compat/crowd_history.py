@@ -87,6 +87,13 @@ class History:
         other.settled = copy.deepcopy(self.settled)
         return other
 
+    def may_lose(self, at_us: int) -> bool:
+        """Whether members may be told then that they are out, though they live. A generation is written down with its
+        assignment. A broker that dies while a group rebalances comes back with the one before, which the members have
+        given up: they have to begin anew, with Kafka as well."""
+        return any(event.what == "dies" and event.items != ["at-rest"] and 0 <= at_us - event.at_us <= EXCUSED_US
+                   for event in self.events)
+
     def ends(self) -> Dict[int, int]:
         """The end of each partition, by what was acknowledged."""
         ends = {partition: 0 for partition in range(self.partitions)}
@@ -112,8 +119,6 @@ class Check:
         # librdkafka pauses its partitions for a rebalance at the position that the application has taken, and notes that
         # position only after it has handed out a record: what is handed out in between is fetched once more.
         self.handed_twice = 0
-        # Until when members may be told that they are out, though they live (see `_broker_dies`).
-        self._excused_until_us = 0
 
     def _tell(self, kind: str, text: str) -> None:
         self.problems[kind].append(text)
@@ -123,7 +128,6 @@ class Check:
         acts: Dict[str, Callable[[Event], None]] = {
             "assigned": self._assigned, "revoked": self._ended, "lost": self._ended, "seen": self._seen,
             "killed": self._gone, "left": self._gone, "committing": self._committing, "committed": self._committed,
-            "dies": self._broker_dies,
             "error": lambda event: self._tell("error", f"{event.member}: {' '.join(event.items)}"),
         }
         for event in sorted(self.history.events, key=lambda event: event.at_us):
@@ -145,14 +149,8 @@ class Check:
         elif event.what == "revoked":
             self._tell("owner", f"{key[0]} gives back partition {key[1]}, which it does not have")
 
-    def _broker_dies(self, event: Event) -> None:
-        """A generation is written down with its assignment. A broker that dies while a group rebalances comes back with
-        the one before, which the members have given up: they have to begin anew, with Kafka as well."""
-        if event.items != ["at-rest"]:
-            self._excused_until_us = event.at_us + EXCUSED_US
-
     def _ended(self, event: Event) -> None:
-        if event.what == "lost" and event.items and event.at_us > self._excused_until_us:
+        if event.what == "lost" and event.items and not self.history.may_lose(event.at_us):
             self._tell("lost", f"{event.member} was told that it is out, though it lives")
         for partition in event.items:
             self._end((event.member, partition), event)
@@ -379,9 +377,7 @@ def planted(history: History, seed: int) -> Iterator[Tuple[str, str, Callable[[]
         other.committed[draw.randrange(other.partitions)] -= 1
 
     def lost(other: History) -> None:
-        deaths = [one.at_us for one in other.events if one.what == "dies"]
-        at = pick([at for at in _positions(other, "revoked")
-                   if not any(0 <= other.events[at].at_us - death <= EXCUSED_US for death in deaths)])
+        at = pick([at for at in _positions(other, "revoked") if not other.may_lose(other.events[at].at_us)])
         other.events[at] = other.events[at]._replace(what="lost")
 
     yield "two records change places", "hole", lambda: change(swap)
