@@ -19,6 +19,8 @@ const RETRIABLE: [i16; 7] = [3, 5, 6, 7, 19, 56, 100];
 #[derive(Debug)]
 struct Batch {
     number: u64,
+    /// How many batches the partition got before it.
+    ordinal: usize,
     ids: Vec<u64>,
     bytes: Bytes,
     made_us: u64,
@@ -33,6 +35,8 @@ struct Target {
     partition: i32,
     topic_id: Option<Uuid>,
     sequence: i32,
+    /// Batches made for it.
+    made: usize,
     queue: VecDeque<Batch>,
 }
 
@@ -82,6 +86,7 @@ impl Producer {
             partition,
             topic_id: None,
             sequence: 0,
+            made: 0,
             queue: VecDeque::new(),
         };
         let codecs = [Codec::None, Codec::Lz4, Codec::Gzip, Codec::Snappy, Codec::Zstd];
@@ -190,11 +195,15 @@ impl Producer {
         true
     }
 
-    /// The batch of a target that may be sent now: the first that is not in flight, if none behind it is.
+    /// The batch of a target that may be sent now: the first that is not in flight, if none behind it is. A broker
+    /// remembers five batches of a producer: what may have to be sent again must stay among them, also where batches
+    /// behind it are acknowledged before it.
     fn next_to_send(&self, at: usize) -> Option<usize> {
         let queue = &self.targets[at].queue;
         let first = queue.iter().position(|batch| !batch.in_flight)?;
-        let open = first < IN_FLIGHT_MAX && queue.iter().skip(first).all(|batch| !batch.in_flight);
+        let (oldest, next) = (queue.front()?, queue.get(first)?);
+        let open = next.ordinal - oldest.ordinal < IN_FLIGHT_MAX
+            && queue.iter().skip(first).all(|batch| !batch.in_flight);
         open.then_some(first)
     }
 
@@ -217,8 +226,11 @@ impl Producer {
         target.sequence += count as i32;
         self.batches += 1;
         let number = self.batches;
+        let ordinal = target.made;
+        target.made += 1;
         target.queue.push_back(Batch {
             number,
+            ordinal,
             ids,
             bytes,
             topic_id,
