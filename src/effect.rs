@@ -180,7 +180,19 @@ pub enum FileOp {
         /// The file.
         file: FileName,
     },
-    /// Cuts the file, or extends it with zeros.
+    /// Reserves blocks behind a file's end, beside whatever else is done to it; its length stays. The file is what it
+    /// was where that is [`FileError::NoSpace`], but for blocks that a [`FileOp::Truncate`] gives back.
+    Allocate {
+        /// The file.
+        file: FileName,
+        /// First byte.
+        position: u64,
+        /// How many bytes.
+        length: u64,
+        /// Only where the device has so many bytes left afterwards.
+        spare_bytes: u64,
+    },
+    /// Cuts the file, or extends it with zeros. What was reserved behind its new end is given back.
     Truncate {
         /// The file.
         file: FileName,

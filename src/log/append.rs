@@ -166,8 +166,10 @@ impl Log {
             // Before the batches: a recovery point behind them must not hide a missing epoch.
             self.plan_epochs();
         }
-        if gather_roll_is_next(&self.gather, self.written.offset_end) {
-            self.plan_roll(now);
+        if self.roll_is_next() {
+            if !self.syncs.loose_names {
+                self.plan_roll(now);
+            }
             return;
         }
         let until = self.gather.rolls.front().map_or(i64::MAX, |roll| roll.base_offset);
@@ -194,7 +196,12 @@ impl Log {
     /// Whether [`Self::end_turn`] would do something now.
     pub fn wants_end_turn(&self) -> bool {
         let stopped = matches!(self.state, State::Closed | State::Offline | State::LastJob);
-        self.has_gathered() && self.gather.flight.is_empty() && !self.gather.rolling && !stopped
+        let waits = self.roll_is_next() && self.syncs.loose_names;
+        self.has_gathered() && self.gather.flight.is_empty() && !self.gather.rolling && !stopped && !waits
+    }
+
+    fn roll_is_next(&self) -> bool {
+        self.gather.rolls.front().is_some_and(|roll| roll.base_offset == self.written.offset_end)
     }
 
     /// The bytes of the append that is planned or in flight, batch by batch: header, then the rest.
@@ -226,6 +233,7 @@ impl Log {
             self.reserved = self.written;
         }
         self.appended_ms = now.mono_ms;
+        self.ahead.is_wanted = true;
         self.note_unsynced(now, self.written.position - unsynced_before);
         self.flush_index_if_due(now);
         LogEvent::Appended
@@ -234,6 +242,7 @@ impl Log {
     /// The file may hold bytes behind the written end: it is cut back before anything is appended.
     pub(super) fn append_failed(&mut self, error: FileError) -> LogEvent {
         let event = self.drop_reserved(error);
+        self.ahead.given_back();
         let file = Stem::Log(self.written.base_offset).into();
         self.jobs.plan_one(Purpose::CutBack, FileOp::Truncate { file, length: self.written.position });
         event
@@ -266,8 +275,4 @@ impl Log {
         });
         assert_eq!(end, self.reserved.offset_end, "every reserved offset belongs to a batch on its way");
     }
-}
-
-fn gather_roll_is_next(gather: &Gather, written_end: i64) -> bool {
-    gather.rolls.front().is_some_and(|roll| roll.base_offset == written_end)
 }

@@ -1,9 +1,10 @@
 //! Everything that reaches the files behind the appends: syncs, index entries, the clean stop.
 //!
-//! One sync is in flight beside the queue of mutating operations. A sealed segment is synced file by
-//! file (log, indexes, the next segment's producer snapshot) before the durable end passes it; the
-//! active segment's log is synced when `flush.messages` or `flush.ms` ask for it, else after 64 MiB
-//! or 30 s, so that the recovery point advances without rolls.
+//! One sync is in flight beside the queue of mutating operations, so no append waits for a device. After a roll the
+//! names of the new files are synced first, and the next roll waits for that: at most one segment, the last, is missing
+//! after a power cut. Then the sealed segment is synced, log, indexes and the next one's producer snapshot, before the
+//! durable end passes it. The active segment's log is synced when `flush.messages` or `flush.ms` ask for it, else after
+//! 64 MiB or 30 s, so that the recovery point advances without rolls.
 
 use std::collections::VecDeque;
 
@@ -11,7 +12,7 @@ use super::head::{OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
 use super::index::PendingIndex;
 use super::jobs::Purpose;
 use super::{Log, LogEvent, LogPosition, State};
-use crate::effect::{FileError, FileName, FileOp, FileResult, Now, Stem, Ticket};
+use crate::effect::{FileError, FileOp, FileResult, Now, Stem, Ticket};
 
 /// Unsynced bytes after which the active segment is synced.
 const SYNC_BYTES: u64 = 64 << 20;
@@ -19,7 +20,7 @@ const SYNC_BYTES: u64 = 64 << 20;
 /// Age of the oldest unsynced byte after which the active segment is synced.
 const SYNC_MS: u64 = 30_000;
 
-/// How long the tail of a log is remembered after the last append.
+/// How long the tail of a log is remembered after the last append, and what it has reserved is kept.
 const TAIL_IDLE_MS: u64 = 60_000;
 
 /// A segment that was rolled and is not synced.
@@ -27,27 +28,41 @@ const TAIL_IDLE_MS: u64 = 60_000;
 struct Sealed {
     base_offset: i64,
     next_base_offset: i64,
-    /// Files synced so far.
-    files: usize,
+    /// Steps done so far.
+    steps: usize,
+    /// Its length, where blocks behind it are to be given back.
+    cut_to_bytes: Option<u64>,
 }
 
 impl Sealed {
-    fn file(&self) -> Option<FileName> {
-        let stems = [
-            Stem::Log(self.base_offset),
-            Stem::OffsetIndex(self.base_offset),
-            Stem::TimeIndex(self.base_offset),
-            Stem::ProducerSnapshot(self.next_base_offset),
-        ];
-        stems.get(self.files).copied().map(FileName::from)
+    /// What is to be done next; the first step has nothing to do where there is no surplus.
+    fn step(&self) -> Option<FileOp> {
+        let log = Stem::Log(self.base_offset);
+        let sync = |stem: Stem| FileOp::Sync { file: stem.into() };
+        Some(match self.steps {
+            0 => self.cut_to_bytes.map_or(sync(log), |length| FileOp::Truncate { file: log.into(), length }),
+            1 => sync(log),
+            2 => sync(Stem::OffsetIndex(self.base_offset)),
+            3 => sync(Stem::TimeIndex(self.base_offset)),
+            4 => sync(Stem::ProducerSnapshot(self.next_base_offset)),
+            _ => return None,
+        })
+    }
+
+    fn advance(&mut self) {
+        self.steps += if self.steps == 0 && self.cut_to_bytes.is_none() { 2 } else { 1 };
     }
 }
 
 /// What a sync in flight makes durable.
 #[derive(Clone, Copy, Debug)]
 enum Target {
-    /// One file of the sealed segment with this base offset.
+    /// One step of the sealed segment with this base offset.
     Sealed(i64),
+    /// The names that the last roll made.
+    Names,
+    /// That the names of the segments below this offset are gone.
+    Gone(i64),
     /// The active segment up to here.
     Active(LogPosition),
 }
@@ -56,12 +71,21 @@ enum Target {
 #[derive(Debug, Default)]
 pub(super) struct Syncs {
     sealed: VecDeque<Sealed>,
+    /// A power cut may take back the names that the last roll made. They are synced before anything else is, and the
+    /// next roll waits for that.
+    pub(super) loose_names: bool,
     in_flight: Option<(Ticket, Target)>,
     unsynced_bytes: u64,
     unsynced_since_ms: Option<u64>,
 }
 
 impl Syncs {
+    /// What is not synced begins here: no segment behind it may be deleted. Its records can be lost, but what they say
+    /// of their producers is in the snapshot of the next segment, and that is synced last.
+    pub(super) fn sealed_from(&self) -> i64 {
+        self.sealed.front().map_or(i64::MAX, |sealed| sealed.base_offset)
+    }
+
     /// Forgets sealed segments below an offset: they are deleted.
     pub(super) fn forget_below(&mut self, offset: i64) {
         self.sealed.retain(|sealed| sealed.next_base_offset > offset);
@@ -78,7 +102,7 @@ impl Log {
         let bases: Vec<_> = self.segments.iter().map(|segment| segment.base_offset).collect();
         for (base, next) in bases.iter().zip(bases.iter().skip(1)) {
             if *next > durable_end {
-                self.seal(*base, *next);
+                self.seal(*base, *next, None);
             }
         }
         let base = bases.iter().copied().rfind(|base| *base <= durable_end).unwrap_or(durable_end);
@@ -86,9 +110,10 @@ impl Log {
         self.note_unsynced(now, self.written.position);
     }
 
-    /// A segment was rolled: it is to be synced.
-    pub(super) fn seal(&mut self, base_offset: i64, next_base_offset: i64) {
-        self.syncs.sealed.push_back(Sealed { base_offset, next_base_offset, files: 0 });
+    /// A segment was rolled: it is to be synced, and cut to its length where it may hold blocks behind it.
+    pub(super) fn seal(&mut self, base_offset: i64, next_base_offset: i64, cut_to_bytes: Option<u64>) {
+        self.syncs.loose_names = true;
+        self.syncs.sealed.push_back(Sealed { base_offset, next_base_offset, steps: 0, cut_to_bytes });
         self.syncs.unsynced_bytes = 0;
         self.syncs.unsynced_since_ms = None;
     }
@@ -117,27 +142,38 @@ impl Log {
         self.syncs.unsynced_since_ms.map(|since| since.saturating_add(age_ms))
     }
 
+    /// Blocks are being reserved for the segment that is to be synced: they would come behind its cut.
+    fn sync_waits_for_allocation(&self) -> bool {
+        self.syncs.sealed.front().is_some_and(|sealed| self.ahead.is_busy_with(sealed.base_offset))
+    }
+
     pub(super) fn next_sync(&mut self, now: Now) -> Option<(Ticket, FileOp)> {
         // What is to be deleted is not synced: the sync would meet the deletion, find no file, and be taken for
         // that of a failed device.
         if self.syncs.in_flight.is_some() || !matches!(self.state, State::Open | State::Closing) {
             return None;
         }
-        let (file, target) = match self.syncs.sealed.front() {
+        let (op, target) = match self.syncs.sealed.front() {
+            _ if self.syncs.loose_names && self.full_until_ms.is_some() => return None,
+            _ if self.syncs.loose_names => (FileOp::SyncDir, Target::Names),
+            Some(_) if self.sync_waits_for_allocation() => return None,
             Some(sealed) => {
-                (sealed.file().expect("a synced segment leaves"), Target::Sealed(sealed.base_offset))
+                (sealed.step().expect("a synced segment leaves"), Target::Sealed(sealed.base_offset))
             }
-            None if self.sync_due(now) => {
-                self.syncs.unsynced_bytes = 0;
-                self.syncs.unsynced_since_ms = None;
-                let file = Stem::Log(self.written.base_offset).into();
-                (file, Target::Active(self.written.log_position()))
-            }
-            None => return None,
+            None => match self.next_gone() {
+                Some(base_offset) => (FileOp::SyncDir, Target::Gone(base_offset)),
+                None if self.sync_due(now) => {
+                    self.syncs.unsynced_bytes = 0;
+                    self.syncs.unsynced_since_ms = None;
+                    let file = Stem::Log(self.written.base_offset).into();
+                    (FileOp::Sync { file }, Target::Active(self.written.log_position()))
+                }
+                None => return None,
+            },
         };
         let ticket = self.jobs.ticket();
         self.syncs.in_flight = Some((ticket, target));
-        Some((ticket, FileOp::Sync { file }))
+        Some((ticket, op))
     }
 
     /// Takes the completion of a sync; `None` if the ticket is not that of one.
@@ -152,20 +188,37 @@ impl Log {
         match (target, result) {
             // The segment was deleted meanwhile, and perhaps renamed before the sync ran.
             (Target::Sealed(base), Ok(_) | Err(FileError::NotFound)) if !sealed(base) => Some(LogEvent::None),
+            // There was no descriptor for it.
+            (Target::Names | Target::Gone(_), Err(FileError::NoSpace)) => {
+                if let Target::Gone(base) = target {
+                    self.gone_later(base);
+                }
+                self.full_until_ms = Some(now.mono_ms + super::RETRY_MS);
+                Some(LogEvent::None)
+            }
             (_, Err(error)) => Some(self.device_failed(*error)),
-            (Target::Sealed(_), Ok(_)) => Some(self.sealed_file_synced(now)),
+            (Target::Names, Ok(_)) => {
+                self.syncs.loose_names = false;
+                Some(LogEvent::None)
+            }
+            (Target::Gone(base), Ok(_)) => {
+                self.deletions.gone_below = base;
+                Some(LogEvent::None)
+            }
+            (Target::Sealed(_), Ok(_)) => Some(self.sealed_step_done(now)),
             (Target::Active(position), Ok(_)) => Some(self.durable_to(position)),
         }
     }
 
-    fn sealed_file_synced(&mut self, now: Now) -> LogEvent {
+    fn sealed_step_done(&mut self, now: Now) -> LogEvent {
         let sealed = self.syncs.sealed.front_mut().expect("the caller saw it");
-        sealed.files += 1;
-        if sealed.file().is_some() {
+        sealed.advance();
+        if sealed.step().is_some() {
             return LogEvent::None;
         }
         let next = sealed.next_base_offset;
         self.syncs.sealed.pop_front();
+        self.delete_below_start(now);
         if self.written.offset_end > self.written.base_offset {
             self.syncs.unsynced_since_ms.get_or_insert(now.mono_ms);
         }
@@ -237,11 +290,13 @@ impl Log {
         if self.state != State::Open {
             return self.full_until_ms;
         }
-        let sync = if self.syncs.in_flight.is_none() { self.sync_wake_ms() } else { None };
-        let tail = if self.tail.is_empty() { None } else { Some(self.appended_ms + TAIL_IDLE_MS) };
+        let sync_waits = self.syncs.in_flight.is_some() || self.sync_waits_for_allocation();
+        let sync = if sync_waits { None } else { self.sync_wake_ms() };
+        let holds = !self.tail.is_empty() || self.rests_with_surplus();
+        let rest = (holds && self.gather.is_idle()).then_some(self.appended_ms + TAIL_IDLE_MS);
         let index = if self.gather.rolling { None } else { self.pending_index.wake_ms() };
         let again = [self.create_again_ms, self.full_until_ms];
-        [sync, tail, index, self.deletions.wake_ms()].into_iter().chain(again).flatten().min()
+        [sync, rest, index, self.deletions.wake_ms()].into_iter().chain(again).flatten().min()
     }
 
     /// Does what is due by the clock: syncs, index entries, deletions, giving memory back.
@@ -260,6 +315,7 @@ impl Log {
             self.tail.clear();
             self.pending_index.shrink();
             self.gather.shrink();
+            self.give_back_at_rest();
         }
     }
 
@@ -278,7 +334,10 @@ impl Log {
 
     /// Whether anything is on its way.
     pub(super) fn is_busy(&self) -> bool {
-        !self.gather.is_idle() || !self.jobs.is_idle() || self.syncs.in_flight.is_some()
+        !self.gather.is_idle()
+            || !self.jobs.is_idle()
+            || self.syncs.in_flight.is_some()
+            || self.ahead.is_busy()
     }
 
     /// Plans the last job once nothing is on its way.
@@ -292,6 +351,7 @@ impl Log {
             return self.jobs.plan_one(Purpose::Close, FileOp::SyncParent);
         }
         let mut ops = self.last_index_ops(self.closing_at);
+        ops.extend(self.last_give_back());
         if self.epochs_dirty {
             ops.extend(self.epochs_ops());
         }
@@ -300,9 +360,9 @@ impl Log {
         ops.push(FileOp::Write { file, position: 0, bytes: self.producers.snapshot() });
         ops.push(FileOp::Sync { file });
         for mut sealed in self.syncs.sealed.drain(..) {
-            while let Some(file) = sealed.file() {
-                ops.push(FileOp::Sync { file });
-                sealed.files += 1;
+            while let Some(op) = sealed.step() {
+                ops.push(op);
+                sealed.advance();
             }
         }
         let base = self.written.base_offset;

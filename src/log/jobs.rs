@@ -23,6 +23,8 @@ pub(super) enum Purpose {
     Append,
     /// Back to the written end after a failed append.
     CutBack,
+    /// Blocks reserved ahead that a segment has not used.
+    GiveBack,
     /// Entries of the active segment's indexes.
     IndexFlush {
         /// Entries written to the offset index.
@@ -32,8 +34,6 @@ pub(super) enum Purpose {
     },
     /// Renaming a deleted segment's files, or unlinking them.
     Delete,
-    /// Making sure that deleted segments below this offset stay deleted.
-    Forget(i64),
     /// The clean stop.
     Close,
     /// Renaming the directory of a deleted topic.
@@ -46,7 +46,7 @@ impl Purpose {
     /// Whether a job waits for space on a full device, and everything planned behind it, too. The
     /// others fail, and what they were for says what then.
     fn waits_for_space(self) -> bool {
-        matches!(self, Self::CutBack | Self::Delete | Self::Forget(_) | Self::Retire | Self::Remove)
+        matches!(self, Self::CutBack | Self::Delete | Self::Retire | Self::Remove)
     }
 }
 

@@ -22,6 +22,8 @@ pub enum Kind {
     Read,
     /// A sync of a file.
     Sync,
+    /// A reservation of blocks.
+    Allocate,
     /// A truncation.
     Truncate,
 }
@@ -120,6 +122,9 @@ impl MemoryDir {
             FileOp::Sync { file } => {
                 self.files.get(file).ok_or(FileError::NotFound)?;
             }
+            FileOp::Allocate { file, .. } => {
+                self.files.get(file).ok_or(FileError::NotFound)?;
+            }
             FileOp::Truncate { file, length } => {
                 let bytes = self.files.get_mut(file).ok_or(FileError::NotFound)?;
                 bytes.resize(usize::try_from(*length).unwrap_or(usize::MAX), 0);
@@ -163,6 +168,7 @@ fn kind(op: &FileOp) -> Option<Kind> {
         FileOp::Write { .. } => Some(Kind::Write),
         FileOp::Read { .. } => Some(Kind::Read),
         FileOp::Sync { .. } => Some(Kind::Sync),
+        FileOp::Allocate { .. } => Some(Kind::Allocate),
         FileOp::Truncate { .. } => Some(Kind::Truncate),
         _ => None,
     }

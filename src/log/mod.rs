@@ -6,6 +6,7 @@
 //! and brings the completions back. Appends, rolls and index writes run strictly one at a time;
 //! reads and one sync run beside them, so a slow device delays durability and never the next append.
 
+mod ahead;
 mod append;
 pub mod batch;
 pub mod check;
@@ -47,6 +48,7 @@ pub use segment::Segment;
 
 use crate::config::TopicConfig;
 use crate::effect::{FileError, FileName, FileOp, FileResult, Now, Stem, Ticket};
+use ahead::Ahead;
 use append::Gather;
 use flush::Syncs;
 use head::Head;
@@ -145,8 +147,7 @@ pub struct Log {
     appended_ms: u64,
     syncs: Syncs,
     deletions: Deletions,
-    /// The active segment's file may hold more blocks than it has bytes.
-    preallocated: bool,
+    ahead: Ahead,
     /// When the creation of the log is tried again after a full device.
     create_again_ms: Option<u64>,
     /// A full device refused what everything behind it waits for: when it is tried again.
@@ -196,9 +197,9 @@ impl Log {
         head.time_entries = active.time_index_bytes / head::TIME_ENTRY_BYTES;
         head.time_entry_ms = found.last_time_index_entry.map_or(-1, |(timestamp_ms, _)| timestamp_ms);
         let topic_id = found.topic_id.unwrap_or_default();
-        let preallocated = config.preallocate;
+        let ahead = Ahead::found(head.position, &config);
         let mut log = Self::at(topic_id, config, jitter_seed, head, found.segments.into());
-        log.preallocated = preallocated;
+        log.ahead = ahead;
         log.log_start_offset = found.log_start_offset;
         log.zstd_end = found.log_end;
         log.appended_ms = now.mono_ms;
@@ -245,7 +246,7 @@ impl Log {
             appended_ms: 0,
             syncs: Syncs::default(),
             deletions: Deletions::default(),
-            preallocated: false,
+            ahead: Ahead::default(),
             create_again_ms: None,
             full_until_ms: None,
             unclean: false,
@@ -254,7 +255,7 @@ impl Log {
     }
 
     fn plan_creation(&mut self) {
-        self.preallocated = self.config.preallocate;
+        self.ahead.restart(self.preallocate_bytes());
         let base_offset = self.written.base_offset;
         let mut ops = vec![FileOp::MakeDir, FileOp::SyncParent];
         let metadata = PartitionMetadata { topic_id: self.topic_id }.encode();
@@ -269,9 +270,14 @@ impl Log {
         replace(Stem::Named(LEADER_EPOCH_CHECKPOINT).into(), Bytes::from(self.epochs.encode()))
     }
 
+    /// What the file of a segment is created with, reserved behind its end.
+    fn preallocate_bytes(&self) -> u64 {
+        if self.config.preallocate { self.config.segment_bytes } else { 0 }
+    }
+
     /// The files of an empty segment.
     fn segment_files(&self, base_offset: i64) -> [FileOp; 3] {
-        let preallocate_bytes = if self.config.preallocate { self.config.segment_bytes } else { 0 };
+        let preallocate_bytes = self.preallocate_bytes();
         let create = |file: FileName, preallocate_bytes| FileOp::Create { file, preallocate_bytes };
         [
             create(Stem::Log(base_offset).into(), preallocate_bytes),
@@ -383,6 +389,10 @@ impl Log {
         if sync.is_some() || self.full_until_ms.is_some() {
             return sync;
         }
+        let allocation = self.next_allocation();
+        if allocation.is_some() {
+            return allocation;
+        }
         self.delete_next_file();
         self.jobs.next()
     }
@@ -414,7 +424,8 @@ impl Log {
         if matches!(self.state, State::Closed | State::Offline) {
             return LogEvent::None;
         }
-        let event = match self.sync_completed(now, ticket, &result) {
+        let beside = self.sync_completed(now, ticket, &result).or_else(|| self.allocated(ticket, &result));
+        let event = match beside {
             Some(event) => event,
             None => match self.jobs.completed(ticket, &result) {
                 Progress::NotOurs | Progress::Step => LogEvent::None,
@@ -437,9 +448,7 @@ impl Log {
 
     fn job_done(&mut self, now: Now, purpose: Purpose) -> LogEvent {
         match purpose {
-            Purpose::Create | Purpose::Epochs | Purpose::CutBack | Purpose::Delete => LogEvent::None,
-            Purpose::Forget(base_offset) => {
-                self.deletions.gone_below = base_offset;
+            Purpose::Create | Purpose::Epochs | Purpose::CutBack | Purpose::GiveBack | Purpose::Delete => {
                 LogEvent::None
             }
             Purpose::Append => self.append_done(now),
@@ -481,6 +490,8 @@ impl Log {
                 self.state = State::Closed;
                 LogEvent::Deleted
             }
+            // It stays where it is: a full device has nobody who could be given anything.
+            Purpose::GiveBack if retriable => LogEvent::None,
             Purpose::Epochs if retriable => {
                 self.epochs_dirty = true;
                 LogEvent::None

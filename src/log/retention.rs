@@ -61,14 +61,9 @@ impl Deletions {
         self.due.insert(later, (due_ms, base_offset));
     }
 
-    /// What comes next, and what for.
-    fn next(&mut self) -> Option<(Purpose, FileOp)> {
-        let doomed = self.files.front_mut()?;
-        if doomed.fate == Fate::Forget {
-            let base_offset = doomed.base_offset;
-            self.files.pop_front();
-            return Some((Purpose::Forget(base_offset), FileOp::SyncDir));
-        }
+    /// The next renaming or unlinking.
+    fn next(&mut self) -> Option<FileOp> {
+        let doomed = self.files.front_mut().filter(|doomed| doomed.fate != Fate::Forget)?;
         let all = files(doomed.base_offset);
         let file = *all.get(doomed.files).expect("a segment without files left leaves");
         let is_rename = doomed.fate == Fate::Rename;
@@ -77,9 +72,11 @@ impl Deletions {
             self.files.pop_front();
         }
         let aside = file.with(Suffix::Deleted);
-        let op =
-            if is_rename { FileOp::Rename { from: file, to: aside } } else { FileOp::Delete { file: aside } };
-        Some((Purpose::Delete, op))
+        Some(if is_rename {
+            FileOp::Rename { from: file, to: aside }
+        } else {
+            FileOp::Delete { file: aside }
+        })
     }
 }
 
@@ -99,16 +96,12 @@ impl Log {
     /// Where the log should start for what retention keeps, if that is further on: no segment goes that
     /// reaches beyond the high watermark. If the active one is among those that go, it is rolled first, and
     /// [`LogEvent::Expired`](super::LogEvent::Expired) follows. Segments below the log start, which a
-    /// recovery may have found, go at once.
+    /// recovery may have found, go at once. One that is not synced yet stays until it is.
     pub fn retention(&mut self, now: Now, high_watermark: i64) -> Option<i64> {
         if self.state != State::Open {
             return None;
         }
-        let below_start = self.below(self.log_start_offset);
-        if let Some(kept) = self.segments.get(below_start).filter(|_| below_start > 0) {
-            let base_offset = kept.base_offset;
-            self.delete_below(now, base_offset);
-        }
+        self.delete_below_start(now);
         let doomed = if self.config.cleanup_policy.delete { self.expired(now, high_watermark) } else { 0 };
         if doomed == 0 {
             return None;
@@ -145,14 +138,16 @@ impl Log {
     /// watermark; an empty active segment never does.
     fn deletable(&self, first: usize, high_watermark: i64, mut goes: impl FnMut(&Segment) -> bool) -> usize {
         let ends = self.segments.iter().skip(1).map(|next| next.base_offset).chain([self.written.offset_end]);
+        let limit = high_watermark.min(self.syncs.sealed_from());
         let deletable = |(segment, end): &(&Segment, i64)| {
-            *end <= high_watermark && segment.base_offset < *end && segment.length_bytes > 0 && goes(segment)
+            *end <= limit && segment.base_offset < *end && segment.length_bytes > 0 && goes(segment)
         };
         self.segments.iter().zip(ends).skip(first).take_while(deletable).count()
     }
 
-    /// How many of the oldest segments lie wholly below an offset.
+    /// How many of the oldest segments lie wholly below an offset and are synced.
     fn below(&self, offset: i64) -> usize {
+        let offset = offset.min(self.syncs.sealed_from());
         self.segments.iter().skip(1).take_while(|next| next.base_offset <= offset).count()
     }
 
@@ -165,14 +160,20 @@ impl Log {
         }
         self.log_start_offset = offset;
         self.epochs_dirty |= self.epochs.truncate_from_start(offset);
-        let below = self.below(offset);
-        if let Some(kept) = self.segments.get(below).filter(|_| below > 0) {
-            let base_offset = kept.base_offset;
-            self.delete_below(now, base_offset);
-        } else if self.epochs_dirty {
+        self.delete_below_start(now);
+        if self.epochs_dirty {
             self.plan_epochs();
         }
         true
+    }
+
+    /// Deletes the segments below the log start.
+    pub(super) fn delete_below_start(&mut self, now: Now) {
+        let below = self.below(self.log_start_offset);
+        if let Some(kept) = self.segments.get(below).filter(|_| below > 0 && self.state == State::Open) {
+            let base_offset = kept.base_offset;
+            self.delete_below(now, base_offset);
+        }
     }
 
     /// Deletes the segments below a segment's base offset.
@@ -211,9 +212,23 @@ impl Log {
     pub(super) fn delete_next_file(&mut self) {
         if self.state == State::Open
             && self.jobs.is_idle()
-            && let Some((purpose, op)) = self.deletions.next()
+            && let Some(op) = self.deletions.next()
         {
-            self.jobs.plan_tolerant(purpose, vec![op]);
+            self.jobs.plan_tolerant(Purpose::Delete, vec![op]);
         }
+    }
+
+    /// Everything below the returned offset is renamed, and its names are to be gone for good: a sync of the directory
+    /// sees to that.
+    pub(super) fn next_gone(&mut self) -> Option<i64> {
+        let renamed = self.state == State::Open && self.jobs.is_idle() && self.full_until_ms.is_none();
+        let deletions = &mut self.deletions.files;
+        let next = deletions.pop_front_if(|doomed| renamed && doomed.fate == Fate::Forget)?;
+        Some(next.base_offset)
+    }
+
+    /// That sync is to be tried again.
+    pub(super) fn gone_later(&mut self, base_offset: i64) {
+        self.deletions.files.push_front(Doomed { base_offset, fate: Fate::Forget, files: 0 });
     }
 }

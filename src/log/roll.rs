@@ -3,7 +3,7 @@
 //!
 //! Whether a batch rolls is decided when it gets its offsets, so the producer snapshot of the new
 //! segment shows the producers exactly as of its base offset. The files follow when everything
-//! before is written. The old segment is synced beside, later.
+//! before is written. The old segment, and the names of the new one's files, are synced beside, later.
 
 use bytes::Bytes;
 
@@ -19,8 +19,8 @@ pub(super) struct RollPlan {
     pub base_offset: i64,
     /// `%020d.snapshot` at that offset.
     pub snapshot: Bytes,
-    /// The new segment's file is created with its whole size reserved.
-    pub preallocated: bool,
+    /// The new segment's file is created with so many bytes reserved.
+    pub preallocated_bytes: u64,
 }
 
 impl Log {
@@ -36,7 +36,7 @@ impl Log {
         let base_offset = self.reserved.offset_end;
         assert!(base_offset > self.reserved.base_offset, "an empty segment does not roll");
         let snapshot = self.producers.snapshot();
-        self.gather.rolls.push_back(RollPlan { base_offset, snapshot, preallocated: false });
+        self.gather.rolls.push_back(RollPlan { base_offset, snapshot, preallocated_bytes: 0 });
         self.reserved = Head::empty(base_offset, now.wall_ms);
     }
 
@@ -65,26 +65,19 @@ impl Log {
         let file = Stem::ProducerSnapshot(base_offset).into();
         ops.push(FileOp::Create { file, preallocate_bytes: 0 });
         ops.push(FileOp::Write { file, position: 0, bytes: snapshot });
-        let preallocated = self.config.preallocate;
+        let preallocated_bytes = self.preallocate_bytes();
         ops.extend(self.segment_files(base_offset));
-        ops.push(FileOp::SyncDir);
         if let Some(plan) = self.gather.rolls.front_mut() {
-            plan.preallocated = preallocated;
+            plan.preallocated_bytes = preallocated_bytes;
         }
         self.jobs.plan(Purpose::Roll, ops);
     }
 
-    /// Gives the segment its last time index entry and writes all waiting entries. A segment that
-    /// was preallocated gives back what it did not use.
+    /// Gives the segment its last time index entry and writes all waiting entries.
     pub(super) fn last_index_ops(&mut self, now: Now) -> Vec<FileOp> {
         let time = self.written.time_entry();
         self.pending_index.push(Entries { offset: None, time }, now.mono_ms);
-        let mut ops = self.index_ops();
-        if std::mem::take(&mut self.preallocated) {
-            let file = Stem::Log(self.written.base_offset).into();
-            ops.push(FileOp::Truncate { file, length: self.written.position });
-        }
-        ops
+        self.index_ops()
     }
 
     pub(super) fn roll_done(&mut self, now: Now) -> LogEvent {
@@ -95,8 +88,8 @@ impl Log {
         active.index_bytes = old.offset_entries * OFFSET_ENTRY_BYTES;
         active.time_index_bytes = old.time_entries * TIME_ENTRY_BYTES;
         self.pending_index.restart();
-        self.preallocated = plan.preallocated;
-        self.seal(old.base_offset, plan.base_offset);
+        self.seal(old.base_offset, plan.base_offset, self.ahead.surplus.then_some(old.position));
+        self.ahead.restart(plan.preallocated_bytes);
         self.segments.push_back(Segment::empty(plan.base_offset));
         self.written = Head::empty(plan.base_offset, now.wall_ms);
         self.tail.restart();

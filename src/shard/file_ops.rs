@@ -59,6 +59,7 @@ pub(super) fn described(op: &FileOp) -> String {
         FileOp::Read { file, .. } => format!("reading {file}"),
         FileOp::ModifiedAt { file } => format!("looking at {file}"),
         FileOp::Sync { file } => format!("syncing {file}"),
+        FileOp::Allocate { file, .. } => format!("reserving blocks of {file}"),
         FileOp::Truncate { file, .. } => format!("cutting {file}"),
         FileOp::Rename { from, to } => format!("renaming {from} to {to}"),
         FileOp::Delete { file } => format!("deleting {file}"),
@@ -125,6 +126,9 @@ fn attempt(dir: &OwnerDir, op: &FileOp, aftermath: &mut Aftermath) -> io::Result
         }
         FileOp::ModifiedAt { file } => return modified(&dir.file(*file)),
         FileOp::Sync { file } => File::from(dir.open(*file)?).sync_data()?,
+        FileOp::Allocate { file, position, length, spare_bytes } => {
+            allocate(&File::from(dir.open(*file)?), *position, *length, *spare_bytes)?;
+        }
         FileOp::Truncate { file, length } => {
             let opened = File::from(dir.open(*file)?);
             opened.set_len(*length)?;
@@ -213,6 +217,21 @@ fn preallocate(file: &File, bytes: u64) -> io::Result<()> {
     }
 }
 
+/// Reserves a range behind the file's end. A file system that cannot leaves the file as it is.
+fn allocate(file: &File, position: u64, length: u64, spare_bytes: u64) -> io::Result<()> {
+    let space = nix::sys::statvfs::fstatvfs(file)?;
+    if space.blocks_available().saturating_mul(space.fragment_size()) < length.saturating_add(spare_bytes) {
+        return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+    }
+    let too_far = |_| io::Error::from_raw_os_error(libc::EFBIG);
+    let (position, length) =
+        (i64::try_from(position).map_err(too_far)?, i64::try_from(length).map_err(too_far)?);
+    match fallocate(file.as_fd(), FallocateFlags::FALLOC_FL_KEEP_SIZE, position, length) {
+        Err(nix::errno::Errno::EOPNOTSUPP) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
 /// Reads up to `length` bytes; fewer only at the end of the file. Memory grows with what is
 /// there, not with what was asked for.
 fn read_at(file: &File, position: u64, length: u64) -> io::Result<Bytes> {
@@ -260,7 +279,14 @@ mod tests {
         );
         let refused = run(&dir, &FileOp::Create { file, preallocate_bytes: 0 }).0;
         assert_eq!(refused, Err(FileError::Io(libc::EEXIST)), "records are never thrown away like this");
+        done(FileOp::Allocate { file, position: 5, length: 1 << 20, spare_bytes: 0 });
+        assert_eq!(fs::metadata(dir.file(file)).unwrap().len(), 5, "the length stays");
+        let no_spare = FileOp::Allocate { file, position: 5, length: 1 << 20, spare_bytes: u64::MAX };
+        assert_eq!(run(&dir, &no_spare).0, Err(FileError::NoSpace));
         done(FileOp::Truncate { file, length: 3 });
+        let kept_bytes =
+            fs::metadata(dir.file(file)).map(|m| std::os::unix::fs::MetadataExt::blocks(&m) * 512);
+        assert!(kept_bytes.unwrap() <= 64 << 10, "what was reserved is given back");
         fs::create_dir(dir.path.join("inner-0")).unwrap();
         let (name, inner) = (file.to_string(), "inner-0".to_string());
         assert_eq!(done(FileOp::List), FileDone::Listing(vec![(name, 3), (inner, 0)]));

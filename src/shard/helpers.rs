@@ -17,7 +17,7 @@ use crate::effect::{FileDone, FileError, FileName, FileOp, FileResult, Ticket};
 use crate::log::{Recovery, RecoveryError, RecoveryStep};
 use crate::partition::{ReadFound, ReplyTo};
 
-/// Threads per log directory. Two let a long sync and a short creation pass each other.
+/// Threads per log directory for what may wait for the device. Two let a long sync and a cold read pass each other.
 const THREADS_PER_DIRECTORY: usize = 2;
 /// Most threads that recover the logs of one directory.
 const RECOVERY_THREADS_MAX: u32 = 64;
@@ -99,13 +99,17 @@ struct Queue {
 #[derive(Clone, Debug)]
 pub(super) struct Helpers {
     queue: Arc<Queue>,
+    /// What appends wait for when a segment is rolled: it has a thread of its own, behind no sync.
+    prompt: Arc<Queue>,
     recoveries: Arc<Queue>,
 }
 
 impl Helpers {
     /// Starts the threads; they end with the process.
     pub fn start(directory: usize, recovery_threads: u32) -> std::io::Result<Self> {
-        let helpers = Self { queue: Arc::default(), recoveries: Arc::default() };
+        let helpers = Self { queue: Arc::default(), prompt: Arc::default(), recoveries: Arc::default() };
+        let prompt = Arc::clone(&helpers.prompt);
+        thread::Builder::new().name(format!("prompt-{directory}")).spawn(move || serve(&prompt))?;
         for number in 0..THREADS_PER_DIRECTORY {
             let queue = Arc::clone(&helpers.queue);
             thread::Builder::new()
@@ -123,7 +127,13 @@ impl Helpers {
 
     /// Hands a job over; its outcome comes back through `returns`.
     pub fn order(&self, owner: Owner, dir: OwnerDir, job: Job, returns: &Arc<Returns>) {
-        let queue = if matches!(job, Job::Recover(_)) { &self.recoveries } else { &self.queue };
+        let queue = match &job {
+            Job::Recover(_) => &self.recoveries,
+            Job::File(_, FileOp::Create { .. } | FileOp::Write { .. } | FileOp::Rename { .. }) => {
+                &self.prompt
+            }
+            _ => &self.queue,
+        };
         lock(&queue.orders).push_back(Order { owner, dir, job, returns: Arc::clone(returns) });
         queue.arrived.notify_one();
     }

@@ -33,6 +33,7 @@ pub fn kind(op: &FileOp) -> &'static str {
         FileOp::Read { .. } => "read",
         FileOp::ModifiedAt { .. } => "modified-at",
         FileOp::Sync { .. } => "sync",
+        FileOp::Allocate { .. } => "allocate",
         FileOp::Truncate { .. } => "truncate",
         FileOp::Rename { .. } => "rename",
         FileOp::Delete { .. } => "delete",
@@ -58,6 +59,9 @@ pub fn op(op: &FileOp) -> String {
         }
         FileOp::Read { file: name, position, length } => {
             format!("{kind} {} at {position}, {length} bytes", file(*name))
+        }
+        FileOp::Allocate { file: name, position, length, .. } => {
+            format!("{kind} {length} bytes of {} at {position}", file(*name))
         }
         FileOp::Truncate { file: name, length } => format!("{kind} {} to {length} bytes", file(*name)),
         FileOp::Rename { from, to } => format!("{kind} {} to {}", file(*from), file(*to)),

@@ -211,6 +211,7 @@ impl Disk {
                     apply_to_file(&mut inode.durable, &change);
                 }
             }
+            FileOp::Allocate { .. } => {}
             FileOp::Truncate { file, length } => {
                 let sequence = self.sequence();
                 self.inode(dir, *file)?.change(sequence, FileChange::Size(*length as usize));

@@ -230,6 +230,9 @@ fn shown_op(op: &FileOp) -> String {
         FileOp::Create { file, .. } => format!("Create {file}"),
         FileOp::Sync { file } => format!("Sync {file}"),
         FileOp::Delete { file } => format!("Delete {file}"),
+        FileOp::Allocate { file, position, length, .. } => {
+            format!("Allocate {length} at {position} of {file}")
+        }
         FileOp::Truncate { file, length } => format!("Truncate {file} to {length}"),
         FileOp::Rename { from, to } => format!("Rename {from} to {to}"),
         FileOp::Read { file, position, length } => format!("Read {file} at {position}, {length} B"),

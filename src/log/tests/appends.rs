@@ -108,6 +108,30 @@ fn a_full_segment_rolls_inside_a_turn() {
 }
 
 #[test]
+fn appends_go_on_while_the_names_of_a_roll_are_synced_and_the_next_roll_waits_for_that() {
+    let mut driver = Driver::new(small());
+    driver.append(&batch(&[5], 1000));
+    driver.hold_names = true;
+    while driver.log.segments().len() < 2 {
+        driver.append(&batch(&[5], 1000));
+    }
+    assert_eq!(driver.held.iter().map(|(_, op)| op.clone()).collect::<Vec<_>>(), [FileOp::SyncDir]);
+    let base_offset = driver.log.written_end() - 1;
+    while driver.log.reserved_end() == driver.log.written_end() {
+        driver.append(&batch(&[5], 1000));
+    }
+    assert_eq!(driver.log.segments().len(), 2, "a power cut could leave a hole in the middle");
+    assert!(!driver.log.wants_end_turn(), "nobody is woken for a roll that waits");
+    assert!(driver.log.durable_end() <= base_offset, "what a power cut takes back is not durable");
+    driver.hold_names = false;
+    driver.release();
+    assert!(driver.log.wants_end_turn());
+    driver.run();
+    assert_eq!(driver.log.segments().len(), 3);
+    assert_eq!(driver.log.reserved_end(), driver.log.written_end());
+}
+
+#[test]
 fn the_snapshot_of_a_roll_shows_the_producers_at_its_offset() {
     let mut driver = Driver::new(small());
     for sequence in 0..4 {

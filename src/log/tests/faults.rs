@@ -144,7 +144,8 @@ fn a_log_that_could_not_be_created_is_created_later() {
     let log = Log::create(Uuid::from_u128(7), Arc::new(small()), now, 1);
     let mut dir = MemoryDir::default();
     dir.fail_next(Kind::Create, FileError::NoSpace);
-    let mut driver = Driver { log, dir, now, hold_syncs: false, held: Vec::new() };
+    let mut driver =
+        Driver { log, dir, now, hold_syncs: false, hold_names: false, held: Vec::new(), ops: Vec::new() };
     assert_eq!(driver.run(), [LogEvent::Dropped { from_offset: 0, error: FileError::NoSpace }]);
     assert!(driver.log.append(now, &batch(&[1], 10), 3).is_err());
     driver.pass(1000);
@@ -164,7 +165,15 @@ fn a_completion_that_nobody_waits_for_changes_nothing() {
 fn refused_creation() -> Driver {
     let now = Now { mono_ms: 10, wall_ms: START_MS };
     let log = Log::create(Uuid::from_u128(7), Arc::new(small()), now, 1);
-    let mut driver = Driver { log, dir: MemoryDir::default(), now, hold_syncs: false, held: Vec::new() };
+    let mut driver = Driver {
+        log,
+        dir: MemoryDir::default(),
+        now,
+        hold_syncs: false,
+        hold_names: false,
+        held: Vec::new(),
+        ops: Vec::new(),
+    };
     driver.gather(&batch(&[1], 10));
     driver.log.end_turn(now);
     driver.dir.fail_next(Kind::Create, FileError::NoSpace);

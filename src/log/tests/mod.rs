@@ -25,7 +25,11 @@ pub(super) struct Driver {
     pub now: Now,
     /// Syncs beside the queue are held back while this is set.
     pub hold_syncs: bool,
+    /// So are those of the directory.
+    pub hold_names: bool,
     pub held: Vec<(Ticket, FileOp)>,
+    /// Everything that was carried out.
+    pub ops: Vec<FileOp>,
 }
 
 pub(super) const START_MS: i64 = 1_000_000;
@@ -34,7 +38,15 @@ impl Driver {
     pub(super) fn new(config: TopicConfig) -> Self {
         let now = Now { mono_ms: 10, wall_ms: START_MS };
         let log = Log::create(Uuid::from_u128(7), Arc::new(config), now, 1);
-        let mut driver = Self { log, dir: MemoryDir::default(), now, hold_syncs: false, held: Vec::new() };
+        let mut driver = Self {
+            log,
+            dir: MemoryDir::default(),
+            now,
+            hold_syncs: false,
+            hold_names: false,
+            held: Vec::new(),
+            ops: Vec::new(),
+        };
         assert_eq!(driver.run(), []);
         driver
     }
@@ -45,7 +57,11 @@ impl Driver {
         loop {
             self.log.end_turn(self.now);
             let Some((ticket, op)) = self.log.next_op(self.now) else { break };
-            if self.hold_syncs && matches!(op, FileOp::Sync { file } if matches!(file.stem, Stem::Log(_))) {
+            let held = match op {
+                FileOp::Sync { file } => self.hold_syncs && matches!(file.stem, Stem::Log(_)),
+                _ => self.hold_names && op == FileOp::SyncDir,
+            };
+            if held {
                 self.held.push((ticket, op));
                 continue;
             }
@@ -64,6 +80,7 @@ impl Driver {
     }
 
     fn complete(&mut self, ticket: Ticket, op: &FileOp, events: &mut Vec<LogEvent>) {
+        self.ops.push(op.clone());
         let result = self.dir.execute(op, self.log.append_parts());
         let event = self.log.completed(self.now, ticket, result);
         self.log.check_invariants();

@@ -153,3 +153,27 @@ proptest! {
         prop_assert_eq!(start.unwrap_or(0), expected as i64);
     }
 }
+
+#[test]
+fn a_segment_goes_only_when_it_and_the_producers_of_the_next_one_are_synced() {
+    let mut driver = Driver::new(TopicConfig { retention_bytes: 0, ..small() });
+    driver.hold_syncs = true;
+    while driver.log.segments().len() < 2 {
+        driver.append(&batch(&[5], 1000));
+    }
+    let end = driver.log.written_end();
+    assert_eq!(driver.log.retention(driver.now, end), None, "a power cut would take the producers away");
+    assert!(driver.log.delete_records(driver.now, end));
+    driver.run();
+    assert!(driver.dir.file(Stem::Log(0)).is_some());
+    assert_eq!(driver.log.log_start_offset(), end, "nobody is shown its records any more");
+    driver.hold_syncs = false;
+    driver.release();
+    driver.run();
+    assert!(driver.dir.file(Stem::Log(0)).is_none());
+    let position = |wanted: fn(&FileOp) -> bool| driver.ops.iter().position(wanted).unwrap();
+    let synced =
+        position(|op| matches!(op, FileOp::Sync { file } if matches!(file.stem, Stem::ProducerSnapshot(_))));
+    let renamed = position(|op| matches!(op, FileOp::Rename { from, .. } if from.stem == Stem::Log(0)));
+    assert!(synced < renamed);
+}
