@@ -167,7 +167,7 @@ impl Log {
             self.plan_epochs();
         }
         if self.roll_is_next() {
-            if !self.syncs.loose_names {
+            if !self.roll_waits() {
                 self.plan_roll(now);
             }
             return;
@@ -196,8 +196,13 @@ impl Log {
     /// Whether [`Self::end_turn`] would do something now.
     pub fn wants_end_turn(&self) -> bool {
         let stopped = matches!(self.state, State::Closed | State::Offline | State::LastJob);
-        let waits = self.roll_is_next() && self.syncs.loose_names;
+        let waits = self.roll_is_next() && self.roll_waits();
         self.has_gathered() && self.gather.flight.is_empty() && !self.gather.rolling && !stopped && !waits
+    }
+
+    /// The names of the last roll are not synced. Of a log that is to be deleted they never will be.
+    fn roll_waits(&self) -> bool {
+        self.syncs.loose_names && self.state != State::Retiring
     }
 
     fn roll_is_next(&self) -> bool {

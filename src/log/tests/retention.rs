@@ -177,3 +177,20 @@ fn a_segment_goes_only_when_it_and_the_producers_of_the_next_one_are_synced() {
     let renamed = position(|op| matches!(op, FileOp::Rename { from, .. } if from.stem == Stem::Log(0)));
     assert!(synced < renamed);
 }
+
+#[test]
+fn a_log_is_deleted_also_where_a_roll_waits_for_the_names_of_the_last_one() {
+    let mut driver = Driver::new(small());
+    // A sync is on its way, so the names of the second roll wait, and the third roll waits for them.
+    driver.hold_syncs = true;
+    while driver.log.reserved_end() == driver.log.written_end() {
+        driver.append(&batch(&[5], 1000));
+    }
+    assert_eq!((driver.log.segments().len(), driver.held.len()), (3, 1));
+    driver.log.begin_delete(driver.now);
+    driver.run();
+    driver.hold_syncs = false;
+    driver.release();
+    driver.run();
+    assert!(driver.log.is_retired());
+}
