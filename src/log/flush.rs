@@ -32,6 +32,8 @@ struct Sealed {
     steps: usize,
     /// Its length, where blocks behind it are to be given back.
     cut_to_bytes: Option<u64>,
+    /// It was found by a recovery: a power cut may have taken the next one's producer snapshot.
+    is_found: bool,
 }
 
 impl Sealed {
@@ -47,6 +49,11 @@ impl Sealed {
             4 => sync(Stem::ProducerSnapshot(self.next_base_offset)),
             _ => return None,
         })
+    }
+
+    /// Whether the file to be synced next need not be there.
+    fn may_miss(&self) -> bool {
+        self.is_found && self.steps == 4
     }
 
     fn advance(&mut self) {
@@ -103,6 +110,7 @@ impl Log {
         for (base, next) in bases.iter().zip(bases.iter().skip(1)) {
             if *next > durable_end {
                 self.seal(*base, *next, None);
+                self.syncs.sealed.iter_mut().for_each(|sealed| sealed.is_found = true);
             }
         }
         let base = bases.iter().copied().rfind(|base| *base <= durable_end).unwrap_or(durable_end);
@@ -113,7 +121,14 @@ impl Log {
     /// A segment was rolled: it is to be synced, and cut to its length where it may hold blocks behind it.
     pub(super) fn seal(&mut self, base_offset: i64, next_base_offset: i64, cut_to_bytes: Option<u64>) {
         self.syncs.loose_names = true;
-        self.syncs.sealed.push_back(Sealed { base_offset, next_base_offset, steps: 0, cut_to_bytes });
+        let is_found = false;
+        self.syncs.sealed.push_back(Sealed {
+            base_offset,
+            next_base_offset,
+            steps: 0,
+            cut_to_bytes,
+            is_found,
+        });
         self.syncs.unsynced_bytes = 0;
         self.syncs.unsynced_since_ms = None;
     }
@@ -188,6 +203,9 @@ impl Log {
         match (target, result) {
             // The segment was deleted meanwhile, and perhaps renamed before the sync ran.
             (Target::Sealed(base), Ok(_) | Err(FileError::NotFound)) if !sealed(base) => Some(LogEvent::None),
+            (Target::Sealed(_), Err(FileError::NotFound)) if self.may_miss() => {
+                Some(self.sealed_step_done(now))
+            }
             // There was no descriptor for it.
             (Target::Names | Target::Gone(_), Err(FileError::NoSpace)) => {
                 if let Target::Gone(base) = target {
@@ -208,6 +226,10 @@ impl Log {
             (Target::Sealed(_), Ok(_)) => Some(self.sealed_step_done(now)),
             (Target::Active(position), Ok(_)) => Some(self.durable_to(position)),
         }
+    }
+
+    fn may_miss(&self) -> bool {
+        self.syncs.sealed.front().is_some_and(Sealed::may_miss)
     }
 
     fn sealed_step_done(&mut self, now: Now) -> LogEvent {
@@ -361,7 +383,7 @@ impl Log {
         ops.push(FileOp::Sync { file });
         for mut sealed in self.syncs.sealed.drain(..) {
             while let Some(op) = sealed.step() {
-                ops.push(op);
+                ops.extend((!sealed.may_miss()).then_some(op));
                 sealed.advance();
             }
         }

@@ -85,6 +85,24 @@ fn a_device_error_takes_the_log_offline() {
     }
 }
 
+#[test]
+fn a_recovered_log_syncs_what_is_there_also_where_a_power_cut_took_a_snapshot() {
+    for close in [false, true] {
+        let mut driver = Driver::new(small());
+        for _ in 0..4 {
+            driver.append(&batch(&[5], 1000));
+        }
+        let snapshot = FileOp::Delete { file: Stem::ProducerSnapshot(3).into() };
+        driver.dir.execute(&snapshot, std::iter::empty()).unwrap();
+        driver.log.recovered_durable(0, driver.now);
+        if close {
+            driver.log.begin_close(driver.now);
+        }
+        assert!(!driver.run().iter().any(|event| matches!(event, LogEvent::Offline(_))));
+        assert!(driver.log.durable_end() >= 3);
+    }
+}
+
 /// A log whose append failed and that could not be cut back either, with that error.
 fn uncut(error: FileError) -> (Driver, Vec<LogEvent>) {
     let mut driver = Driver::new(small());
