@@ -343,9 +343,11 @@ impl Log {
         self.durable.offset
     }
 
-    /// Bytes of all `.log` files.
+    /// Bytes of all `.log` files but those that wait for a sync to be deleted: nobody is shown what is in them.
     pub fn size_bytes(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.length_bytes).sum()
+        let doomed =
+            self.segments.iter().skip(1).take_while(|next| next.base_offset <= self.log_start_offset);
+        self.segments.iter().skip(doomed.count()).map(|segment| segment.length_bytes).sum()
     }
 
     /// Rises whenever offsets that had been given out are taken back.

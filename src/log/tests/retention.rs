@@ -167,6 +167,7 @@ fn a_segment_goes_only_when_it_and_the_producers_of_the_next_one_are_synced() {
     driver.run();
     assert!(driver.dir.file(Stem::Log(0)).is_some());
     assert_eq!(driver.log.log_start_offset(), end, "nobody is shown its records any more");
+    assert_eq!(driver.log.size_bytes(), driver.log.segments().last().unwrap().length_bytes);
     driver.hold_syncs = false;
     driver.release();
     driver.run();
