@@ -124,8 +124,7 @@ impl Log {
                 self.ahead.refused = true;
                 self.give_back();
             }
-            Ok(_) | Err(FileError::NoSpace | FileError::Short { .. }) => {}
-            Err(FileError::NotFound) => {}
+            Ok(_) | Err(FileError::NoSpace | FileError::Short { .. } | FileError::NotFound) => {}
             Err(error) => return Some(self.device_failed(*error)),
         }
         Some(LogEvent::None)

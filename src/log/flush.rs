@@ -25,7 +25,7 @@ const TAIL_IDLE_MS: u64 = 60_000;
 
 /// A segment that was rolled and is not synced.
 #[derive(Clone, Copy, Debug)]
-struct Sealed {
+pub(super) struct Sealed {
     base_offset: i64,
     next_base_offset: i64,
     /// Steps done so far.
@@ -37,6 +37,15 @@ struct Sealed {
 }
 
 impl Sealed {
+    /// One that was rolled, and is to be cut to its length where it may hold blocks behind it.
+    pub(super) fn rolled(base_offset: i64, next_base_offset: i64, cut_to_bytes: Option<u64>) -> Self {
+        Self { base_offset, next_base_offset, steps: 0, cut_to_bytes, is_found: false }
+    }
+
+    fn found(base_offset: i64, next_base_offset: i64) -> Self {
+        Self { base_offset, next_base_offset, steps: 0, cut_to_bytes: None, is_found: true }
+    }
+
     /// What is to be done next; the first step has nothing to do where there is no surplus.
     fn step(&self) -> Option<FileOp> {
         let log = Stem::Log(self.base_offset);
@@ -109,8 +118,7 @@ impl Log {
         let bases: Vec<_> = self.segments.iter().map(|segment| segment.base_offset).collect();
         for (base, next) in bases.iter().zip(bases.iter().skip(1)) {
             if *next > durable_end {
-                self.seal(*base, *next, None);
-                self.syncs.sealed.iter_mut().for_each(|sealed| sealed.is_found = true);
+                self.seal(Sealed::found(*base, *next));
             }
         }
         let base = bases.iter().copied().rfind(|base| *base <= durable_end).unwrap_or(durable_end);
@@ -118,17 +126,10 @@ impl Log {
         self.note_unsynced(now, self.written.position);
     }
 
-    /// A segment was rolled: it is to be synced, and cut to its length where it may hold blocks behind it.
-    pub(super) fn seal(&mut self, base_offset: i64, next_base_offset: i64, cut_to_bytes: Option<u64>) {
+    /// A segment takes no more appends: it is to be synced.
+    pub(super) fn seal(&mut self, sealed: Sealed) {
         self.syncs.loose_names = true;
-        let is_found = false;
-        self.syncs.sealed.push_back(Sealed {
-            base_offset,
-            next_base_offset,
-            steps: 0,
-            cut_to_bytes,
-            is_found,
-        });
+        self.syncs.sealed.push_back(sealed);
         self.syncs.unsynced_bytes = 0;
         self.syncs.unsynced_since_ms = None;
     }

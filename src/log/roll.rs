@@ -7,6 +7,7 @@
 
 use bytes::Bytes;
 
+use super::flush::Sealed;
 use super::head::{Entries, Extent, Head, OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
 use super::jobs::Purpose;
 use super::{Log, LogEvent, Segment};
@@ -88,7 +89,8 @@ impl Log {
         active.index_bytes = old.offset_entries * OFFSET_ENTRY_BYTES;
         active.time_index_bytes = old.time_entries * TIME_ENTRY_BYTES;
         self.pending_index.restart();
-        self.seal(old.base_offset, plan.base_offset, self.ahead.surplus.then_some(old.position));
+        let cut_to_bytes = self.ahead.surplus.then_some(old.position);
+        self.seal(Sealed::rolled(old.base_offset, plan.base_offset, cut_to_bytes));
         self.ahead.restart(plan.preallocated_bytes);
         self.segments.push_back(Segment::empty(plan.base_offset));
         self.written = Head::empty(plan.base_offset, now.wall_ms);

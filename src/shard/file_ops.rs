@@ -205,27 +205,28 @@ fn create(path: &Path, holds_records: bool, preallocate_bytes: u64) -> io::Resul
     Ok(file.into())
 }
 
-/// Reserves space beyond the file's end. A file system that cannot, or has not so much, leaves the
-/// file as it is: what is not reserved is allocated by each write.
+/// Reserves the whole of a new file. Where there is not so much space the file is left as it is: what is not reserved
+/// is allocated by each write.
 fn preallocate(file: &File, bytes: u64) -> io::Result<()> {
-    let length = i64::try_from(bytes).unwrap_or(i64::MAX);
-    match fallocate(file.as_fd(), FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, length) {
-        Err(nix::errno::Errno::EOPNOTSUPP) => Ok(()),
+    match reserve(file, 0, bytes) {
         // A part may be reserved, which would keep it from everyone else.
-        Err(nix::errno::Errno::ENOSPC | nix::errno::Errno::EDQUOT) => file.set_len(0),
-        other => Ok(other?),
+        Err(error) if file_error(&error) == FileError::NoSpace => file.set_len(0),
+        other => other,
     }
 }
 
-/// Reserves a range behind the file's end. A file system that cannot leaves the file as it is.
+/// Reserves a range behind the end of a file that is written meanwhile, where the device can spare it.
 fn allocate(file: &File, position: u64, length: u64, spare_bytes: u64) -> io::Result<()> {
     let space = nix::sys::statvfs::fstatvfs(file)?;
     if space.blocks_available().saturating_mul(space.fragment_size()) < length.saturating_add(spare_bytes) {
         return Err(io::Error::from_raw_os_error(libc::ENOSPC));
     }
-    let too_far = |_| io::Error::from_raw_os_error(libc::EFBIG);
-    let (position, length) =
-        (i64::try_from(position).map_err(too_far)?, i64::try_from(length).map_err(too_far)?);
+    reserve(file, position, length)
+}
+
+/// Reserves a range beyond the file's end, whose length stays. A file system that cannot leaves the file as it is.
+fn reserve(file: &File, position: u64, length: u64) -> io::Result<()> {
+    let [position, length] = [position, length].map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
     match fallocate(file.as_fd(), FallocateFlags::FALLOC_FL_KEEP_SIZE, position, length) {
         Err(nix::errno::Errno::EOPNOTSUPP) => Ok(()),
         other => Ok(other?),

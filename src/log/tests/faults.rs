@@ -158,14 +158,11 @@ fn a_clean_stop_on_a_full_device_ends_and_says_that_it_was_not_clean() {
 
 #[test]
 fn a_log_that_could_not_be_created_is_created_later() {
-    let now = Now { mono_ms: 10, wall_ms: START_MS };
-    let log = Log::create(Uuid::from_u128(7), Arc::new(small()), now, 1);
     let mut dir = MemoryDir::default();
     dir.fail_next(Kind::Create, FileError::NoSpace);
-    let mut driver =
-        Driver { log, dir, now, hold_syncs: false, hold_names: false, held: Vec::new(), ops: Vec::new() };
+    let mut driver = Driver::over(small(), dir);
     assert_eq!(driver.run(), [LogEvent::Dropped { from_offset: 0, error: FileError::NoSpace }]);
-    assert!(driver.log.append(now, &batch(&[1], 10), 3).is_err());
+    assert!(driver.log.append(driver.now, &batch(&[1], 10), 3).is_err());
     driver.pass(1000);
     assert_eq!(driver.append(&batch(&[1], 10)), (0, 1));
 }
@@ -181,19 +178,9 @@ fn a_completion_that_nobody_waits_for_changes_nothing() {
 
 /// A log whose creation a full device refused while an append was planned behind it.
 fn refused_creation() -> Driver {
-    let now = Now { mono_ms: 10, wall_ms: START_MS };
-    let log = Log::create(Uuid::from_u128(7), Arc::new(small()), now, 1);
-    let mut driver = Driver {
-        log,
-        dir: MemoryDir::default(),
-        now,
-        hold_syncs: false,
-        hold_names: false,
-        held: Vec::new(),
-        ops: Vec::new(),
-    };
+    let mut driver = Driver::over(small(), MemoryDir::default());
     driver.gather(&batch(&[1], 10));
-    driver.log.end_turn(now);
+    driver.log.end_turn(driver.now);
     driver.dir.fail_next(Kind::Create, FileError::NoSpace);
     let dropped = LogEvent::Dropped { from_offset: 0, error: FileError::NoSpace };
     assert_eq!(driver.run(), [dropped], "what was planned behind the creation is forgotten");

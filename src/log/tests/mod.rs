@@ -36,19 +36,16 @@ pub(super) const START_MS: i64 = 1_000_000;
 
 impl Driver {
     pub(super) fn new(config: TopicConfig) -> Self {
-        let now = Now { mono_ms: 10, wall_ms: START_MS };
-        let log = Log::create(Uuid::from_u128(7), Arc::new(config), now, 1);
-        let mut driver = Self {
-            log,
-            dir: MemoryDir::default(),
-            now,
-            hold_syncs: false,
-            hold_names: false,
-            held: Vec::new(),
-            ops: Vec::new(),
-        };
+        let mut driver = Self::over(config, MemoryDir::default());
         assert_eq!(driver.run(), []);
         driver
+    }
+
+    /// A new log, before anything of it is carried out.
+    pub(super) fn over(config: TopicConfig, dir: MemoryDir) -> Self {
+        let now = Now { mono_ms: 10, wall_ms: START_MS };
+        let log = Log::create(Uuid::from_u128(7), Arc::new(config), now, 1);
+        Self { log, dir, now, hold_syncs: false, hold_names: false, held: Vec::new(), ops: Vec::new() }
     }
 
     /// Carries out every operation until there is none; what happened.
