@@ -82,6 +82,10 @@ impl Tally {
     fn read_one(&mut self, bytes: &mut &[u8], budget: &mut Budget) -> Result<Option<Outline>, RecordError> {
         if self.partial.is_none() {
             budget.spend(RECORD_NS);
+            if let Some((outline, total)) = record::usual(bytes) {
+                *bytes = bytes.get(total..).unwrap_or_default();
+                return Ok(Some(outline));
+            }
             let Some(total) = record::total_bytes(bytes)? else { return Ok(None) };
             if total <= bytes.len().min(WHOLE_RECORD_BYTES_MAX) {
                 let record = Record::read(bytes)?;
