@@ -12,6 +12,8 @@ use crate::wire::{self, BatchView, CORRELATION_AT, Cursor, Producer, fingerprint
 
 /// A fetch of the check asks for this much.
 const CHECK_FETCH_BYTES: usize = 1 << 20;
+/// After a rest of this length it connects anew: brokers close connections that rested for ten minutes.
+const REST_MAX: Duration = Duration::from_secs(60);
 /// A topic's partitions have leaders within this time.
 const TOPIC_PATIENCE: Duration = Duration::from_secs(30);
 /// A request for log ends names so many partitions.
@@ -24,7 +26,9 @@ const UNSUPPORTED_COMPRESSION_TYPE: i16 = 76;
 
 /// A blocking connection.
 pub struct Admin {
+    address: SocketAddr,
     stream: TcpStream,
+    called: Instant,
     correlation: i32,
     /// The floor knows version 7 only, and only version 10 gets zstd.
     fetch_version: i16,
@@ -33,10 +37,8 @@ pub struct Admin {
 impl Admin {
     /// Connects once.
     pub fn connect(address: SocketAddr) -> Result<Admin> {
-        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-        Ok(Admin { stream, correlation: 0, fetch_version: 7 })
+        let stream = connect(address)?;
+        Ok(Admin { address, stream, called: Instant::now(), correlation: 0, fetch_version: 7 })
     }
 
     /// Which of Tidemill's shards serves this connection: the low ten bits of a fetch session's id name it. The session
@@ -55,6 +57,10 @@ impl Admin {
     }
 
     fn call(&mut self, mut frame: Vec<u8>) -> Result<Vec<u8>> {
+        if self.called.elapsed() > REST_MAX {
+            self.stream = connect(self.address)?;
+        }
+        self.called = Instant::now();
         self.correlation += 1;
         wire::put(&mut frame, CORRELATION_AT, &self.correlation.to_be_bytes());
         self.stream.write_all(&frame)?;
@@ -210,5 +216,39 @@ impl Admin {
             (batches > before).then_some(()).with_context(stuck)?;
         }
         Ok(batches)
+    }
+}
+
+fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_that_rested_is_made_anew() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let broker = std::thread::spawn(move || {
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut frame = vec![0; wire::api_versions().len()];
+                stream.read_exact(&mut frame).unwrap();
+                let correlation = &frame[CORRELATION_AT..CORRELATION_AT + 4];
+                stream.write_all(&[&6_u32.to_be_bytes()[..], correlation, &[0, 0]].concat()).unwrap();
+            }
+        });
+        let mut admin = Admin::connect(address).unwrap();
+        admin.answers().unwrap();
+        admin.called -= 2 * REST_MAX;
+        admin.answers().unwrap();
+        broker.join().unwrap();
     }
 }
