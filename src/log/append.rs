@@ -49,21 +49,21 @@ pub enum Appended {
 
 /// A batch that has its offsets and is not in the file yet.
 #[derive(Debug)]
-struct Gathered {
-    header: [u8; HEADER_BYTES],
+pub(super) struct Gathered {
+    pub header: [u8; HEADER_BYTES],
     /// The bytes behind the header, as they were received.
-    body: Bytes,
-    base_offset: i64,
-    extent: Extent,
-    producer: Undo,
-    epoch: Option<EpochUndo>,
+    pub body: Bytes,
+    pub base_offset: i64,
+    pub extent: Extent,
+    pub producer: Undo,
+    pub epoch: Option<EpochUndo>,
 }
 
 /// The batches on their way to the file. Its buffers are reused.
 #[derive(Debug, Default)]
 pub(super) struct Gather {
     /// Waiting for the next append, oldest first.
-    gathered: VecDeque<Gathered>,
+    pub(super) gathered: VecDeque<Gathered>,
     /// In the append that is planned or in flight.
     flight: VecDeque<Gathered>,
     /// Rolls between the gathered batches, oldest first.
@@ -92,7 +92,7 @@ impl Log {
     ///
     /// # Errors
     /// Those of the producer check; `RecordListTooLarge` when the batch does not fit a segment;
-    /// `KafkaStorageError` when the log is closing or offline, or its files could not be created yet.
+    /// `KafkaStorageError` when the log is being truncated, closing or offline, or has no files yet.
     pub fn append(
         &mut self,
         now: Now,
@@ -205,8 +205,8 @@ impl Log {
         self.syncs.loose_names && self.state != State::Retiring
     }
 
-    fn roll_is_next(&self) -> bool {
-        self.gather.rolls.front().is_some_and(|roll| roll.base_offset == self.written.offset_end)
+    pub(super) fn roll_is_next(&self) -> bool {
+        self.gather.rolls.front().is_some_and(|roll| roll.follows == self.written.offset_end)
     }
 
     /// The bytes of the append that is planned or in flight, batch by batch: header, then the rest.
@@ -224,7 +224,7 @@ impl Log {
         assert!(!self.gather.flight.is_empty(), "an append that completes was in flight");
         let unsynced_before = self.written.position;
         for batch in self.gather.flight.drain(..) {
-            assert_eq!(batch.base_offset, self.written.offset_end, "appends leave no hole");
+            assert!(batch.base_offset >= self.written.offset_end, "offsets only rise");
             self.tail.push(batch.extent.offset_last, self.written.position, self.written.base_offset);
             let entries = self.written.push(&batch.extent, self.config.index_interval_bytes);
             self.pending_index.push(entries, now.mono_ms);
@@ -275,9 +275,11 @@ impl Log {
     pub(super) fn check_gather(&self) {
         let batches = self.gather.flight.iter().chain(&self.gather.gathered);
         let end = batches.fold(self.written.offset_end, |end, batch| {
-            assert_eq!(batch.base_offset, end, "reserved offsets leave no hole");
+            assert!(batch.base_offset >= end, "reserved offsets rise");
             batch.extent.offset_last + 1
         });
+        // A roll may leave a gap, too.
+        let end = self.gather.rolls.back().map_or(end, |roll| end.max(roll.base_offset));
         assert_eq!(end, self.reserved.offset_end, "every reserved offset belongs to a batch on its way");
     }
 }

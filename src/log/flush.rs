@@ -166,7 +166,8 @@ impl Log {
     pub(super) fn next_sync(&mut self, now: Now) -> Option<(Ticket, FileOp)> {
         // What is to be deleted is not synced: the sync would meet the deletion, find no file, and be taken for
         // that of a failed device.
-        if self.syncs.in_flight.is_some() || !matches!(self.state, State::Open | State::Closing) {
+        let may_sync = matches!(self.state, State::Open | State::Closing) || self.drains_a_roll();
+        if self.syncs.in_flight.is_some() || !may_sync {
             return None;
         }
         let (op, target) = match self.syncs.sealed.front() {
@@ -254,6 +255,7 @@ impl Log {
         }
         assert!(position.offset <= self.written.offset_end, "what is synced was written");
         self.durable = position;
+        self.forget_mark();
         LogEvent::Appended
     }
 
@@ -343,9 +345,13 @@ impl Log {
     }
 
     /// Begins the clean stop: no more appends; what is on its way is written, then indexes and a
-    /// producer snapshot at the log end, and everything is synced. Ends with [`LogEvent::Closed`].
+    /// producer snapshot at the log end, and everything is synced. A truncation under way comes to its end first. Ends
+    /// with [`LogEvent::Closed`].
     pub fn begin_close(&mut self, now: Now) {
-        if self.state == State::Open {
+        if let Some(truncation) = &mut self.truncation {
+            truncation.is_closing = true;
+            self.full_until_ms = None;
+        } else if self.state == State::Open {
             self.state = State::Closing;
             // One more try: a stop does not wait for space.
             self.full_until_ms = None;

@@ -34,6 +34,8 @@ pub(super) enum Purpose {
     },
     /// Renaming a deleted segment's files, or unlinking them.
     Delete,
+    /// The mark of a truncation, or an operation of the machine that carries it out.
+    Truncate,
     /// The clean stop.
     Close,
     /// Renaming the directory of a deleted topic.

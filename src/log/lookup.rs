@@ -152,7 +152,8 @@ impl Log {
             Stage::TimeIndex(base, _) | Stage::OffsetIndex(base, _) => (base, lookup.stage),
             Stage::Walk(walk) | Stage::Batch(walk) => (walk.segment_base_offset, lookup.stage),
         };
-        let Some(segment) = self.segment_at(base).filter(|_| lookup.generation == self.generation) else {
+        let holds = lookup.generation == self.generation && !self.is_truncating();
+        let Some(segment) = self.segment_at(base).filter(|_| holds) else {
             lookup.generation = self.generation;
             return self.begin(lookup);
         };
@@ -184,7 +185,13 @@ impl Log {
     }
 
     fn begin(&self, lookup: &mut Lookup) -> LookupStep {
+        lookup.stage = Stage::Idle;
         match lookup.query {
+            // The files are being cut.
+            Query::Fetch { .. } | Query::UpToZstd { .. } if self.is_truncating() => {
+                LookupStep::Found(Found::Empty)
+            }
+            _ if self.is_truncating() => LookupStep::Found(Found::None),
             Query::Fetch { offset, end, .. } => {
                 let log_end = self.log_end().max(end.offset);
                 if offset < self.log_start_offset || offset > log_end {

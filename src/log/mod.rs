@@ -15,10 +15,12 @@ pub mod codec;
 pub mod directory;
 mod epoch;
 mod flush;
+mod follow;
 mod head;
 mod index;
 mod jobs;
 mod lookup;
+mod mark;
 pub mod memory_dir;
 pub mod producer;
 pub mod record;
@@ -29,6 +31,7 @@ mod roll;
 mod search;
 mod segment;
 mod tail;
+mod truncation;
 
 #[cfg(test)]
 mod tests;
@@ -42,6 +45,7 @@ use uuid::Uuid;
 pub use append::Appended;
 pub use checkpoint::{CheckpointError, PartitionMetadata, encode_uuid, parse_uuid};
 pub use epoch::{EpochCache, EpochEntry, EpochUndo, LEADER_EPOCH_CHECKPOINT, UNDEFINED as EPOCH_UNDEFINED};
+pub use follow::FollowerError;
 pub use lookup::{Found, Lookup, LookupStep, Query, Span};
 pub use recovery::{Quarantine, Recovered, Recovery, RecoveryError, RecoveryPlan, RecoveryStep};
 pub use segment::Segment;
@@ -57,6 +61,7 @@ use jobs::{Jobs, Progress, Purpose, replace};
 use producer::ProducerStates;
 use retention::Deletions;
 use tail::Tail;
+use truncation::Truncation;
 
 /// Where in the log an offset lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +92,11 @@ pub enum LogEvent {
     Expired(i64),
     /// The log does nothing any more; its log directory goes offline. What was reserved is gone.
     Offline(FileError),
+    /// A truncation is complete: the log ends here, and starts where it says it does.
+    Truncated {
+        /// Where the log goes on.
+        log_end: i64,
+    },
     /// The clean stop is complete.
     Closed,
     /// The directory has the name of one that is on its way out.
@@ -100,6 +110,8 @@ pub enum LogEvent {
 enum State {
     /// Takes appends.
     Open,
+    /// Takes no appends, until the truncation is complete.
+    Truncating,
     /// Takes no appends; writes what it has.
     Closing,
     /// The clean stop's last job is planned.
@@ -148,6 +160,9 @@ pub struct Log {
     syncs: Syncs,
     deletions: Deletions,
     ahead: Ahead,
+    truncation: Option<Box<Truncation>>,
+    /// The mark of a truncation is there until the log is synced to this offset.
+    marked_until: Option<i64>,
     /// When the creation of the log is tried again after a full device.
     create_again_ms: Option<u64>,
     /// A full device refused what everything behind it waits for: when it is tried again.
@@ -205,10 +220,9 @@ impl Log {
         log.appended_ms = now.mono_ms;
         log.epochs = found.epochs;
         log.producers = found.producers;
-        // A batch ends where the next one starts; holes inside the active segment are left out.
-        let ends = found.tail.iter().skip(1).map(|(base, _)| *base).chain([found.log_end]);
-        for ((_, position), offset_end) in found.tail.iter().zip(ends) {
-            log.tail.push(offset_end - 1, *position, log.written.base_offset);
+        log.marked_until = found.marked_until;
+        for (offset_last, position) in found.tail {
+            log.tail.push(offset_last, position, log.written.base_offset);
         }
         log.recovered_durable(found.durable_end, now);
         log.check_invariants();
@@ -247,6 +261,8 @@ impl Log {
             syncs: Syncs::default(),
             deletions: Deletions::default(),
             ahead: Ahead::default(),
+            truncation: None,
+            marked_until: None,
             create_again_ms: None,
             full_until_ms: None,
             unclean: false,
@@ -431,28 +447,35 @@ impl Log {
             Some(event) => event,
             None => match self.jobs.completed(ticket, &result) {
                 Progress::NotOurs | Progress::Step => LogEvent::None,
+                Progress::Done(Purpose::Truncate) | Progress::Failed(Purpose::Truncate, _) => {
+                    self.truncation_step(now, result)
+                }
                 Progress::Done(purpose) => self.job_done(now, purpose),
                 Progress::Failed(purpose, error) => self.job_failed(now, purpose, error),
-                Progress::Full if self.state == State::Closing => self.close_unclean(),
+                Progress::Full if self.is_closing() => self.close_unclean(),
                 Progress::Full => {
                     self.full_until_ms = Some(now.mono_ms + RETRY_MS);
                     LogEvent::None
                 }
             },
         };
-        if matches!(self.state, State::Closing | State::Retiring) {
+        if matches!(self.state, State::Closing | State::Retiring | State::Truncating) {
             self.end_turn(now);
             self.advance_close();
             self.advance_retire();
+            self.advance_truncation();
         }
         event
     }
 
     fn job_done(&mut self, now: Now, purpose: Purpose) -> LogEvent {
         match purpose {
-            Purpose::Create | Purpose::Epochs | Purpose::CutBack | Purpose::GiveBack | Purpose::Delete => {
-                LogEvent::None
-            }
+            Purpose::Create
+            | Purpose::Epochs
+            | Purpose::CutBack
+            | Purpose::GiveBack
+            | Purpose::Delete
+            | Purpose::Truncate => LogEvent::None,
             Purpose::Append => self.append_done(now),
             Purpose::Roll => self.roll_done(now),
             Purpose::IndexFlush { offset_entries, time_entries } => {
@@ -512,6 +535,7 @@ impl Log {
         self.jobs.abandon();
         let _ = self.drop_reserved(FileError::NoSpace);
         self.unclean = true;
+        self.truncation = None;
         self.state = State::Closed;
         LogEvent::Closed
     }
@@ -529,6 +553,7 @@ impl Log {
     /// The log directory failed: takes everything reserved back and stops.
     pub fn go_offline(&mut self) {
         let _ = self.drop_reserved(FileError::Io(0));
+        self.truncation = None;
         self.state = State::Offline;
     }
 

@@ -8,7 +8,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use rustc_hash::FxHashMap;
 
-use super::batch::{self, BatchInfo};
+use super::batch::{self, BatchInfo, HEADER_BYTES};
+use super::record::Record;
 use crate::wire::ErrorCode;
 
 /// How many batches of a producer can be repeated; more than a client may have in flight.
@@ -280,9 +281,34 @@ impl ProducerStates {
     /// Takes back the first batch known of a producer: it has to come again before those behind it,
     /// which may be on their way already, are taken.
     fn undo_first(&mut self, producer_id: i64) {
-        if let Some(producer) = self.producers.get_mut(&producer_id) {
-            producer.awaited = producer.last().base_sequence();
-            producer.batch_count = 0;
+        match self.producers.get_mut(&producer_id) {
+            Some(producer) if producer.batch_count > 0 => {
+                producer.awaited = producer.last().base_sequence();
+                producer.batch_count = 0;
+            }
+            // It was a marker, and nobody sends that again.
+            _ => drop(self.producers.remove(&producer_id)),
+        }
+    }
+
+    /// Takes in a whole batch as its leader has it, data or the marker of a transaction.
+    pub fn take_in(&mut self, info: &BatchInfo, batch: &[u8]) -> Undo {
+        if !info.is_control() {
+            return self.update(info, info.base_offset, info.max_timestamp_ms);
+        }
+        if !info.has_producer() {
+            return Undo { previous: None };
+        }
+        let previous = self.producers.get(&info.producer_id).copied();
+        self.replay_whole(info, batch);
+        Undo { previous: Some((info.producer_id, previous)) }
+    }
+
+    /// [`Self::replay`] with the records of the batch, if it is a marker: they carry the coordinator's epoch.
+    pub(super) fn replay_whole(&mut self, info: &BatchInfo, batch: &[u8]) {
+        match info.is_control().then(|| coordinator_epoch(batch)).flatten() {
+            Some(epoch) => self.replay_marker(info, epoch),
+            None => self.replay(info),
         }
     }
 
@@ -408,6 +434,14 @@ impl ProducerStates {
         };
         self.producers.insert(producer_id, joined);
     }
+}
+
+/// The coordinator epoch in the first record of a control batch: its value is a version and the epoch.
+fn coordinator_epoch(batch: &[u8]) -> Option<i32> {
+    let mut body = batch.get(HEADER_BYTES..)?;
+    let record = Record::read(&mut body).ok()?;
+    let epoch = record.value?.get(2..)?.first_chunk()?;
+    Some(i32::from_be_bytes(*epoch))
 }
 
 /// One snapshot entry; `None` never happens, because the entry has its length.

@@ -12,13 +12,15 @@
 //! Invariants: a byte below the recovery point is never cut off or overwritten, damage there is
 //! reported as [`Quarantine`]; above it the longest run of whole batches survives; whatever step a
 //! crash interrupts, the next recovery comes to the same log. Later segments are deleted before
-//! the damaged one is cut, so a crash between the two cannot leave a hole that looks whole.
+//! the damaged one is cut, so a crash between the two cannot leave a hole that looks whole. A truncation that a crash
+//! interrupted is finished first (`truncating`); the log runs the same machine for the truncation itself.
 
 mod finish;
 mod index_file;
 mod listing;
 mod machine;
 mod segment_work;
+mod truncating;
 mod walk;
 mod whole_read;
 
@@ -82,10 +84,13 @@ pub struct Recovered {
     pub bytes_since_index_entry: u64,
     /// The active segment's newest `.timeindex` entry: timestamp and offset.
     pub last_time_index_entry: Option<(i64, i64)>,
-    /// Newest batches of the active segment, base offset and position, oldest first; a bounded number.
+    /// Newest batches of the active segment, last offset and position, oldest first; a bounded number.
     pub tail: Vec<(i64, u64)>,
     /// Synced bytes that are damaged; the log must not be written or led until they are repaired.
     pub quarantined: Option<Quarantine>,
+    /// The mark of a truncation is still there: until the log is synced to this offset, the checkpoint may hold a
+    /// recovery point that is too high.
+    pub marked_until: Option<i64>,
 }
 
 /// A damaged place below the recovery point.

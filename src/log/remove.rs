@@ -10,8 +10,9 @@ impl Log {
     /// renamed ([`LogEvent::Retired`](super::LogEvent::Retired)), later deleted
     /// ([`LogEvent::Deleted`](super::LogEvent::Deleted)).
     pub fn begin_delete(&mut self, now: Now) {
-        if matches!(self.state, State::Open | State::Closing) {
+        if matches!(self.state, State::Open | State::Closing | State::Truncating) {
             self.state = State::Retiring;
+            self.truncation = None;
             self.end_turn(now);
             self.advance_retire();
         }

@@ -129,7 +129,8 @@ impl Log {
         });
         let is_old = |newest_ms: i64| now.wall_ms.saturating_sub(newest_ms) > retention_ms;
         let by_age = self.deletable(by_size, high_watermark, |segment| {
-            retention_ms >= 0 && segment.newest_ms().is_some_and(is_old)
+            // One without records was left behind by a follower whose next batch lay too far on.
+            retention_ms >= 0 && (segment.length_bytes == 0 || segment.newest_ms().is_some_and(is_old))
         });
         by_size + by_age
     }
@@ -139,9 +140,8 @@ impl Log {
     fn deletable(&self, first: usize, high_watermark: i64, mut goes: impl FnMut(&Segment) -> bool) -> usize {
         let ends = self.segments.iter().skip(1).map(|next| next.base_offset).chain([self.written.offset_end]);
         let limit = high_watermark.min(self.syncs.sealed_from());
-        let deletable = |(segment, end): &(&Segment, i64)| {
-            *end <= limit && segment.base_offset < *end && segment.length_bytes > 0 && goes(segment)
-        };
+        let deletable =
+            |(segment, end): &(&Segment, i64)| *end <= limit && segment.base_offset < *end && goes(segment);
         self.segments.iter().zip(ends).skip(first).take_while(deletable).count()
     }
 
@@ -152,8 +152,12 @@ impl Log {
     }
 
     /// No record below `new_log_start` is served any more; segments wholly below it
-    /// are deleted. Whether the log start moved; it never goes back and never beyond the written end.
+    /// are deleted. Whether the log start moved; it never goes back and never beyond the written end. A follower
+    /// calls it with its leader's log start. While the log is being truncated it waits for the end of that.
     pub fn delete_records(&mut self, now: Now, new_log_start: i64) -> bool {
+        if self.log_start_waits(new_log_start) {
+            return false;
+        }
         let offset = new_log_start.min(self.written.offset_end);
         if offset <= self.log_start_offset {
             return false;

@@ -16,6 +16,8 @@ use crate::effect::{FileError, FileOp, Now, Stem};
 /// A roll that waits until everything before it is written.
 #[derive(Debug)]
 pub(super) struct RollPlan {
+    /// End of the batches before it. It is the base offset, but where a follower's batch lies too far behind it.
+    pub follows: i64,
     /// Base offset of the new segment.
     pub base_offset: i64,
     /// `%020d.snapshot` at that offset.
@@ -32,12 +34,27 @@ impl Log {
         }
     }
 
+    /// The same before a batch that may lie behind a gap. A new segment begins where the one before ends, so that a
+    /// missing end of a segment can be told from a gap; where its offsets do not reach so far, with the batch.
+    pub(super) fn roll_before(&mut self, now: Now, batch_base_offset: i64, batch: &Extent) {
+        let jitter_ms = self.roll_jitter_ms(self.reserved.base_offset);
+        if self.reserved.roll_due(&self.config, jitter_ms, now.wall_ms, batch) {
+            let follows = self.reserved.offset_end;
+            let reaches = i32::try_from(batch.offset_last - follows).is_ok();
+            self.reserve_roll_at(now, if reaches { follows } else { batch_base_offset });
+        }
+    }
+
     /// Later batches go to a new segment.
     pub(super) fn reserve_roll(&mut self, now: Now) {
-        let base_offset = self.reserved.offset_end;
+        self.reserve_roll_at(now, self.reserved.offset_end);
+    }
+
+    fn reserve_roll_at(&mut self, now: Now, base_offset: i64) {
         assert!(base_offset > self.reserved.base_offset, "an empty segment does not roll");
+        let follows = self.reserved.offset_end;
         let snapshot = self.producers.snapshot();
-        self.gather.rolls.push_back(RollPlan { base_offset, snapshot, preallocated_bytes: 0 });
+        self.gather.rolls.push_back(RollPlan { follows, base_offset, snapshot, preallocated_bytes: 0 });
         self.reserved = Head::empty(base_offset, now.wall_ms);
     }
 
@@ -60,7 +77,7 @@ impl Log {
     pub(super) fn plan_roll(&mut self, now: Now) {
         let plan = self.gather.rolls.front().expect("the caller saw a roll");
         let (base_offset, snapshot) = (plan.base_offset, plan.snapshot.clone());
-        assert_eq!(base_offset, self.written.offset_end, "a roll waits for the batches before it");
+        assert_eq!(plan.follows, self.written.offset_end, "a roll waits for the batches before it");
         self.gather.rolling = true;
         let mut ops = self.last_index_ops(now);
         let file = Stem::ProducerSnapshot(base_offset).into();
@@ -101,7 +118,7 @@ impl Log {
     /// The old segment goes on; what the roll may have left is deleted, because a segment file in
     /// the middle of another one's offsets would confuse recovery.
     pub(super) fn roll_failed(&mut self, now: Now, error: FileError) -> LogEvent {
-        let base_offset = self.written.offset_end;
+        let base_offset = self.gather.rolls.front().map_or(self.written.offset_end, |roll| roll.base_offset);
         let event = self.drop_reserved(error);
         self.pending_index.flush_failed(now.mono_ms);
         self.deletions.forget_roll();

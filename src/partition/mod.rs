@@ -223,6 +223,7 @@ impl Partition {
                 effects.push(Effect::Retired);
                 effects.extend(self.gone_when_retired.then_some(Effect::Gone));
             }
+            LogEvent::Truncated { .. } => self.advance(effects),
             LogEvent::Closed | LogEvent::Deleted => effects.push(Effect::Gone),
         }
         self.settle(now, effects);

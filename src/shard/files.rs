@@ -23,6 +23,9 @@ use crate::request::DiskSpace;
 /// Kernel limit of one vectored write (`UIO_MAXIOV`).
 const IOVECS_MAX: usize = 1024;
 
+/// The longest read that the shard does itself. Longer ones come in long rows, when a log is truncated.
+const READ_HERE_BYTES: u64 = 32 << 10;
+
 /// The files of one shard.
 #[derive(Debug)]
 pub(super) struct Files {
@@ -106,7 +109,7 @@ impl Files {
                     return Some(write_all(open, *position, bytes));
                 }
             }
-            FileOp::Read { file, position, length } => {
+            FileOp::Read { file, position, length } if *length <= READ_HERE_BYTES => {
                 if let Some(open) = self.cached(owner, *file)
                     && let Some(bytes) = read_cached(open, *position, *length)
                 {

@@ -116,6 +116,7 @@ mod tests {
             last_time_index_entry: None,
             tail: Vec::new(),
             quarantined: None,
+            marked_until: None,
         };
         let config = Arc::new(TopicConfig::default());
         Partition::new(1, Arc::clone(&config), Log::recovered(found, config, now(0), 1))

@@ -30,6 +30,7 @@ impl Recovery {
             self.finish_small_files(first, log_end);
             if !std::mem::replace(&mut self.synced, true) {
                 self.sync_what_is_left();
+                self.finish_mark(self.durable_end(log_end));
             }
         }
         if !self.changes.is_empty() {
@@ -68,6 +69,12 @@ impl Recovery {
         self.plan.clean || !self.plan.same_boot || self.plan.config.flush_messages == 1
     }
 
+    /// Everything below it is synced when the recovery ends.
+    fn durable_end(&self, log_end: i64) -> i64 {
+        let all_synced = self.is_durable_to_its_end() && self.quarantined.is_none();
+        if all_synced { log_end } else { self.plan.recovery_point.clamp(0, log_end.max(0)) }
+    }
+
     fn finish_small_files(&mut self, first: i64, log_end: i64) {
         if self.topic_id.is_none() {
             // A log from before topics had ids, or one whose directory lost the file.
@@ -98,7 +105,6 @@ impl Recovery {
 
     fn recovered(&mut self, first: i64, log_end: i64) -> Recovered {
         let active = std::mem::take(&mut self.active);
-        let all_synced = self.is_durable_to_its_end() && self.quarantined.is_none();
         Recovered {
             topic_id: self.topic_id,
             segments: std::mem::take(&mut self.segments),
@@ -110,13 +116,14 @@ impl Recovery {
             // Damage can hide where the log starts.
             log_start_offset: self.plan.log_start_offset.max(first).min(log_end),
             log_end,
-            durable_end: if all_synced { log_end } else { self.plan.recovery_point.clamp(0, log_end.max(0)) },
+            durable_end: self.durable_end(log_end),
             truncated_bytes: self.truncated_bytes,
             last_index_entry: active.last_index_entry,
             bytes_since_index_entry: active.bytes_since_index_entry,
             last_time_index_entry: active.last_time_index_entry,
             tail: active.tail.into(),
             quarantined: self.quarantined,
+            marked_until: self.marked_until(),
         }
     }
 }

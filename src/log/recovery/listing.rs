@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::effect::{FileName, Stem, Suffix};
 use crate::log::epoch::LEADER_EPOCH_CHECKPOINT;
+use crate::log::mark::TRUNCATION_MARK;
 
 /// The file that holds the topic id.
 pub(super) const PARTITION_METADATA: &str = "partition.metadata";
@@ -25,6 +26,7 @@ pub(super) fn parse_name(name: &str) -> Option<FileName> {
     let stem = match stem {
         LEADER_EPOCH_CHECKPOINT => Stem::Named(LEADER_EPOCH_CHECKPOINT),
         PARTITION_METADATA => Stem::Named(PARTITION_METADATA),
+        TRUNCATION_MARK => Stem::Named(TRUNCATION_MARK),
         _ => parse_numbered(stem)?,
     };
     Some(FileName { stem, suffix })
@@ -109,6 +111,7 @@ mod tests {
             "00000000000000000042.snapshot",
             "leader-epoch-checkpoint.tmp",
             "partition.metadata",
+            ".tidemill-truncation",
         ] {
             assert_eq!(parse_name(name).unwrap().to_string(), name);
         }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::listing::{self, Files, PARTITION_METADATA, offset_of, segment_files};
 use super::segment_work::SegmentWork;
+use super::truncating::Marked;
 use super::walk::{Walk, Walked};
 use super::whole_read::WholeRead;
 use super::{Quarantine, RecoveryError, RecoveryPlan, RecoveryStep};
@@ -43,6 +44,7 @@ pub(super) enum State {
         replaced: Option<(i64, i64)>,
     },
     Metadata(WholeRead),
+    Mark(WholeRead),
     Epochs(WholeRead),
     PickSnapshot,
     Snapshot(i64, WholeRead),
@@ -87,6 +89,8 @@ pub struct Recovery {
     pub(super) directory_changed: bool,
     /// What the log consists of was made durable, where that cannot wait.
     pub(super) synced: bool,
+    /// The mark of a truncation was found.
+    pub(super) marked: Option<Marked>,
 }
 
 /// What is remembered of the last segment alone.
@@ -125,6 +129,7 @@ impl Recovery {
             quarantined: None,
             directory_changed: false,
             synced: false,
+            marked: None,
         }
     }
 
@@ -172,6 +177,7 @@ impl Recovery {
             State::List => Ok(self.list(done)),
             State::Swaps { logs, walk, replaced } => Ok(self.finish_swaps(logs, walk, replaced, done)),
             State::Metadata(read) => self.read_metadata(read, done),
+            State::Mark(read) => self.read_mark(read, done),
             State::Epochs(read) => Ok(self.read_epochs(read, done)),
             State::PickSnapshot => Ok(self.pick_snapshot()),
             State::Snapshot(offset, read) => Ok(self.read_snapshot(offset, read, done)),
@@ -226,7 +232,7 @@ impl Recovery {
     }
 
     /// The directory is the topic's own: what a crash left aside goes, then compaction's output comes.
-    fn tidy(&mut self) -> Flow {
+    pub(super) fn tidy(&mut self) -> Flow {
         for file in listing::take_leftovers(&mut self.files) {
             self.change(FileOp::Delete { file });
         }
@@ -268,13 +274,14 @@ impl Recovery {
                     return Flow::Op(op);
                 }
                 Walked::Batch { .. } => {}
-                Walked::End | Walked::Fault(_) | Walked::Misaligned => {
+                Walked::End | Walked::Ceiling | Walked::Fault(_) | Walked::Misaligned => {
                     replaced = replaced.map(|(start, end)| (start, end.max(walk.offset_next())));
                     walking = None;
                 }
             }
         }
         self.swap_in(replaced);
+        self.truncate_files();
         if self.bases.is_empty() {
             return self.start_over();
         }
@@ -337,7 +344,7 @@ impl Recovery {
             }
             self.topic_id = Some(metadata.topic_id);
         }
-        Ok(self.tidy())
+        Ok(self.look_for_mark())
     }
 
     fn read_epochs(&mut self, mut read: WholeRead, done: Option<FileDone>) -> Flow {
@@ -366,7 +373,7 @@ impl Recovery {
     }
 
     /// Opens the segments from the first one on; again, when what was believed at first proves wrong.
-    fn begin_segments(&mut self) {
+    pub(super) fn begin_segments(&mut self) {
         let parsed = self.epochs_on_disk.as_deref().map(EpochCache::parse);
         self.epochs = match parsed {
             Some(Ok(epochs)) if !self.epochs_from_batches => epochs,
@@ -526,6 +533,9 @@ impl Recovery {
             return Flow::Again;
         }
         let base_offset = self.plan.log_start_offset;
+        if self.is_truncating() {
+            return self.begin_anew(base_offset);
+        }
         Flow::Give(RecoveryStep::Empty { topic_id: self.topic_id, base_offset })
     }
 

@@ -10,9 +10,7 @@ use super::walk::{Walk, Walked};
 use super::whole_read::WholeRead;
 use crate::effect::{FileName, FileOp, Stem};
 use crate::log::Segment;
-use crate::log::batch::{BatchInfo, HEADER_BYTES};
-use crate::log::producer::ProducerStates;
-use crate::log::record::Record;
+use crate::log::batch::BatchInfo;
 
 /// Newest batch boundaries kept of the active segment.
 const TAIL_BATCHES: usize = 4096;
@@ -25,22 +23,6 @@ enum Stage {
     Walk(Walk),
     Offsets(WholeRead),
     Times(WholeRead),
-}
-
-/// Takes a batch into the producers; the marker of a transaction carries its coordinator's epoch.
-fn replay(producers: &mut ProducerStates, header: &BatchInfo, bytes: &[u8]) {
-    match header.is_control().then(|| coordinator_epoch(bytes)).flatten() {
-        Some(epoch) => producers.replay_marker(header, epoch),
-        None => producers.replay(header),
-    }
-}
-
-/// The coordinator epoch in the first record of a control batch: its value is a version and the epoch.
-fn coordinator_epoch(batch: &[u8]) -> Option<i32> {
-    let mut body = batch.get(HEADER_BYTES..)?;
-    let record = Record::read(&mut body).ok()?;
-    let epoch = record.value?.get(2..)?.first_chunk()?;
-    Some(i32::from_be_bytes(*epoch))
 }
 
 /// One segment being opened.
@@ -221,7 +203,8 @@ impl SegmentWork {
         }
         self.unbroken = position == 0 && recovery.unbroken;
         let log = FileName::from(Stem::Log(self.base));
-        self.stage = Stage::Walk(Walk::new(log, self.base, self.length, position, self.base, check_from));
+        let walk = Walk::new(log, self.base, self.length, position, self.base, check_from);
+        self.stage = Stage::Walk(walk.up_to(recovery.ceiling()));
         Some(Flow::Again)
     }
 
@@ -251,6 +234,7 @@ impl SegmentWork {
                     return self.meet_fault(recovery, "batches before the next segment are missing");
                 }
                 Walked::End => return self.end_walk(recovery),
+                Walked::Ceiling => return self.truncate(recovery),
                 Walked::Fault(_) if self.tail_only => {
                     // Either the index or the log is wrong: the walk from the start tells.
                     recovery.distrust_index();
@@ -301,12 +285,12 @@ impl SegmentWork {
             self.first_timestamp_ms = header.max_timestamp_ms;
         }
         if !self.tail_only && header.last_offset() >= recovery.replay_from {
-            replay(&mut recovery.producers, header, bytes);
+            recovery.producers.replay_whole(header, bytes);
         }
         if recovery.active.tail.len() == TAIL_BATCHES {
             recovery.active.tail.pop_front();
         }
-        recovery.active.tail.push_back((header.base_offset, position));
+        recovery.active.tail.push_back((header.last_offset(), position));
         true
     }
 
@@ -346,6 +330,18 @@ impl SegmentWork {
             return None;
         }
         recovery.cut(self.base, position);
+        self.length = position;
+        self.end_walk(recovery)
+    }
+
+    /// The batch that comes next is to go, with everything behind it.
+    fn truncate(&mut self, recovery: &mut Recovery) -> Option<Flow> {
+        let Stage::Walk(walk) = &self.stage else { panic!("the segment is not being walked") };
+        let position = walk.position();
+        // Nothing of it is damaged.
+        let damaged_bytes = recovery.truncated_bytes;
+        recovery.cut(self.base, position);
+        recovery.truncated_bytes = damaged_bytes;
         self.length = position;
         self.end_walk(recovery)
     }

@@ -36,6 +36,8 @@ pub(super) enum Walked {
     Batch { header: BatchInfo, position: u64, bytes: Bytes },
     /// The file ends after a whole batch.
     End,
+    /// The next batch has a record that the walk is not to reach.
+    Ceiling,
     /// These bytes are no batch.
     Fault(&'static str),
     /// The position from which CRCs were to be checked is inside a batch.
@@ -60,6 +62,7 @@ pub(super) struct Walk {
     position: u64,
     offset_next: i64,
     check_from: u64,
+    ceiling: i64,
     chunk: Bytes,
     chunk_at: u64,
     large: Option<LargeBatch>,
@@ -84,11 +87,17 @@ impl Walk {
             position,
             offset_next,
             check_from,
+            ceiling: i64::MAX,
             chunk: Bytes::new(),
             chunk_at: position,
             large: None,
             asked: 0,
         }
+    }
+
+    /// The same, but it ends before the first batch with a record at or behind this offset.
+    pub(super) fn up_to(self, ceiling: i64) -> Self {
+        Self { ceiling, ..self }
     }
 
     /// Where the next batch begins: all bytes before it are whole batches.
@@ -152,6 +161,9 @@ impl Walk {
             Ok(header) => header,
             Err(reason) => return Walked::Fault(reason),
         };
+        if header.last_offset() >= self.ceiling {
+            return Walked::Ceiling;
+        }
         let end = self.position + u64::from(header.length_bytes);
         if !checked && self.check_from < end {
             return Walked::Misaligned;

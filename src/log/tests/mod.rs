@@ -2,9 +2,11 @@
 
 mod appends;
 mod faults;
+mod follower;
 mod lookups;
 mod model;
 mod retention;
+mod truncations;
 
 use std::sync::Arc;
 
