@@ -17,7 +17,9 @@ use tidemill::broker::{
 };
 use tidemill::config::NodeConfig;
 use tidemill::controller::recovery::{Recovered, Recovery, Step};
-use tidemill::controller::{Controller, ControllerConfig, Image, ShardId, ShardMap, ShardPlacement};
+use tidemill::controller::{
+    Controller, ControllerConfig, Image, ShardId, ShardMap, ShardPlacement, VoterEndpoint,
+};
 use tidemill::effect::{ByteSpan, FileDone, FileOp, Now};
 use tidemill::log::memory_dir::MemoryDir;
 use tidemill::request::{Chunk, ClusterView, Node, RequestContext};
@@ -227,7 +229,8 @@ fn shards(directory: &mut MemoryDir) -> Vec<Shard> {
     let config = NodeConfig::default();
     let controller = ControllerConfig {
         raft_id: RAFT_ID,
-        voters: vec![RAFT_ID],
+        voters: vec![VoterEndpoint::alone(config.node_id, RAFT_ID)],
+        is_voter: true,
         cluster_id: "bench".into(),
         node: Arc::new(config.clone()),
         snapshot_entries: 1000,

@@ -158,6 +158,9 @@ impl ControlHost {
             incarnation: self.start.incarnation,
             listeners: self.start.listeners.clone(),
             rack: node.rack.as_deref().map(Arc::from),
+            directories: Vec::new(),
+            previous_epoch: -1,
+            cluster_id: None,
         };
         self.inputs.push_back(controller::Input::Tick);
         self.inputs.push_back(controller::Input::Request { token: REGISTRATION, request });
@@ -279,6 +282,8 @@ impl Shard {
                     "the log directory that holds {METADATA_DIRECTORY} is full: changes of the metadata wait for space"
                 ))),
                 controller::Output::WakeAt(at_ms) => control.wake_at_ms = Some(at_ms),
+                // A node that is alone in its quorum has nobody to send to; there are no links to others yet.
+                controller::Output::Send { .. } | controller::Output::Leader { .. } => {}
                 controller::Output::Fatal(why) => self.outputs.push(Output::Fatal(why)),
             }
         }

@@ -11,6 +11,7 @@ use super::image::{Image, ImageBuilder};
 use super::record::{Record, ResourceType};
 use super::request::{ApiError, ConfigChanges, ConfigOp};
 use super::topics::{Checked, Rules, apply_all, check_topic_name, refuse};
+use super::{elections, features};
 use crate::config::keys::{Kind, broker_key, topic_key};
 use crate::config::{
     Refusal, check_broker_configs, check_group_configs, check_metrics_configs, check_topic_configs,
@@ -55,6 +56,7 @@ fn alter_one(rules: &Rules<'_>, image: &Image, changes: &ConfigChanges) -> Check
         };
     }
     check(rules, image, changes, &values)?;
+    check_eligible(image, changes, &before, &values)?;
     let resource: Arc<str> = Arc::from(name);
     let record = |key: &str, value: Option<&str>| Record::Config {
         resource_type: of,
@@ -157,6 +159,29 @@ pub(super) fn check_topic(rules: &Rules<'_>, image: &Image, values: &BTreeMap<&s
     let node = rules.node.with_dynamic(&image.dynamic_configs(rules.node.node_id));
     let pairs = values.iter().map(|(key, value)| (*key, *value));
     check_topic_configs(&node, pairs).map_err(|words| ApiError::new(ErrorCode::InvalidConfig, words))
+}
+
+/// With eligible leader replicas `min.insync.replicas` is of all brokers, and not of one.
+fn check_eligible(
+    image: &Image,
+    changes: &ConfigChanges,
+    before: &BTreeMap<&str, &str>,
+    values: &BTreeMap<&str, &str>,
+) -> Checked<()> {
+    let is_on = image.feature(features::ELIGIBLE_LEADER_REPLICAS_VERSION) > 0;
+    if !is_on || changes.resource_type != ResourceType::Broker {
+        return Ok(());
+    }
+    let (had, has) = (before.contains_key(elections::MIN_ISR), values.contains_key(elections::MIN_ISR));
+    if !changes.name.is_empty() && has {
+        let words = "Broker-level min.insync.replicas cannot be altered while ELR is enabled.";
+        return refuse(ErrorCode::InvalidConfig, words);
+    }
+    if changes.name.is_empty() && had && !has {
+        let words = "Cluster-level min.insync.replicas cannot be removed while ELR is enabled.";
+        return refuse(ErrorCode::InvalidConfig, words);
+    }
+    Ok(())
 }
 
 fn check_lengths(name: &str, values: &BTreeMap<&str, &str>) -> Checked<()> {

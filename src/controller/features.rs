@@ -4,10 +4,12 @@
 //! metadata versions may hold is what Kafka's metadata of that level holds of what we have. It goes up and never
 //! down. `kraft.version` 0 is a quorum with fixed voters, which ours is.
 
+use super::elections;
 use super::image::{Image, ImageBuilder};
-use super::record::{METADATA_VERSION_LATEST, Record};
+use super::record::{METADATA_VERSION_CLUSTER, METADATA_VERSION_LATEST, Record, ResourceType};
 use super::request::{ApiError, FeatureUpdate};
 use super::topics::apply_all;
+use crate::config::NodeConfig;
 use crate::wire::ErrorCode;
 use crate::wire::api;
 
@@ -17,9 +19,11 @@ pub const METADATA_VERSION: &str = "metadata.version";
 pub const KRAFT_VERSION: &str = "kraft.version";
 /// Kafka's name of the version of the group coordinator's protocols; 1 is the consumer protocol.
 pub const GROUP_VERSION: &str = "group.version";
+/// Kafka's name of the feature of eligible leader replicas (KIP-966).
+pub const ELIGIBLE_LEADER_REPLICAS_VERSION: &str = "eligible.leader.replicas.version";
 
-/// Level of `metadata.version` for our metadata version 1 (4.2-IV1); each version is one level.
-const METADATA_LEVEL_FIRST: i16 = 29;
+/// Level of `metadata.version` for our metadata version 1 (4.2-IV0); each version is one level.
+const METADATA_LEVEL_FIRST: i16 = 28;
 /// The oldest level that Kafka 4.3 still knows (3.3-IV3).
 const METADATA_LEVEL_OLDEST: i16 = 7;
 /// API key of ConsumerGroupHeartbeat.
@@ -38,7 +42,8 @@ pub struct Feature {
 
 /// The features that this build knows, by name.
 pub fn supported() -> Vec<Feature> {
-    let mut features = Vec::new();
+    let eligible = Feature { name: ELIGIBLE_LEADER_REPLICAS_VERSION, level_least: 0, level_most: 1 };
+    let mut features = vec![eligible];
     if api::find(CONSUMER_GROUP_HEARTBEAT).is_some() {
         features.push(Feature { name: GROUP_VERSION, level_least: 0, level_most: 1 });
     }
@@ -51,11 +56,22 @@ pub fn supported() -> Vec<Feature> {
     features
 }
 
-/// What a new cluster begins with: every feature at its highest level.
-pub(super) fn of_new_cluster() -> impl Iterator<Item = Record> {
-    let stored =
-        supported().into_iter().filter(|feature| feature.name != METADATA_VERSION && feature.level_most > 0);
-    stored.map(|feature| Record::Feature { name: feature.name.into(), level: feature.level_most })
+/// What a new cluster with so many controllers begins with: every feature at its highest level. With one controller
+/// there may be one broker only, and nothing to be eligible for; `min.insync.replicas` stays with each broker.
+pub(super) fn of_new_cluster(node: &NodeConfig, controllers: usize) -> Vec<Record> {
+    let is_elected = |feature: &Feature| feature.name == ELIGIBLE_LEADER_REPLICAS_VERSION;
+    let begins = |feature: &Feature| {
+        feature.name != METADATA_VERSION
+            && feature.level_most > 0
+            && (controllers > 1 || !is_elected(feature))
+    };
+    let stored = supported().into_iter().filter(begins);
+    let level = |feature: Feature| Record::Feature { name: feature.name.into(), level: feature.level_most };
+    let mut records: Vec<_> = stored.map(level).collect();
+    if controllers > 1 {
+        records.extend(one_min_isr(node, &Image::default()));
+    }
+    records
 }
 
 /// The features that the metadata has finalized above level 0, and their levels, by name.
@@ -75,20 +91,47 @@ fn metadata_level(version: u16) -> i16 {
 
 /// Checks every update and makes their records; the first one that fails refuses all.
 pub(super) fn update(
-    node_id: i32,
+    node: &NodeConfig,
     state: &mut ImageBuilder,
     updates: &[FeatureUpdate],
     records: &mut Vec<Record>,
 ) -> Result<(), ApiError> {
     for update in updates {
-        let made = update_one(node_id, state.image(), update).map_err(|why| {
+        let made = update_one(node.node_id, state.image(), update).map_err(|why| {
             let words =
                 format!("The update failed for all features since the following feature had an error: {why}");
             ApiError::new(ErrorCode::InvalidUpdateVersion, words)
         })?;
         apply_all(state, &Vec::from_iter(made), records);
+        if update.name == ELIGIBLE_LEADER_REPLICAS_VERSION {
+            after_eligible(node, state, records);
+        }
     }
     Ok(())
+}
+
+/// With eligible leader replicas every broker and the controller have to mean the same by `min.insync.replicas`: it
+/// becomes a value of all brokers, and no broker has its own. Without them nobody stays eligible.
+fn after_eligible(node: &NodeConfig, state: &mut ImageBuilder, records: &mut Vec<Record>) {
+    let image = state.image();
+    if image.feature(ELIGIBLE_LEADER_REPLICAS_VERSION) == 0 {
+        return elections::forget_eligible(state, records);
+    }
+    apply_all(state, &one_min_isr(node, image), records);
+}
+
+/// The records that make `min.insync.replicas` a value of all brokers alone.
+fn one_min_isr(node: &NodeConfig, image: &Image) -> Vec<Record> {
+    let record = |resource: &str, value: Option<String>| Record::Config {
+        resource_type: ResourceType::Broker,
+        resource: resource.into(),
+        key: elections::MIN_ISR.into(),
+        value: value.map(Into::into),
+    };
+    let given = |name: &str| image.config(ResourceType::Broker, name, elections::MIN_ISR).is_some();
+    let of_all = (!given("")).then(|| record("", Some(node.topic_defaults.min_insync_replicas.to_string())));
+    let own = image.configured(ResourceType::Broker).filter(|name| !name.is_empty() && given(name));
+    of_all.into_iter().chain(own.map(|name| record(name, None))).collect()
 }
 
 fn update_one(node_id: i32, image: &Image, update: &FeatureUpdate) -> Result<Option<Record>, String> {
@@ -120,6 +163,11 @@ fn update_one(node_id: i32, image: &Image, update: &FeatureUpdate) -> Result<Opt
             "Can't downgrade the version of this feature without setting the upgrade type to either safe or \
              unsafe downgrade.",
         );
+    }
+    if name == ELIGIBLE_LEADER_REPLICAS_VERSION && image.metadata_version() < METADATA_VERSION_CLUSTER {
+        let needed = metadata_level(METADATA_VERSION_CLUSTER);
+        let why = format!("because it depends on metadata.version level {needed}");
+        return Err(format!("{name} could not be set to {level} {why}"));
     }
     if name != METADATA_VERSION {
         return Ok(Some(Record::Feature { name: name.as_str().into(), level: *level }));

@@ -10,28 +10,14 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use uuid::Uuid;
 
+pub use super::partition_image::PartitionImage;
+use super::quorum::QUORUM_METADATA_VERSION;
+use super::quorum::members::Members;
 use super::record::{
-    BrokerRegistration, DirectoryIds, METADATA_VERSION_LATEST, NodeIds, PartitionChange, PartitionRecord,
+    BrokerRegistration, METADATA_VERSION_CLUSTER, METADATA_VERSION_LATEST, PartitionChange, PartitionRecord,
     Record, ResourceType,
 };
 use crate::config::DynamicConfigs;
-
-/// One partition's assignment and leadership.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PartitionImage {
-    /// Node ids, the preferred leader first.
-    pub replicas: NodeIds,
-    /// In-sync subset of the replicas.
-    pub isr: NodeIds,
-    /// Node id, -1 when there is no leader.
-    pub leader: i32,
-    /// Rises with every change of leader.
-    pub leader_epoch: i32,
-    /// Rises with every change of this partition.
-    pub partition_epoch: i32,
-    /// Log directory of each replica; the nil id is "not assigned yet".
-    pub directories: DirectoryIds,
-}
 
 /// One topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +47,7 @@ pub struct Image {
     colliding: OrdMap<Arc<str>, OrdSet<Arc<str>>>,
     configs: OrdMap<(ResourceType, Arc<str>), Overrides>,
     producer_id_next: i64,
+    quorum: Option<Arc<Members>>,
 }
 
 impl Image {
@@ -94,9 +81,49 @@ impl Image {
         self.brokers.get(&node_id)
     }
 
+    /// Whether a broker may lead and be in an ISR: registered, not fenced, not about to stop.
+    pub fn is_active(&self, node_id: i32) -> bool {
+        self.brokers.get(&node_id).is_some_and(|broker| broker.is_active())
+    }
+
+    /// Every partition with its topic's id and its index; by topic id and index.
+    pub fn partitions(&self) -> impl Iterator<Item = (Uuid, i32, &PartitionImage)> {
+        self.topics.values().flat_map(|topic| {
+            let id = topic.id;
+            (0..).zip(&topic.partitions).map(move |(index, partition)| (id, index, partition))
+        })
+    }
+
+    /// The level of a feature; 0 where it is not finalized.
+    pub fn feature(&self, name: &str) -> i16 {
+        self.features.get(name).copied().unwrap_or(0)
+    }
+
+    /// What a decision must never leave behind, in words: a partition of these topics (`None`: of any) that is led
+    /// by a broker that may not lead. Before metadata version 3 nothing takes leadership away.
+    pub(super) fn unfit_leader(&self, topics: Option<&BTreeSet<Uuid>>) -> Option<String> {
+        if self.metadata_version < METADATA_VERSION_CLUSTER {
+            return None;
+        }
+        let of = |topic: &TopicImage| {
+            let mut led = (0..).zip(&topic.partitions).filter(|(_, one)| one.leader != -1);
+            let (index, one): (i32, _) = led.find(|(_, one)| !self.is_active(one.leader))?;
+            Some(format!("{}-{index} is led by broker {}, which is not active", topic.name, one.leader))
+        };
+        match topics {
+            Some(ids) => ids.iter().filter_map(|id| self.topics.get(id)).find_map(|topic| of(topic)),
+            None => self.topics.values().find_map(|topic| of(topic)),
+        }
+    }
+
     /// All topics, by name.
     pub fn topics(&self) -> impl Iterator<Item = &Arc<TopicImage>> {
         self.topic_ids.values().filter_map(|id| self.topics.get(id))
+    }
+
+    /// All topics, by id.
+    pub(super) fn topics_by_id(&self) -> impl Iterator<Item = &Arc<TopicImage>> {
+        self.topics.values()
     }
 
     /// How many topics there are.
@@ -157,6 +184,11 @@ impl Image {
         self.producer_id_next
     }
 
+    /// The members of the metadata quorum; `None` as long as its only voter is its only member.
+    pub fn quorum(&self) -> Option<&Arc<Members>> {
+        self.quorum.as_ref()
+    }
+
     /// A topic whose name differs from `name` only in `.` and `_`, if there is one.
     pub fn colliding_topic(&self, name: &str) -> Option<&Arc<str>> {
         self.colliding.get(&*collision_key(name)?)?.iter().find(|other| &***other != name)
@@ -192,36 +224,8 @@ impl Image {
         if self.producer_id_next > 0 {
             records.push(Record::ProducerIdBlock { producer_id_next: self.producer_id_next });
         }
+        records.extend(self.quorum.iter().map(|members| Record::Quorum((**members).clone())));
         records
-    }
-}
-
-impl PartitionImage {
-    /// ISR ⊆ replicas, leader ∈ ISR, a directory for each replica or for none.
-    fn check(&self, topic_id: Uuid, index: i32) -> Result<(), ApplyError> {
-        let why = if !self.isr.iter().all(|node| self.replicas.contains(node)) {
-            "the ISR goes beyond the replicas"
-        } else if self.leader != -1 && !self.isr.contains(&self.leader) {
-            "the leader is not in the ISR"
-        } else if !self.directories.is_empty() && self.directories.len() != self.replicas.len() {
-            "there are not as many directories as replicas"
-        } else {
-            return Ok(());
-        };
-        refuse(format!("partition {index} of {topic_id}: {why}"))
-    }
-
-    fn to_record(&self, topic_id: Uuid, index: i32) -> PartitionRecord {
-        PartitionRecord {
-            topic_id,
-            index,
-            replicas: self.replicas.clone(),
-            isr: self.isr.clone(),
-            leader: self.leader,
-            leader_epoch: self.leader_epoch,
-            partition_epoch: self.partition_epoch,
-            directories: self.directories.clone(),
-        }
     }
 }
 
@@ -237,7 +241,7 @@ pub struct ImageDelta {
     pub topics_changed: BTreeSet<Uuid>,
     /// Topics that are gone, as they were last.
     pub topics_removed: BTreeMap<Uuid, Arc<TopicImage>>,
-    /// Brokers that are new or changed.
+    /// Brokers that are new, changed or gone.
     pub brokers: BTreeSet<i32>,
     /// Resources with another configuration; topics that are gone are not among them.
     pub configs: BTreeSet<(ResourceType, Arc<str>)>,
@@ -293,11 +297,20 @@ impl ImageBuilder {
         (Arc::new(self.image.clone()), std::mem::take(&mut self.delta))
     }
 
+    /// Whether everything that changed since the last version may be led by whoever leads it; else why not.
+    pub(super) fn unfit_leader(&self) -> Option<String> {
+        let lost = self.delta.brokers.iter().any(|node_id| !self.image.is_active(*node_id));
+        self.image.unfit_leader((!lost).then_some(&self.delta.topics_changed))
+    }
+
     /// Applies one record.
     pub fn apply(&mut self, record: &Record) -> Result<(), ApplyError> {
         let image = &mut self.image;
         if image.metadata_version == 0 && !matches!(record, Record::MetadataVersion { .. }) {
             return refuse("the log does not begin with its metadata version".into());
+        }
+        if image.metadata_version > 0 && record.metadata_version_first() > image.metadata_version {
+            return refuse(format!("{record:?} before its metadata version"));
         }
         match record {
             Record::MetadataVersion { version } => {
@@ -325,15 +338,17 @@ impl ImageBuilder {
                 image.brokers.insert(broker.node_id, Arc::new(broker.clone()));
                 self.delta.brokers.insert(broker.node_id);
             }
+            Record::UnregisterBroker { node_id, epoch } => {
+                if image.brokers.get(node_id).is_none_or(|broker| broker.epoch != *epoch) {
+                    return refuse(format!("broker {node_id} with epoch {epoch} is not registered"));
+                }
+                image.brokers.remove(node_id);
+                self.delta.brokers.insert(*node_id);
+            }
             Record::Topic { name, topic_id } => return self.add_topic(name, *topic_id),
             Record::RemoveTopic { topic_id } => return self.remove_topic(*topic_id),
             Record::Partition(record) => return self.add_partition(record),
             Record::PartitionChange(change) => return self.change_partition(change),
-            Record::Config { resource_type, .. }
-                if resource_type.metadata_version_first() > image.metadata_version =>
-            {
-                return refuse(format!("a configuration of {resource_type:?} before its metadata version"));
-            }
             Record::Config { resource_type, resource, key, value } => {
                 self.set_config((*resource_type, resource.clone()), key, value.as_ref());
             }
@@ -346,8 +361,41 @@ impl ImageBuilder {
                 }
                 image.producer_id_next = *producer_id_next;
             }
+            Record::Quorum(_) if image.metadata_version < QUORUM_METADATA_VERSION => {
+                return refuse("members of the quorum before their metadata version".into());
+            }
+            Record::Quorum(members) => image.quorum = Some(Arc::new(members.clone())),
         }
         Ok(())
+    }
+
+    /// Topics that are gone in a later state, where another one has their name.
+    pub(super) fn reused_names(&self, later: &Image) -> Vec<Uuid> {
+        let each = self.image.topics.values().map(|topic| (topic.id, later.topic_ids.get(&topic.name)));
+        each.filter(|(id, now)| now.is_some_and(|now| now != id)).map(|(id, _)| id).collect()
+    }
+
+    /// Goes to a later state in one step, as a snapshot brings it. No topic's name has another owner in it.
+    pub(super) fn adopt(&mut self, later: Image) {
+        let (known, delta) = (&self.image, &mut self.delta);
+        let is_new = |topic: &&Arc<TopicImage>| known.topics.get(&topic.id) != Some(*topic);
+        delta.topics_changed.extend(later.topics.values().filter(is_new).map(|topic| topic.id));
+        for topic in known.topics.values().filter(|topic| !later.topics.contains_key(&topic.id)) {
+            delta.topics_changed.remove(&topic.id);
+            delta.topics_removed.insert(topic.id, topic.clone());
+        }
+        let brokers = known.brokers.keys().chain(later.brokers.keys());
+        delta.brokers.extend(brokers.filter(|id| known.brokers.get(id) != later.brokers.get(id)));
+        let configs = known.configs.keys().chain(later.configs.keys());
+        let configs = configs.filter(|resource| known.configs.get(resource) != later.configs.get(resource));
+        // As with single records: the configuration of a topic goes with it.
+        let is_there = |(of, name): &&(ResourceType, Arc<str>)| {
+            *of != ResourceType::Topic || later.topic_ids.contains_key(name)
+        };
+        delta.configs.extend(configs.filter(is_there).cloned());
+        delta.configs.retain(|resource| is_there(&resource));
+        let version = known.version;
+        self.image = Image { version, ..later };
     }
 
     fn change_partition(&mut self, change: &PartitionChange) -> Result<(), ApplyError> {
@@ -358,11 +406,7 @@ impl ImageBuilder {
         if change.leader_epoch < known.leader_epoch || change.partition_epoch < known.partition_epoch {
             return refuse(format!("partition {index} of {topic_id}: an epoch goes back"));
         }
-        let mut changed = known.clone();
-        changed.leader = change.leader.unwrap_or(changed.leader);
-        changed.isr = change.isr.clone().unwrap_or(changed.isr);
-        changed.leader_epoch = change.leader_epoch;
-        changed.partition_epoch = change.partition_epoch;
+        let changed = known.changed(change);
         changed.check(topic_id, index)?;
         let topic = self.image.topics.get_mut(&topic_id).map(Arc::make_mut);
         let place = topic.and_then(|topic| topic.partitions.get_mut(usize::try_from(index).ok()?));
@@ -422,14 +466,7 @@ impl ImageBuilder {
         if usize::try_from(record.index) != Ok(topic.partitions.len()) {
             return refuse(format!("partition {} of {} out of order", record.index, topic.name));
         }
-        let partition = PartitionImage {
-            replicas: record.replicas.clone(),
-            isr: record.isr.clone(),
-            leader: record.leader,
-            leader_epoch: record.leader_epoch,
-            partition_epoch: record.partition_epoch,
-            directories: record.directories.clone(),
-        };
+        let partition = PartitionImage::of_record(record);
         partition.check(record.topic_id, record.index)?;
         topic.partitions.push(partition);
         self.delta.topics_changed.insert(record.topic_id);
@@ -451,6 +488,6 @@ impl ImageBuilder {
     }
 }
 
-fn refuse(why: String) -> Result<(), ApplyError> {
+pub(super) fn refuse(why: String) -> Result<(), ApplyError> {
     Err(ApplyError(why))
 }

@@ -6,21 +6,35 @@
 //! | [`record`] | the records, and their bytes |
 //! | [`image`] | the state that records make, and the only function that changes it |
 //! | [`request`] | what is asked and answered |
-//! | `topics`, `configs`, [`features`] | which records a request makes |
+//! | `topics`, `configs`, [`features`] | which records a request about these makes |
+//! | `brokers`, `liveness` | brokers register, are heard, fenced, stopped and unregistered |
+//! | `isr`, `elections`, `reassign` | who is in sync, who leads, and where replicas move |
 //! | [`placement`] | which brokers, shards and log directories hold a partition |
 //! | [`raft`] | the raft node |
+//! | `applying` | what raft has decided becomes the Image |
+//! | [`quorum`] | its members, their messages, snapshots among them |
 //! | [`storage`], [`recovery`] | its log and snapshots on disk |
 //!
 //! A request is decided on the *speculative* state: committed records and those of all requests before it. Its
 //! answer is held until the entry with its records, or the last entry it saw, is committed; so an answer never says
 //! what a crash could take back. Losing the leadership drops the speculative state and refuses everything held.
 
+mod answer;
+mod applying;
+mod brokers;
 mod codec;
 mod configs;
+mod elections;
 pub mod features;
+mod fields;
 pub mod image;
+mod isr;
+mod liveness;
+mod partition_image;
 pub mod placement;
+pub mod quorum;
 pub mod raft;
+mod reassign;
 pub mod record;
 pub mod recovery;
 pub mod request;
@@ -32,17 +46,25 @@ mod topics;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 pub use self::image::{Image, ImageDelta, PartitionImage, TopicImage};
 pub use self::placement::{ShardId, ShardMap, ShardPlacement};
-pub use self::record::{BrokerRegistration, Endpoint, ResourceType};
+pub use self::quorum::{Member, Members, RaftPeer, VoterEndpoint};
+pub use self::record::{BrokerRegistration, Endpoint, LeaderRecovery, ResourceType};
 pub use self::recovery::{Recovered, Recovery};
-pub use self::request::{ApiError, ControllerAnswer, ControllerRequest};
+pub use self::request::{
+    ApiError, ControllerAnswer, ControllerRequest, ElectionKind, HeartbeatAnswer, IsrChange, IsrState,
+    Reassignment,
+};
 pub use self::topics::{check_manual_assignment, check_topic_name};
 
+use self::answer::answer;
 use self::image::ImageBuilder;
-use self::raft::{Entry, Raft};
+use self::liveness::Liveness;
+use self::quorum::{NOBODY, Quorum};
+use self::raft::Raft;
 use self::record::{METADATA_VERSION_LATEST, Record};
-use self::request::QuorumState;
 use self::storage::{LogStorage, Snapshot, StorageEvent};
 use self::topics::Rules;
 use crate::config::NodeConfig;
@@ -63,16 +85,17 @@ const HELD_ANSWERS_MAX: usize = 4096;
 const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
 /// Bytes of one entry.
 const ENTRY_BYTES_MAX: usize = 8 << 20;
-/// Producer ids in one block, as in Kafka.
-const PRODUCER_ID_BLOCK: i32 = 1000;
 
 /// What a controller is told at start.
 #[derive(Clone, Debug)]
 pub struct ControllerConfig {
     /// Raft id of this node, not 0; a wiped disk gets a new one.
     pub raft_id: u64,
-    /// Raft ids of all voters.
-    pub voters: Vec<u64>,
+    /// The voters of a new cluster, with their raft ids; none where the node joins one that is there. A log that
+    /// names its members counts more.
+    pub voters: Vec<VoterEndpoint>,
+    /// Whether this node is one of them.
+    pub is_voter: bool,
     /// Given to the cluster if the log does not name it yet.
     pub cluster_id: Arc<str>,
     /// The node's configuration: defaults of topics, and what configurations are checked against.
@@ -97,12 +120,36 @@ pub enum Input {
         /// What is wanted.
         request: ControllerRequest,
     },
+    /// The process of a broker is dead, told by its connections: it is fenced at once.
+    BrokerGone {
+        /// Which one.
+        node_id: i32,
+        /// Which of its lives, as it registered: an earlier one is not news.
+        incarnation: uuid::Uuid,
+    },
     /// A file operation ended.
     Completed {
         /// Which one.
         ticket: Ticket,
         /// How.
         result: FileResult,
+    },
+    /// Another member says something ([`quorum::codec`]).
+    Message {
+        /// Who, as its connection has shown.
+        from: RaftPeer,
+        /// One message.
+        bytes: Bytes,
+    },
+    /// What was sent to that raft id may be lost: its connection broke, or cannot be made.
+    PeerUnreachable {
+        /// Raft id.
+        to: u64,
+    },
+    /// The process of that raft id is gone for certain: if it led, the next election begins at once.
+    LeaderGone {
+        /// Raft id.
+        raft_id: u64,
     },
 }
 
@@ -124,6 +171,20 @@ pub enum Output {
     },
     /// Give a [`Input::Tick`] at this monotonic millisecond; replaces an earlier one.
     WakeAt(u64),
+    /// Send a message to another member. It may be lost, or come twice or late; raft sees to it.
+    Send {
+        /// To whom.
+        to: RaftPeer,
+        /// One message.
+        bytes: Bytes,
+    },
+    /// Who leads the quorum now, as far as this node knows.
+    Leader {
+        /// Its node id; `None` while there is nobody.
+        node_id: Option<i32>,
+        /// Term; rises with every election.
+        term: u64,
+    },
     /// The device that holds the metadata log is full: changes of the metadata wait for space.
     Full,
     /// The node must stop; why, in words for the operator. Nothing follows.
@@ -150,12 +211,24 @@ struct Leadership {
     /// In order of their indexes.
     held: VecDeque<Held>,
     bytes_in_flight: usize,
+    liveness: Liveness,
+}
+
+impl Leadership {
+    /// Goes on from the state that a decision has made.
+    fn keep(&mut self, state: &ImageBuilder) {
+        if let Some(why) = state.unfit_leader() {
+            panic!("a decision leaves behind that {why}");
+        }
+        self.speculative = state.image().clone();
+    }
 }
 
 /// The controller of one node.
 pub struct Controller {
     config: ControllerConfig,
     raft: Raft,
+    quorum: Quorum,
     storage: LogStorage,
     builder: ImageBuilder,
     applied_index: u64,
@@ -166,6 +239,8 @@ pub struct Controller {
     queued: VecDeque<(u64, ControllerRequest)>,
     rng: fastrand::Rng,
     ticked_at_ms: Option<u64>,
+    /// Monotonic time of the input that is being taken.
+    now_ms: u64,
     /// The device is full: when the log is tried again.
     full_until_ms: Option<u64>,
     /// Nothing was persisted since that was said.
@@ -182,10 +257,11 @@ impl Controller {
         for record in &records {
             builder.apply(record).map_err(|e| e.to_string())?;
         }
-        let raft = Raft::new(config.raft_id, &config.voters, stored, config.seed)?;
+        let raft = quorum::raft_of(&config, builder.image(), stored)?;
         let rng = fastrand::Rng::with_seed(config.seed);
         Ok(Self {
             raft,
+            quorum: Quorum::default(),
             storage: LogStorage::new(at),
             builder,
             applied_index,
@@ -195,6 +271,7 @@ impl Controller {
             queued: VecDeque::new(),
             rng,
             ticked_at_ms: None,
+            now_ms: 0,
             full_until_ms: None,
             full_said: false,
             failed: false,
@@ -207,21 +284,37 @@ impl Controller {
         if self.failed {
             return;
         }
+        self.now_ms = now.mono_ms;
+        self.quorum.heard_at(now);
         let taken = match input {
             Input::Tick => {
                 self.tick(now, out);
-                Ok(())
+                self.look_after_brokers(now)
             }
             Input::Request { token, request } => {
+                self.hear(now, &request);
                 self.enqueue(token, request, out);
                 Ok(())
             }
+            Input::BrokerGone { node_id, incarnation } => self.broker_gone(node_id, incarnation),
             Input::Completed { ticket, result } => self.complete(now, ticket, result, out),
+            Input::Message { from, bytes } => self.take_message(from, &bytes, out),
+            Input::PeerUnreachable { to } => {
+                self.lose_peer(to);
+                Ok(())
+            }
+            Input::LeaderGone { raft_id } => {
+                self.raft.leader_gone(raft_id);
+                Ok(())
+            }
         };
         if let Err(why) = taken.and_then(|()| self.settle(out)) {
             self.failed = true;
             out.push(Output::Fatal(why));
+            return;
         }
+        self.close_step(now, out);
+        self.wake_for_brokers(now, out);
     }
 
     /// The committed metadata as last applied.
@@ -243,16 +336,7 @@ impl Controller {
                 out.push(Output::WakeAt(until));
             }
         }
-        // A single voter has nobody to wait for: it leads from the start and needs no clock.
-        if self.config.voters.len() == 1 {
-            return;
-        }
-        let since = self.ticked_at_ms.get_or_insert(now.mono_ms);
-        let ticks = now.mono_ms.saturating_sub(*since) / TICK_MS;
-        *since += ticks * TICK_MS;
-        let next = *since + TICK_MS;
-        (0..ticks.min(TICKS_AT_ONCE_MAX)).for_each(|_| self.raft.tick());
-        out.push(Output::WakeAt(next));
+        self.tick_quorum(now, out);
     }
 
     fn enqueue(&mut self, token: u64, request: ControllerRequest, out: &mut Vec<Output>) {
@@ -286,13 +370,13 @@ impl Controller {
                     out.push(Output::Full);
                 }
                 // A node that ticks anyway comes by.
-                if self.config.voters.len() == 1 {
+                if !self.needs_ticks() {
                     out.push(Output::WakeAt(until));
                 }
             }
             StorageEvent::Persisted(number) => {
                 self.full_said = false;
-                self.raft.persisted(number);
+                self.persisted(number, out)?;
             }
             StorageEvent::SnapshotTaken(index) => self.raft.compact(index),
             StorageEvent::Failed(why) => return Err(why),
@@ -304,6 +388,7 @@ impl Controller {
     fn settle(&mut self, out: &mut Vec<Output>) -> Result<(), String> {
         loop {
             self.drain_raft(out)?;
+            self.refuse_strays(out);
             if !self.follow_leadership(out)? && !self.decide_queued(out)? {
                 break;
             }
@@ -315,59 +400,6 @@ impl Controller {
         Ok(())
     }
 
-    fn drain_raft(&mut self, out: &mut Vec<Output>) -> Result<(), String> {
-        while let Some(work) = self.raft.ready() {
-            for entry in &work.committed {
-                self.apply_entry(entry, out)?;
-            }
-            self.publish(out);
-            if !self.storage.append(work.number, work.hard_state, work.entries, work.must_sync) {
-                self.raft.persisted(work.number);
-            }
-        }
-        Ok(())
-    }
-
-    fn apply_entry(&mut self, entry: &Entry, out: &mut Vec<Output>) -> Result<(), String> {
-        assert_eq!(entry.index, self.applied_index + 1, "entries are applied in order, each once");
-        let records = Record::decode_all(&entry.data).map_err(|e| format!("entry {}: {e}", entry.index))?;
-        if self.published.is_some() && records.iter().any(|record| self.builder.reuses_name(record)) {
-            // The name's last owner goes with one Image and the next one comes with another.
-            self.publish(out);
-        }
-        for record in records {
-            self.builder.apply(&record).map_err(|e| format!("entry {}: {e}", entry.index))?;
-        }
-        self.applied_index = entry.index;
-        self.applied_term = entry.term;
-        Ok(())
-    }
-
-    /// Publishes what was applied, then releases the answers that waited for it. Nothing before an
-    /// entry of this term is applied: only then is everything that was committed before. An older
-    /// Image may have a topic that was deleted and made again, whose new directory would be taken
-    /// for another topic's and be removed.
-    fn publish(&mut self, out: &mut Vec<Output>) {
-        if self.published.is_none() && self.applied_term != self.raft.status().term {
-            return;
-        }
-        if self.published.unwrap_or(0) < self.applied_index {
-            let (image, delta) = self.builder.publish(self.applied_index);
-            self.published = Some(self.applied_index);
-            out.push(Output::Publish(image, delta));
-        }
-        let Some(leadership) = &mut self.leadership else { return };
-        if leadership.term != self.applied_term {
-            return;
-        }
-        while let Some(held) = leadership.held.pop_front_if(|held| held.index <= self.applied_index) {
-            leadership.bytes_in_flight -= held.bytes;
-            if let Some(token) = held.token {
-                out.push(Output::Answer { token, version: self.applied_index, answer: held.answer });
-            }
-        }
-    }
-
     /// Takes the lead when everything before this term is applied; gives it up when raft does. `true` if that changed.
     fn follow_leadership(&mut self, out: &mut Vec<Output>) -> Result<bool, String> {
         let status = self.raft.status();
@@ -375,14 +407,16 @@ impl Controller {
         if lost && let Some(leadership) = self.leadership.take() {
             let tokens = leadership.held.into_iter().filter_map(|held| held.token);
             let queued = self.queued.drain(..).map(|(token, _)| token);
-            let tokens: Vec<_> = tokens.chain(queued).collect();
+            let tokens: Vec<_> = tokens.chain(queued).filter(|token| *token != NOBODY).collect();
             out.extend(tokens.into_iter().map(|token| self.refusal(token)));
             return Ok(true);
         }
         if self.leadership.is_some() || !status.leads || self.applied_term != status.term {
             return Ok(false);
         }
+        let own = (self.config.voters.len() == 1).then_some(self.config.node.node_id);
         self.leadership = Some(Leadership {
+            liveness: Liveness::new(&self.config.node, own, self.builder.image(), self.now_ms),
             term: status.term,
             speculative: self.builder.image().clone(),
             held: VecDeque::new(),
@@ -390,6 +424,7 @@ impl Controller {
         });
         if self.builder.image().cluster_id().is_none() {
             self.bootstrap()?;
+            self.bootstrap_members()?;
         }
         Ok(true)
     }
@@ -400,11 +435,11 @@ impl Controller {
             Record::MetadataVersion { version: METADATA_VERSION_LATEST },
             Record::ClusterId { cluster_id: self.config.cluster_id.clone() },
         ];
-        records.extend(features::of_new_cluster());
+        records.extend(features::of_new_cluster(&self.config.node, self.config.voters.len()));
         let Some(leadership) = &mut self.leadership else { return Ok(()) };
         let mut state = ImageBuilder::new(&leadership.speculative);
         topics::apply_all(&mut state, &records, &mut Vec::new());
-        leadership.speculative = state.image().clone();
+        leadership.keep(&state);
         self.propose(&records, None, ControllerAnswer::Refused(ErrorCode::NotController))
     }
 
@@ -414,6 +449,9 @@ impl Controller {
         while let Some(leadership) = &self.leadership {
             if leadership.held.len() >= HELD_ANSWERS_MAX || leadership.bytes_in_flight >= IN_FLIGHT_BYTES_MAX
             {
+                break;
+            }
+            if self.front_waits() {
                 break;
             }
             let Some((token, request)) = self.queued.pop_front() else { break };
@@ -429,27 +467,31 @@ impl Controller {
         request: ControllerRequest,
         out: &mut Vec<Output>,
     ) -> Result<(), String> {
+        let Some(request) = self.decide_members(token, request, out)? else { return Ok(()) };
+        let quorum = self.quorum_state(request == ControllerRequest::DescribeQuorum);
         let Some(leadership) = &mut self.leadership else { return Ok(()) };
         let mut state = ImageBuilder::new(&leadership.speculative);
         let mut records = Vec::new();
         let status = self.raft.status();
-        let quorum = QuorumState {
-            leader_epoch: i32::try_from(status.term).unwrap_or(i32::MAX),
-            high_watermark: status.commit as i64,
-            log_end_offset: status.index_last as i64,
+        let mut rules = Rules {
+            node: &self.config.node,
+            rng: &mut self.rng,
+            now_ms: self.now_ms,
+            index_next: status.index_last + 1,
+            liveness: &mut leadership.liveness,
         };
-        let mut rules = Rules { node: &self.config.node, rng: &mut self.rng };
+        let is_whole = request.is_whole();
         let (answer, keep) = answer(&mut rules, &mut state, request, quorum, &mut records);
         if !keep {
             records.clear();
         }
-        if records.iter().map(Record::bytes_estimate).sum::<usize>() > ENTRY_BYTES_MAX {
+        if is_whole && records.iter().map(Record::bytes_estimate).sum::<usize>() > ENTRY_BYTES_MAX {
             let answer = ControllerAnswer::Refused(ErrorCode::PolicyViolation);
             out.push(Output::Answer { token, version: self.applied_index, answer });
             return Ok(());
         }
         if !records.is_empty() {
-            leadership.speculative = state.image().clone();
+            leadership.keep(&state);
             return self.propose(&records, Some(token), answer);
         }
         // It may speak of what is not committed yet: it leaves with the last entry that it saw.
@@ -460,13 +502,32 @@ impl Controller {
         Ok(())
     }
 
+    /// Proposes records that may be more than one entry's; the answer waits for the last one.
     fn propose(
         &mut self,
         records: &[Record],
         token: Option<u64>,
         answer: ControllerAnswer,
     ) -> Result<(), String> {
-        let data = Record::encode_all(records);
+        let (mut entry, mut bytes) = (Vec::new(), 0);
+        for record in records {
+            bytes += record.bytes_estimate();
+            if bytes > ENTRY_BYTES_MAX && !entry.is_empty() {
+                let nobody = ControllerAnswer::Refused(ErrorCode::NotController);
+                self.propose_entry(std::mem::take(&mut entry), None, nobody)?;
+                bytes = record.bytes_estimate();
+            }
+            record.encode(&mut entry);
+        }
+        self.propose_entry(entry, token, answer)
+    }
+
+    fn propose_entry(
+        &mut self,
+        data: Vec<u8>,
+        token: Option<u64>,
+        answer: ControllerAnswer,
+    ) -> Result<(), String> {
         let bytes = data.len();
         let Some(leadership) = &mut self.leadership else { return Ok(()) };
         // The limits above keep below raft's own, and raft leads: a refusal is a fault of this code.
@@ -488,54 +549,5 @@ impl Controller {
             hard_state: self.storage.hard_state(),
             records: records.into(),
         })
-    }
-}
-
-/// What a request makes and is answered, and whether its records are to be kept.
-fn answer(
-    rules: &mut Rules<'_>,
-    state: &mut ImageBuilder,
-    request: ControllerRequest,
-    quorum: QuorumState,
-    records: &mut Vec<Record>,
-) -> (ControllerAnswer, bool) {
-    match request {
-        ControllerRequest::RegisterBroker { node_id, incarnation, listeners, rack } => {
-            // The index of the entry that carries it.
-            let epoch = quorum.log_end_offset + 1;
-            let broker = BrokerRegistration { node_id, incarnation, epoch, listeners, rack, fenced: false };
-            topics::apply_all(state, &[Record::RegisterBroker(broker)], records);
-            (ControllerAnswer::Registered { epoch }, true)
-        }
-        ControllerRequest::CreateTopics { topics, validate_only } => {
-            let answers = topics::create_topics(rules, state, &topics, false, records);
-            (ControllerAnswer::Topics(answers), !validate_only)
-        }
-        ControllerRequest::AutoCreateTopics { topics } => {
-            let answers = topics::create_topics(rules, state, &topics, true, records);
-            (ControllerAnswer::Topics(answers), true)
-        }
-        ControllerRequest::DeleteTopics { topics } => {
-            (ControllerAnswer::Deleted(topics::delete_topics(state, &topics, records)), true)
-        }
-        ControllerRequest::CreatePartitions { topics, validate_only } => {
-            let answers = topics::create_partitions(rules, state, &topics, records);
-            (ControllerAnswer::Partitions(answers), !validate_only)
-        }
-        ControllerRequest::AllocateProducerIds => {
-            let first = state.image().producer_id_next();
-            let producer_id_next = first.saturating_add(i64::from(PRODUCER_ID_BLOCK));
-            topics::apply_all(state, &[Record::ProducerIdBlock { producer_id_next }], records);
-            (ControllerAnswer::ProducerIds { first, count: PRODUCER_ID_BLOCK }, true)
-        }
-        ControllerRequest::AlterConfigs { resources, validate_only } => {
-            let answers = configs::alter(rules, state, &resources, records);
-            (ControllerAnswer::Configs(answers), !validate_only)
-        }
-        ControllerRequest::UpdateFeatures { updates, validate_only } => {
-            let result = features::update(rules.node.node_id, state, &updates, records);
-            (ControllerAnswer::Features(result), !validate_only)
-        }
-        ControllerRequest::DescribeQuorum => (ControllerAnswer::Quorum(quorum), false),
     }
 }

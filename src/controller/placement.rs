@@ -2,7 +2,8 @@
 //! own a replica.
 //!
 //! The first is cluster metadata and follows Kafka's StripedReplicaPlacer: leaders go round the unfenced brokers,
-//! replicas spread over racks, fenced brokers only follow and only when there are too few others.
+//! replicas spread over racks, fenced brokers only follow and only when there are too few others. A broker that is
+//! about to stop counts as fenced.
 //! The second is the node's own business ([`ShardPlacement`]): it never enters the metadata log, and is made anew at
 //! every start from the Image and from where partitions are found on disk.
 
@@ -20,8 +21,8 @@ pub(super) struct BrokerPlacer<'a> {
     rng: &'a mut fastrand::Rng,
     racks: Vec<Vec<i32>>,
     fenced: Vec<i32>,
-    /// Unfenced brokers with racks alternating; leaders go round it.
-    ring: Vec<i32>,
+    /// Unfenced brokers, each with the number of its rack, with racks alternating; leaders go round it.
+    ring: Vec<(i32, usize)>,
     at: usize,
     left_in_round: usize,
 }
@@ -31,7 +32,7 @@ impl<'a> BrokerPlacer<'a> {
         let mut racks: BTreeMap<Option<&str>, Vec<i32>> = BTreeMap::new();
         let mut fenced = Vec::new();
         for broker in image.brokers() {
-            if broker.fenced {
+            if !broker.is_active() {
                 fenced.push(broker.node_id);
             } else {
                 racks.entry(broker.rack.as_deref()).or_default().push(broker.node_id);
@@ -59,10 +60,29 @@ impl<'a> BrokerPlacer<'a> {
             self.left_in_round = unfenced;
         }
         self.left_in_round -= 1;
-        let followers = self.ring.iter().cycle().skip(self.at).take(unfenced);
-        let replicas = followers.chain(&self.fenced).take(replication_factor).copied().collect();
+        let mut replicas = self.spread(replication_factor.min(unfenced));
+        let more = replication_factor - replicas.len();
+        replicas.extend(self.fenced.iter().copied().take(more));
         self.at = (self.at + 1) % unfenced;
         Ok(replicas)
+    }
+
+    /// The broker whose turn it is, and after it those that follow it in the ring, the racks with the fewest
+    /// replicas so far first.
+    fn spread(&self, count: usize) -> NodeIds {
+        let turn = self.ring.iter().cycle().skip(self.at).take(self.ring.len());
+        let mut left: Vec<(i32, usize)> = turn.copied().collect();
+        let mut taken = vec![0usize; self.racks.len()];
+        let mut replicas = NodeIds::new();
+        while replicas.len() < count {
+            let of = |rack: usize| taken.get(rack).copied().unwrap_or_default();
+            let next = left.iter().enumerate().min_by_key(|(_, (_, rack))| of(*rack)).map(|(at, _)| at);
+            let Some(at) = next else { break };
+            let (node, rack) = left.remove(at);
+            replicas.push(node);
+            taken.iter_mut().skip(rack).take(1).for_each(|taken| *taken += 1);
+        }
+        replicas
     }
 
     /// A new order within each rack for each round, so that the same brokers do not follow each other for ever.
@@ -73,8 +93,10 @@ impl<'a> BrokerPlacer<'a> {
         }
         self.rng.shuffle(&mut self.fenced);
         let longest = self.racks.iter().map(Vec::len).max().unwrap_or(0);
-        let turns =
-            (0..longest).flat_map(|turn| self.racks.iter().filter_map(move |rack| rack.get(turn).copied()));
+        let turns = (0..longest).flat_map(|turn| {
+            let racks = self.racks.iter().enumerate();
+            racks.filter_map(move |(rack, nodes)| Some((*nodes.get(turn)?, rack)))
+        });
         self.ring = turns.collect();
         if first_time {
             self.at = self.rng.usize(..self.ring.len().max(1));

@@ -1,13 +1,20 @@
 //! The raft node: a narrow adapter over `raft` 0.7, which orders and commits entries and does no I/O.
 //!
-//! Six operations: tick, step, propose, ready, persisted, status. What the library persists or exchanges crosses this
-//! file as our own types ([`Entry`], [`HardState`]); its protobuf types never meet a disk or a socket.
-//! Entries since the last snapshot stay in memory, so that the library's storage calls never wait.
+//! Tick, step, propose, ready, persisted, status, and what the members need. What the library persists or exchanges
+//! crosses this file as our own types ([`Entry`], [`HardState`], [`Message`]); its protobuf types never meet a disk or
+//! a socket. Entries since the last snapshot stay in memory, so that the library's storage calls never wait.
 //! The election timeout is derived from a seed, the term and the role: the library's own random one never counts.
+//!
+//! The library stops the process where a peer says what cannot be. Such messages are refused here, before it sees them.
 
 use bytes::Bytes;
-use raft::eraftpb;
-use raft::{Config, GetEntriesContext, RaftState, RawNode, StateRole, Storage, StorageError};
+use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2};
+use raft::{Config, RawNode, SnapshotStatus, StateRole};
+
+use super::quorum::codec::{Body, Message};
+use super::quorum::members::{Members, changes_members};
+use super::quorum::memory::MemoryLog;
+use super::quorum::proto;
 
 /// Ticks without a leader before an election, at least.
 const ELECTION_TICKS_MIN: usize = 10;
@@ -15,6 +22,8 @@ const ELECTION_TICKS_MIN: usize = 10;
 const ELECTION_TICKS_MAX: usize = 20;
 /// Ticks between heartbeats.
 const HEARTBEAT_TICKS: usize = 2;
+/// Ticks by which a voter lets those before it go first when their leader is gone.
+const SUCCESSION_TICKS: u32 = 2;
 /// Bytes of entries in one message to a follower.
 const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of entries that wait for their commit; more proposals are refused.
@@ -55,9 +64,15 @@ pub struct Stored {
     pub entries: Vec<Entry>,
 }
 
-/// What the node wants done, in this order: apply, persist, then report [`Raft::persisted`].
+/// What the node wants done, in this order: send, apply, persist, then report [`Raft::persisted`] and send the rest.
 #[derive(Debug)]
 pub struct Work {
+    /// To send at once: a leader's, which need not wait for its own disk.
+    pub messages: Vec<Message>,
+    /// To send when this work is persisted, not before: answers promise what is on disk.
+    pub messages_after: Vec<Message>,
+    /// A leader's snapshot to persist in place of the whole log: its last index and that entry's term.
+    pub snapshot: Option<(u64, u64)>,
     /// Names this work for [`Raft::persisted`]; rises.
     pub number: u64,
     /// New hard state, if it changed.
@@ -93,12 +108,18 @@ pub struct NotProposed;
 pub struct Raft {
     node: RawNode<MemoryLog>,
     seed: u64,
+    /// A leader's snapshot is on its way to the disk; no election before it is there.
+    is_installing: bool,
+    /// Members of the snapshot that the library was given last.
+    offered: Members,
+    /// Ticks until this voter stands for the place of a leader that is gone.
+    stands_in_ticks: Option<u32>,
 }
 
 impl Raft {
-    /// Starts a node from what a restart brought back. `id` is not 0 and among `voters`.
-    /// A single voter campaigns at once.
-    pub fn new(id: u64, voters: &[u64], stored: Stored, seed: u64) -> Result<Self, String> {
+    /// Starts a node from what a restart brought back. `id` is not 0; `members` are those as of the snapshot, none
+    /// where the node has yet to learn them. The only voter campaigns at once.
+    pub fn new(id: u64, members: &Members, stored: Stored, seed: u64) -> Result<Self, String> {
         let config = Config {
             id,
             election_tick: ELECTION_TICKS_MIN,
@@ -112,11 +133,12 @@ impl Raft {
             max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
             ..Config::default()
         };
-        let alone = voters == [id];
+        let alone = members.is_sole_voter(id);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node =
-            RawNode::new(&config, MemoryLog::new(stored, voters), &logger).map_err(|e| e.to_string())?;
-        let mut raft = Self { node, seed };
+            RawNode::new(&config, MemoryLog::new(stored, members), &logger).map_err(|e| e.to_string())?;
+        let mut raft =
+            Self { node, seed, is_installing: false, offered: Members::default(), stands_in_ticks: None };
         raft.seed_timeout();
         if alone {
             raft.node.campaign().map_err(|e| e.to_string())?;
@@ -127,15 +149,96 @@ impl Raft {
 
     /// Lets 20 ms of election and heartbeat time pass.
     pub fn tick(&mut self) {
+        if !self.may_stand() {
+            return;
+        }
         self.node.tick();
+        let raft = &self.node.raft;
+        if raft.leader_id != 0 {
+            self.stands_in_ticks = None;
+        } else if raft.state == StateRole::Follower && self.members().is_sole_voter(raft.id) {
+            // Nobody else could lead.
+            self.stands_in_ticks = Some(1);
+        }
+        if let Some(ticks) = &mut self.stands_in_ticks {
+            *ticks = ticks.saturating_sub(1);
+            if *ticks == 0 {
+                self.stand();
+            }
+        }
         self.seed_timeout();
     }
 
-    /// Takes a message of another voter. An error changes nothing.
-    pub fn step(&mut self, message: eraftpb::Message) -> Result<(), String> {
+    /// Whether an election may begin. The library takes for granted that whoever stands has its log on disk: the only
+    /// voter, who wins in the same breath, has to see to it, and so has a node whose log is being replaced.
+    fn may_stand(&self) -> bool {
+        let raft = &self.node.raft;
+        let is_leader = raft.state == StateRole::Leader;
+        let is_behind = raft.raft_log.persisted < raft.raft_log.last_index();
+        is_leader || !(self.is_installing || is_behind && self.members().is_sole_voter(raft.id))
+    }
+
+    fn stand(&mut self) {
+        self.stands_in_ticks = None;
+        if self.may_stand() && self.node.raft.promotable() {
+            // A node that cannot stand now tries again after its timeout.
+            let _ = self.node.campaign();
+        }
+    }
+
+    /// The process of that leader is gone: it is forgotten, and the first of the other voters stands at once. The
+    /// others give it a little time, so that they do not take each other's votes.
+    pub fn leader_gone(&mut self, raft_id: u64) {
+        let raft = &mut self.node.raft;
+        if raft.state != StateRole::Follower || raft.leader_id != raft_id || raft_id == raft.id {
+            return;
+        }
+        let (term, id) = (raft.term, raft.id);
+        raft.become_follower(term, 0);
+        let others = self.members().voters().map(|member| member.raft_id).filter(|other| *other != raft_id);
+        let rank = others.take_while(|other| *other != id).count();
+        if !self.members().is_voter(id) {
+            self.stands_in_ticks = None;
+        } else if rank == 0 {
+            self.stand();
+        } else {
+            self.stands_in_ticks = u32::try_from(rank).ok().map(|rank| rank * SUCCESSION_TICKS);
+        }
+        self.seed_timeout();
+    }
+
+    /// Takes a message of another member; `snapshot_members` are those of the snapshot, if it is one. An error says
+    /// what is wrong with it, and changes nothing.
+    pub fn step(&mut self, message: Message, snapshot_members: &Members) -> Result<(), String> {
+        self.check(&message)?;
+        if matches!(message.body, Body::Snapshot { .. }) {
+            self.offered = snapshot_members.clone();
+        }
+        let Some(message) = proto::message_to_proto(message, snapshot_members) else {
+            return Err("a message that raft does not know".into());
+        };
         let stepped = self.node.step(message).map_err(|e| e.to_string());
         self.seed_timeout();
         stepped
+    }
+
+    /// Messages on which the library would stop, or believe what cannot be.
+    fn check(&self, message: &Message) -> Result<(), &'static str> {
+        let log = &self.node.raft.raft_log;
+        if message.to != self.node.raft.id {
+            return Err("it is for another member, perhaps for one whose disk is lost");
+        }
+        match &message.body {
+            Body::Heartbeat { commit } if *commit > log.last_index() => {
+                Err("the leader believes that this node has what it has not")
+            }
+            Body::Appended { index, refused: None, .. } if *index > log.last_index() => {
+                Err("it confirms entries that do not exist")
+            }
+            Body::TakeOver if !self.may_stand() => Err("this node cannot lead now"),
+            Body::Snapshot { .. } if self.is_installing => Err("another snapshot is being taken"),
+            _ => Ok(()),
+        }
     }
 
     /// Appends an entry; gives its index.
@@ -143,10 +246,72 @@ impl Raft {
         if self.node.raft.state != StateRole::Leader {
             return Err(NotProposed);
         }
-        let proposed = self.node.propose(Vec::new(), data);
+        let proposed = if changes_members(&data) {
+            if self.node.raft.has_pending_conf() {
+                // The library would put an empty entry in its place, and say nothing.
+                return Err(NotProposed);
+            }
+            // What changes is told when it is applied; the library needs to know only that something does.
+            let nothing = conf_change(ConfChangeType::AddNode, self.node.raft.id);
+            self.node.propose_conf_change(data, nothing)
+        } else {
+            self.node.propose(Vec::new(), data)
+        };
         self.seed_timeout();
         proposed.map_err(|_| NotProposed)?;
         Ok(self.node.raft.raft_log.last_index())
+    }
+
+    /// Whether the members may be changed now: the last change is applied, and the leader stays.
+    pub fn may_change_members(&self) -> bool {
+        !self.node.raft.has_pending_conf() && !self.is_resigning()
+    }
+
+    /// Whether the leader is giving its place away, and so takes no proposals.
+    pub fn is_resigning(&self) -> bool {
+        self.node.raft.lead_transferee.is_some()
+    }
+
+    /// Gives the lead to another voter; nothing happens if that one does not answer for an election timeout.
+    pub fn resign_to(&mut self, raft_id: u64) {
+        self.node.transfer_leader(raft_id);
+        self.seed_timeout();
+    }
+
+    /// The members as of the last applied entry.
+    pub fn members(&self) -> &Members {
+        self.node.store().members()
+    }
+
+    /// Brings the quorum to these members: an entry or a snapshot with them is being applied. Called for each of
+    /// them, in order; at most one voter comes or goes with each.
+    pub fn change_members(&mut self, members: &Members) -> Result<(), String> {
+        let before = self.members().clone();
+        self.node.mut_store().set_members(members.clone());
+        let kind = |member: &super::quorum::members::Member| {
+            if member.is_voter { ConfChangeType::AddNode } else { ConfChangeType::AddLearnerNode }
+        };
+        let is_new = |member: &super::quorum::members::Member| {
+            before.get(member.raft_id).is_none_or(|known| known.is_voter != member.is_voter)
+        };
+        // Voters come first: a quorum is never without one.
+        let voters = members.voters().filter(|member| is_new(member));
+        let learners = members.learners().filter(|member| is_new(member));
+        let mut changes: Vec<_> =
+            voters.chain(learners).map(|member| conf_change(kind(member), member.raft_id)).collect();
+        let gone = before.iter().filter(|member| members.get(member.raft_id).is_none());
+        changes.extend(gone.map(|member| conf_change(ConfChangeType::RemoveNode, member.raft_id)));
+        for change in changes {
+            self.node.apply_conf_change(&change).map_err(|e| format!("the quorum cannot change: {e}"))?;
+        }
+        let raft = &mut self.node.raft;
+        if raft.state == StateRole::Leader && !members.is_voter(raft.id) {
+            // The library would lead on, and stop at its own missing progress.
+            let term = raft.term;
+            raft.become_follower(term, 0);
+        }
+        self.seed_timeout();
+        Ok(())
     }
 
     /// What there is to do, until there is nothing more.
@@ -155,19 +320,33 @@ impl Raft {
             return None;
         }
         let mut ready = self.node.ready();
+        let ours = |messages: Vec<raft::eraftpb::Message>| {
+            messages.into_iter().filter_map(proto::message_from_proto).collect()
+        };
+        let (messages, messages_after) = (ours(ready.take_messages()), ours(ready.take_persisted_messages()));
+        let metadata = ready.snapshot().get_metadata();
+        let snapshot = Some((metadata.index, metadata.term)).filter(|(index, _)| *index > 0);
+        if let Some((index, term)) = snapshot {
+            self.is_installing = true;
+            let members = std::mem::take(&mut self.offered);
+            self.node.mut_store().install(index, term, members);
+        }
         let appended = ready.take_entries();
-        let entries = appended.iter().map(from_proto).collect();
+        let entries = appended.iter().map(proto::entry_from_proto).collect();
         self.node.mut_store().append(appended);
         let hard_state = ready.hs().map(|hs| HardState { term: hs.term, vote: hs.vote, commit: hs.commit });
-        let committed: Vec<_> = ready.take_committed_entries().iter().map(from_proto).collect();
-        let work =
-            Work { number: ready.number(), hard_state, entries, must_sync: ready.must_sync(), committed };
+        let committed: Vec<_> = ready.take_committed_entries().iter().map(proto::entry_from_proto).collect();
+        let (number, must_sync) = (ready.number(), ready.must_sync());
         self.node.advance_append_async(ready);
-        if let Some(last) = work.committed.last() {
-            self.node.advance_apply_to(last.index);
-        }
         self.seed_timeout();
-        Some(work)
+        Some(Work { messages, messages_after, snapshot, number, hard_state, entries, must_sync, committed })
+    }
+
+    /// Entries up to that index are applied.
+    pub fn applied(&mut self, index: u64, term: u64) {
+        self.node.mut_store().set_applied(index, term);
+        self.node.advance_apply_to(index);
+        self.seed_timeout();
     }
 
     /// The work of that number, and all before it, is durable.
@@ -176,14 +355,43 @@ impl Raft {
         self.seed_timeout();
     }
 
-    /// Forgets entries that a durable snapshot covers.
+    /// A leader's snapshot is durable and applied.
+    pub fn installed(&mut self, index: u64, term: u64) {
+        self.is_installing = false;
+        self.applied(index, term);
+    }
+
+    /// Forgets entries that a durable snapshot covers, but for some that other members may lack.
     pub fn compact(&mut self, snapshot_index: u64) {
-        self.node.mut_store().compact(snapshot_index);
+        let keep = self.members().has_others(self.node.raft.id);
+        self.node.mut_store().compact(snapshot_index, keep);
+    }
+
+    /// Index before the first entry that can be sent; a snapshot from there on closes every gap.
+    pub fn base_index(&self) -> u64 {
+        self.node.store().base_index()
+    }
+
+    /// The connection to that member is broken: messages may be lost.
+    pub fn unreachable(&mut self, raft_id: u64) {
+        self.node.report_unreachable(raft_id);
+    }
+
+    /// A snapshot has arrived at that member, or will not.
+    pub fn snapshot_ended(&mut self, raft_id: u64, arrived: bool) {
+        let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        self.node.report_snapshot(raft_id, status);
+        self.seed_timeout();
     }
 
     /// The term of an entry that is still in memory, or of the snapshot's last one.
     pub fn term_of(&self, index: u64) -> Option<u64> {
         self.node.raft.raft_log.term(index).ok()
+    }
+
+    /// The last index at which that member is known to agree with this leader.
+    pub fn matched(&self, raft_id: u64) -> Option<u64> {
+        self.node.raft.prs().get(raft_id).map(|progress| progress.matched)
     }
 
     /// The node at a glance.
@@ -198,6 +406,15 @@ impl Raft {
         }
     }
 
+    /// The entry of that index, as long as it is in memory.
+    #[cfg(test)]
+    pub(super) fn entry(&self, index: u64) -> Option<Entry> {
+        use raft::Storage;
+        let context = raft::GetEntriesContext::empty(false);
+        let entries = self.node.store().entries(index, index + 1, None, context).ok()?;
+        entries.first().map(proto::entry_from_proto)
+    }
+
     /// Replaces the timeout that the library may have drawn: a function of seed, term and role repeats, and differs
     /// between voters and between terms, which is what keeps elections from colliding.
     fn seed_timeout(&mut self) {
@@ -208,117 +425,30 @@ impl Raft {
     }
 }
 
-fn from_proto(entry: &eraftpb::Entry) -> Entry {
-    Entry { index: entry.index, term: entry.term, data: entry.data.clone() }
-}
-
-/// The log since the last snapshot, as the library reads it.
-struct MemoryLog {
-    snapshot_index: u64,
-    snapshot_term: u64,
-    initial: RaftState,
-    entries: Vec<eraftpb::Entry>,
-}
-
-impl MemoryLog {
-    fn new(stored: Stored, voters: &[u64]) -> Self {
-        let mut initial = RaftState::default();
-        initial.hard_state.term = stored.hard_state.term;
-        initial.hard_state.vote = stored.hard_state.vote;
-        initial.hard_state.commit = stored.hard_state.commit;
-        initial.conf_state.voters = voters.to_vec();
-        let entries = stored.entries.into_iter().map(|entry| eraftpb::Entry {
-            index: entry.index,
-            term: entry.term,
-            data: entry.data,
-            ..eraftpb::Entry::default()
-        });
-        Self {
-            snapshot_index: stored.snapshot_index,
-            snapshot_term: stored.snapshot_term,
-            initial,
-            entries: entries.collect(),
-        }
-    }
-
-    fn index_last(&self) -> u64 {
-        self.snapshot_index + self.entries.len() as u64
-    }
-
-    /// Where the entry of that index is, if it is after the snapshot.
-    fn place(&self, index: u64) -> Option<usize> {
-        usize::try_from(index.checked_sub(self.snapshot_index + 1)?).ok()
-    }
-
-    /// Appends, replacing what a former leader left from the first index on.
-    fn append(&mut self, appended: Vec<eraftpb::Entry>) {
-        let Some(first) = appended.first() else { return };
-        let place = self.place(first.index).expect("the library appends after its snapshot");
-        assert!(place <= self.entries.len(), "the library leaves no gaps");
-        self.entries.truncate(place);
-        self.entries.extend(appended);
-    }
-
-    fn compact(&mut self, index: u64) {
-        let Some(place) = self.place(index) else { return };
-        let Some(last) = self.entries.get(place) else { return };
-        self.snapshot_term = last.term;
-        self.snapshot_index = index;
-        self.entries.drain(..=place);
-    }
-}
-
-impl Storage for MemoryLog {
-    fn initial_state(&self) -> raft::Result<RaftState> {
-        Ok(self.initial.clone())
-    }
-
-    fn entries(
-        &self,
-        low: u64,
-        high: u64,
-        max_size: impl Into<Option<u64>>,
-        _context: GetEntriesContext,
-    ) -> raft::Result<Vec<eraftpb::Entry>> {
-        let from = self.place(low).ok_or(raft::Error::Store(StorageError::Compacted))?;
-        let to = self.place(high).ok_or(raft::Error::Store(StorageError::Compacted))?;
-        let entries = self.entries.get(from..to).ok_or(raft::Error::Store(StorageError::Unavailable))?;
-        let limit = max_size.into().unwrap_or(u64::MAX);
-        let mut taken = 0u64;
-        let within = entries.iter().enumerate().take_while(|(at, entry)| {
-            taken = taken.saturating_add(entry.data.len() as u64);
-            *at == 0 || taken <= limit
-        });
-        Ok(within.map(|(_, entry)| entry.clone()).collect())
-    }
-
-    fn term(&self, index: u64) -> raft::Result<u64> {
-        if index == self.snapshot_index {
-            return Ok(self.snapshot_term);
-        }
-        let place = self.place(index).ok_or(raft::Error::Store(StorageError::Compacted))?;
-        self.entries.get(place).map(|entry| entry.term).ok_or(raft::Error::Store(StorageError::Unavailable))
-    }
-
-    fn first_index(&self) -> raft::Result<u64> {
-        Ok(self.snapshot_index + 1)
-    }
-
-    fn last_index(&self) -> raft::Result<u64> {
-        Ok(self.index_last())
-    }
-
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<eraftpb::Snapshot> {
-        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
-    }
+fn conf_change(kind: ConfChangeType, raft_id: u64) -> ConfChangeV2 {
+    let mut single = ConfChangeSingle { node_id: raft_id, ..ConfChangeSingle::default() };
+    single.set_change_type(kind);
+    let mut change = ConfChangeV2::default();
+    change.mut_changes().push(single);
+    change
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::quorum::members::VoterEndpoint;
     use super::*;
 
     fn empty() -> Stored {
         Stored { snapshot_index: 0, snapshot_term: 0, hard_state: HardState::default(), entries: Vec::new() }
+    }
+
+    fn voters(ids: &[u64]) -> Members {
+        let each = ids.iter().map(|id| VoterEndpoint::alone(*id as i32, *id));
+        Members::of_voters(&each.collect::<Vec<_>>(), "c").unwrap()
+    }
+
+    fn alone() -> Members {
+        voters(&[1])
     }
 
     /// Persists everything at once; gives what was persisted and what was committed.
@@ -326,6 +456,9 @@ mod tests {
         let (mut kept, mut committed, mut hard) = (Vec::new(), Vec::new(), HardState::default());
         while let Some(work) = raft.ready() {
             kept.extend(work.entries);
+            if let Some(last) = work.committed.last() {
+                raft.applied(last.index, last.term);
+            }
             committed.extend(work.committed);
             hard = work.hard_state.unwrap_or(hard);
             raft.persisted(work.number);
@@ -335,7 +468,7 @@ mod tests {
 
     #[test]
     fn a_single_voter_leads_at_once_but_commits_only_what_is_persisted() {
-        let mut raft = Raft::new(1, &[1], empty(), 7).unwrap();
+        let mut raft = Raft::new(1, &alone(), empty(), 7).unwrap();
         assert!(raft.status().leads);
         let index = raft.propose(b"one".to_vec()).unwrap();
         assert_eq!(index, 2, "the leader's own entry is the first");
@@ -350,11 +483,11 @@ mod tests {
 
     #[test]
     fn a_restarted_voter_commits_again_what_it_had_persisted() {
-        let mut raft = Raft::new(1, &[1], empty(), 7).unwrap();
+        let mut raft = Raft::new(1, &alone(), empty(), 7).unwrap();
         raft.propose(b"one".to_vec()).unwrap();
         let (entries, _, hard_state) = settle(&mut raft);
         let stored = Stored { hard_state: HardState { commit: 0, ..hard_state }, entries, ..empty() };
-        let mut again = Raft::new(1, &[1], stored, 8).unwrap();
+        let mut again = Raft::new(1, &alone(), stored, 8).unwrap();
         let (_, committed, _) = settle(&mut again);
         assert_eq!(committed.iter().filter(|entry| entry.data == b"one"[..]).count(), 1);
         assert_eq!(again.status().term, 2);
@@ -362,7 +495,7 @@ mod tests {
 
     #[test]
     fn compaction_keeps_the_term_of_the_last_compacted_entry() {
-        let mut raft = Raft::new(1, &[1], empty(), 7).unwrap();
+        let mut raft = Raft::new(1, &alone(), empty(), 7).unwrap();
         raft.propose(b"one".to_vec()).unwrap();
         settle(&mut raft);
         raft.compact(2);
@@ -375,7 +508,7 @@ mod tests {
     #[test]
     fn election_timeouts_repeat_for_a_seed() {
         let trace = |seed| {
-            let mut raft = Raft::new(1, &[1, 2, 3], empty(), seed).unwrap();
+            let mut raft = Raft::new(1, &voters(&[1, 2, 3]), empty(), seed).unwrap();
             (0..200)
                 .map(|_| {
                     raft.tick();

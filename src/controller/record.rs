@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A node that meets a type or version it does not know stops: going on would build another Image than its peers.
-//! A tagged field that it does not know is skipped; only what may safely be ignored is ever given a new tag.
+//! A tagged field that it does not know is skipped; a new tag is given to what may safely be ignored, or to what a
+//! metadata version gates that the node would not know either.
 //! Which types and versions may be written is gated by [`Record::MetadataVersion`], the first record of every log.
 
 use std::sync::Arc;
@@ -16,7 +17,12 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use uuid::Uuid;
 
-use super::codec::{Malformed, Reader, put_list, put_long_text, put_text};
+use super::codec::{Malformed, Reader, put_long_text, put_text};
+use super::fields::{
+    self, decode_broker, decode_partition, directory_ids, encode_broker, encode_change, encode_partition,
+    node_ids, put_tagged,
+};
+use super::quorum::members::Members;
 
 /// The newest metadata version that this build writes and understands.
 ///
@@ -24,7 +30,14 @@ use super::codec::{Malformed, Reader, put_list, put_long_text, put_text};
 /// |--:|---|
 /// | 1 | the first |
 /// | 2 | configurations of groups and of client-metrics subscriptions |
-pub const METADATA_VERSION_LATEST: u16 = 2;
+/// | 3 | several brokers: fencing, shutdown and removal of brokers; replicas that move; eligible leader replicas |
+pub const METADATA_VERSION_LATEST: u16 = 3;
+
+/// The first metadata version in which partitions have more than one broker to go to.
+pub const METADATA_VERSION_CLUSTER: u16 = 3;
+
+/// Type id of [`Record::Quorum`]; an entry that begins with it changes the members.
+pub(super) const QUORUM_TYPE: u16 = types::QUORUM;
 
 /// Bytes of the largest body a record may have: a configuration value of 1 MiB and its names.
 const BODY_BYTES_MAX: usize = (1 << 20) + (1 << 18);
@@ -100,10 +113,44 @@ pub struct BrokerRegistration {
     pub rack: Option<Arc<str>>,
     /// A fenced broker leads nothing.
     pub fenced: bool,
+    /// It is about to stop: it leads nothing and is in no ISR, but still serves what it has. From metadata version 3
+    /// on, as is the next field.
+    pub in_controlled_shutdown: bool,
+    /// Ids of its log directories; empty where it did not tell them.
+    pub directories: Vec<Uuid>,
+}
+
+impl BrokerRegistration {
+    /// Whether it may lead and be in an ISR: not fenced, not about to stop.
+    pub fn is_active(&self) -> bool {
+        !self.fenced && !self.in_controlled_shutdown
+    }
+}
+
+/// Whether a leader's log is known to hold everything that was committed (KIP-704).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(i8)]
+pub enum LeaderRecovery {
+    /// It is.
+    #[default]
+    Recovered = 0,
+    /// The leader was elected uncleanly and has not said yet that it is done with it.
+    Recovering = 1,
+}
+
+impl LeaderRecovery {
+    /// From Kafka's number of it; `None` for one that Kafka does not have.
+    pub fn from_code(code: i8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Recovered),
+            1 => Some(Self::Recovering),
+            _ => None,
+        }
+    }
 }
 
 /// A partition as it is created, or as a snapshot holds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PartitionRecord {
     /// The topic, which an earlier record made.
     pub topic_id: Uuid,
@@ -121,10 +168,20 @@ pub struct PartitionRecord {
     pub partition_epoch: i32,
     /// Log directory of each replica; the nil id is "not assigned yet".
     pub directories: DirectoryIds,
+    /// Replicas that a reassignment adds. From metadata version 3 on, as are the next fields.
+    pub adding: NodeIds,
+    /// Replicas that go when those that are added are in sync.
+    pub removing: NodeIds,
+    /// Replicas outside the ISR that have everything committed (KIP-966).
+    pub elr: NodeIds,
+    /// Who led last when nobody could any more.
+    pub last_known_elr: NodeIds,
+    /// Whether the leader was elected uncleanly.
+    pub recovery: LeaderRecovery,
 }
 
 /// A change of a partition; what is `None` stays.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PartitionChange {
     /// The topic.
     pub topic_id: Uuid,
@@ -138,6 +195,20 @@ pub struct PartitionChange {
     pub leader_epoch: i32,
     /// Partition epoch after the change.
     pub partition_epoch: i32,
+    /// New replicas. From metadata version 3 on, as are the next fields.
+    pub replicas: Option<NodeIds>,
+    /// New set of replicas that are being added.
+    pub adding: Option<NodeIds>,
+    /// New set of replicas that are to go.
+    pub removing: Option<NodeIds>,
+    /// New eligible leader replicas.
+    pub elr: Option<NodeIds>,
+    /// New last known leader.
+    pub last_known_elr: Option<NodeIds>,
+    /// New state of the leader's recovery.
+    pub recovery: Option<LeaderRecovery>,
+    /// New log directories, in the order of the replicas.
+    pub directories: Option<DirectoryIds>,
 }
 
 /// One change of the cluster metadata.
@@ -194,6 +265,17 @@ pub enum Record {
         /// First id of the next block.
         producer_id_next: i64,
     },
+    /// A broker is gone for good; from metadata version 3 on.
+    UnregisterBroker {
+        /// Node id.
+        node_id: i32,
+        /// Epoch of the registration that ends.
+        epoch: i64,
+    },
+    /// All members of the metadata quorum, in place of those before; from [`QUORUM_METADATA_VERSION`] on.
+    ///
+    /// [`QUORUM_METADATA_VERSION`]: super::quorum::QUORUM_METADATA_VERSION
+    Quorum(Members),
 }
 
 /// Why bytes are no record of this build.
@@ -238,22 +320,15 @@ mod types {
     pub const PARTITION_CHANGE: u16 = 8;
     pub const CONFIG: u16 = 9;
     pub const PRODUCER_ID_BLOCK: u16 = 10;
+    pub const UNREGISTER_BROKER: u16 = 11;
+    pub const QUORUM: u16 = 20;
 
     pub fn version_latest(type_id: u16) -> Option<u8> {
         match type_id {
-            METADATA_VERSION..=PRODUCER_ID_BLOCK => Some(0),
+            METADATA_VERSION..=UNREGISTER_BROKER | QUORUM => Some(0),
             _ => None,
         }
     }
-}
-
-/// Tags; a tag is never used again within its type.
-mod tags {
-    pub const BROKER_RACK: u8 = 0;
-    pub const PARTITION_DIRECTORIES: u8 = 0;
-    pub const CHANGE_LEADER: u8 = 0;
-    pub const CHANGE_ISR: u8 = 1;
-    pub const CONFIG_VALUE: u8 = 0;
 }
 
 impl Record {
@@ -269,7 +344,22 @@ impl Record {
             Self::PartitionChange(_) => types::PARTITION_CHANGE,
             Self::Config { .. } => types::CONFIG,
             Self::ProducerIdBlock { .. } => types::PRODUCER_ID_BLOCK,
+            Self::UnregisterBroker { .. } => types::UNREGISTER_BROKER,
+            Self::Quorum(_) => types::QUORUM,
         }
+    }
+
+    /// The first metadata version whose log may hold it.
+    pub fn metadata_version_first(&self) -> u16 {
+        let clusters = match self {
+            Self::Config { resource_type, .. } => return resource_type.metadata_version_first(),
+            Self::UnregisterBroker { .. } => true,
+            Self::RegisterBroker(broker) => broker.in_controlled_shutdown || !broker.directories.is_empty(),
+            Self::Partition(partition) => fields::has_cluster_fields(partition),
+            Self::PartitionChange(change) => fields::changes_cluster_fields(change),
+            _ => false,
+        };
+        if clusters { METADATA_VERSION_CLUSTER } else { 1 }
     }
 
     /// Appends the record in its newest version.
@@ -314,13 +404,18 @@ impl Record {
                 let tagged = value.as_ref().map(|value| {
                     let mut bytes = Vec::with_capacity(4 + value.len());
                     put_long_text(&mut bytes, value);
-                    (tags::CONFIG_VALUE, bytes)
+                    (fields::CONFIG_VALUE, bytes)
                 });
                 return put_tagged(out, tagged.into_iter());
             }
             Self::ProducerIdBlock { producer_id_next } => {
                 out.extend_from_slice(&producer_id_next.to_be_bytes());
             }
+            Self::UnregisterBroker { node_id, epoch } => {
+                out.extend_from_slice(&node_id.to_be_bytes());
+                out.extend_from_slice(&epoch.to_be_bytes());
+            }
+            Self::Quorum(members) => members.encode(out),
         }
         put_tagged(out, std::iter::empty());
     }
@@ -328,21 +423,24 @@ impl Record {
     /// About how many bytes it encodes to; never fewer.
     pub(super) fn bytes_estimate(&self) -> usize {
         let fields = match self {
-            Self::MetadataVersion { .. } | Self::ProducerIdBlock { .. } | Self::RemoveTopic { .. } => 0,
+            Self::MetadataVersion { .. }
+            | Self::ProducerIdBlock { .. }
+            | Self::RemoveTopic { .. }
+            | Self::UnregisterBroker { .. } => 0,
             Self::ClusterId { cluster_id: text }
             | Self::Feature { name: text, .. }
             | Self::Topic { name: text, .. } => text.len(),
             Self::RegisterBroker(broker) => {
                 let listeners = broker.listeners.iter().map(|at| at.name.len() + at.host.len() + 8);
-                listeners.sum::<usize>() + broker.rack.as_ref().map_or(0, |rack| rack.len())
+                let rack = broker.rack.as_ref().map_or(0, |rack| rack.len());
+                listeners.sum::<usize>() + rack + 16 * broker.directories.len()
             }
-            Self::Partition(partition) => {
-                4 * (partition.replicas.len() + partition.isr.len()) + 16 * partition.directories.len()
-            }
-            Self::PartitionChange(change) => change.isr.as_ref().map_or(0, |isr| 4 * isr.len()),
+            Self::Partition(partition) => fields::partition_bytes(partition),
+            Self::PartitionChange(change) => fields::change_bytes(change),
             Self::Config { resource, key, value, .. } => {
                 resource.len() + key.len() + value.as_ref().map_or(0, |value| value.len())
             }
+            Self::Quorum(members) => members.bytes_estimate(),
         };
         fields + 80
     }
@@ -403,8 +501,7 @@ impl Record {
                 index: reader.i32()?,
                 leader_epoch: reader.i32()?,
                 partition_epoch: reader.i32()?,
-                leader: None,
-                isr: None,
+                ..PartitionChange::default()
             }),
             types::CONFIG => Self::Config {
                 resource_type: ResourceType::from_code(reader.i8()?)?,
@@ -413,6 +510,10 @@ impl Record {
                 value: None,
             },
             types::PRODUCER_ID_BLOCK => Self::ProducerIdBlock { producer_id_next: reader.i64()? },
+            types::UNREGISTER_BROKER => {
+                Self::UnregisterBroker { node_id: reader.i32()?, epoch: reader.i64()? }
+            }
+            types::QUORUM => Self::Quorum(Members::decode(&mut reader)?),
             // `decode` has looked the type up in the table before.
             _ => return Err(RecordError::Unknown { type_id, version: 0 }),
         };
@@ -429,14 +530,35 @@ impl Record {
     }
 
     fn set_tagged(&mut self, tag: u8, field: &mut Reader<'_>) -> Result<(), RecordError> {
-        match (self, tag) {
-            (Self::RegisterBroker(broker), tags::BROKER_RACK) => broker.rack = Some(field.text()?),
-            (Self::Partition(partition), tags::PARTITION_DIRECTORIES) => {
-                partition.directories = field.list(|field| field.uuid())?.into();
-            }
-            (Self::PartitionChange(change), tags::CHANGE_LEADER) => change.leader = Some(field.i32()?),
-            (Self::PartitionChange(change), tags::CHANGE_ISR) => change.isr = Some(node_ids(field)?),
-            (Self::Config { value, .. }, tags::CONFIG_VALUE) => *value = Some(field.long_text()?),
+        match self {
+            Self::RegisterBroker(broker) => match tag {
+                fields::BROKER_RACK => broker.rack = Some(field.text()?),
+                fields::BROKER_IN_CONTROLLED_SHUTDOWN => broker.in_controlled_shutdown = field.flag()?,
+                fields::BROKER_DIRECTORIES => broker.directories = directory_ids(field)?.into_vec(),
+                _ => return Ok(()),
+            },
+            Self::Partition(partition) => match tag {
+                fields::PARTITION_DIRECTORIES => partition.directories = directory_ids(field)?,
+                fields::PARTITION_ADDING => partition.adding = node_ids(field)?,
+                fields::PARTITION_REMOVING => partition.removing = node_ids(field)?,
+                fields::PARTITION_ELR => partition.elr = node_ids(field)?,
+                fields::PARTITION_LAST_KNOWN_ELR => partition.last_known_elr = node_ids(field)?,
+                fields::PARTITION_RECOVERY => partition.recovery = fields::recovery(field)?,
+                _ => return Ok(()),
+            },
+            Self::PartitionChange(change) => match tag {
+                fields::CHANGE_LEADER => change.leader = Some(field.i32()?),
+                fields::CHANGE_ISR => change.isr = Some(node_ids(field)?),
+                fields::CHANGE_REPLICAS => change.replicas = Some(node_ids(field)?),
+                fields::CHANGE_ADDING => change.adding = Some(node_ids(field)?),
+                fields::CHANGE_REMOVING => change.removing = Some(node_ids(field)?),
+                fields::CHANGE_ELR => change.elr = Some(node_ids(field)?),
+                fields::CHANGE_LAST_KNOWN_ELR => change.last_known_elr = Some(node_ids(field)?),
+                fields::CHANGE_RECOVERY => change.recovery = Some(fields::recovery(field)?),
+                fields::CHANGE_DIRECTORIES => change.directories = Some(directory_ids(field)?),
+                _ => return Ok(()),
+            },
+            Self::Config { value, .. } if tag == fields::CONFIG_VALUE => *value = Some(field.long_text()?),
             _ => return Ok(()),
         }
         if field.is_empty() {
@@ -445,103 +567,4 @@ impl Record {
             Err(RecordError::Malformed("has a tagged field with bytes left over"))
         }
     }
-}
-
-/// Appends the tagged section.
-fn put_tagged(out: &mut Vec<u8>, fields: impl ExactSizeIterator<Item = (u8, Vec<u8>)>) {
-    out.push(u8::try_from(fields.len()).expect("a record has a handful of tagged fields"));
-    for (tag, bytes) in fields {
-        out.push(tag);
-        out.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
-        out.extend_from_slice(&bytes);
-    }
-}
-
-fn put_node_ids(out: &mut Vec<u8>, ids: &NodeIds) {
-    put_list(out, ids, |out, id| out.extend_from_slice(&id.to_be_bytes()));
-}
-
-fn node_ids(reader: &mut Reader<'_>) -> Result<NodeIds, Malformed> {
-    reader.list(|reader| reader.i32()).map(NodeIds::from_vec)
-}
-
-fn encode_broker(broker: &BrokerRegistration, out: &mut Vec<u8>) {
-    out.extend_from_slice(&broker.node_id.to_be_bytes());
-    out.extend_from_slice(broker.incarnation.as_bytes());
-    out.extend_from_slice(&broker.epoch.to_be_bytes());
-    out.push(u8::from(broker.fenced));
-    put_list(out, &broker.listeners, |out, endpoint| {
-        put_text(out, &endpoint.name);
-        put_text(out, &endpoint.host);
-        out.extend_from_slice(&endpoint.port.to_be_bytes());
-        out.extend_from_slice(&endpoint.security_protocol.to_be_bytes());
-    });
-    let rack = broker.rack.as_ref().map(|rack| {
-        let mut bytes = Vec::with_capacity(2 + rack.len());
-        put_text(&mut bytes, rack);
-        (tags::BROKER_RACK, bytes)
-    });
-    put_tagged(out, rack.into_iter());
-}
-
-fn decode_broker(reader: &mut Reader<'_>) -> Result<BrokerRegistration, Malformed> {
-    Ok(BrokerRegistration {
-        node_id: reader.i32()?,
-        incarnation: reader.uuid()?,
-        epoch: reader.i64()?,
-        fenced: reader.flag()?,
-        listeners: reader.list(|reader| {
-            Ok(Endpoint {
-                name: reader.text()?,
-                host: reader.text()?,
-                port: reader.u16()?,
-                security_protocol: reader.i16()?,
-            })
-        })?,
-        rack: None,
-    })
-}
-
-fn encode_partition(partition: &PartitionRecord, out: &mut Vec<u8>) {
-    out.extend_from_slice(partition.topic_id.as_bytes());
-    out.extend_from_slice(&partition.index.to_be_bytes());
-    put_node_ids(out, &partition.replicas);
-    put_node_ids(out, &partition.isr);
-    out.extend_from_slice(&partition.leader.to_be_bytes());
-    out.extend_from_slice(&partition.leader_epoch.to_be_bytes());
-    out.extend_from_slice(&partition.partition_epoch.to_be_bytes());
-    let directories = (!partition.directories.is_empty()).then(|| {
-        let mut bytes = Vec::new();
-        put_list(&mut bytes, &partition.directories, |out, id| out.extend_from_slice(id.as_bytes()));
-        (tags::PARTITION_DIRECTORIES, bytes)
-    });
-    put_tagged(out, directories.into_iter());
-}
-
-fn decode_partition(reader: &mut Reader<'_>) -> Result<PartitionRecord, Malformed> {
-    Ok(PartitionRecord {
-        topic_id: reader.uuid()?,
-        index: reader.i32()?,
-        replicas: node_ids(reader)?,
-        isr: node_ids(reader)?,
-        leader: reader.i32()?,
-        leader_epoch: reader.i32()?,
-        partition_epoch: reader.i32()?,
-        directories: DirectoryIds::new(),
-    })
-}
-
-fn encode_change(change: &PartitionChange, out: &mut Vec<u8>) {
-    out.extend_from_slice(change.topic_id.as_bytes());
-    out.extend_from_slice(&change.index.to_be_bytes());
-    out.extend_from_slice(&change.leader_epoch.to_be_bytes());
-    out.extend_from_slice(&change.partition_epoch.to_be_bytes());
-    let leader = change.leader.map(|leader| (tags::CHANGE_LEADER, leader.to_be_bytes().to_vec()));
-    let isr = change.isr.as_ref().map(|isr| {
-        let mut bytes = Vec::new();
-        put_node_ids(&mut bytes, isr);
-        (tags::CHANGE_ISR, bytes)
-    });
-    let fields: Vec<_> = leader.into_iter().chain(isr).collect();
-    put_tagged(out, fields.into_iter());
 }

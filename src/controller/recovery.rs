@@ -3,6 +3,9 @@
 //! The newest whole snapshot, then every entry after it. A frame that does not check out is the torn end of the log if
 //! nothing whole follows it: it is cut off. If a whole frame follows, something that was durable is damaged, and the
 //! controller refuses to start rather than forget acknowledged metadata.
+//!
+//! A snapshot may be a leader's, with which the log before it has nothing in common. It has then another entry at the
+//! snapshot's index, or none, and what follows is void; a crash may have come before the mark that says so.
 
 use super::raft::{Entry, HardState, Stored};
 use super::record::Record;
@@ -87,6 +90,8 @@ pub struct Recovery {
     snapshot: Option<Snapshot>,
     hard_state: Option<HardState>,
     entries: Vec<Entry>,
+    /// Term of the entry at the snapshot's index, where the log has it.
+    term_covered: Option<u64>,
     /// Bytes of the last log file that are whole.
     position: u64,
 }
@@ -107,6 +112,7 @@ impl Recovery {
             snapshot: None,
             hard_state: None,
             entries: Vec::new(),
+            term_covered: None,
             position: 0,
         }
     }
@@ -255,7 +261,12 @@ impl Recovery {
 
     fn take_entry(&mut self, entry: Entry) -> Result<(), String> {
         let covered = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
-        let Some(place) = entry.index.checked_sub(covered + 1) else { return Ok(()) };
+        let Some(place) = entry.index.checked_sub(covered + 1) else {
+            // A new leader, or a leader's snapshot, replaced everything from there on.
+            self.entries.clear();
+            self.term_covered = Some(entry.term).filter(|_| entry.index == covered);
+            return Ok(());
+        };
         let place = usize::try_from(place).unwrap_or(usize::MAX);
         if place > self.entries.len() {
             let last = covered + self.entries.len() as u64;
@@ -287,6 +298,10 @@ impl Recovery {
     fn finish(&mut self) -> Result<Step, String> {
         let snapshot = self.snapshot.take();
         let (snapshot_index, snapshot_term) = snapshot.as_ref().map_or((0, 0), |s| (s.index, s.term));
+        let is_foreign = self.term_covered.is_some_and(|term| term != snapshot_term);
+        if is_foreign {
+            self.entries.clear();
+        }
         let index_last = snapshot_index + self.entries.len() as u64;
         let of_snapshot = snapshot.as_ref().map(|s| s.hard_state).unwrap_or_default();
         let of_log = self.hard_state.unwrap_or_default();
@@ -314,6 +329,7 @@ impl Recovery {
             hard_state,
             entries_since_snapshot: entries.len() as u64,
             snapshot_bytes,
+            mark: is_foreign.then_some((snapshot_index, snapshot_term)),
         };
         let stored = Stored { snapshot_index, snapshot_term, hard_state, entries };
         Ok(Step::Done(Box::new(Recovered { stored, records, at })))

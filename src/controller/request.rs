@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use uuid::Uuid;
 
-use super::record::{Endpoint, ResourceType};
+use super::record::{Endpoint, LeaderRecovery, NodeIds, ResourceType};
 use crate::wire::ErrorCode;
 
 /// A change that somebody wants.
@@ -20,6 +21,58 @@ pub enum ControllerRequest {
         listeners: Vec<Endpoint>,
         /// `broker.rack`
         rack: Option<Arc<str>>,
+        /// Ids of its log directories, where it tells them.
+        directories: Vec<Uuid>,
+        /// The epoch with which it was registered when it last stopped in order; -1 if it did not.
+        previous_epoch: i64,
+        /// The cluster that it belongs to, if it knows one.
+        cluster_id: Option<Arc<str>>,
+    },
+    /// A broker is alive; answered by [`ControllerAnswer::Heartbeat`].
+    Heartbeat {
+        /// Node id.
+        node_id: i32,
+        /// The epoch of its registration.
+        epoch: i64,
+        /// Image version that it has applied.
+        applied_version: u64,
+        /// It wants to be fenced, or to stay so.
+        wants_fence: bool,
+        /// It wants to stop.
+        wants_shutdown: bool,
+    },
+    /// A broker is gone for good; answered by [`ControllerAnswer::Unregistered`].
+    UnregisterBroker {
+        /// Node id.
+        node_id: i32,
+    },
+    /// A leader wants other in-sync sets; answered by [`ControllerAnswer::Isr`].
+    AlterPartition {
+        /// The leader's node id.
+        node_id: i32,
+        /// The epoch of its registration.
+        epoch: i64,
+        /// Topic id, index and what is wanted.
+        changes: Vec<(Uuid, i32, IsrChange)>,
+    },
+    /// Answered by [`ControllerAnswer::Elected`].
+    ElectLeaders {
+        /// Topic name and index; `None` is all that want it.
+        partitions: Option<Vec<(String, i32)>>,
+        /// Which leaders.
+        kind: ElectionKind,
+    },
+    /// Replicas shall move; answered by [`ControllerAnswer::Reassigned`].
+    AlterReassignments {
+        /// Topic name, index and the replicas that it shall have; `None` cancels what is under way.
+        changes: Vec<(String, i32, Option<Vec<i32>>)>,
+        /// Another number of replicas than before is fine.
+        allow_replication_factor_change: bool,
+    },
+    /// Answered by [`ControllerAnswer::Reassignments`].
+    ListReassignments {
+        /// Topic name and index; `None` is all.
+        partitions: Option<Vec<(String, i32)>>,
     },
     /// Answered by [`ControllerAnswer::Topics`], in the order asked, a repeated name once.
     CreateTopics {
@@ -64,6 +117,114 @@ pub enum ControllerRequest {
     },
     /// Answered by [`ControllerAnswer::Quorum`].
     DescribeQuorum,
+    /// A node wants to be fed the log: it becomes a learner. Another disk of the same node that only learned goes.
+    /// Also what a member says whose address changed. Answered by [`ControllerAnswer::QuorumChanged`].
+    JoinQuorum {
+        /// Node id.
+        node_id: i32,
+        /// Raft id of its disk.
+        raft_id: u64,
+        /// Where its controller listens.
+        endpoint: Endpoint,
+    },
+    /// A learner that has caught up becomes a voter. Answered by [`ControllerAnswer::QuorumChanged`].
+    AddVoter {
+        /// Node id.
+        node_id: i32,
+        /// Raft id of its disk.
+        raft_id: u64,
+        /// Where its controller listens.
+        endpoint: Endpoint,
+    },
+    /// A voter becomes a learner, or leaves if its node has another disk by now. A leader that is to go gives its
+    /// place away first and refuses with `NOT_CONTROLLER`. Answered by [`ControllerAnswer::QuorumChanged`].
+    RemoveVoter {
+        /// Node id.
+        node_id: i32,
+        /// Raft id of its disk.
+        raft_id: u64,
+    },
+    /// A node that does not vote is fed no longer. Answered by [`ControllerAnswer::QuorumChanged`].
+    LeaveQuorum {
+        /// Node id.
+        node_id: i32,
+    },
+}
+
+impl ControllerRequest {
+    /// Whether all that it makes has to be one entry of the log. What is not stands in any part of it.
+    pub(super) fn is_whole(&self) -> bool {
+        !matches!(
+            self,
+            Self::RegisterBroker { .. }
+                | Self::Heartbeat { .. }
+                | Self::UnregisterBroker { .. }
+                | Self::ElectLeaders { .. }
+        )
+    }
+}
+
+/// Which leader an election looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ElectionKind {
+    /// The first replica.
+    Preferred,
+    /// Any replica, for a partition without a leader.
+    Unclean,
+}
+
+/// The in-sync set that a leader wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IsrChange {
+    /// The leader's epoch.
+    pub leader_epoch: i32,
+    /// The partition's epoch as the leader knows it.
+    pub partition_epoch: i32,
+    /// Node ids, each with the broker epoch that the leader knows; -1 if it knows none.
+    pub isr: SmallVec<[(i32, i64); 3]>,
+    /// Recovered, or still recovering as it is already.
+    pub recovery: LeaderRecovery,
+}
+
+/// What a partition is after an [`IsrChange`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IsrState {
+    /// Who leads: the one who asked.
+    pub leader: i32,
+    /// Its epoch.
+    pub leader_epoch: i32,
+    /// The partition's epoch.
+    pub partition_epoch: i32,
+    /// In-sync replicas.
+    pub isr: NodeIds,
+    /// The leader's recovery.
+    pub recovery: LeaderRecovery,
+}
+
+/// What a broker is told of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeartbeatAnswer {
+    /// It has applied its own registration.
+    pub is_caught_up: bool,
+    /// It is fenced.
+    pub is_fenced: bool,
+    /// It leads nothing, the others know that, and it may stop.
+    pub should_shut_down: bool,
+}
+
+/// A partition whose replicas move.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reassignment {
+    /// Topic name.
+    pub topic: String,
+    /// Index.
+    pub index: i32,
+    /// All of its replicas, those that are added and those that go among them.
+    pub replicas: Vec<i32>,
+    /// Those that are added.
+    pub adding: Vec<i32>,
+    /// Those that go.
+    pub removing: Vec<i32>,
 }
 
 /// A topic to create.
@@ -138,15 +299,38 @@ pub struct FeatureUpdate {
     pub upgrade_type: i8,
 }
 
+/// A member of the metadata quorum as the leader sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuorumReplica {
+    /// Node id.
+    pub node_id: i32,
+    /// Raft id of its disk.
+    pub raft_id: u64,
+    /// Where its controller listens.
+    pub endpoint: Endpoint,
+    /// Entries that it is known to have; -1 if nothing was heard of it.
+    pub log_end_offset: i64,
+    /// When it was last heard of, in wall-clock milliseconds; -1 if never.
+    pub last_fetch_ms: i64,
+    /// When it last had everything that the leader had, in wall-clock milliseconds; -1 if never.
+    pub last_caught_up_ms: i64,
+}
+
 /// The metadata quorum as its leader sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QuorumState {
+    /// Node id of the leader.
+    pub leader_id: i32,
     /// Term of the leader.
     pub leader_epoch: i32,
     /// Entries that are committed.
     pub high_watermark: i64,
     /// Entries that the leader has.
     pub log_end_offset: i64,
+    /// Those who vote, by raft id; only in an answer to DescribeQuorum.
+    pub voters: Vec<QuorumReplica>,
+    /// Those who learn, by raft id; only in an answer to DescribeQuorum.
+    pub observers: Vec<QuorumReplica>,
 }
 
 /// An error code with Kafka's words for it.
@@ -210,6 +394,18 @@ pub enum ControllerAnswer {
         /// Its epoch.
         epoch: i64,
     },
+    /// Or `STALE_BROKER_EPOCH`, `BROKER_ID_NOT_REGISTERED`.
+    Heartbeat(Result<HeartbeatAnswer, ErrorCode>),
+    /// UnregisterBroker.
+    Unregistered(Result<(), ApiError>),
+    /// AlterPartition: each partition by topic id and index, or `STALE_BROKER_EPOCH` for all.
+    Isr(Result<Vec<(Uuid, i32, Result<IsrState, ErrorCode>)>, ErrorCode>),
+    /// ElectLeaders, by topic name and index.
+    Elected(Vec<(String, i32, Result<(), ApiError>)>),
+    /// AlterPartitionReassignments, by topic name and index. An empty message is Kafka's own of the code.
+    Reassigned(Vec<(String, i32, Result<(), ApiError>)>),
+    /// ListPartitionReassignments.
+    Reassignments(Vec<Reassignment>),
     /// CreateTopics, AutoCreateTopics.
     Topics(Vec<TopicAnswer>),
     /// DeleteTopics.
@@ -229,7 +425,10 @@ pub enum ControllerAnswer {
     Features(Result<(), ApiError>),
     /// DescribeQuorum.
     Quorum(QuorumState),
-    /// Nothing was done: `NOT_CONTROLLER` (ask the leader, or again), or `POLICY_VIOLATION` for a request whose
-    /// records are more than one log entry may carry.
+    /// JoinQuorum, AddVoter, RemoveVoter, LeaveQuorum.
+    QuorumChanged(Result<(), ApiError>),
+    /// Nothing was done: `NOT_CONTROLLER` (ask the leader, or again), `POLICY_VIOLATION` for a request whose
+    /// records are more than one log entry may carry; of a registration `INCONSISTENT_CLUSTER_ID`,
+    /// `DUPLICATE_BROKER_REGISTRATION`, or `UNSUPPORTED_VERSION` while the metadata version knows one broker only.
     Refused(ErrorCode),
 }

@@ -10,6 +10,10 @@
 //! One frame is one write, and the next write begins only after the sync of the last: so only the last frame of the
 //! last file can be torn. Nothing is reported persisted before its sync. Files that a durable snapshot covers are
 //! deleted after it. [`recovery`](super::recovery) reads it all back.
+//!
+//! A leader's snapshot takes the place of the whole log: it is written like a node's own, while everything that comes
+//! after it waits, and the next frame begins with a *mark*: an entry with the snapshot's index and term, and with data
+//! that no record has. As with every entry, what was written before it from its index on is void.
 
 use std::collections::VecDeque;
 
@@ -32,6 +36,8 @@ const SNAPSHOT_PIECE_BYTES: usize = 1 << 20;
 /// `TMSN`, then the format's version.
 const SNAPSHOT_MAGIC: u32 = 0x544d_534e;
 const SNAPSHOT_FORMAT: u16 = 1;
+/// Data of a mark: never read as long as its snapshot is there, and no record if it is not.
+const MARK: [u8; 2] = [0xff; 2];
 
 /// The log file whose first index is `first`.
 pub(super) fn log_file(first: u64) -> FileName {
@@ -157,12 +163,14 @@ fn decode_frame_body(body: &[u8]) -> Result<(HardState, Vec<Entry>), Malformed> 
 enum Purpose {
     /// One of several; nothing follows from it alone.
     Step,
-    /// The sync of a frame that carries work up to this number.
-    Persisted(u64),
+    /// The sync of a frame.
+    Persisted,
     /// A new log file is there: appends go to it.
     Rolled(u64),
     /// The snapshot as of this index is durable.
     Snapshot(u64),
+    /// A leader's snapshot is durable: the log is void up to it and beyond.
+    Installed { number: u64, index: u64, term: u64 },
 }
 
 /// What a completion means to the controller.
@@ -198,9 +206,23 @@ pub struct LogStorage {
     hard_state: HardState,
     waiting: Vec<Entry>,
     waiting_number: Option<u64>,
+    /// The frame whose write or sync is under way carries, or makes good, work up to this number.
+    frame_number: Option<u64>,
+    /// A leader's snapshot is being written, with this state; what was given since waits.
+    installing: Option<HardState>,
+    deferred: Vec<Deferred>,
     entries_since_snapshot: u64,
     bytes_since_snapshot: u64,
     snapshot_bytes: u64,
+}
+
+/// Work that waits until a leader's snapshot is in place.
+#[derive(Debug)]
+struct Deferred {
+    number: u64,
+    hard: Option<HardState>,
+    entries: Vec<Entry>,
+    must_sync: bool,
 }
 
 /// Where writing goes on after a recovery.
@@ -220,6 +242,8 @@ pub struct WritePosition {
     pub entries_since_snapshot: u64,
     /// What the last snapshot took, in bytes.
     pub snapshot_bytes: u64,
+    /// Index and term of a leader's snapshot whose mark is still to be written: entries before it are void.
+    pub mark: Option<(u64, u64)>,
 }
 
 impl LogStorage {
@@ -236,8 +260,11 @@ impl LogStorage {
             position: at.position,
             index_last: at.index_last,
             hard_state: at.hard_state,
-            waiting: Vec::new(),
+            waiting: at.mark.map(mark_of).into_iter().collect(),
             waiting_number: None,
+            frame_number: None,
+            installing: None,
+            deferred: Vec::new(),
             entries_since_snapshot: at.entries_since_snapshot,
             bytes_since_snapshot: at.position,
             snapshot_bytes: at.snapshot_bytes,
@@ -253,6 +280,10 @@ impl LogStorage {
         entries: Vec<Entry>,
         must_sync: bool,
     ) -> bool {
+        if self.installing.is_some() {
+            self.deferred.push(Deferred { number, hard, entries, must_sync });
+            return true;
+        }
         self.hard_state = hard.unwrap_or(self.hard_state);
         if let Some(first) = entries.first() {
             // A new leader replaces what the old one left; what still waits is replaced before it is written.
@@ -263,7 +294,43 @@ impl LogStorage {
             self.waiting_number = Some(number);
             return true;
         }
-        !self.ops.is_idle()
+        if let Some(frame) = &mut self.frame_number {
+            *frame = number;
+        }
+        self.frame_number.is_some()
+    }
+
+    /// Plans to put a leader's snapshot in place of the whole log, after what was given before. What is given from
+    /// now on waits for it. The work of `number` is persisted with it.
+    pub fn install(
+        &mut self,
+        number: u64,
+        hard: Option<HardState>,
+        index: u64,
+        term: u64,
+        records: Bytes,
+    ) -> Result<(), String> {
+        assert!(self.installing.is_none(), "raft takes one snapshot at a time");
+        let hard_state = hard.unwrap_or(self.hard_state);
+        let snapshot = Snapshot { index, term, hard_state, records };
+        self.plan_snapshot(&snapshot, Purpose::Installed { number, index, term })?;
+        // Not the state of frames that are still to be written: it tells of a commit beyond them.
+        self.installing = Some(hard_state);
+        Ok(())
+    }
+
+    /// The snapshot is in place: what was waiting goes on behind its mark. Gives the last number that is persisted.
+    fn finish_install(&mut self, number: u64, index: u64, term: u64) -> u64 {
+        self.hard_state = self.installing.take().unwrap_or(self.hard_state);
+        self.index_last = index;
+        self.waiting = vec![mark_of((index, term))];
+        let mut persisted = number;
+        for Deferred { number, hard, entries, must_sync } in std::mem::take(&mut self.deferred) {
+            if !self.append(number, hard, entries, must_sync) {
+                persisted = number;
+            }
+        }
+        persisted
     }
 
     /// Whether the log after the last snapshot, which is also in memory, has come to that many entries, or to that
@@ -274,7 +341,7 @@ impl LogStorage {
 
     /// Whether a snapshot is being written.
     pub fn is_taking_snapshot(&self) -> bool {
-        !self.snapshot_ops.is_empty()
+        self.installing.is_some() || !self.snapshot_ops.is_empty()
     }
 
     /// The hard state as last given.
@@ -285,6 +352,10 @@ impl LogStorage {
     /// Plans a snapshot: a new log file, the snapshot itself, then the deletion of what it covers.
     pub fn take_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), String> {
         assert!(!self.is_taking_snapshot(), "one snapshot at a time");
+        self.plan_snapshot(snapshot, Purpose::Snapshot(snapshot.index))
+    }
+
+    fn plan_snapshot(&mut self, snapshot: &Snapshot, purpose: Purpose) -> Result<(), String> {
         let bytes = Bytes::from(snapshot.encode());
         if bytes.len() > SNAPSHOT_BYTES_MAX {
             return Err(format!("the metadata needs {} bytes, more than a snapshot may have", bytes.len()));
@@ -305,7 +376,7 @@ impl LogStorage {
         }
         ops.push_back((FileOp::Sync { file: aside }, Purpose::Step));
         ops.push_back((FileOp::Rename { from: aside, to: file }, Purpose::Step));
-        ops.push_back((FileOp::SyncDir, Purpose::Snapshot(snapshot.index)));
+        ops.push_back((FileOp::SyncDir, purpose));
         self.entries_since_snapshot = 0;
         self.bytes_since_snapshot = 0;
         self.snapshot_bytes = bytes.len() as u64;
@@ -344,7 +415,8 @@ impl LogStorage {
         let file = log_file(self.active());
         let length = frame.len() as u64;
         self.ops.plan(FileOp::Write { file, position: self.position, bytes: frame.into() }, Purpose::Step);
-        self.ops.plan(FileOp::Sync { file }, Purpose::Persisted(number));
+        self.ops.plan(FileOp::Sync { file }, Purpose::Persisted);
+        self.frame_number = Some(number);
         self.position += length;
         self.bytes_since_snapshot += length;
         self.entries_since_snapshot += entries.len() as u64;
@@ -375,7 +447,9 @@ impl LogStorage {
         }
         match purpose {
             Purpose::Step => StorageEvent::None,
-            Purpose::Persisted(number) => StorageEvent::Persisted(number),
+            Purpose::Persisted => {
+                self.frame_number.take().map_or(StorageEvent::None, StorageEvent::Persisted)
+            }
             Purpose::Rolled(first) => {
                 self.log_files.push(first);
                 self.position = 0;
@@ -385,6 +459,12 @@ impl LogStorage {
                 self.snapshots.push(index);
                 self.plan_cleaning(index);
                 StorageEvent::SnapshotTaken(index)
+            }
+            Purpose::Installed { number, index, term } => {
+                self.snapshots.push(index);
+                let persisted = self.finish_install(number, index, term);
+                self.plan_cleaning(index);
+                StorageEvent::Persisted(persisted)
             }
         }
     }
@@ -409,6 +489,11 @@ impl LogStorage {
             self.ops.plan(FileOp::SyncDir, Purpose::Rolled(first));
         }
     }
+}
+
+/// What stands in the log for a leader's snapshot.
+fn mark_of((index, term): (u64, u64)) -> Entry {
+    Entry { index, term, data: Bytes::from_static(&MARK) }
 }
 
 fn describe(error: FileError) -> String {

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::configs;
 use super::image::{Image, ImageBuilder};
+use super::liveness::Liveness;
 use super::placement::BrokerPlacer;
 use super::record::{DirectoryIds, NodeIds, PartitionRecord, Record, ResourceType};
 use super::request::{ApiError, CreatedTopic, DeletedTopic, MorePartitions, NewTopic, TopicAnswer, TopicRef};
@@ -28,6 +29,11 @@ const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
 pub(super) struct Rules<'a> {
     pub(super) node: &'a NodeConfig,
     pub(super) rng: &'a mut fastrand::Rng,
+    /// Monotonic milliseconds.
+    pub(super) now_ms: u64,
+    /// Raft index of the entry that a decision makes.
+    pub(super) index_next: u64,
+    pub(super) liveness: &'a mut Liveness,
 }
 
 pub(super) type Checked<T> = Result<T, ApiError>;
@@ -261,10 +267,9 @@ pub fn check_manual_assignment(image: &Image, brokers: &[i32], factor: Option<us
     }
 }
 
-/// A partition whose in-sync set is its unfenced replicas; `None` if there are none.
+/// A partition whose in-sync set is its active replicas; `None` if there are none.
 fn new_partition(image: &Image, topic_id: Uuid, index: i32, replicas: &NodeIds) -> Option<Record> {
-    let serves = |node: &i32| image.broker(*node).is_some_and(|broker| !broker.fenced);
-    let isr: NodeIds = replicas.iter().copied().filter(serves).collect();
+    let isr: NodeIds = replicas.iter().copied().filter(|node| image.is_active(*node)).collect();
     let leader = *isr.first()?;
     Some(Record::Partition(PartitionRecord {
         topic_id,
@@ -275,6 +280,7 @@ fn new_partition(image: &Image, topic_id: Uuid, index: i32, replicas: &NodeIds) 
         leader_epoch: 0,
         partition_epoch: 0,
         directories: DirectoryIds::from_elem(Uuid::nil(), replicas.len()),
+        ..PartitionRecord::default()
     }))
 }
 

@@ -83,6 +83,8 @@ impl Stage {
             listeners: vec![listener],
             rack: rack.map(Arc::from),
             fenced,
+            in_controlled_shutdown: false,
+            directories: Vec::new(),
         }));
     }
 
@@ -101,6 +103,7 @@ impl Stage {
                 leader_epoch: 5,
                 partition_epoch: 7,
                 directories: std::iter::once(Uuid::nil()).collect(),
+                ..PartitionRecord::default()
             }));
         }
         self.view.topic_configs.insert(topic_id, Arc::new(TopicConfig::default()));

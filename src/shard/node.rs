@@ -27,7 +27,9 @@ use super::moves::Busy;
 use super::runtime::{Common, Runtime};
 use crate::broker::{Checkpoints, ControlHost, ControlStart, Shard};
 use crate::config::{NodeConfig, ShardCpus};
-use crate::controller::{Controller, ControllerConfig, Endpoint, Image, ShardId, ShardMap, ShardPlacement};
+use crate::controller::{
+    Controller, ControllerConfig, Endpoint, Image, ShardId, ShardMap, ShardPlacement, VoterEndpoint,
+};
 use crate::request::{ClusterView, Node};
 
 /// A snapshot of the metadata is taken after so many entries or bytes of its log. All of them are in memory until then.
@@ -357,7 +359,8 @@ fn control_start(
 ) -> Result<ControlStart, String> {
     let controller = ControllerConfig {
         raft_id: boot.raft_id,
-        voters: vec![boot.raft_id],
+        voters: vec![VoterEndpoint::alone(config.node_id, boot.raft_id)],
+        is_voter: true,
         cluster_id: boot.cluster_id.as_str().into(),
         node: Arc::new(config.clone()),
         snapshot_entries: SNAPSHOT_ENTRIES,

@@ -12,7 +12,7 @@ use tidemill::config::{NodeConfig, TimestampType};
 use tidemill::controller::recovery::{Recovery, Step};
 use tidemill::controller::storage::METADATA_DIRECTORY;
 use tidemill::controller::{
-    Controller, ControllerConfig, Endpoint, Image, ShardId, ShardMap, ShardPlacement,
+    Controller, ControllerConfig, Endpoint, Image, ShardId, ShardMap, ShardPlacement, VoterEndpoint,
 };
 use tidemill::effect::{FileDone, FileOp, Stem};
 use tidemill::log::PartitionMetadata;
@@ -119,7 +119,8 @@ pub fn boot(
     let recovered = recover_controller(&mut hands)?;
     let controller = ControllerConfig {
         raft_id,
-        voters: vec![raft_id],
+        voters: vec![VoterEndpoint::alone(config.node_id, raft_id)],
+        is_voter: true,
         cluster_id: "simulated".into(),
         node: Arc::new(config.clone()),
         snapshot_entries: 20,

@@ -65,6 +65,7 @@ impl Stage {
             leader_epoch: 1,
             partition_epoch: 1,
             directories: std::iter::once(Uuid::nil()).collect(),
+            ..PartitionRecord::default()
         })
     }
 
@@ -80,6 +81,7 @@ impl Stage {
                 isr: None,
                 leader_epoch,
                 partition_epoch: leader_epoch,
+                ..PartitionChange::default()
             })
         };
         self.builder.apply(&record).unwrap();
@@ -436,6 +438,7 @@ fn partition_of_t(index: i32) -> Record {
         leader_epoch: 1,
         partition_epoch: 1,
         directories: std::iter::once(Uuid::nil()).collect(),
+        ..PartitionRecord::default()
     })
 }
 

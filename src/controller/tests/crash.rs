@@ -4,9 +4,7 @@ use super::*;
 
 /// A life of the cluster, for so many operations: creations with snapshots in between, producer ids.
 fn story(node: &mut Node, mut operations: usize) {
-    let incarnation = uuid::Uuid::from_u128(7);
-    let listeners = Vec::new();
-    node.ask(1, ControllerRequest::RegisterBroker { node_id: 0, incarnation, listeners, rack: None });
+    node.ask(1, registration(0, 7));
     for token in 2..16 {
         node.ask(token, create(vec![new_topic(&format!("topic-{token}"), 3, 1)]));
         let now = operations.min(3);

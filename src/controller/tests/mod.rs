@@ -1,11 +1,17 @@
 //! Scenarios of the whole controller on a simulated directory: requests and answers, crashes, repeated seeds.
 
+mod brokers;
+mod cluster;
 mod configs;
 mod crash;
+mod install;
+mod net;
 mod partitions;
 mod placed;
+mod quorum;
 mod replay;
 mod scenarios;
+mod walk;
 
 use std::collections::BTreeMap;
 
@@ -108,7 +114,8 @@ fn node_config() -> NodeConfig {
 fn config(seed: u64) -> ControllerConfig {
     ControllerConfig {
         raft_id: 1,
-        voters: vec![1],
+        voters: vec![VoterEndpoint::alone(0, 1)],
+        is_voter: true,
         cluster_id: "4L6g3nShT-eMCtK--X86sw".into(),
         node: Arc::new(node_config()),
         snapshot_entries: 5,
@@ -145,6 +152,8 @@ struct Node {
     full: u32,
     full_from: usize,
     now_ms: u64,
+    /// There are other brokers to listen for.
+    peers: bool,
 }
 
 impl Node {
@@ -163,6 +172,7 @@ impl Node {
             full: 0,
             full_from: 0,
             now_ms: 0,
+            peers: false,
         };
         node.give(Input::Tick);
         node
@@ -184,7 +194,11 @@ impl Node {
                     assert!(version <= self.image.version(), "an answer never outruns the Image");
                     self.answers.push((token, answer));
                 }
-                Output::WakeAt(_) => assert!(self.full > 0, "a single voter needs no clock"),
+                Output::Leader { node_id, .. } => assert_eq!(node_id, Some(0)),
+                Output::Send { .. } => panic!("there is nobody to send to"),
+                Output::WakeAt(_) => {
+                    assert!(self.full > 0 || self.peers, "a single voter needs no clock")
+                }
                 Output::Full => assert!(self.full > 0, "there is space"),
                 Output::Fatal(why) => panic!("{why}"),
             }
@@ -232,12 +246,36 @@ impl Node {
     }
 
     fn register(&mut self, node_id: i32) {
-        self.call(ControllerRequest::RegisterBroker {
-            node_id,
-            incarnation: uuid::Uuid::from_u128(7),
-            listeners: Vec::new(),
-            rack: None,
-        });
+        self.peers |= node_id != 0;
+        self.call(registration(node_id, 7));
+        let broker = self.image.broker(node_id).unwrap();
+        if broker.fenced {
+            let epoch = broker.epoch;
+            self.call(heartbeat(node_id, epoch));
+        }
+    }
+}
+
+fn registration(node_id: i32, incarnation: u128) -> ControllerRequest {
+    ControllerRequest::RegisterBroker {
+        node_id,
+        incarnation: uuid::Uuid::from_u128(incarnation),
+        listeners: Vec::new(),
+        rack: None,
+        directories: Vec::new(),
+        previous_epoch: -1,
+        cluster_id: None,
+    }
+}
+
+/// A broker that has applied its registration and wants nothing.
+fn heartbeat(node_id: i32, epoch: i64) -> ControllerRequest {
+    ControllerRequest::Heartbeat {
+        node_id,
+        epoch,
+        applied_version: epoch as u64,
+        wants_fence: false,
+        wants_shutdown: false,
     }
 }
 

@@ -16,6 +16,8 @@ fn brokers(racks: &[(i32, &str, bool)]) -> ImageBuilder {
             listeners: Vec::new(),
             rack: Some(Arc::from(*rack)),
             fenced: *fenced,
+            in_controlled_shutdown: false,
+            directories: Vec::new(),
         };
         builder.apply(&Record::RegisterBroker(broker)).unwrap();
     }

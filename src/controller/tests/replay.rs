@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::super::record::{NodeIds, PartitionChange, PartitionRecord, RecordError};
+use super::super::record::{LeaderRecovery, NodeIds, PartitionChange, PartitionRecord, RecordError};
 use super::super::storage::decode_frame;
 use super::*;
 
@@ -18,6 +18,8 @@ fn record() -> impl Strategy<Value = Record> {
             let leader = replicas[0];
             let isr = replicas.clone();
             let (leader_epoch, partition_epoch) = (0, 0);
+            let moved = if known { replicas.clone() } else { NodeIds::new() };
+            let recovery = if known { LeaderRecovery::Recovering } else { LeaderRecovery::Recovered };
             let record = PartitionRecord {
                 topic_id,
                 index,
@@ -27,12 +29,21 @@ fn record() -> impl Strategy<Value = Record> {
                 leader_epoch,
                 partition_epoch,
                 directories,
+                adding: moved.clone(),
+                removing: moved,
+                elr: NodeIds::new(),
+                last_known_elr: NodeIds::from_elem(3, usize::from(known)),
+                recovery,
             };
             Record::Partition(record)
         });
-    let change = (topic_id(), 0i32..3, proptest::option::of(0i32..4), proptest::option::of(nodes()), 0i32..9);
-    let change = change.prop_map(|(topic_id, index, leader, isr, epoch)| {
+    let some = || proptest::option::of(nodes());
+    let change = (topic_id(), 0i32..3, proptest::option::of(0i32..4), some(), 0i32..9);
+    let change = (change, [some(), some(), some(), some(), some()], any::<[Option<bool>; 2]>());
+    let change = change.prop_map(|((topic_id, index, leader, isr, epoch), lists, [recovers, moves])| {
         let (leader_epoch, partition_epoch) = (epoch, epoch);
+        let [replicas, adding, removing, elr, last_known_elr] = lists;
+        let code = |recovers: bool| LeaderRecovery::from_code(i8::from(recovers));
         Record::PartitionChange(PartitionChange {
             topic_id,
             index,
@@ -40,6 +51,13 @@ fn record() -> impl Strategy<Value = Record> {
             isr,
             leader_epoch,
             partition_epoch,
+            replicas,
+            adding,
+            removing,
+            elr,
+            last_known_elr,
+            recovery: recovers.and_then(code),
+            directories: moves.map(|one| std::iter::repeat_n(Uuid::from_u128(2), usize::from(one)).collect()),
         })
     });
     let kind = prop_oneof![Just(ResourceType::Topic), Just(ResourceType::Broker)];
@@ -54,7 +72,16 @@ fn record() -> impl Strategy<Value = Record> {
     let broker = broker.prop_map(|(node_id, host, rack, fenced)| {
         let endpoint = Endpoint { name: host.clone(), host, port: 9092, security_protocol: 0 };
         let (incarnation, listeners) = (Uuid::from_u128(5), vec![endpoint]);
-        Record::RegisterBroker(BrokerRegistration { node_id, incarnation, epoch: 3, listeners, rack, fenced })
+        Record::RegisterBroker(BrokerRegistration {
+            node_id,
+            incarnation,
+            epoch: 3,
+            listeners,
+            in_controlled_shutdown: rack.is_some(),
+            directories: rack.iter().map(|_| Uuid::from_u128(6)).collect(),
+            rack,
+            fenced,
+        })
     });
     prop_oneof![
         2 => (text(), topic_id()).prop_map(|(name, topic_id)| Record::Topic { name, topic_id }),
@@ -63,6 +90,7 @@ fn record() -> impl Strategy<Value = Record> {
         3 => change,
         2 => config,
         1 => broker,
+        1 => (0i32..4).prop_map(|node_id| Record::UnregisterBroker { node_id, epoch: 3 }),
         1 => (text(), -1i16..2).prop_map(|(name, level)| Record::Feature { name, level }),
         1 => (0i64..9).prop_map(|id| Record::ProducerIdBlock { producer_id_next: id * 1000 }),
     ]
@@ -70,7 +98,7 @@ fn record() -> impl Strategy<Value = Record> {
 
 fn begun() -> ImageBuilder {
     let mut builder = ImageBuilder::default();
-    builder.apply(&Record::MetadataVersion { version: 1 }).unwrap();
+    builder.apply(&Record::MetadataVersion { version: METADATA_VERSION_LATEST }).unwrap();
     builder
 }
 
@@ -118,7 +146,7 @@ proptest! {
 
     #[test]
     fn fields_that_lie_under_a_good_checksum_do_not_panic(
-        type_id in 1u16..11, body in proptest::collection::vec(any::<u8>(), 0..120),
+        type_id in 1u16..24, body in proptest::collection::vec(any::<u8>(), 0..120),
     ) {
         let mut bytes = [&type_id.to_be_bytes()[..], &[0], &(body.len() as u32).to_be_bytes(), &body].concat();
         let crc = crc32c::crc32c(&bytes);

@@ -1,0 +1,254 @@
+//! Which brokers are alive, and what the active controller does by itself as time passes.
+//!
+//! Sessions are in the active controller's memory only: a new one gives every broker that is not fenced a whole
+//! session before it misses anything. A controller that was itself stopped for a while does not hold that against
+//! the brokers: what they sent meanwhile may be waiting to be read.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use super::brokers::Heartbeat;
+use super::image::{Image, ImageBuilder};
+use super::record::Record;
+use super::request::ControllerRequest;
+use super::topics::Rules;
+use super::{Controller, ControllerAnswer, Output, brokers, elections};
+use crate::config::{NodeConfig, broker_number};
+use crate::effect::Now;
+use crate::wire::ErrorCode;
+
+/// How often sessions are looked at.
+const CHECK_MS: u64 = 100;
+/// After a longer time without a look the controller itself was stopped.
+const STOPPED_MS: u64 = 2000;
+
+/// What the controller decides by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Own {
+    /// A broker is silent or gone.
+    Fence(i32),
+    /// Leaderships go back to preferred leaders.
+    Rebalance,
+    /// Partitions without a leader are looked at.
+    Unclean,
+}
+
+/// One broker's session.
+#[derive(Clone, Copy, Debug)]
+struct Session {
+    epoch: i64,
+    heard_at_ms: u64,
+    /// It has sent a heartbeat to this controller.
+    has_spoken: bool,
+    /// Image version that it has applied.
+    applied: u64,
+    /// Raft index at which it had given up its leaderships, to stop.
+    stops_at: Option<u64>,
+}
+
+/// The sessions of all brokers, and when what is next due.
+#[derive(Debug)]
+pub(super) struct Liveness {
+    /// The broker in this process, where this is the only controller: it is alive as long as this runs.
+    own: Option<i32>,
+    sessions: BTreeMap<i32, Session>,
+    session_timeout_ms: u64,
+    /// How often, where it is done at all, and when next.
+    rebalance: Option<(u64, u64)>,
+    unclean: (u64, u64),
+    looked_at_ms: u64,
+    /// A look was asked for and has not come yet.
+    wakes: bool,
+}
+
+impl Liveness {
+    /// At the moment in which a controller becomes active. `own`: see there.
+    pub(super) fn new(node: &NodeConfig, own: Option<i32>, image: &Image, now_ms: u64) -> Self {
+        let number = |key: &str| u64::try_from(broker_number(node, key)).unwrap_or(0);
+        let rebalance_ms = number("leader.imbalance.check.interval.seconds").saturating_mul(1000);
+        let off = node.given.get("auto.leader.rebalance.enable");
+        let is_off = off.is_some_and(|value| value.trim().eq_ignore_ascii_case("false"));
+        let unclean_ms = number("unclean.leader.election.interval.ms");
+        let alive = image.brokers().filter(|broker| !broker.fenced);
+        Self {
+            own,
+            sessions: alive.map(|broker| (broker.node_id, Session::new(broker.epoch, now_ms))).collect(),
+            session_timeout_ms: number("broker.session.timeout.ms"),
+            rebalance: (!is_off).then_some((rebalance_ms, now_ms.saturating_add(rebalance_ms))),
+            unclean: (unclean_ms, now_ms.saturating_add(unclean_ms)),
+            looked_at_ms: now_ms,
+            wakes: false,
+        }
+    }
+
+    pub(super) fn is_own(&self, node_id: i32) -> bool {
+        self.own == Some(node_id)
+    }
+
+    /// A broker has registered.
+    pub(super) fn registered(&mut self, node_id: i32, epoch: i64, now_ms: u64) {
+        let known = self.sessions.get(&node_id).filter(|session| session.epoch == epoch);
+        let has_spoken = known.is_some_and(|session| session.has_spoken);
+        self.sessions.insert(node_id, Session { has_spoken, ..Session::new(epoch, now_ms) });
+    }
+
+    /// A heartbeat of a broker with this epoch.
+    pub(super) fn heard(&mut self, heard: Heartbeat, now_ms: u64) {
+        let session = self.sessions.entry(heard.node_id).or_insert_with(|| Session::new(heard.epoch, now_ms));
+        if session.epoch != heard.epoch {
+            *session = Session::new(heard.epoch, now_ms);
+        }
+        session.heard_at_ms = now_ms;
+        session.has_spoken = true;
+        session.applied = session.applied.max(heard.applied_version);
+    }
+
+    /// Something came of a broker: it is alive, also if its request has to wait.
+    fn touched(&mut self, node_id: i32, epoch: i64, now_ms: u64) {
+        if let Some(session) = self.sessions.get_mut(&node_id).filter(|session| session.epoch == epoch) {
+            session.heard_at_ms = now_ms;
+        }
+    }
+
+    /// Whether a registration with that epoch was heard of within the session timeout.
+    pub(super) fn has_session(&self, node_id: i32, epoch: i64, now_ms: u64) -> bool {
+        let session = self.sessions.get(&node_id).filter(|session| session.epoch == epoch);
+        session.is_some_and(|session| {
+            (session.has_spoken || !self.is_own(node_id)) && !self.is_over(session, now_ms)
+        })
+    }
+
+    fn is_over(&self, session: &Session, now_ms: u64) -> bool {
+        now_ms.saturating_sub(session.heard_at_ms) >= self.session_timeout_ms
+    }
+
+    pub(super) fn forget(&mut self, node_id: i32) {
+        self.sessions.remove(&node_id);
+    }
+
+    /// A broker has given up its leaderships with the entry of that index.
+    pub(super) fn stops(&mut self, node_id: i32, index: u64) {
+        if let Some(session) = self.sessions.get_mut(&node_id) {
+            session.stops_at = Some(index);
+        }
+    }
+
+    /// Whether every other active broker has applied that this one leads nothing. `index` is the last entry, for a
+    /// controller that did not see it stop.
+    pub(super) fn may_stop(&mut self, node_id: i32, image: &Image, index: u64) -> bool {
+        let Some(session) = self.sessions.get_mut(&node_id) else { return true };
+        let stops_at = *session.stops_at.get_or_insert(index);
+        let others = self.sessions.iter().filter(|(other, _)| **other != node_id && image.is_active(**other));
+        // The broker in this process is told before anybody else, and may send no heartbeats.
+        let mut counted = others.filter(|(other, session)| session.has_spoken || self.own != Some(**other));
+        counted.all(|(_, session)| session.applied >= stops_at)
+    }
+
+    /// What is due.
+    fn look(&mut self, image: &Image, now_ms: u64) -> Vec<Own> {
+        let away_ms = now_ms.saturating_sub(self.looked_at_ms);
+        self.looked_at_ms = now_ms;
+        self.wakes = false;
+        if away_ms > STOPPED_MS {
+            self.sessions.values_mut().for_each(|session| {
+                session.heard_at_ms = session.heard_at_ms.saturating_add(away_ms).min(now_ms);
+            });
+        }
+        let is_exempt = |node_id: i32, session: &Session| self.is_own(node_id) && !session.has_spoken;
+        let over = |(node_id, session): &(&i32, &Session)| {
+            self.is_over(session, now_ms) && !is_exempt(**node_id, session)
+        };
+        let silent: Vec<i32> = self.sessions.iter().filter(over).map(|(node_id, _)| *node_id).collect();
+        silent.iter().for_each(|node_id| self.forget(*node_id));
+        let fenced = silent.into_iter().filter(|node| image.broker(*node).is_some_and(|known| !known.fenced));
+        let mut due: Vec<Own> = fenced.map(Own::Fence).collect();
+        let every = |(every_ms, at_ms): &mut (u64, u64)| {
+            let is_due = *at_ms <= now_ms;
+            if is_due {
+                *at_ms = now_ms.saturating_add(*every_ms);
+            }
+            is_due
+        };
+        due.extend(self.rebalance.as_mut().is_some_and(every).then_some(Own::Rebalance));
+        due.extend(every(&mut self.unclean).then_some(Own::Unclean));
+        due
+    }
+
+    /// Whether there is anybody to listen for.
+    fn has_peers(&self) -> bool {
+        self.sessions.iter().any(|(node_id, session)| session.has_spoken || !self.is_own(*node_id))
+    }
+}
+
+impl Session {
+    fn new(epoch: i64, now_ms: u64) -> Self {
+        Self { epoch, heard_at_ms: now_ms, has_spoken: false, applied: 0, stops_at: None }
+    }
+}
+
+impl Controller {
+    /// Time has passed: brokers that were silent for too long are fenced, leaders may change.
+    pub(super) fn look_after_brokers(&mut self, now: Now) -> Result<(), String> {
+        let Some(leadership) = &mut self.leadership else { return Ok(()) };
+        let due = leadership.liveness.look(&leadership.speculative, now.mono_ms);
+        due.into_iter().try_for_each(|own| self.decide_own(own))
+    }
+
+    /// A broker's process is known to be dead: it is fenced if it is the one that registered last.
+    pub(super) fn broker_gone(&mut self, node_id: i32, incarnation: Uuid) -> Result<(), String> {
+        let Some(leadership) = &mut self.leadership else { return Ok(()) };
+        let known = leadership.speculative.broker(node_id);
+        if known.is_none_or(|known| known.incarnation != incarnation) || leadership.liveness.is_own(node_id) {
+            return Ok(());
+        }
+        leadership.liveness.forget(node_id);
+        self.decide_own(Own::Fence(node_id))
+    }
+
+    /// A request has come, which may have to wait.
+    pub(super) fn hear(&mut self, now: Now, request: &ControllerRequest) {
+        if let (ControllerRequest::Heartbeat { node_id, epoch, .. }, Some(leadership)) =
+            (request, &mut self.leadership)
+        {
+            leadership.liveness.touched(*node_id, *epoch, now.mono_ms);
+        }
+    }
+
+    /// Asks for the next look where no raft tick comes by.
+    pub(super) fn wake_for_brokers(&mut self, now: Now, out: &mut Vec<Output>) {
+        if self.needs_ticks() {
+            return;
+        }
+        let Some(leadership) = &mut self.leadership else { return };
+        let liveness = &mut leadership.liveness;
+        if liveness.has_peers() && !liveness.wakes {
+            liveness.wakes = true;
+            out.push(Output::WakeAt(now.mono_ms + CHECK_MS));
+        }
+    }
+
+    fn decide_own(&mut self, own: Own) -> Result<(), String> {
+        let index_next = self.raft.status().index_last + 1;
+        let Some(leadership) = &mut self.leadership else { return Ok(()) };
+        let mut state = ImageBuilder::new(&leadership.speculative);
+        let mut records: Vec<Record> = Vec::new();
+        let rules = Rules {
+            node: &self.config.node,
+            rng: &mut self.rng,
+            now_ms: self.now_ms,
+            index_next,
+            liveness: &mut leadership.liveness,
+        };
+        match own {
+            Own::Fence(node_id) => brokers::fence(&rules, &mut state, node_id, &mut records),
+            Own::Rebalance => elections::rebalance(rules.node, &mut state, &mut records),
+            Own::Unclean => elections::redraw_uncertain(rules.node, &mut state, &mut records),
+        }
+        if records.is_empty() {
+            return Ok(());
+        }
+        leadership.keep(&state);
+        self.propose(&records, None, ControllerAnswer::Refused(ErrorCode::NotController))
+    }
+}

@@ -1,0 +1,154 @@
+//! The quorum of several: seeded lives under faults, and single stories.
+
+use std::collections::BTreeMap;
+
+use super::super::quorum::codec::CHUNK_BYTES_MAX;
+use super::super::request::{ConfigChanges, ConfigOp};
+use super::net::{Net, Weather};
+use super::*;
+
+const CALM: Weather =
+    Weather { drop: 0, double: 0, delay_ms: 2, disk_ms: 1, breaks: false, loses: false, changes: false };
+const ROUGH: Weather =
+    Weather { drop: 8, double: 5, delay_ms: 30, disk_ms: 12, breaks: true, loses: false, changes: false };
+
+/// How many seeds of each kind; more with `QUORUM_SEEDS`.
+fn seeds() -> u64 {
+    std::env::var("QUORUM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(12)
+}
+
+fn live(seed: u64, machines: usize, voters: usize, weather: Weather) -> BTreeMap<&'static str, u32> {
+    let mut net = Net::new(seed, machines, voters, weather);
+    net.run(12_000);
+    net.end_well();
+    net.counts
+}
+
+#[test]
+fn what_is_committed_stays_under_faults_of_network_disks_and_machines() {
+    let mut counts: BTreeMap<&'static str, u32> = BTreeMap::new();
+    for seed in 0..seeds() {
+        let kinds = [
+            (3, 3, ROUGH),
+            (5, 3, ROUGH),
+            (4, 3, Weather { loses: true, ..ROUGH }),
+            (5, 3, Weather { changes: true, ..ROUGH }),
+        ];
+        for (kind, (machines, voters, weather)) in kinds.into_iter().enumerate() {
+            for (what, times) in live(seed * 10 + kind as u64, machines, voters, weather) {
+                *counts.entry(what).or_default() += times;
+            }
+        }
+    }
+    for what in ["crash", "cut", "lost disk", "lost message", "change of members"] {
+        assert!(counts.get(what).is_some_and(|times| *times > 0), "no {what} at all: {counts:?}");
+    }
+}
+
+#[test]
+fn the_same_seed_lives_the_same_life() {
+    let life = |seed| {
+        let mut net = Net::new(seed, 4, 3, Weather { loses: true, ..ROUGH });
+        net.run(5000);
+        (format!("{:?}", net.answers), net.counts)
+    };
+    assert_eq!(life(7), life(7));
+    assert_ne!(life(7), life(8));
+}
+
+#[test]
+fn three_voters_elect_one_and_the_next_takes_over_at_once_when_its_process_is_gone() {
+    let mut net = Net::new(1, 3, 3, CALM);
+    net.run(2000);
+    let leader = net.leader().unwrap();
+    let raft_id = net.machines[leader].raft_id;
+    net.crash(leader);
+    let since = net.now_ms;
+    for other in (0..3).filter(|other| *other != leader) {
+        net.give(other, Input::LeaderGone { raft_id });
+    }
+    while net.leader().is_none() {
+        net.run(1);
+    }
+    assert!(net.now_ms - since < 60, "it took {} ms", net.now_ms - since);
+    net.start(leader);
+    net.end_well();
+}
+
+/// Learns what a leader's log no longer has: in chunks, none larger than allowed.
+#[test]
+fn a_node_that_joins_late_gets_a_snapshot_in_chunks() {
+    let mut net = Net::new(3, 1, 1, CALM);
+    net.run(500);
+    for round in 0..120 {
+        let value = format!("m{}", "-".repeat(6000));
+        let resource = ConfigChanges {
+            resource_type: ResourceType::ClientMetrics,
+            name: format!("subscription-{round}"),
+            changes: vec![("metrics".to_string(), ConfigOp::Set(value))],
+            replace: false,
+        };
+        net.ask(0, ControllerRequest::AlterConfigs { resources: vec![resource], validate_only: false });
+        net.run(20);
+    }
+    let configured = net.machines[0].image.configured(ResourceType::ClientMetrics).count();
+    assert_eq!(configured, 120, "{:?}", net.answers.last());
+    net.add_machine();
+    net.weather.drop = 10;
+    net.run(3000);
+    net.end_well();
+    assert!(net.bytes_most > CHUNK_BYTES_MAX && net.bytes_most < CHUNK_BYTES_MAX + 200, "{}", net.bytes_most);
+}
+
+#[test]
+fn a_single_voter_ticks_only_while_it_has_company() {
+    let mut net = Net::new(5, 2, 1, CALM);
+    net.run(3000);
+    assert_eq!(net.machines[1].controller.as_ref().unwrap().members().iter().len(), 2);
+    assert!(net.machines[0].controller.as_ref().unwrap().needs_ticks());
+    net.crash(1);
+    net.ask(0, ControllerRequest::LeaveQuorum { node_id: 1 });
+    net.run(100);
+    assert!(!net.machines[0].controller.as_ref().unwrap().needs_ticks());
+}
+
+#[test]
+fn the_quorum_is_told_with_its_members() {
+    let mut net = Net::new(9, 4, 3, CALM);
+    net.run(4000);
+    let leader = net.leader().unwrap();
+    let token = net.ask(leader, ControllerRequest::DescribeQuorum);
+    net.run(500);
+    let (_, answer) = net.answers.iter().find(|(of, _)| *of == token).unwrap();
+    let ControllerAnswer::Quorum(state) = answer else { panic!("{answer:?}") };
+    assert_eq!(state.leader_id, leader as i32);
+    assert_eq!(state.voters.iter().map(|voter| voter.node_id).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(state.observers.iter().map(|learner| learner.node_id).collect::<Vec<_>>(), [3]);
+    for replica in state.voters.iter().chain(&state.observers) {
+        assert!(replica.last_fetch_ms > 4000 && replica.last_caught_up_ms > 4000, "{replica:?}");
+        assert!(replica.log_end_offset > 0 && &*replica.endpoint.host == format!("host-{}", replica.node_id));
+    }
+}
+
+#[test]
+fn a_voter_that_follows_refuses_requests_and_a_leader_that_is_to_go_gives_its_place_away() {
+    let mut net = Net::new(11, 3, 3, CALM);
+    net.run(2000);
+    let leader = net.leader().unwrap();
+    let follower = (leader + 1) % 3;
+    let token = net.ask(follower, ControllerRequest::AllocateProducerIds);
+    let refused = ControllerAnswer::Refused(ErrorCode::NotController);
+    assert!(net.answers.contains(&(token, refused.clone())));
+    let (node_id, raft_id) = (net.machines[leader].node_id, net.machines[leader].raft_id);
+    let token = net.ask(leader, ControllerRequest::RemoveVoter { node_id, raft_id });
+    assert!(net.answers.contains(&(token, refused)));
+    net.run(200);
+    let next = net.leader().unwrap();
+    assert_ne!(next, leader);
+    net.voters_wanted = 2;
+    net.ask(next, ControllerRequest::RemoveVoter { node_id, raft_id });
+    net.run(100);
+    let members = net.machines[leader].controller.as_ref().unwrap().members().clone();
+    assert!(!members.is_voter(raft_id) && members.get(raft_id).is_some());
+    net.end_well();
+}
