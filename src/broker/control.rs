@@ -203,6 +203,11 @@ impl ControlHost {
 }
 
 impl Shard {
+    /// The controller, on the shard that hosts it.
+    pub fn controller(&self) -> Option<&Controller> {
+        self.control.as_ref().map(|control| &control.start.controller)
+    }
+
     /// A request for the controller, which is on this shard.
     pub(super) fn control(&mut self, now: Now, to: ReplyTo, request: ControllerRequest) {
         let Some(control) = &mut self.control else { return };
@@ -360,6 +365,8 @@ impl Shard {
         if applying.missing.is_empty() {
             control.applied_image = applying.image_version;
             control.applying = None;
+            let image_version = control.applied_image;
+            self.peers_applied(now, image_version);
             self.run_control(now);
         }
     }
@@ -408,7 +415,7 @@ impl Shard {
         }
     }
 
-    fn tell_everyone(&mut self, message: impl Fn() -> Message) {
+    pub(super) fn tell_everyone(&mut self, message: impl Fn() -> Message) {
         for shard in 0..self.node.shard_count {
             if shard == self.id.0 {
                 self.todo.push_back(Todo::Local(message()));
@@ -420,6 +427,9 @@ impl Shard {
 
     /// Begins a clean stop of the whole node; only the controller's shard does.
     pub fn begin_stop(&mut self, now: Now) {
+        if self.peers_hold_stop(now) {
+            return;
+        }
         let Some(control) = &mut self.control else { return };
         if control.start.checkpoints.begin_stop(self.node.shard_count) {
             self.tell_everyone(|| Message::Stop);

@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use uuid::Uuid;
 
+use super::peers::{LinkId, PeersMessage};
 use crate::config::NodeConfig;
 use crate::controller::{ControllerAnswer, ControllerRequest, ShardId};
 use crate::effect::{ByteSpan, FileOp, Ticket};
@@ -120,6 +122,8 @@ pub enum Message {
     StoreLogStarts(Vec<Progress>),
     /// From the controller's shard: these log starts are durable.
     LogStartsStored(Vec<Progress>),
+    /// What concerns other nodes.
+    Peers(PeersMessage),
     /// From the controller's shard: stop cleanly.
     Stop,
     /// To the controller's shard: the sender's replicas are closed.
@@ -179,6 +183,28 @@ pub enum Output {
     Flush(ConnectionKey),
     /// Close the connection, now.
     Close(ConnectionKey, CloseReason),
+    /// Connect to another node; `Shard::link_up` or `Shard::link_down` tells what came of it. A link that was lost is
+    /// dialled again under the same id.
+    Dial {
+        /// The link.
+        link: LinkId,
+        /// A name or an address without brackets.
+        host: Arc<str>,
+        /// The port.
+        port: u16,
+    },
+    /// Send a whole frame, with its prefix, behind the earlier ones.
+    LinkSend {
+        /// The link; it is up.
+        link: LinkId,
+        /// The frame.
+        bytes: Bytes,
+    },
+    /// End a connection or a dial. Nothing of it comes in any more; what was not sent is not sent.
+    LinkClose {
+        /// The link.
+        link: LinkId,
+    },
     /// The node is registered and every shard knows: clients may come.
     Ready,
     /// Something that the operator should know.

@@ -15,6 +15,7 @@ mod control;
 mod coordinators;
 mod message;
 mod moving;
+pub mod peers;
 mod replicas;
 mod routing;
 mod timers;
@@ -29,6 +30,7 @@ pub use checkpoint::{Checkpoints, StoredOffsets};
 pub use control::{ControlHost, ControlStart, FoundReplicas};
 pub use message::{ConnectionKey, Delivery, Message, Output, Owner, Progress};
 pub use moving::Luggage;
+pub use peers::{LinkId, LinkLoss, PeersMessage, PeersStart};
 pub use replicas::{DirectoryFacts, FoundReplica, Opened, Replicas};
 
 use self::coordinators::Coordinators;
@@ -60,6 +62,7 @@ pub struct Shard {
     replicas: Replicas,
     coordinators: Coordinators,
     control: Option<Box<ControlHost>>,
+    peers: peers::Peers,
     /// What is to be carried on inside this step; empty between steps.
     todo: VecDeque<Todo>,
     /// Messages of a sender whose view is ahead of ours, in order.
@@ -108,6 +111,7 @@ impl Shard {
         let seed = node.seed ^ u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Self {
             id,
+            peers: peers::Peers::new(node.config.node_id, seed),
             node,
             view,
             connections: Slab::new(),
@@ -286,6 +290,7 @@ impl Shard {
                 }
                 self.drain_replicas();
             }
+            Message::Peers(message) => self.peers_message(now, message),
             Message::Stop => self.stop(now),
             Message::Stopped(progress) => self.surveyed(from, (progress, 0), true),
         }
@@ -313,6 +318,7 @@ impl Shard {
         self.replicas.reconcile(now, &view);
         self.drain_replicas();
         self.reconcile_coordinators(now, &removed);
+        self.peers_review();
         self.todo.extend(self.early.drain(..).map(Todo::Pump));
         self.applying = Some(version);
         for (from, message) in std::mem::take(&mut self.held_back) {
@@ -373,6 +379,7 @@ impl Shard {
     pub fn end_turn(&mut self, now: Now) {
         self.replicas.end_turn(now);
         self.drain_replicas();
+        self.peers_go_on(now);
         self.work(now);
         self.take_up(now);
         let mut dirty = std::mem::take(&mut self.dirty);
@@ -407,6 +414,7 @@ impl Shard {
             self.replicas.next_wake_ms(),
             self.coordinators.next_wake_ms(),
             self.control.as_ref().and_then(|control| control.next_wake_ms()),
+            self.peers.next_wake_ms(),
         ];
         timers.into_iter().flatten().min()
     }
@@ -422,6 +430,7 @@ impl Shard {
         self.coordinators.wake(now);
         self.drain_coordinators();
         self.control_wake(now);
+        self.peers_wake(now);
         self.work(now);
     }
 
@@ -433,6 +442,7 @@ impl Shard {
             .iter()
             .map(|(slot, (generation, _))| ConnectionKey { slot: slot as u32, generation: *generation });
         self.outputs.extend(keys.map(|key| Output::Close(key, CloseReason::Stopping)));
+        self.peers_close();
         self.coordinators.close(now);
         self.drain_coordinators();
         self.replicas.close(now);

@@ -3,6 +3,7 @@
 //! A slot is given back only when its replica is gone and none of its operations is in flight,
 //! so a late completion never reaches a successor.
 
+mod following;
 mod opening;
 mod recovered;
 mod retention;

@@ -53,7 +53,12 @@ impl Shard {
                 _ => self.todo.push_back(Todo::Coordinate(coordination)),
             }
         }
-        for (to, request) in self.desk.controls.drain(..) {
+        if !self.desk.forwards.is_empty() {
+            let forwards = std::mem::take(&mut self.desk.forwards);
+            self.forward(forwards);
+        }
+        for (to, request) in std::mem::take(&mut self.desk.controls) {
+            let Some(request) = self.ask_elsewhere(to, request) else { continue };
             let request = Box::new(request);
             if self.control.is_some() {
                 self.todo.push_back(Todo::Control(to, request));

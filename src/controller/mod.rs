@@ -313,13 +313,18 @@ impl Controller {
             out.push(Output::Fatal(why));
             return;
         }
-        self.close_step(now, out);
         self.wake_for_brokers(now, out);
+        self.close_step(now, out);
     }
 
     /// The committed metadata as last applied.
     pub fn image(&self) -> &Image {
         self.builder.image()
+    }
+
+    /// The raft term that this node is in.
+    pub fn term(&self) -> u64 {
+        self.raft.status().term
     }
 
     /// Whether this node leads and decides requests.
@@ -378,7 +383,11 @@ impl Controller {
                 self.full_said = false;
                 self.persisted(number, out)?;
             }
-            StorageEvent::SnapshotTaken(index) => self.raft.compact(index),
+            // Who lacks half of what a snapshot comes after gets entries, not the snapshot.
+            StorageEvent::SnapshotTaken(index) => {
+                self.raft
+                    .compact(index, usize::try_from(self.config.snapshot_entries / 2).unwrap_or_default());
+            }
             StorageEvent::Failed(why) => return Err(why),
         }
         Ok(())

@@ -361,10 +361,10 @@ impl Raft {
         self.applied(index, term);
     }
 
-    /// Forgets entries that a durable snapshot covers, but for some that other members may lack.
-    pub fn compact(&mut self, snapshot_index: u64) {
-        let keep = self.members().has_others(self.node.raft.id);
-        self.node.mut_store().compact(snapshot_index, keep);
+    /// Forgets entries that a durable snapshot covers, but for the last `keep`, which other members may lack.
+    pub fn compact(&mut self, snapshot_index: u64, keep: usize) {
+        let has_others = self.members().has_others(self.node.raft.id);
+        self.node.mut_store().compact(snapshot_index, if has_others { keep } else { 0 });
     }
 
     /// Index before the first entry that can be sent; a snapshot from there on closes every gap.
@@ -498,7 +498,7 @@ mod tests {
         let mut raft = Raft::new(1, &alone(), empty(), 7).unwrap();
         raft.propose(b"one".to_vec()).unwrap();
         settle(&mut raft);
-        raft.compact(2);
+        raft.compact(2, 10);
         assert_eq!(raft.term_of(2), Some(1));
         assert_eq!(raft.propose(b"two".to_vec()).unwrap(), 3);
         let (_, committed, _) = settle(&mut raft);

@@ -1,6 +1,9 @@
 //! What goes into a partition and what comes out: the whole contract between one replica and the
 //! shard that owns it, field by field. File operations are those of [`crate::effect`].
 
+use bytes::Bytes;
+use smallvec::SmallVec;
+
 use crate::effect::{FileOp, Ticket};
 use crate::log::Span;
 use crate::log::check::CheckedBatch;
@@ -208,4 +211,72 @@ pub enum Effect {
     Gone,
     /// The device failed: the partition's log directory goes offline.
     Offline,
+}
+
+/// Whether a leader has everything that was ever committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LeaderRecovery {
+    /// It has.
+    #[default]
+    Recovered,
+    /// It was elected uncleanly and has not recovered yet.
+    Recovering,
+}
+
+/// What a follower wants next of its leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchPosition {
+    /// Node id of the leader.
+    pub leader: i32,
+    /// Leader epoch that the follower knows.
+    pub leader_epoch: i32,
+    /// First offset wanted: the follower's log end.
+    pub fetch_offset: i64,
+    /// Epoch of the record before it, -1 if unknown.
+    pub last_fetched_epoch: i32,
+    /// First offset that the follower has.
+    pub log_start_offset: i64,
+}
+
+/// One partition's part of the answer to a follower's Fetch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchedPart {
+    /// Why the leader gave nothing.
+    pub error: Option<ErrorCode>,
+    /// The leader's high watermark, -1 on an error.
+    pub high_watermark: i64,
+    /// The leader's log start, -1 if unknown.
+    pub log_start_offset: i64,
+    /// The largest epoch that both know, and where it ends at the leader: the follower's log differs from there.
+    pub diverging: Option<(i32, i64)>,
+    /// Record batches, the last one perhaps cut; a slice of the frame that they came in.
+    pub records: Bytes,
+}
+
+/// Another ISR that a leader wants of the controller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IsrChange {
+    /// Epoch of the leader that asks.
+    pub leader_epoch: i32,
+    /// The partition's epoch as the leader knows it: the change is of that state.
+    pub partition_epoch: i32,
+    /// The ISR wanted, each replica with its broker epoch, -1 if unknown.
+    pub isr: SmallVec<[(i32, i64); 3]>,
+    /// Whether the leader has recovered.
+    pub recovery: LeaderRecovery,
+}
+
+/// What the controller made of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IsrState {
+    /// Node id of the leader, -1 for none.
+    pub leader: i32,
+    /// Its epoch.
+    pub leader_epoch: i32,
+    /// The partition's epoch.
+    pub partition_epoch: i32,
+    /// The ISR.
+    pub isr: SmallVec<[i32; 3]>,
+    /// Whether the leader has recovered.
+    pub recovery: LeaderRecovery,
 }

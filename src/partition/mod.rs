@@ -17,7 +17,10 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-pub use effect::{Acks, Answer, Effect, Isolation, OffsetQuery, Op, Read, ReadFound, ReplyTo};
+pub use effect::{
+    Acks, Answer, Effect, FetchPosition, FetchedPart, Isolation, IsrChange, IsrState, LeaderRecovery,
+    OffsetQuery, Op, Read, ReadFound, ReplyTo,
+};
 
 use crate::config::TopicConfig;
 use crate::effect::{FileResult, Now, Ticket};
@@ -105,6 +108,11 @@ impl Partition {
     /// The log, for checkpoints, metrics and the bytes of the append in flight.
     pub fn log(&self) -> &Log {
         &self.log
+    }
+
+    /// What the Image says of it, as last taken over.
+    pub fn assignment(&self) -> &Assignment {
+        &self.assignment
     }
 
     /// First offset that is not yet on every in-sync replica.

@@ -25,6 +25,7 @@ mod features;
 mod fetch;
 #[cfg(test)]
 mod fetch_tests;
+mod forward;
 mod groups;
 mod leader_hint;
 mod log_dirs;
@@ -50,6 +51,7 @@ mod traffic;
 mod unregister;
 
 pub use connection::{Connection, Exchange, RequestContext};
+pub use forward::Forwarded;
 pub use outbox::{Chunk, Outbox};
 pub use producer_id::ProducerIds;
 pub use scene::{Call, ClusterView, Coordination, Desk, DiskSpace, Node, Scene, Timer};
@@ -120,6 +122,8 @@ pub enum Answered {
     Controller(Box<ControllerAnswer>),
     /// From the coordinator of a group.
     Coordinator(Box<group::Response>),
+    /// From the controller of another node: the whole response, header and body; `None` where nobody could be asked.
+    Forwarded(Option<Bytes>),
 }
 
 /// A request between its start and its response.
@@ -151,6 +155,8 @@ pub enum Work {
     Controlled(Box<controlled::Controlled>),
     /// InitProducerId that needs a new block of ids first.
     ProducerId(producer_id::InitProducerId),
+    /// What another node's controller decides.
+    Forward(Box<forward::Forward>),
     /// The response is encoded already.
     Encoded(BytesMut),
 }
@@ -158,6 +164,19 @@ pub enum Work {
 impl Work {
     /// Starts a request. `to` addresses it; its parts are numbered from 0.
     pub fn start(
+        header: &RequestHeader,
+        body: Bytes,
+        to: ReplyTo,
+        scene: &mut Scene,
+    ) -> Result<Self, CloseReason> {
+        match forward::Forward::start(header, &body, to, scene) {
+            Some(work) => Ok(work),
+            None => Self::start_here(header, body, to, scene),
+        }
+    }
+
+    /// Starts a request that is served on this node.
+    fn start_here(
         header: &RequestHeader,
         body: Bytes,
         to: ReplyTo,
@@ -236,6 +255,14 @@ impl Work {
             (this @ Self::ProducerId(_), Answered::Controller(answer)) => {
                 *this = Self::Encoded(producer_id::finish(header, *answer, scene));
             }
+            (Self::Forward(forward), Answered::Forwarded(response)) => {
+                forward.answer(header, to, response, scene);
+            }
+            (Self::Forward(forward), answered) => {
+                if let Some(work) = forward.served_here() {
+                    work.answer(header, to, answered, scene);
+                }
+            }
             _ => {}
         }
     }
@@ -246,6 +273,11 @@ impl Work {
             Self::Fetch(fetch) => fetch.timeout(to, scene),
             Self::Topics(topics) => topics.timeout(),
             Self::Controlled(controlled) => controlled.timeout(),
+            Self::Forward(forward) => {
+                if let Some(work) = forward.served_here() {
+                    work.timeout(to, scene);
+                }
+            }
             _ => {}
         }
     }
@@ -296,6 +328,7 @@ impl Work {
             Self::Topics(topics) => topics.is_done(),
             Self::Controlled(controlled) => controlled.is_done(),
             Self::ProducerId(_) => false,
+            Self::Forward(forward) => forward.is_done(),
             Self::Encoded(_) => true,
         }
     }
@@ -321,6 +354,7 @@ impl Work {
             Self::Topics(topics) => topics.encode(header, outbox.buffer(), scene),
             Self::Controlled(controlled) => return controlled.encode(header).encode(header, outbox, scene),
             Self::ProducerId(_) => unreachable!("an unanswered request is not encoded"),
+            Self::Forward(forward) => return forward.into_work()?.encode(header, outbox, scene),
             Self::Encoded(bytes) => outbox.buffer().extend_from_slice(&bytes),
         }
         Ok(())

@@ -341,7 +341,8 @@ fn the_quorum_is_described_from_the_controllers_state() {
         let (header, mut work) =
             stage.start(ApiKey::DescribeQuorum, version, &asking("__cluster_metadata", 0));
         assert_eq!(stage.desk.controls.pop().unwrap().1, ControllerRequest::DescribeQuorum);
-        let state = QuorumState { leader_epoch: 3, high_watermark: 7, log_end_offset: 9, ..QuorumState::default() };
+        let state =
+            QuorumState { leader_epoch: 3, high_watermark: 7, log_end_offset: 9, ..QuorumState::default() };
         let answer = Answered::Controller(Box::new(ControllerAnswer::Quorum(state)));
         work.answer(&header, TO, answer, &mut stage.scene());
         let response: DescribeQuorumResponse = stage.finish(&header, work);

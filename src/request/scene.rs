@@ -5,6 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::connection::RequestContext;
+use super::forward::Forwarded;
 use super::producer_id::ProducerIds;
 use super::session::FetchSessions;
 use crate::config::{NodeConfig, TopicConfig};
@@ -132,6 +133,10 @@ pub struct Desk {
     pub coordinations: Vec<Coordination>,
     /// Requests for the controller.
     pub controls: Vec<(ReplyTo, ControllerRequest)>,
+    /// Requests that another node's controller decides.
+    pub forwards: Vec<(ReplyTo, Forwarded)>,
+    /// Whether another node's controller decides what clients want changed.
+    pub forwards_changes: bool,
     /// Deadlines.
     pub timers: Vec<Timer>,
     /// Requests that want to know how much room the log directories have.
@@ -151,6 +156,8 @@ impl Desk {
             calls: Vec::new(),
             coordinations: Vec::new(),
             controls: Vec::new(),
+            forwards: Vec::new(),
+            forwards_changes: false,
             timers: Vec::new(),
             space_asked: Vec::new(),
             failed_directories: Vec::new(),

@@ -174,7 +174,7 @@ fn receive_shared(
     own: &mut BytesMut,
 ) -> Result<(usize, usize), CloseReason> {
     let mut shared = runtime.take_receive_buffer(BLOCK_BYTES);
-    let received = receive_into(fd, &mut shared, RECEIVE_BYTES);
+    let received = receive_into(fd, &mut shared, RECEIVE_BYTES).map_err(CloseReason::from);
     let dispatched = received.and_then(|count| dispatch(runtime, key, &mut shared).map(|()| count));
     if !shared.is_empty() {
         let wanted = frame_bytes(&shared).min(growth_max(shared.len())).max(shared.len());
@@ -227,9 +227,28 @@ fn growth_max(arrived_bytes: usize) -> usize {
     (arrived_bytes * GROWTH_FACTOR).min(arrived_bytes + GROWTH_BYTES_MAX)
 }
 
+/// How the bytes of a socket ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The other side closed it.
+    Closed,
+    /// It failed.
+    Failed(Errno),
+}
+
+impl From<Ended> for CloseReason {
+    fn from(_: Ended) -> Self {
+        Self::Peer
+    }
+}
+
 /// One `recv` of at most `asked` bytes into the spare room, which is made where there is none;
 /// 0 bytes means the socket had none after all.
-fn receive_into(fd: &PollableFd<OwnedFd>, buffer: &mut BytesMut, asked: usize) -> Result<usize, CloseReason> {
+pub(super) fn receive_into(
+    fd: &PollableFd<OwnedFd>,
+    buffer: &mut BytesMut,
+    asked: usize,
+) -> Result<usize, Ended> {
     if buffer.capacity() == buffer.len() {
         let room = growth_max(buffer.len()).saturating_sub(buffer.len()).max(FRONT_BYTES);
         buffer.reserve(frame_bytes(buffer).saturating_sub(buffer.len()).clamp(FRONT_BYTES, room));
@@ -242,7 +261,7 @@ fn receive_into(fd: &PollableFd<OwnedFd>, buffer: &mut BytesMut, asked: usize) -
         // bytes; the kernel writes at most that many, and `count` of them are then initialised.
         let count = unsafe { libc::recv(fd.as_raw_fd(), spare.as_mut_ptr().cast(), length, flags.bits()) };
         match usize::try_from(count) {
-            Ok(0) => return Err(CloseReason::Peer),
+            Ok(0) => return Err(Ended::Closed),
             Ok(count) => {
                 // SAFETY: `recv` initialised `count` bytes behind the buffer's length.
                 unsafe { buffer.set_len(buffer.len() + count) };
@@ -251,7 +270,7 @@ fn receive_into(fd: &PollableFd<OwnedFd>, buffer: &mut BytesMut, asked: usize) -
             Err(_) => match Errno::last() {
                 Errno::EAGAIN => return Ok(0),
                 Errno::EINTR => {}
-                _ => return Err(CloseReason::Peer),
+                errno => return Err(Ended::Failed(errno)),
             },
         }
     }

@@ -9,6 +9,7 @@
 //! | `connection`, `transfer` | bytes off a socket and onto it |
 //! | `sockets`, `intake` | which connections are read and which wait; the shard's byte budget |
 //! | `listener`, `door` | accepting, who may come in, and spreading connections over shards |
+//! | `peers` | connections to other nodes |
 //! | `files`, `file_ops` | an owner's files: what runs on the shard, and how |
 //! | `helpers` | threads for whatever can wait for a device |
 //! | `mesh`, `bell` | lanes between shards, and waking them |
@@ -31,6 +32,7 @@ mod mesh;
 mod moves;
 pub mod node;
 mod open_files;
+mod peers;
 mod runtime;
 mod sockets;
 mod transfer;

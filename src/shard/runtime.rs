@@ -24,6 +24,7 @@ use super::intake::{Budget, Intake};
 use super::mesh::{Mesh, Parcel};
 use super::moves::{Arrival, Busy};
 use super::node::Descriptors;
+use super::peers::{self, Links};
 use super::sockets::Socket;
 use crate::broker::{ConnectionKey, Output, Owner, Shard};
 use crate::effect::{ByteSpan, FileName, FileOp, Stem};
@@ -32,6 +33,8 @@ use crate::request::CloseReason;
 
 /// How long a lane that overflowed rests before it is tried again.
 const LANE_RETRY_MS: u64 = 1;
+/// How much longer an answer of another node may be than the largest request: it holds what was one, and more.
+const ANSWER_BYTES: usize = 16 << 20;
 /// What is due at once lets sockets and other tasks go first.
 const YIELD: Duration = Duration::from_micros(10);
 
@@ -75,6 +78,8 @@ pub(super) struct State {
     pub receive_buffer: Option<BytesMut>,
     /// What connections take of the shard's memory.
     pub intake: Intake,
+    /// Connections to other nodes.
+    pub links: Links,
     pub(super) outputs: Vec<Output>,
     came_back: VecDeque<(Owner, Outcome)>,
     /// Connections that are not read for a reason of their own.
@@ -112,6 +117,7 @@ impl Runtime {
             sockets: Vec::new(),
             receive_buffer: None,
             intake: Intake::new(common.budget),
+            links: Links::new(common.frame_limit_bytes as usize + ANSWER_BYTES, common.budget.openings / 2),
             outputs: Vec::new(),
             came_back: VecDeque::new(),
             paused: Vec::new(),
@@ -224,6 +230,9 @@ impl Runtime {
             return;
         }
         state.counters.closed(reason);
+        if reason == CloseReason::Peer {
+            state.core.ended_by_peer(self.clock.now(), key);
+        }
         state.core.disconnect(self.clock.now(), key);
         self.bell.ring();
     }
@@ -288,7 +297,7 @@ impl State {
         }
     }
 
-    fn carry_out(&mut self, runtime: &Runtime, output: Output) {
+    fn carry_out(&mut self, runtime: &Rc<Runtime>, output: Output) {
         let now = runtime.clock.now();
         match output {
             Output::Own { owner, directory, name } => self.files.own(owner, directory, &name),
@@ -321,6 +330,13 @@ impl State {
             Output::Send(to, message) => self.mesh.send(to.0, Parcel::Message(message)),
             Output::Flush(key) => self.flush(key, now.mono_ms),
             Output::Close(key, reason) => self.close(key, reason, now.mono_ms),
+            Output::Dial { link, host, port } => {
+                let number = self.links.begin(link);
+                let dialled = peers::run(Rc::clone(runtime), link, number, host, port);
+                glommio::spawn_local(dialled).detach();
+            }
+            Output::LinkSend { link, bytes } => self.links.send(link, bytes),
+            Output::LinkClose { link } => self.links.close(link),
             Output::DirectoryOffline(directory) => {
                 super::say(&format!("log directory {directory} failed: its partitions are offline"));
             }

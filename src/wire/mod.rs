@@ -4,7 +4,8 @@
 //! [`header`] says what it asks and who asks, [`api`] says what is known about that API, and then
 //! either [`produce`] and [`fetch`] give a view over the bytes, or [`guard`] decodes it into
 //! kafka-protocol's types. Answers go out through [`produce_response`], [`fetch_response`] or
-//! [`response`]. Versions that kafka-protocol does not have are rewritten from and to its last ones by [`beyond`].
+//! [`response`]. What this broker asks of other nodes is written and read by [`outbound`] and [`fetch_round`].
+//! Versions that kafka-protocol does not have are rewritten from and to its last ones by [`beyond`].
 //!
 //! Nothing here panics, overflows or allocates by a length that was not checked against the bytes
 //! that are there.
@@ -15,11 +16,13 @@ pub mod beyond;
 pub mod error;
 pub mod fetch;
 pub mod fetch_response;
+pub mod fetch_round;
 pub mod frame;
 pub mod guard;
 #[cfg(test)]
 mod guard_samples;
 pub mod header;
+pub mod outbound;
 pub mod primitive;
 pub mod produce;
 pub mod produce_response;

@@ -43,6 +43,8 @@ pub struct Auditor {
     look_ups: Vec<Option<i64>>,
     ends: BTreeMap<Place, i64>,
     not_before_us: u64,
+    /// It goes to another broker, and on there.
+    elsewhere: bool,
     done: bool,
 }
 
@@ -58,6 +60,7 @@ impl Auditor {
             look_ups: Vec::new(),
             ends: BTreeMap::new(),
             not_before_us: 0,
+            elsewhere: false,
             done: false,
         }
     }
@@ -113,6 +116,11 @@ impl Auditor {
         self.link.send(&request, 7, Some(Ask::Offset(timestamp_ms)), stage);
     }
 
+    fn try_later(&mut self, error: i16, stage: &Stage) {
+        self.not_before_us = stage.now_us + 50_000;
+        self.elsewhere = stage.leads_elsewhere(error);
+    }
+
     fn next_partition(&mut self) {
         self.at += 1;
         (self.start, self.position) = (None, 0);
@@ -154,7 +162,7 @@ impl Client for Auditor {
                     let answer = response.decode::<FetchRequest>();
                     let part = &answer.responses[0].partitions[0];
                     if RETRIABLE.contains(&part.error_code) {
-                        self.not_before_us = stage.now_us + 50_000;
+                        self.try_later(part.error_code, stage);
                         continue;
                     }
                     assert_eq!((answer.error_code, part.error_code), (0, 0), "the last read of {target:?}");
@@ -176,7 +184,7 @@ impl Client for Auditor {
                     let answer = response.decode::<ListOffsetsRequest>();
                     let part = &answer.topics[0].partitions[0];
                     if self.start.is_none() && RETRIABLE.contains(&part.error_code) {
-                        self.not_before_us = stage.now_us + 50_000;
+                        self.try_later(part.error_code, stage);
                         continue;
                     }
                     assert_eq!(part.error_code, 0, "the last look-up in {target:?}");
@@ -201,6 +209,9 @@ impl Client for Auditor {
                     }
                 }
             }
+        }
+        if std::mem::take(&mut self.elsewhere) {
+            drop(self.link.close(stage));
         }
         self.step(stage);
     }

@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use crate::disk::Disk;
 use crate::history::Place;
+use crate::machine::Machine;
 use crate::plan::Plan;
 
 /// Why a start did not come through.
@@ -33,9 +34,10 @@ pub enum Failed {
     Refused(String),
 }
 
-/// The node's configuration in a run.
-pub fn config(plan: &Plan) -> NodeConfig {
+/// The configuration of a machine's broker in a run.
+pub fn config(plan: &Plan, machine: usize) -> NodeConfig {
     let mut config = NodeConfig {
+        node_id: plan.node_id_of(machine),
         log_flush_offset_checkpoint_interval_ms: plan.checkpoint_ms,
         high_watermark_checkpoint_interval_ms: plan.checkpoint_ms,
         fetch_session_slots: plan.session_slots,
@@ -89,17 +91,18 @@ impl Hands<'_> {
     }
 }
 
-/// Starts the broker: its shards, ready to be started. `crash_after` operations it dies.
+/// Starts the broker of a machine: its shards, ready to be started. `crash_after` operations it dies.
 pub fn boot(
     plan: &Plan,
-    disks: &mut [Disk],
+    number: usize,
+    machine: &mut Machine,
     boot_id: &str,
     crash_after: Option<u64>,
     random: &mut fastrand::Rng,
-    synced: &BTreeMap<Place, i64>,
 ) -> Result<Vec<Shard>, Failed> {
-    let config = config(plan);
-    let mut hands = Hands { disks, random, left: crash_after };
+    let config = config(plan, number);
+    let synced = &machine.synced;
+    let mut hands = Hands { disks: &mut machine.disks, random, left: crash_after };
     let (mut facts, mut stored, mut found) = (Vec::new(), Vec::new(), FoundReplicas::new());
     let mut raft_id = 0;
     for number in 0..hands.disks.len() {
@@ -134,7 +137,7 @@ pub fn boot(
         incarnation: Uuid::from_u128(hands.random.u128(..)),
         listeners: vec![Endpoint {
             name: "PLAINTEXT".into(),
-            host: "localhost".into(),
+            host: plan.host_of(number).into(),
             port: 9092,
             security_protocol: 0,
         }],

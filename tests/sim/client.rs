@@ -49,6 +49,18 @@ pub struct Stage<'a> {
     pub power_was_cut: bool,
     /// Faults are over: what is left to do is to be finished.
     pub calm: bool,
+    /// Brokers of the cluster. With several of them a client that meets the wrong one looks for the right one.
+    pub brokers: usize,
+}
+
+/// A broker does not lead what it was asked about.
+pub const NOT_LEADER: i16 = 6;
+
+impl Stage<'_> {
+    /// Whether an error sends a client to another broker.
+    pub fn leads_elsewhere(&self, error: i16) -> bool {
+        error == NOT_LEADER && self.brokers > 1
+    }
 }
 
 /// One simulated client.

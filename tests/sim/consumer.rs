@@ -62,6 +62,8 @@ pub struct Consumer {
     calm: bool,
     /// An offset was out of range: the start is looked up.
     start_due: bool,
+    /// The broker does not lead what it was asked for: another one does.
+    elsewhere: bool,
 }
 
 impl Consumer {
@@ -84,6 +86,7 @@ impl Consumer {
             seeks: random.bool(),
             calm: false,
             start_due: false,
+            elsewhere: false,
         }
     }
 
@@ -228,6 +231,7 @@ impl Consumer {
                         error => {
                             assert!(RETRIABLE.contains(&error), "ListOffsets: error {error} of {place:?}");
                             self.metadata_due = true;
+                            self.elsewhere |= stage.leads_elsewhere(error);
                         }
                     }
                 }
@@ -332,6 +336,7 @@ impl Consumer {
             error => {
                 assert!(RETRIABLE.contains(&error), "fetch: error {error} of {place:?}");
                 self.metadata_due = true;
+                self.elsewhere |= stage.leads_elsewhere(error);
                 self.not_before_us = stage.now_us + stage.random.u64(1_000..100_000);
             }
         }
@@ -348,6 +353,10 @@ impl Client for Consumer {
     fn received(&mut self, bytes: Bytes, stage: &mut Stage) {
         for response in self.link.received(&bytes) {
             self.answered(response, stage);
+        }
+        if std::mem::take(&mut self.elsewhere) {
+            drop(self.link.close(stage));
+            self.end_session();
         }
         self.step(stage);
     }

@@ -47,7 +47,7 @@ struct Dir {
 }
 
 /// How much of what is not synced a power cut takes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Cut {
     /// Bytes that the device writes as one.
     pub sector_bytes: usize,

@@ -1,114 +1,358 @@
-//! What goes wrong and when: crashes, power cuts, full devices, jumping clocks.
+//! What goes wrong and when: crashes, power cuts, full devices, jumping clocks, pauses, cuts of the network. Each fault
+//! counts what it hit: one that never does proves nothing.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::connections::Caller;
+use crate::disk::Disk;
 use crate::history::Place;
-use crate::world::{Event, Phase, World, draw};
+use crate::world::{Due, Event, Phase, World, draw};
+
+/// What can go wrong, by what it hits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// A process died.
+    Crash,
+    /// A process died inside its start.
+    CrashInStart,
+    /// The power failed under unsynced bytes.
+    PowerCut,
+    /// A process was stopped cleanly in the middle of everything.
+    CleanStop,
+    /// An operation found the device full.
+    Full,
+    /// An operation failed with EIO.
+    Eio,
+    /// An append was written in part.
+    ShortAppend,
+    /// A client did not read its answers for a while.
+    SlowReader,
+    /// A connection broke, and what was on its way was lost.
+    ResetBefore,
+    /// A connection broke behind everything that was on its way.
+    ResetAfter,
+    /// A wall clock jumped under a running process.
+    ClockJump,
+    /// A turn waited because its process was paused.
+    Pause,
+    /// Something met a cut of every way to and from a machine.
+    Isolation,
+    /// Something met a cut of the ways from a machine.
+    CutOutward,
+    /// Something met a cut of the ways to a machine.
+    CutInward,
+    /// Something met a cut between two sites, one way or both.
+    CutPair,
+    /// Something met a cut between two halves.
+    Split,
+    /// Something met a cut between clients and machines.
+    CutClients,
+    /// Something took many times longer.
+    SlowWay,
+    /// A machine dialed another one where nobody listened.
+    RefusedDial,
+    /// A machine came back with empty disks.
+    LostDisk,
+}
+
+impl Fault {
+    /// Those that hit brokers which do not know each other: whose disk is lost has nobody who would know what it held.
+    pub const OF_STRANGERS: [Self; 20] = [
+        Self::Crash,
+        Self::CrashInStart,
+        Self::PowerCut,
+        Self::CleanStop,
+        Self::Full,
+        Self::Eio,
+        Self::ShortAppend,
+        Self::SlowReader,
+        Self::ResetBefore,
+        Self::ResetAfter,
+        Self::ClockJump,
+        Self::Pause,
+        Self::Isolation,
+        Self::CutOutward,
+        Self::CutInward,
+        Self::CutPair,
+        Self::Split,
+        Self::CutClients,
+        Self::SlowWay,
+        Self::RefusedDial,
+    ];
+}
+
+/// How often each fault hit something.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hits {
+    counts: BTreeMap<Fault, u64>,
+}
+
+impl Hits {
+    /// A fault hit something.
+    pub fn count(&mut self, fault: Fault) {
+        *self.counts.entry(fault).or_default() += 1;
+    }
+
+    /// How often it did.
+    pub fn of(&self, fault: Fault) -> u64 {
+        self.counts.get(&fault).copied().unwrap_or(0)
+    }
+
+    /// Adds those of another run.
+    pub fn add(&mut self, other: &Self) {
+        for (fault, count) in &other.counts {
+            *self.counts.entry(*fault).or_default() += count;
+        }
+    }
+}
+
+impl fmt::Display for Hits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts: Vec<String> =
+            self.counts.iter().map(|(fault, count)| format!("{fault:?} {count}")).collect();
+        f.write_str(&counts.join(", "))
+    }
+}
 
 impl World {
     /// Draws when each fault comes for the first time.
     pub fn plan_faults(&mut self) {
-        let plan = self.plan.clone();
-        for (every_ms, event) in [
-            (plan.crash_every_ms, Event::CrashDue),
-            (plan.drop_every_ms, Event::DropDue),
-            (plan.full_every_ms, Event::FullDue),
-            (if plan.clock_jumps { 2000 } else { 0 }, Event::JumpDue),
-        ] {
-            self.fault_later(every_ms, event);
-        }
+        let all = [Due::Crash, Due::Drop, Due::Full, Due::Jump, Due::Cut, Due::Slow, Due::Pause, Due::Reset];
+        all.into_iter().for_each(|due| self.fault_later(due));
     }
 
-    fn fault_later(&mut self, every_ms: u64, event: Event) {
+    fn fault_later(&mut self, due: Due) {
+        let plan = &self.plan;
+        let every_ms = match due {
+            Due::Crash => plan.crash_every_ms,
+            Due::Drop => plan.drop_every_ms,
+            Due::Full => plan.full_every_ms,
+            Due::Jump if plan.clock_jumps => 2000,
+            Due::Jump => 0,
+            Due::Cut => plan.cut_every_ms,
+            Due::Slow => plan.slow_every_ms,
+            Due::Pause => plan.pause_every_ms,
+            Due::Reset => plan.reset_every_ms,
+        };
         if every_ms > 0 {
             let us = draw(every_ms * 1000, &mut self.random.faults);
-            self.after(us, event);
+            self.after(us, Event::Due(due));
         }
     }
 
-    /// It is time for a fault, and for drawing when the next one comes.
-    pub fn fault_due(&mut self, event: Event) {
-        match event {
-            Event::CrashDue => {
-                self.crash_or_stop();
-                self.fault_later(self.plan.crash_every_ms, Event::CrashDue);
+    /// It is time for a fault, and for drawing when the next one comes. A fault that is to be left out changes nothing
+    /// but the number of the next one.
+    pub fn fault_due(&mut self, due: Due) {
+        self.faults_made += 1;
+        if !self.plan.skipped.contains(&self.faults_made) {
+            match due {
+                Due::Crash => self.crash_or_stop(),
+                Due::Drop => self.drop_connection(),
+                Due::Full => self.fill_device(),
+                Due::Jump => self.jump(),
+                Due::Cut => self.cut_ways(),
+                Due::Slow => self.slow_ways(),
+                Due::Pause => self.pause(),
+                Due::Reset => self.reset_link(),
             }
-            Event::DropDue => {
-                self.drop_connection();
-                self.fault_later(self.plan.drop_every_ms, Event::DropDue);
-            }
-            Event::FullDue => {
-                let directory = self.random.faults.usize(0..self.disks.len());
-                let until_us = self.now_us + self.random.faults.u64(1_000..1_500_000);
-                self.full_until_us[directory] = until_us;
-                self.trace.note(self.now_us, 20, [until_us, directory as u64], || {
-                    format!("device {directory} is full until {until_us} us")
-                });
-                self.fault_later(self.plan.full_every_ms, Event::FullDue);
-            }
-            Event::JumpDue => {
-                self.wall_offset_ms += self.random.faults.i64(-3_000..3_000);
-                self.fault_later(2000, Event::JumpDue);
-            }
-            other => unreachable!("{other:?} is no fault"),
         }
+        self.fault_later(due);
+    }
+
+    /// A machine for a fault.
+    fn victim(&mut self) -> usize {
+        match self.machines.len() {
+            1 => 0,
+            several => self.random.faults.usize(0..several),
+        }
+    }
+
+    /// Faults are over: what still lasts ends.
+    pub fn end_faults(&mut self) {
+        for machine in &mut self.machines {
+            machine.full_until_us.fill(0);
+            machine.paused_until_us = 0;
+        }
+        self.network.heal();
+    }
+
+    fn fill_device(&mut self) {
+        let machine = self.victim();
+        let directory = self.random.faults.usize(0..self.plan.directories);
+        let until_us = self.now_us + self.random.faults.u64(1_000..1_500_000);
+        self.machines[machine].full_until_us[directory] = until_us;
+        self.note(machine, 20, [until_us, directory as u64], || {
+            format!("device {directory} is full until {until_us} us")
+        });
+    }
+
+    fn jump(&mut self) {
+        let machine = self.victim();
+        let ms = self.random.faults.i64(-3_000..3_000);
+        let at = &mut self.machines[machine];
+        at.clock.wall_offset_ms += ms;
+        if at.node.is_some() {
+            self.hits.count(Fault::ClockJump);
+        }
+    }
+
+    fn cut_ways(&mut self) {
+        let until_us = self.until_us(self.plan.cut_ms);
+        let fault = self.network.cut_some(until_us, &mut self.random.faults);
+        self.trace
+            .note(self.now_us, 30, [until_us, fault as u64], || format!("{fault:?} until {until_us} us"));
+        // Some of those who wait lose patience; the other end does not hear of it before the cut has healed.
+        for client in 0..self.seats.len() {
+            let Some((id, machine)) = self.seats[client].connection else { continue };
+            let here = self.network.site_of_client(client);
+            let cut = self.network.cut_until(here, machine, self.now_us).is_some()
+                || self.network.cut_until(machine, here, self.now_us).is_some();
+            if cut && self.random.faults.u8(0..3) == 0 {
+                let us = self.random.faults.u64(100_000..1_500_000);
+                let caller = Caller::Client(client);
+                self.after(us, Event::ToClient { connection: id, caller, bytes: None });
+            }
+        }
+    }
+
+    fn slow_ways(&mut self) {
+        let machine = self.victim();
+        let until_us = self.until_us(self.plan.cut_ms);
+        let factor = self.random.faults.u64(2..30);
+        self.network.slow(machine, factor, until_us);
+        self.note(machine, 31, [until_us, factor], || format!("{factor} times as far until {until_us} us"));
+    }
+
+    fn pause(&mut self) {
+        let machine = self.victim();
+        let until_us = self.until_us(self.plan.pause_ms);
+        self.machines[machine].paused_until_us = until_us;
+        self.note(machine, 32, [until_us, 0], || format!("paused until {until_us} us"));
+    }
+
+    /// Until when something lasts that begins now and lasts that long at most; not beyond the end of the faults.
+    fn until_us(&mut self, ms_max: u64) -> u64 {
+        let us = self.random.faults.u64(1_000..=ms_max.max(1) * 1_000);
+        (self.now_us + us).min(self.plan.faulty_ms * 1000)
     }
 
     /// Everything not synced is at stake. `durable` says what the replicas claimed.
-    pub fn cut_power(&mut self, durable: &[(Place, i64)]) {
-        for disk in &mut self.disks {
-            disk.cut_power(self.plan.cut, &mut self.random.disk);
+    pub fn cut_power(&mut self, machine: usize, durable: &[(Place, i64)]) {
+        let cut = self.plan.cut;
+        let at = &mut self.machines[machine];
+        for disk in &mut at.disks {
+            disk.cut_power(cut, &mut self.random.disk);
         }
-        self.history.crashed(durable, true);
-        self.power_was_cut = true;
-        self.boot_number += 1;
-        self.trace.note(self.now_us, 24, [self.boot_number, 0], || "the power is cut".into());
+        let cluster = at.cluster;
+        at.power_was_cut = true;
+        at.is_dark = true;
+        at.boot_number += 1;
+        let boot_number = at.boot_number;
+        self.hits.count(Fault::PowerCut);
+        let kept = self.forget_unsynced(machine);
+        // What another replica has is not at stake.
+        let durable = if self.plan.linked { &kept } else { durable };
+        self.histories[cluster].crashed(durable, true);
+        self.note(machine, 24, [boot_number, 0], || "the power is cut".into());
     }
 
     fn crash_or_stop(&mut self) {
-        if self.node.is_none() {
+        let machine = self.victim();
+        if self.machines[machine].node.is_none() {
             return;
         }
         if self.random.faults.f64() < self.plan.clean_stops {
-            self.begin_stop();
+            self.hits.count(Fault::CleanStop);
+            self.begin_stop(machine);
         } else {
             let power = self.random.faults.f64() < self.plan.power_cuts;
-            self.crash(power);
+            self.crash(machine, power);
         }
     }
 
     /// The process dies, perhaps because the power does.
-    pub fn crash(&mut self, power: bool) {
-        let Some(mut node) = self.node.take() else { return };
+    pub fn crash(&mut self, machine: usize, power: bool) {
+        let Some(mut node) = self.machines[machine].node.take() else { return };
         self.crashes += 1;
-        self.trace.note(self.now_us, 25, [u64::from(power), 0], || "the process dies".into());
+        self.hits.count(Fault::Crash);
+        self.note(machine, 25, [u64::from(power), 0], || "the process dies".into());
         let durable = node.durable();
         self.abandon_operations(&mut node);
-        self.close_all();
+        self.machines[machine].is_dark = power;
+        self.machines[machine].paused_until_us = 0;
+        self.drop_links(machine, node.incarnation);
+        self.close_all(machine);
         if power {
-            self.cut_power(&durable);
+            self.cut_power(machine, &durable);
+            if self.plan.lost_disks > 0.0 && self.random.faults.f64() < self.plan.lost_disks {
+                self.lose_disk(machine);
+            }
         } else {
-            self.history.crashed(&durable, false);
+            let cluster = self.machines[machine].cluster;
+            self.histories[cluster].crashed(&durable, false);
         }
         let us = self.random.faults.u64(1_000..300_000);
-        self.after(us, Event::Boot);
+        self.after(us, Event::Boot { machine });
+    }
+
+    /// The machine gets new disks.
+    fn lose_disk(&mut self, machine: usize) {
+        let at = &mut self.machines[machine];
+        at.disks = at.disks.iter().map(|_| Disk::default()).collect();
+        at.synced.clear();
+        let cluster = at.cluster;
+        self.hits.count(Fault::LostDisk);
+        let kept = self.forget_disk(machine);
+        self.histories[cluster].crashed(&kept, true);
+        self.note(machine, 33, [0, 0], || "its disks are lost".into());
     }
 
     /// The node has stopped. If it could do so cleanly, everything is durable whatever happens to the power now.
-    pub fn stopped(&mut self, cleanly: bool) {
+    pub fn stopped(&mut self, machine: usize, cleanly: bool) {
         // A device that is full at the wrong moment gets no marker: what was not synced is at stake.
-        let marked = self.disks.iter().all(|disk| disk.has(".kafka_cleanshutdown"));
+        let marked = self.machines[machine].disks.iter().all(|disk| disk.has(".kafka_cleanshutdown"));
         if !marked && !self.is_calm() && self.random.faults.f64() < self.plan.power_cuts {
-            self.cut_power(&[]);
+            self.cut_power(machine, &[]);
         }
         let cleanly = cleanly && marked;
-        self.trace.note(self.now_us, 26, [0, 0], || "stopped cleanly".into());
-        self.close_all();
+        self.note(machine, 26, [0, 0], || "stopped cleanly".into());
+        let incarnation = self.machines[machine].incarnation;
+        self.drop_links(machine, incarnation);
+        self.close_all(machine);
         if cleanly && (self.phase == Phase::Stopping || self.random.faults.bool()) {
-            for disk in &mut self.disks {
+            let at = &mut self.machines[machine];
+            for disk in &mut at.disks {
                 disk.cut_power(self.plan.cut, &mut self.random.disk);
             }
-            self.boot_number += 1;
+            at.boot_number += 1;
         }
-        let us = self.random.faults.u64(1_000..300_000);
-        self.after(us, Event::Boot);
+        self.machines[machine].has_stopped = true;
+        if self.phase == Phase::Stopping && self.machines.iter().any(|other| other.node.is_some()) {
+            // In the end nobody starts again before all have stopped.
+            return;
+        }
+        for machine in 0..self.machines.len() {
+            if std::mem::take(&mut self.machines[machine].has_stopped) {
+                let us = self.random.faults.u64(1_000..300_000);
+                self.after(us, Event::Boot { machine });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hits_are_counted_by_kind_and_add_up() {
+        let (mut hits, mut more) = (Hits::default(), Hits::default());
+        hits.count(Fault::Crash);
+        more.count(Fault::Crash);
+        more.count(Fault::Split);
+        hits.add(&more);
+        assert_eq!((hits.of(Fault::Crash), hits.of(Fault::Split), hits.of(Fault::Eio)), (2, 1, 0));
+        assert_eq!(hits.to_string(), "Crash 2, Split 1");
     }
 }

@@ -114,7 +114,7 @@ impl History {
         Self {
             log_append_time: plan.log_append_time,
             shortens: plan.shortens.clone(),
-            clock_jumps: plan.clock_jumps,
+            clock_jumps: plan.clock_jumps || plan.drift_ppm > 0,
             ..Self::default()
         }
     }

@@ -1,7 +1,7 @@
 //! The broker on a simulated disk, clock and network, from one seed (`docs/TESTING.md`).
 //!
-//! One thread runs one broker of 1–4 shards and its clients in virtual time. The same seed gives the same run, event by
-//! event; a failure prints how to repeat it.
+//! One thread runs machines with a broker of 1–4 shards each, the network between them, and clients, in virtual time.
+//! The same seed gives the same run, event by event; a failure prints how to repeat it, and a smaller run that fails.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
@@ -10,6 +10,7 @@ mod auditor;
 mod boot;
 mod client;
 mod commits;
+mod connections;
 mod consumer;
 mod consumer_member;
 mod disk;
@@ -18,25 +19,39 @@ mod faults;
 mod group_auditor;
 mod history;
 mod hostile;
+mod invariants;
+mod links;
+mod machine;
 mod member;
+mod network;
 mod node;
 mod operations;
 mod plan;
+mod probe;
 mod producer;
+mod seats;
+mod shrink;
 mod starts;
 mod trace;
 mod tuner;
+mod watch;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use faults::{Fault, Hits};
 use plan::Plan;
+use shrink::{Failure, Settings};
 use world::World;
 
 /// Seeds of a run of the test command.
 const SEEDS: u64 = 200;
+/// Seeds on several machines.
+const MACHINE_SEEDS: u64 = 24;
 /// Lines of the trace that a failure prints, unless `SIM_TAIL` says otherwise.
 const TAIL_LINES: u64 = 300;
+/// Runs that a failed seed is made smaller with, unless `SIM_SHRINK` says otherwise.
+const SHRINK_RUNS: u64 = 120;
 
 fn number(variable: &str) -> Option<u64> {
     let value = std::env::var(variable).ok()?;
@@ -50,74 +65,143 @@ fn quiet() {
     }
 }
 
-/// Runs a seed: the hash of its trace and a line about it, or what was violated.
-fn run(seed: u64, with_words: bool) -> Result<(u64, String), (String, Box<World>)> {
-    let mut world = Box::new(World::new(Plan::of(seed), with_words));
+/// A run that came to its end.
+struct Done {
+    hash: u64,
+    summary: String,
+    hits: Hits,
+}
+
+/// A run that violated something, and the world at that moment.
+struct Failed {
+    violated: String,
+    world: Box<World>,
+}
+
+fn run(plan: Plan, with_words: bool) -> Result<Done, Failed> {
+    let mut world = Box::new(World::new(plan, with_words));
     match catch_unwind(AssertUnwindSafe(|| world.run())) {
-        Ok(()) => Ok((world.trace.hash(), world.summary())),
+        Ok(()) => Ok(Done { hash: world.trace.hash(), summary: world.summary(), hits: world.hits.clone() }),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-            Err((text.unwrap_or_default(), world))
+            Err(Failed { violated: text.unwrap_or_default(), world })
         }
     }
 }
 
+/// What a seed is made of, with what the environment sets otherwise.
+fn plan_of(seed: u64, machines: u64) -> Plan {
+    let plan = Plan::of(seed).on_machines(machines as usize);
+    let settings = std::env::var("SIM_SET").unwrap_or_default();
+    Settings::parse(&settings).apply(&plan)
+}
+
 /// The seeds that the environment asks for.
-fn seeds() -> Vec<u64> {
+fn seeds(count: u64) -> Vec<u64> {
     match number("SIM_SEED") {
         Some(seed) => vec![seed],
         None => {
             let first = number("SIM_FIRST").unwrap_or(1);
-            (first..first + number("SIM_SEEDS").unwrap_or(SEEDS)).collect()
+            (first..first + number("SIM_SEEDS").unwrap_or(count)).collect()
         }
     }
 }
 
-/// Tells a failure: what was violated, the run's last events, its parameters and how to repeat it.
-fn report(seed: u64, violated: &str) -> String {
-    let again = run(seed, true);
-    let tail = match &again {
-        Err((_, world)) => world.trace.tail(number("SIM_TAIL").unwrap_or(TAIL_LINES) as usize).join("\n"),
-        Ok(_) => "the repeated run passed: the simulator is not deterministic".into(),
-    };
-    format!(
-        "{tail}\n\nseed {seed}: {violated}\n{:#?}\nrepeat with: SIM_SEED={seed} cargo test --release --test sim seeds\n",
-        Plan::of(seed)
-    )
+/// What tells one kind of violation from another: the first words without figures.
+fn anomaly(violated: &str) -> String {
+    let words = violated.lines().next().unwrap_or_default().split_whitespace();
+    let words: Vec<&str> =
+        words.filter(|word| !word.contains(|c: char| c.is_ascii_digit())).take(6).collect();
+    words.join(" ")
 }
 
-#[test]
-fn seeds_run_clean() {
+/// The smallest settings with which a plan fails in the same way.
+fn shrunk(plan: &Plan, failed: &Failed, runs: u64) -> Settings {
+    let failure = |world: &World| Failure { at_ms: world.now_us / 1000, faults: world.faults_made };
+    shrink::smallest(plan, failure(&failed.world), runs as u32, |plan| {
+        let again = run(plan.clone(), false).err()?;
+        (anomaly(&again.violated) == anomaly(&failed.violated)).then(|| failure(&again.world))
+    })
+}
+
+/// Tells a failure: what was violated, the run's last events, its parameters, how to repeat it, and a smaller run.
+fn report(seed: u64, machines: u64, failed: &Failed) -> String {
+    let plan = plan_of(seed, machines);
+    let again = run(plan.clone(), true);
+    let tail = match &again {
+        Err(failed) => failed.world.trace.tail(number("SIM_TAIL").unwrap_or(TAIL_LINES) as usize).join("\n"),
+        Ok(_) => "the repeated run passed: the simulator is not deterministic".into(),
+    };
+    let place = if machines > 1 { format!("SIM_MACHINES={machines} ") } else { String::new() };
+    let command = "cargo test --release --test sim seeds -- --nocapture";
+    let violated = &failed.violated;
+    let mut told = format!(
+        "{tail}\n\nseed {seed}: {violated}\n{plan:#?}\nrepeat with: {place}SIM_SEED={seed} {command}\n"
+    );
+    let runs = number("SIM_SHRINK").unwrap_or(SHRINK_RUNS);
+    if runs > 0 && std::env::var("SIM_SET").is_err() {
+        let settings = shrunk(&plan, failed, runs);
+        told += &format!("smaller: {place}SIM_SEED={seed} SIM_SET=\"{settings}\" {command}\n");
+    }
+    told
+}
+
+/// Runs seeds to their ends; the faults that hit something in them. Tells the first failure and fails with all.
+fn run_clean(seeds: &[u64], machines: impl Fn(u64) -> u64) -> Hits {
     quiet();
     let mut failed = Vec::new();
-    for seed in seeds() {
-        match run(seed, false) {
-            Ok((hash, summary)) => println!("seed {seed}: {hash:016x}, {summary}"),
-            Err((violated, _)) => {
-                println!("seed {seed}: {violated}");
-                failed.push((seed, violated));
+    let mut hits = Hits::default();
+    for seed in seeds {
+        match run(plan_of(*seed, machines(*seed)), false) {
+            Ok(done) => {
+                println!("seed {seed}: {:016x}, {}", done.hash, done.summary);
+                hits.add(&done.hits);
+            }
+            Err(why) => {
+                println!("seed {seed}: {}", why.violated);
+                failed.push((*seed, why));
             }
         }
     }
-    if let Some((seed, violated)) = failed.first() {
-        println!("{}", report(*seed, violated));
+    println!("faults that hit: {hits}");
+    if let Some((seed, first)) = failed.first() {
+        println!("{}", report(*seed, machines(*seed), first));
         panic!(
             "{} seeds failed: {:?}",
             failed.len(),
             failed.iter().map(|(seed, _)| *seed).collect::<Vec<_>>()
         );
     }
+    hits
+}
+
+#[test]
+fn seeds_run_clean() {
+    run_clean(&seeds(SEEDS), |_| number("SIM_MACHINES").unwrap_or(1));
+}
+
+/// Several machines with the network's faults between them and their clients. Every fault has to hit something.
+#[test]
+fn several_machines_run_clean() {
+    let count = number("SIM_MACHINE_SEEDS").unwrap_or(MACHINE_SEEDS);
+    let hits = run_clean(&(1..=count).collect::<Vec<u64>>(), |seed| 2 + seed % 3);
+    if count >= MACHINE_SEEDS {
+        let missing: Vec<Fault> =
+            Fault::OF_STRANGERS.into_iter().filter(|fault| hits.of(*fault) == 0).collect();
+        assert!(missing.is_empty(), "faults that never hit anything: {missing:?}");
+    }
 }
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
-    for seed in [3, 14, 159] {
-        let hash = |result: Result<(u64, String), (String, Box<World>)>| match result {
-            Ok((hash, _)) => hash,
-            Err((_, world)) => world.trace.hash(),
-        };
-        assert_eq!(hash(run(seed, false)), hash(run(seed, true)), "seed {seed}");
+    let hash = |result: Result<Done, Failed>| match result {
+        Ok(done) => done.hash,
+        Err(failed) => failed.world.trace.hash(),
+    };
+    for (seed, machines) in [(3, 1), (14, 1), (159, 1), (3, 3), (14, 4), (15, 2)] {
+        let plan = || Plan::of(seed).on_machines(machines);
+        assert_eq!(hash(run(plan(), false)), hash(run(plan(), true)), "seed {seed} on {machines} machines");
     }
 }
 
@@ -141,12 +225,20 @@ fn planted_bugs_are_found() {
     ];
     for bug in bugs {
         plant(Some(bug));
-        let found = (1..=SEEDS).find_map(|seed| run(seed, false).err().map(|(violated, _)| (seed, violated)));
-        plant(None);
-        let Some((seed, violated)) = found else {
+        let found = (1..=SEEDS).find_map(|seed| Some((seed, run(Plan::of(seed), false).err()?)));
+        let Some((seed, failed)) = found else {
+            plant(None);
             println!("{bug:?} is not found in {SEEDS} seeds");
             panic!("{bug:?} is not found in {SEEDS} seeds");
         };
-        println!("{bug:?} is found by seed {seed}: {violated}");
+        println!("{bug:?} is found by seed {seed}: {}", failed.violated);
+        // What is left of the run fails in the same way.
+        let plan = Plan::of(seed);
+        let settings = shrunk(&plan, &failed, 25);
+        let again = run(settings.apply(&plan), false).err();
+        let same = again.is_some_and(|again| anomaly(&again.violated) == anomaly(&failed.violated));
+        plant(None);
+        println!("  and with {settings}");
+        assert!(same, "{bug:?} is not found any more with {settings}");
     }
 }

@@ -2,19 +2,20 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::{Bytes, BytesMut};
 use tidemill::broker::{ConnectionKey, Luggage, Message, Opened, Output, Owner, Shard};
 use tidemill::controller::ShardId;
 use tidemill::effect::{ByteSpan, FileDone, FileResult, Ticket};
 use tidemill::log::RecoveryError;
 use tidemill::partition::{ReadFound, ReplyTo};
-use tidemill::request::{Chunk, CloseReason, RequestContext};
+use tidemill::request::RequestContext;
 use tidemill::security::Principal;
 use tidemill::wire::frame;
 
+use crate::faults::Fault;
 use crate::history::Place;
+use crate::links::{LinkEnd, LinkNews, LinkOrder};
 use crate::operations::{Operation, Work};
-use crate::tuner::RETENTION_BYTES_MIN;
+use crate::probe::Probe;
 use crate::world::{Event, World, draw};
 
 /// Unsent bytes of a connection after which it is read no further, as in the real shell.
@@ -24,6 +25,10 @@ const FRAME_LIMIT_BYTES: u32 = 1 << 20;
 /// One process.
 #[derive(Debug)]
 pub struct Node {
+    /// The machine that it runs on.
+    pub machine: usize,
+    /// Which process of that machine it is.
+    pub incarnation: u64,
     pub started_us: u64,
     pub hosts: Vec<Host>,
     /// What goes from one shard to another (`from * shards + to`), with the time from which it is seen.
@@ -31,11 +36,13 @@ pub struct Node {
     pub operations: BTreeMap<u64, Operation>,
     pub operations_made: u64,
     ready: bool,
-    stopping: bool,
+    pub stopping: bool,
     finished: bool,
     /// The log directory failed: a stop is no clean one.
     offline: bool,
     fatal: Option<String>,
+    /// What dials other machines beside the broker.
+    pub probe: Option<Probe>,
 }
 
 /// What goes from one shard to another.
@@ -57,7 +64,7 @@ pub struct Host {
     /// When its next turn is.
     turn_at_us: Option<u64>,
     outputs: Vec<Output>,
-    connections: BTreeMap<ConnectionKey, u64>,
+    pub connections: BTreeMap<ConnectionKey, u64>,
 }
 
 /// The directory of an owner.
@@ -68,7 +75,7 @@ pub struct Owned {
     /// Its name there.
     pub name: String,
     /// The partition's number.
-    partition: i32,
+    pub partition: i32,
 }
 
 /// What a shard finds at its next turn.
@@ -78,8 +85,8 @@ pub enum Arrived {
     Connect(u64),
     /// There are bytes on one of the connections.
     Bytes,
-    /// A connection is gone.
-    Gone(u64),
+    /// A connection is gone, and whether the other side ended it.
+    Gone(u64, bool),
     /// A file operation has ended.
     Done(Owner, Ticket, FileResult),
     /// A span was opened, or could not be.
@@ -88,6 +95,8 @@ pub enum Arrived {
     SpanRead(ReplyTo, FileResult),
     /// A recovery has ended.
     Recovered(u32, Result<Opened, RecoveryError>),
+    /// Something has happened to a link that the shard dialed, after this dial.
+    Link(LinkEnd, u64, LinkNews),
 }
 
 impl Node {
@@ -118,8 +127,8 @@ impl Node {
 
 impl World {
     /// A process begins with these shards.
-    pub fn start_node(&mut self, shards: Vec<Shard>) {
-        self.firsts.clear();
+    pub fn start_node(&mut self, machine: usize, shards: Vec<Shard>) {
+        self.machines[machine].firsts.clear();
         let count = shards.len();
         let host = |core| Host {
             core,
@@ -130,6 +139,8 @@ impl World {
             connections: BTreeMap::new(),
         };
         let mut node = Node {
+            machine,
+            incarnation: self.machines[machine].incarnation,
             started_us: self.now_us,
             hosts: shards.into_iter().map(host).collect(),
             lanes: (0..count * count).map(|_| VecDeque::new()).collect(),
@@ -140,12 +151,14 @@ impl World {
             finished: false,
             offline: false,
             fatal: None,
+            probe: None,
         };
         for shard in 0..count {
-            node.hosts[shard].core.start(self.now(node.started_us));
+            let now = self.now(&node);
+            node.hosts[shard].core.start(now);
             self.turn_soon(&mut node, shard);
         }
-        self.node = Some(node);
+        self.machines[machine].node = Some(node);
     }
 
     /// A turn of a shard comes soon.
@@ -158,56 +171,63 @@ impl World {
         let host = &mut node.hosts[shard];
         if host.turn_at_us.is_none_or(|planned| at_us < planned) {
             host.turn_at_us = Some(at_us);
-            self.at(at_us, Event::Turn { incarnation: self.incarnation, shard });
+            let (machine, incarnation) = (node.machine, node.incarnation);
+            self.at(at_us, Event::Turn { machine, incarnation, shard });
         }
     }
 
     /// Something has come for a shard.
-    pub fn arrive(&mut self, shard: usize, arrived: Arrived) {
-        let Some(mut node) = self.node.take() else { return };
+    pub fn arrive(&mut self, machine: usize, shard: usize, arrived: Arrived) {
+        let Some(mut node) = self.machines[machine].node.take() else { return };
         node.hosts[shard].arrived.push_back(arrived);
         self.turn_soon(&mut node, shard);
-        self.node = Some(node);
+        self.machines[machine].node = Some(node);
     }
 
     /// Begins a clean stop.
-    pub fn begin_stop(&mut self) {
-        let Some(mut node) = self.node.take() else { return };
+    pub fn begin_stop(&mut self, machine: usize) {
+        let Some(mut node) = self.machines[machine].node.take() else { return };
         if node.ready && !node.stopping {
-            self.trace.note(self.now_us, 27, [0, 0], || "told to stop".into());
+            self.note(machine, 27, [0, 0], || "told to stop".into());
             node.stopping = true;
             self.turn_soon(&mut node, 0);
         }
-        self.node = Some(node);
+        self.machines[machine].node = Some(node);
     }
 
     /// One turn of a shard.
-    pub fn turn(&mut self, incarnation: u64, shard: usize) {
-        if incarnation != self.incarnation {
+    pub fn turn(&mut self, machine: usize, incarnation: u64, shard: usize) {
+        if incarnation != self.machines[machine].incarnation {
             return;
         }
-        let Some(mut node) = self.node.take() else { return };
+        let Some(mut node) = self.machines[machine].node.take() else { return };
+        let until_us = self.machines[machine].paused_until_us;
         if node.hosts[shard].turn_at_us == Some(self.now_us) {
             node.hosts[shard].turn_at_us = None;
-            self.take_turn(&mut node, shard);
+            if until_us > self.now_us {
+                self.hits.count(Fault::Pause);
+                self.turn_at(&mut node, shard, until_us);
+            } else {
+                self.take_turn(&mut node, shard);
+            }
         }
         if let Some(why) = &node.fatal {
             let why = why.clone();
-            self.trace.note(self.now_us, 28, [0, 0], || format!("fatal: {why}"));
+            self.note(machine, 28, [0, 0], || format!("fatal: {why}"));
             let allowed = self.plan.io_errors > 0.0 || self.plan.full_every_ms > 0;
             assert!(allowed, "the node cannot go on: {why}");
-            self.node = Some(node);
-            return self.crash(false);
+            self.machines[machine].node = Some(node);
+            return self.crash(machine, false);
         }
         if node.finished {
-            return self.stopped(!node.offline);
+            return self.stopped(machine, !node.offline);
         }
-        self.node = Some(node);
+        self.machines[machine].node = Some(node);
     }
 
     fn take_turn(&mut self, node: &mut Node, shard: usize) {
-        let now = self.now(node.started_us);
-        self.trace.note(self.now_us, 1, [shard as u64, 0], || format!("turn of shard {shard}"));
+        let (now, machine) = (self.now(node), node.machine);
+        self.note(machine, 1, [shard as u64, 0], || format!("turn of shard {shard}"));
         let count = node.hosts.len();
         for from in 0..count {
             let lane = from * count + shard;
@@ -219,7 +239,7 @@ impl World {
                         continue;
                     }
                 };
-                self.trace.note(self.now_us, 2, [from as u64, shard as u64], || {
+                self.note(machine, 2, [from as u64, shard as u64], || {
                     format!("shard {shard} gets from {from}: {}", shown(&message))
                 });
                 node.hosts[shard].core.message(now, ShardId(from as u16), message);
@@ -250,19 +270,19 @@ impl World {
             node.hosts[shard].outputs = outputs;
         }
         self.resume(node, shard);
-        self.check_invariants(node, shard);
+        self.watch_shard(node, shard);
         let lanes = (0..count).filter_map(|from| Some(node.lanes[from * count + shard].front()?.0));
         if let Some(at_us) = lanes.min() {
             self.turn_at(node, shard, at_us);
         }
         if let Some(at_ms) = node.hosts[shard].core.next_wake_ms() {
-            let at_us = (node.started_us + at_ms * 1000).max(self.now_us + 1000);
+            let at_us = self.machines[machine].clock.at_us(node.started_us, at_ms).max(self.now_us + 1000);
             self.turn_at(node, shard, at_us);
         }
     }
 
     fn take_in(&mut self, node: &mut Node, shard: usize, arrived: Arrived) {
-        let now = self.now(node.started_us);
+        let now = self.now(node);
         let host = &mut node.hosts[shard];
         match arrived {
             Arrived::Connect(id) => {
@@ -277,15 +297,20 @@ impl World {
             }
             // Nobody overtakes those who wait for room.
             Arrived::Bytes => self.resume(node, shard),
-            Arrived::Gone(id) if self.connections.get(&id).is_some_and(|gone| gone.shard != shard) => {
+            Arrived::Gone(id, by_peer)
+                if self.connections.get(&id).is_some_and(|gone| gone.shard != shard) =>
+            {
                 // It has gone to another shard meanwhile.
                 let there = self.connections.get(&id).map_or(shard, |gone| gone.shard);
-                node.hosts[there].arrived.push_back(Arrived::Gone(id));
+                node.hosts[there].arrived.push_back(Arrived::Gone(id, by_peer));
                 self.turn_soon(node, there);
             }
-            Arrived::Gone(id) => {
+            Arrived::Gone(id, by_peer) => {
                 if let Some(key) = self.connections.remove(&id).and_then(|connection| connection.key) {
                     host.connections.remove(&key);
+                    if by_peer {
+                        host.core.ended_by_peer(now, key);
+                    }
                     host.core.disconnect(now, key);
                 }
             }
@@ -293,12 +318,13 @@ impl World {
             Arrived::Opened(slot, to, found, span) => host.core.opened(now, slot, to, found, span),
             Arrived::SpanRead(to, result) => host.core.span_read(now, to, result),
             Arrived::Recovered(slot, result) => host.core.recovered(now, slot, result),
+            Arrived::Link(end, dial, news) => self.take_link_news(node, end, dial, news),
         }
     }
 
     /// Hands the whole frames of a connection over, as long as it takes them; whether there was one.
     fn frames(&mut self, node: &mut Node, shard: usize, id: u64) -> bool {
-        let now = self.now(node.started_us);
+        let now = self.now(node);
         let core = &mut node.hosts[shard].core;
         let Some(connection) = self.connections.get_mut(&id) else { return false };
         let Some(key) = connection.key else { return false };
@@ -326,10 +352,12 @@ impl World {
 
     /// Reads on from connections that have room again.
     fn resume(&mut self, node: &mut Node, shard: usize) {
+        let here = (node.machine, shard);
         let mut waiting: Vec<(u64, u64)> = self
             .connections
             .iter()
-            .filter(|(_, connection)| connection.shard == shard && !connection.received.is_empty())
+            .filter(|(_, connection)| (connection.machine, connection.shard) == here)
+            .filter(|(_, connection)| !connection.received.is_empty())
             .map(|(id, connection)| (connection.taken_us, *id))
             .collect();
         waiting.sort_unstable();
@@ -353,7 +381,7 @@ impl World {
                 self.later(node, shard, Owner::Replica(slot), Work::Open { to, found });
             }
             Output::Measure(to) => {
-                let now = self.now(node.started_us);
+                let now = self.now(node);
                 node.hosts[shard].core.measured(now, to, Vec::new());
             }
             Output::ReadSpan { to, span } => {
@@ -369,54 +397,31 @@ impl World {
             Output::Close(key, reason) => self.close(node, shard, key, reason),
             Output::Ready => node.ready = true,
             Output::Say(line) => {
-                self.trace.note(self.now_us, 3, [0, 0], || format!("shard {shard} says: {line}"));
+                self.note(node.machine, 3, [0, 0], || format!("shard {shard} says: {line}"));
                 assert!(!line.contains("is damaged below"), "quarantine: {line}");
             }
-            Output::DirectoryOffline(directory) => {
-                self.trace.note(self.now_us, 4, [directory.into(), 0], || {
-                    format!("directory {directory} is offline")
-                });
-                let directory = usize::from(directory);
-                let allowed = self.plan.io_errors > 0.0 || self.full_until_us[directory] > self.now_us;
-                assert!(allowed, "a log directory is offline though no device failed");
-                node.offline = true;
-                // The operator takes a while; whatever is elsewhere goes on.
-                let us = self.random.faults.u64(10_000..3_000_000);
-                self.after(us, Event::Crash { incarnation: self.incarnation, power: false });
-            }
+            Output::DirectoryOffline(directory) => self.directory_failed(node, usize::from(directory)),
             Output::Configured(_) | Output::Closed => {}
+            Output::Dial { link, host, port } => {
+                self.order_link(node, shard, link, LinkOrder::Dial { host: host.to_string(), port });
+            }
+            Output::LinkSend { link, bytes } => self.order_link(node, shard, link, LinkOrder::Send(bytes)),
+            Output::LinkClose { link } => self.order_link(node, shard, link, LinkOrder::Close),
             Output::Finished => node.finished = true,
             Output::Fatal(why) => node.fatal = Some(why),
         }
     }
 
-    /// Takes what a connection has to send and puts it on its way.
-    fn flush(&mut self, node: &mut Node, shard: usize, key: ConnectionKey) {
-        let host = &mut node.hosts[shard];
-        let Some(id) = host.connections.get(&key).copied() else { return };
-        let Some(outbox) = host.core.outbox(key) else { return };
-        let Some(connection) = self.connections.get_mut(&id).filter(|connection| !connection.blocked) else {
-            return;
-        };
-        if !self.phase.is_calm() && self.random.network.f64() < self.plan.slow_readers {
-            connection.blocked = true;
-            let us = self.random.network.u64(0..400_000);
-            return self.after(us, Event::Writable { connection: id });
-        }
-        let mut bytes = BytesMut::new();
-        while let Some(chunk) = outbox.pop() {
-            match chunk {
-                Chunk::Bytes(chunk) | Chunk::Span(ByteSpan::Memory(chunk)) => bytes.extend_from_slice(&chunk),
-                Chunk::Span(ByteSpan::File { .. }) => unreachable!("spans of the simulator are in memory"),
-            }
-        }
-        let mut bytes = bytes.freeze();
-        if bytes.len() > 1 && self.random.network.u8(0..4) == 0 {
-            let first = bytes.split_to(self.random.network.usize(1..bytes.len()));
-            self.send_to_client(id, Some(first));
-        }
-        self.send_to_client(id, Some(bytes));
-        self.let_go(node, shard, key);
+    fn directory_failed(&mut self, node: &mut Node, directory: usize) {
+        let machine = node.machine;
+        self.note(machine, 4, [directory as u64, 0], || format!("directory {directory} is offline"));
+        let full = self.machines[machine].full_until_us[directory] > self.now_us;
+        let allowed = self.plan.io_errors > 0.0 || full;
+        assert!(allowed, "a log directory is offline though no device failed");
+        node.offline = true;
+        // The operator takes a while; whatever is elsewhere goes on.
+        let us = self.random.faults.u64(10_000..3_000_000);
+        self.after(us, Event::Crash { machine, incarnation: node.incarnation, power: false });
     }
 
     /// Puts something on the lane to another shard.
@@ -429,7 +434,7 @@ impl World {
     }
 
     /// Hands a connection to the shard where it wishes to be, unless that has no room for it.
-    fn let_go(&mut self, node: &mut Node, shard: usize, key: ConnectionKey) {
+    pub fn let_go(&mut self, node: &mut Node, shard: usize, key: ConnectionKey) {
         let host = &mut node.hosts[shard];
         let Some(to) = host.core.departure(key) else { return };
         if self.random.schedule.u8(0..4) == 0 {
@@ -441,13 +446,13 @@ impl World {
         let connection = self.connections.get_mut(&id).expect("it is served");
         (connection.shard, connection.key) = (usize::from(to.0), None);
         self.moves += 1;
-        self.trace.note(self.now_us, 29, [id, to.0.into()], || format!("{id} goes from {shard} to {}", to.0));
+        self.note(node.machine, 29, [id, to.0.into()], || format!("{id} goes from {shard} to {}", to.0));
         self.send(node, shard, to, Parcel::Connection(id, luggage));
     }
 
     /// A connection comes from another shard, unless it was closed on its way.
     fn arrive_from(&mut self, node: &mut Node, shard: usize, id: u64, luggage: Luggage) {
-        let now = self.now(node.started_us);
+        let now = self.now(node);
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let host = &mut node.hosts[shard];
         let key = host.core.arrive(now, luggage);
@@ -455,68 +460,13 @@ impl World {
         host.connections.insert(key, id);
     }
 
-    /// A client reads on.
-    pub fn writable(&mut self, id: u64) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        connection.blocked = false;
-        let (shard, key) = (connection.shard, connection.key);
-        let (Some(mut node), Some(key)) = (self.node.take(), key) else { return };
-        self.flush(&mut node, shard, key);
-        self.turn_soon(&mut node, shard);
-        self.node = Some(node);
-    }
-
-    fn send_to_client(&mut self, id: u64, bytes: Option<Bytes>) {
-        let us = draw(self.plan.network_us, &mut self.random.network);
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        connection.to_client_at_us = connection.to_client_at_us.max(self.now_us + us);
-        let at_us = connection.to_client_at_us;
-        self.at(at_us, Event::ToClient { connection: id, bytes });
-    }
-
-    fn close(&mut self, node: &mut Node, shard: usize, key: ConnectionKey, reason: CloseReason) {
-        self.flush(node, shard, key);
-        let Some(id) = node.hosts[shard].connections.get(&key).copied() else { return };
-        self.trace.note(self.now_us, 7, [id, 0], || format!("shard {shard} closes {id}: {reason:?}"));
-        let expected = matches!(reason, CloseReason::FailedWithoutAcks | CloseReason::Stopping)
-            || self.connections.get(&id).is_some_and(|connection| connection.hostile);
-        assert!(expected, "a connection is closed: {reason:?}");
-        self.send_to_client(id, None);
-        node.hosts[shard].arrived.push_back(Arrived::Gone(id));
-        self.turn_soon(node, shard);
-    }
-
-    fn check_invariants(&mut self, node: &Node, shard: usize) {
-        let host = &node.hosts[shard];
-        for (owner, owned) in &host.owners {
-            let Owner::Replica(slot) = owner else { continue };
-            if let Some(partition) = host.core.replicas().partition(*slot) {
-                partition.check_invariants();
-                let log = partition.log();
-                log.check_invariants();
-                let first = log.first_segment_base_offset();
-                let place = (log.topic_id(), owned.partition);
-                let (before, opened_at) =
-                    self.firsts.get(&place).copied().unwrap_or((first, log.log_start_offset()));
-                self.firsts.insert(place, (first, opened_at));
-                let shortens = &self.plan.shortens;
-                // What an earlier process gave up is gone also where a power cut took what came behind it.
-                if before < first && first > opened_at && shortens.only_by_size() {
-                    let left = log.size_bytes();
-                    assert!(left >= RETENTION_BYTES_MIN, "{} keeps no more than {left} bytes", owned.name);
-                }
-                let synced = self.synced.entry((log.topic_id(), owned.partition)).or_default();
-                // A clean stop makes everything durable and closes the log in one step.
-                *synced = if node.stopping { log.written_end() } else { log.durable_end() }.max(*synced);
-            }
-        }
-    }
-
     /// Nobody is connected: no frame may be accounted for any more.
     pub fn check_idle(&self) {
-        let node = self.node.as_ref().expect("nothing crashes any more");
-        for host in &node.hosts {
-            assert_eq!(host.core.admitted_bytes(), 0, "an idle shard has admitted bytes");
+        for machine in &self.machines {
+            let node = machine.node.as_ref().expect("nothing crashes any more");
+            for host in &node.hosts {
+                assert_eq!(host.core.admitted_bytes(), 0, "an idle shard has admitted bytes");
+            }
         }
     }
 }

@@ -6,8 +6,9 @@ use tidemill::effect::{ByteSpan, FileError, FileName, FileOp, FileResult, Stem, 
 use tidemill::log::{Recovery, RecoveryStep};
 use tidemill::partition::{ReadFound, ReplyTo};
 
+use crate::faults::Fault;
 use crate::node::{Arrived, Node};
-use crate::world::{Event, World, draw};
+use crate::world::{Event, World, at_machine, draw};
 
 /// Something that the disk has still to do.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ impl World {
         let mark = self.mark(node, shard, owner);
         if here {
             let result = self.execute(node, shard, owner, &op, &appended, mark);
-            let now = self.now(node.started_us);
+            let now = self.now(node);
             node.hosts[shard].core.completed(now, owner, ticket, result);
         } else {
             self.later(node, shard, owner, Work::File { ticket, op, appended, mark });
@@ -56,22 +57,24 @@ impl World {
         let number = node.operations_made;
         node.operations.insert(number, Operation { shard, owner, work });
         let us = draw(self.plan.disk_us, &mut self.random.disk);
-        self.after(us, Event::Operation { incarnation: self.incarnation, number });
+        let (machine, incarnation) = (node.machine, node.incarnation);
+        self.after(us, Event::Operation { machine, incarnation, number });
     }
 
     /// A sync of this owner that is ordered now reaches as far.
     fn mark(&self, node: &Node, shard: usize, owner: Owner) -> u64 {
-        node.hosts[shard].owners.get(&owner).map_or(0, |owned| self.disks[owned.directory].mark())
+        let disks = &self.machines[node.machine].disks;
+        node.hosts[shard].owners.get(&owner).map_or(0, |owned| disks[owned.directory].mark())
     }
 
     /// The disk gets to an operation.
-    pub fn operation(&mut self, incarnation: u64, number: u64) {
-        if incarnation != self.incarnation {
+    pub fn operation(&mut self, machine: usize, incarnation: u64, number: u64) {
+        if incarnation != self.machines[machine].incarnation {
             return;
         }
-        let Some(mut node) = self.node.take() else { return };
+        let Some(mut node) = self.machines[machine].node.take() else { return };
         let Some(Operation { shard, owner, work }) = node.operations.remove(&number) else {
-            return self.node = Some(node);
+            return self.machines[machine].node = Some(node);
         };
         match work {
             Work::File { ticket, op, appended, mark } => {
@@ -91,14 +94,15 @@ impl World {
                 self.recover(&mut node, shard, slot, recovery, Some(result));
             }
         }
-        self.node = Some(node);
+        self.machines[machine].node = Some(node);
     }
 
     fn open_span(&mut self, node: &Node, shard: usize, owner: Owner, found: &ReadFound) -> Option<ByteSpan> {
         let span = found.span?;
         let owned = node.hosts[shard].owners.get(&owner)?;
         let file = FileName::from(Stem::Log(span.segment_base_offset));
-        let bytes = self.disks[owned.directory].read(&owned.name, file, span.position, span.length).ok()?;
+        let disk = &mut self.machines[node.machine].disks[owned.directory];
+        let bytes = disk.read(&owned.name, file, span.position, span.length).ok()?;
         assert_eq!(
             bytes.len() as u64,
             span.length,
@@ -140,11 +144,11 @@ impl World {
         appended: &Bytes,
         mark: u64,
     ) -> FileResult {
+        let (machine, wall_ms) = (node.machine, self.now(node).wall_ms);
         let owned = node.hosts[shard].owners.get_mut(&owner).expect("an owner has a directory");
-        let fault = self.fault(owned.directory, op, appended.len());
-        let wall_ms = self.now(node.started_us).wall_ms;
+        let fault = self.fault(machine, owned.directory, op, appended.len());
         let (dir, random) = (&mut owned.name, &mut self.random.disk);
-        let disk = &mut self.disks[owned.directory];
+        let disk = &mut self.machines[machine].disks[owned.directory];
         disk.wall_ms = wall_ms;
         if let FileOp::Rename { from: FileName { stem: Stem::Log(base), .. }, to } = op
             && to.suffix == Suffix::Deleted
@@ -161,7 +165,8 @@ impl World {
             None => disk.execute(dir, op, appended, mark, random),
         };
         let failed = u64::from(result.is_err());
-        self.trace.note(self.now_us, 8, [shard as u64, failed], || {
+        let kind = at_machine(machine, 8);
+        self.trace.note(self.now_us, kind, [shard as u64, failed], || {
             format!(
                 "shard {shard} {dir}: {} {}",
                 shown_op(op),
@@ -171,24 +176,37 @@ impl World {
         result
     }
 
-    fn fault(&mut self, directory: usize, op: &FileOp, appended_bytes: usize) -> Option<FileError> {
+    fn fault(
+        &mut self,
+        machine: usize,
+        directory: usize,
+        op: &FileOp,
+        appended_bytes: usize,
+    ) -> Option<FileError> {
         if self.is_calm() {
             return None;
         }
+        let full = self.machines[machine].full_until_us[directory] > self.now_us;
         let random = &mut self.random.disk;
         let is_append = matches!(op, FileOp::Append { .. });
         let allocates =
             is_append || matches!(op, FileOp::MakeDir | FileOp::Create { .. } | FileOp::Write { .. });
-        if allocates && self.full_until_us[directory] > self.now_us && random.u8(0..10) < 7 {
+        if allocates && full && random.u8(0..10) < 7 {
+            self.hits.count(Fault::Full);
             let short = is_append && random.bool();
             let written = random.usize(0..appended_bytes.max(1)) as u64;
             return Some(if short { FileError::Short { written } } else { FileError::NoSpace });
         }
         if is_append && random.f64() < self.plan.short_appends {
+            self.hits.count(Fault::ShortAppend);
             return Some(FileError::Short { written: random.usize(0..appended_bytes) as u64 });
         }
         let fails = self.plan.io_errors_in.is_none_or(|only| only == directory);
-        (fails && random.f64() < self.plan.io_errors).then_some(FileError::Io(5))
+        let fails = fails && random.f64() < self.plan.io_errors;
+        if fails {
+            self.hits.count(Fault::Eio);
+        }
+        fails.then_some(FileError::Io(5))
     }
 
     /// What was on its way when the process died: carried out, not carried out, or an append in part.
@@ -207,9 +225,10 @@ impl World {
             }
             let owned = node.hosts[shard].owners.get_mut(&owner).expect("an owner has a directory");
             let dir = &mut owned.name;
-            let result =
-                self.disks[owned.directory].execute(dir, &op, &appended, mark, &mut self.random.disk);
-            self.trace.note(self.now_us, 9, [shard as u64, 0], || {
+            let disk = &mut self.machines[node.machine].disks[owned.directory];
+            let result = disk.execute(dir, &op, &appended, mark, &mut self.random.disk);
+            let kind = at_machine(node.machine, 9);
+            self.trace.note(self.now_us, kind, [shard as u64, 0], || {
                 format!(
                     "on its way when the process died, {dir}: {} ({} B) {}",
                     shown_op(&op),

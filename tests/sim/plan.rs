@@ -1,6 +1,8 @@
 //! What one seed is made of: a random subset of shards, faults, sizes and clients (swarm testing), so that seeds differ
 //! in kind and not only in order.
 
+use std::collections::BTreeSet;
+
 use tidemill::request::MoveRule;
 
 use crate::disk::Cut;
@@ -9,7 +11,7 @@ use crate::disk::Cut;
 pub const EXPIRATION_MS: u64 = 3_000;
 
 /// The parameters of one run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// The seed that everything follows from.
     pub seed: u64,
@@ -111,6 +113,30 @@ pub struct Plan {
     pub shortens: Shortens,
     /// When connections go to other shards; none is a node's own rule, by which nothing happens in so short a run.
     pub moves: Option<MoveRule>,
+    /// Machines, each with a broker.
+    pub machines: usize,
+    /// The brokers are one cluster; otherwise each is a cluster of its own, with clients of its own.
+    pub linked: bool,
+    /// Processes dial each other whatever the brokers do.
+    pub probes: bool,
+    /// Mean time between cuts of the network, 0 for none.
+    pub cut_every_ms: u64,
+    /// How long a cut lasts, or a machine is far away, at most.
+    pub cut_ms: u64,
+    /// Mean time between moments in which a machine is far away, 0 for none.
+    pub slow_every_ms: u64,
+    /// Mean time between pauses of a process, 0 for none.
+    pub pause_every_ms: u64,
+    /// How long a pause lasts at most.
+    pub pause_ms: u64,
+    /// Mean time between resets of a link, 0 for none.
+    pub reset_every_ms: u64,
+    /// How far clocks run too fast or too slow at most, in millionths.
+    pub drift_ppm: i64,
+    /// Share of power cuts after which a machine comes back with empty disks; for brokers that know each other.
+    pub lost_disks: f64,
+    /// Faults that are left out, by their number in the run.
+    pub skipped: BTreeSet<u64>,
 }
 
 /// Who gives up old records in a run: nobody in every second one.
@@ -221,7 +247,51 @@ impl Plan {
             consumer_members: consumer_members(seed),
             offsets_partitions: r.i32(1..=4),
             offsets_codec: *r.choice(&[0, 0, 0, 1, 2, 3, 4]).expect("some"),
+            machines: 1,
+            ..Self::default()
         }
+    }
+
+    /// The same on several machines, with what can go wrong between them. Their brokers do not know each other yet, so
+    /// each has a share of the records.
+    pub fn on_machines(self, machines: usize) -> Self {
+        if machines <= 1 {
+            return self;
+        }
+        let mut random = fastrand::Rng::with_seed(self.seed ^ 0xc1_05_7e_2d);
+        let r = &mut random;
+        let mut often = |values: std::ops::RangeInclusive<u64>| {
+            let value = r.u64(values);
+            if r.u8(0..3) > 0 { value } else { 0 }
+        };
+        Self {
+            machines,
+            probes: true,
+            cut_every_ms: often(300..=3_000),
+            slow_every_ms: often(300..=4_000),
+            pause_every_ms: often(300..=4_000),
+            reset_every_ms: often(100..=2_000),
+            cut_ms: *r.choice(&[200, 2_000, 6_000]).expect("some"),
+            pause_ms: *r.choice(&[50, 1_000, 5_000]).expect("some"),
+            drift_ppm: *r.choice(&[0, 200, 20_000]).expect("some"),
+            records: self.records / machines as u64 + 10,
+            ..self
+        }
+    }
+
+    /// How many clusters there are.
+    pub fn clusters(&self) -> usize {
+        if self.linked { 1 } else { self.machines }
+    }
+
+    /// The broker's id on a machine.
+    pub fn node_id_of(&self, machine: usize) -> i32 {
+        if self.linked { machine as i32 + 1 } else { 1 }
+    }
+
+    /// The name under which a machine is reached.
+    pub fn host_of(&self, machine: usize) -> String {
+        if self.machines == 1 { "localhost".into() } else { format!("machine-{machine}") }
     }
 }
 

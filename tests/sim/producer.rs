@@ -75,6 +75,8 @@ pub struct Producer {
     /// One in so many chances makes a batch.
     pace: u8,
     give_up_us: u64,
+    /// The broker does not lead what it was sent: another one does.
+    elsewhere: bool,
 }
 
 impl Producer {
@@ -109,6 +111,7 @@ impl Producer {
             codec: *stage.random.choice(if version < 7 { &codecs[..3] } else { &codecs }).expect("some"),
             pace: work.pace,
             give_up_us: work.give_up_us,
+            elsewhere: false,
         }
     }
 
@@ -295,6 +298,10 @@ impl Producer {
         match error {
             0 => {
                 let batch = target.queue.remove(position).expect("found");
+                // What only its leader has goes with the leader.
+                if !idempotent && stage.brokers > 1 {
+                    return;
+                }
                 // By name, a topic created again meanwhile may have taken it.
                 if self.version >= 13 || !stage.names[target.topic].starts_with("churn") {
                     stage.history.acked(&batch.ids, batch.topic_id, target.partition, base_offset);
@@ -318,6 +325,7 @@ impl Producer {
                 }
                 self.not_before_us = stage.now_us + stage.random.u64(1_000..100_000);
                 self.metadata_due |= matches!(error, 3 | 5 | 6 | 100);
+                self.elsewhere |= stage.leads_elsewhere(error);
             }
         }
     }
@@ -353,6 +361,10 @@ impl Client for Producer {
     fn received(&mut self, bytes: Bytes, stage: &mut Stage) {
         for response in self.link.received(&bytes) {
             self.answered(response, stage);
+        }
+        if std::mem::take(&mut self.elsewhere) {
+            drop(self.link.close(stage));
+            self.disconnected();
         }
         self.step(stage);
     }

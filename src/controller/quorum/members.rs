@@ -17,7 +17,7 @@ pub const MEMBERS_MAX: usize = 1000;
 pub struct VoterEndpoint {
     /// Node id.
     pub node_id: i32,
-    /// Raft id; `None` for a founder of a cluster whose configurations name voters without ids: [`founder_raft_id`].
+    /// Raft id; `None` for a founder of a cluster whose configurations name none: [`founder_raft_id`].
     pub raft_id: Option<u64>,
     /// Host of its controller listener.
     pub host: Arc<str>,

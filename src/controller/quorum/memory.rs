@@ -7,9 +7,7 @@ use super::members::Members;
 use super::proto;
 use crate::controller::raft::Stored;
 
-/// Entries that stay after a snapshot for members that are a little behind: they need no snapshot then.
-const ENTRIES_KEPT: usize = 2000;
-/// Bytes of these entries.
+/// Bytes of the entries that stay after a snapshot for members that are a little behind: they need no snapshot then.
 const BYTES_KEPT: usize = 4 << 20;
 /// Entries in one message.
 const ENTRIES_AT_ONCE: usize = 10_000;
@@ -79,16 +77,16 @@ impl MemoryLog {
         self.entries.extend(appended);
     }
 
-    /// A durable snapshot covers everything up to `index`: it goes, but for what members may still lack.
-    pub(in crate::controller) fn compact(&mut self, index: u64, keep: bool) {
+    /// A durable snapshot covers everything up to `index`: it goes, but for so many entries that members may lack.
+    pub(in crate::controller) fn compact(&mut self, index: u64, keep: usize) {
         let Some(last) = self.place(index).filter(|last| *last < self.entries.len()) else { return };
         let covered = self.entries.get(..=last).unwrap_or_default();
         let mut bytes = 0usize;
-        let kept = covered.iter().rev().take(ENTRIES_KEPT).take_while(|entry| {
+        let kept = covered.iter().rev().take(keep).take_while(|entry| {
             bytes = bytes.saturating_add(entry.data.len() + entry.context.len());
             bytes <= BYTES_KEPT
         });
-        let goes = covered.len() - if keep { kept.count() } else { 0 };
+        let goes = covered.len() - kept.count();
         let Some(base) = goes.checked_sub(1).and_then(|at| covered.get(at)) else { return };
         (self.base_index, self.base_term) = (base.index, base.term);
         self.entries.drain(..goes);

@@ -1,4 +1,5 @@
-//! Our messages and entries as the raft library's, and back. Its types stay between here and [`raft`](super::super::raft).
+//! Our messages and entries as the raft library's, and back. Its types stay between here and
+//! [`raft`](super::super::raft).
 
 use raft::CAMPAIGN_TRANSFER;
 use raft::eraftpb::{self, EntryType, MessageType};

@@ -7,10 +7,26 @@ use super::super::request::{ConfigChanges, ConfigOp};
 use super::net::{Net, Weather};
 use super::*;
 
-const CALM: Weather =
-    Weather { drop: 0, double: 0, delay_ms: 2, disk_ms: 1, breaks: false, loses: false, changes: false };
-const ROUGH: Weather =
-    Weather { drop: 8, double: 5, delay_ms: 30, disk_ms: 12, breaks: true, loses: false, changes: false };
+const CALM: Weather = Weather {
+    drop: 0,
+    double: 0,
+    delay_ms: 2,
+    disk_ms: 1,
+    breaks: false,
+    loses: false,
+    changes: false,
+    lies: false,
+};
+const ROUGH: Weather = Weather {
+    drop: 8,
+    double: 5,
+    delay_ms: 30,
+    disk_ms: 12,
+    breaks: true,
+    loses: false,
+    changes: false,
+    lies: false,
+};
 
 /// How many seeds of each kind; more with `QUORUM_SEEDS`.
 fn seeds() -> u64 {
@@ -40,9 +56,21 @@ fn what_is_committed_stays_under_faults_of_network_disks_and_machines() {
             }
         }
     }
-    for what in ["crash", "cut", "lost disk", "lost message", "change of members"] {
+    println!("{counts:?}");
+    let faults = ["crash", "cut", "lost disk", "lost message", "change of members"];
+    let sights =
+        ["vote", "append", "refused append", "chunk", "step while a snapshot is installed", "block of ids"];
+    for what in faults.into_iter().chain(sights) {
         assert!(counts.get(what).is_some_and(|times| *times > 0), "no {what} at all: {counts:?}");
     }
+}
+
+#[test]
+fn disks_that_lie_are_found_out() {
+    let weather = Weather { lies: true, ..ROUGH };
+    let is_found = |seed| std::panic::catch_unwind(|| live(seed, 3, 3, weather)).is_err();
+    let found = (0..10).filter(|seed| is_found(*seed)).count();
+    assert!(found > 0, "ten lives with lost writes, and nobody noticed");
 }
 
 #[test]

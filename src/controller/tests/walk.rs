@@ -100,7 +100,7 @@ impl Walk {
     fn check(&mut self, before: &Image, now: &Image) {
         let eligible = now.feature(features::ELIGIBLE_LEADER_REPLICAS_VERSION) > 0;
         if let Some(lost) = self.lost.filter(|lost| eligible && !now.is_active(*lost)) {
-            self.has.values_mut().for_each(|has| drop(has.remove(&lost)));
+            self.has.values_mut().for_each(|has| _ = has.remove(&lost));
         }
         self.has.retain(|(topic, index), _| now.partition(*topic, *index).is_some());
         for (topic, index, one) in now.partitions() {

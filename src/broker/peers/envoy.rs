@@ -1,0 +1,482 @@
+//! What a node has to say to the active controller of its cluster, on one link: its heart, the ISR changes of its
+//! leaders, and what its clients want changed. Pure.
+//!
+//! Who leads is known from the quorum where this node takes part in it, and found by asking otherwise
+//! ([`super::finder`]). Where it is this node itself nothing goes over a link: beats and changes are given back as
+//! [`EnvoyEvent`]s for the controller that is here.
+//!
+//! What clients asked is asked again after a loss, until its time is up: a request that was lost may have been carried
+//! out, as with any controller of Kafka's that fails before it answers.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::fetcher::ReplicaKey;
+use super::finder::{Finder, VoterAddress};
+use super::followers::LinkIds;
+use super::heart::{Beat, Heart, HeartEvent};
+use super::isr::{Altered, IsrChanges, Settled};
+use super::link::{Answered, Link, LinkId, LinkLoss, LinkRules, Loss};
+use super::messages::{self, Registration};
+use crate::broker::Output;
+use crate::controller::ControllerAnswer;
+use crate::controller::request::NewTopic;
+use crate::effect::Now;
+use crate::partition::{IsrChange, ReplyTo};
+use crate::request::Forwarded;
+use crate::wire::{ErrorCode, WireError};
+
+/// Requests that wait for their answers on the link.
+const IN_FLIGHT_MAX: usize = 64;
+/// Requests of clients that wait to go; more are refused.
+const ASKS_MAX: usize = 1_024;
+/// How long a client's request is tried, in milliseconds (`request.timeout.ms` of Kafka's brokers).
+const ASK_MS: u64 = 30_000;
+/// How long clients' requests rest after they met a node that does not lead, in milliseconds.
+const ASK_REST_MS: u64 = 20;
+
+/// What a client's request needs of the controller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// The whole request is the controller's.
+    Forward(Forwarded),
+    /// A block of producer ids.
+    ProducerIds,
+    /// Topics that somebody wants to use.
+    Topics(Vec<NewTopic>),
+}
+
+/// What comes of it.
+#[derive(Debug, PartialEq)]
+pub enum EnvoyEvent {
+    /// What the heart has to tell.
+    Heart(HeartEvent),
+    /// What became of ISR changes.
+    Altered(Vec<Settled>),
+    /// The response to a forwarded request, header and body. `None`: it is to be served here, where the controller
+    /// leads now or refuses it in the words of its API.
+    Forwarded(ReplyTo, Option<Bytes>),
+    /// The answer to another request.
+    Controlled(ReplyTo, ControllerAnswer),
+    /// The active controller is here: it is to be asked this.
+    Here(Beat),
+    /// The active controller is here: it is to be asked for these changes.
+    HereAlter(BTreeMap<ReplicaKey, IsrChange>),
+}
+
+#[derive(Debug)]
+struct Asking {
+    to: ReplyTo,
+    ask: Ask,
+    until_ms: u64,
+}
+
+/// What a request on the link was for.
+#[derive(Debug)]
+enum Purpose {
+    Register,
+    Heartbeat,
+    Alter,
+    Ask(Asking),
+}
+
+/// A node's envoy at the active controller.
+#[derive(Debug)]
+pub struct Envoy {
+    who: Registration,
+    session_ms: u64,
+    seed: u64,
+    finder: Finder,
+    /// The link, and the node id of the voter at its other end.
+    link: Option<(i32, Link<Purpose>)>,
+    heart: Heart,
+    isr: IsrChanges,
+    asks: VecDeque<Asking>,
+    asks_rest_until_ms: u64,
+    /// The active controller is this node's own.
+    is_here: bool,
+}
+
+impl Envoy {
+    /// One that knows who votes. `session_ms` is how long the controller waits for a heartbeat.
+    pub fn new(
+        who: Registration,
+        voters: Vec<VoterAddress>,
+        heart: Heart,
+        session_ms: u64,
+        seed: u64,
+    ) -> Self {
+        Self {
+            who,
+            session_ms,
+            seed,
+            finder: Finder::new(voters),
+            link: None,
+            heart,
+            isr: IsrChanges::default(),
+            asks: VecDeque::new(),
+            asks_rest_until_ms: 0,
+            is_here: false,
+        }
+    }
+
+    /// The heart, to be told what it cannot see.
+    pub fn heart(&mut self) -> &mut Heart {
+        &mut self.heart
+    }
+
+    /// Whether a link is this one.
+    pub fn owns(&self, link: LinkId) -> bool {
+        self.link.as_ref().is_some_and(|(_, own)| own.id() == link)
+    }
+
+    /// Whether the active controller is this node's own.
+    pub fn is_here(&self) -> bool {
+        self.is_here
+    }
+
+    /// The voters have changed.
+    pub fn set_voters(&mut self, voters: Vec<VoterAddress>) {
+        self.finder.set_voters(voters);
+    }
+
+    /// The quorum has told who leads; `None` while nobody does.
+    pub fn learn(&mut self, leader: Option<i32>) {
+        self.is_here = leader == Some(self.who.node_id);
+        self.finder.learn(leader);
+    }
+
+    /// A leader wants another ISR.
+    pub fn alter(&mut self, key: ReplicaKey, change: IsrChange) {
+        self.isr.ask(key, change);
+    }
+
+    /// A client wants something of the controller.
+    pub fn ask(&mut self, now: Now, to: ReplyTo, ask: Ask, events: &mut Vec<EnvoyEvent>) {
+        let asking = Asking { to, ask, until_ms: now.mono_ms + ASK_MS };
+        if self.asks.len() >= ASKS_MAX {
+            return events.push(refused(asking, ErrorCode::NotController));
+        }
+        self.asks.push_back(asking);
+    }
+
+    /// The answer of the controller that is here to a beat.
+    pub fn beaten_here(&mut self, now: Now, answer: &BeatAnswer, events: &mut Vec<EnvoyEvent>) {
+        let mut told = Vec::new();
+        match *answer {
+            BeatAnswer::Registered(result) => self.heart.registered(now, result, &mut told),
+            BeatAnswer::Beaten(result) => self.heart.beaten(now, result, &mut told),
+        }
+        self.tell(told, events);
+    }
+
+    /// The answer of the controller that is here to ISR changes.
+    pub fn altered_here(
+        &mut self,
+        now: Now,
+        answer: Result<Vec<Altered>, ErrorCode>,
+        events: &mut Vec<EnvoyEvent>,
+    ) {
+        let altered = self.isr.answered(now, answer);
+        events.extend((!altered.is_empty()).then_some(EnvoyEvent::Altered(altered)));
+    }
+
+    /// Says what is due, to whom it is due.
+    pub fn go_on(
+        &mut self,
+        now: Now,
+        ids: &mut LinkIds,
+        events: &mut Vec<EnvoyEvent>,
+        outputs: &mut Vec<Output>,
+    ) {
+        if self.is_here {
+            return self.go_on_here(now, events, outputs);
+        }
+        self.point(now, ids, outputs);
+        let Some((_, link)) = &mut self.link else { return };
+        link.want(now, outputs);
+        if link.may_send()
+            && let Some(beat) = self.heart.next(now)
+        {
+            let purpose =
+                if let Beat::Register { .. } = beat { Purpose::Register } else { Purpose::Heartbeat };
+            let who = &self.who;
+            send(now, link, purpose, self.session_ms / 2, |id| beat_frame(who, beat, id), outputs);
+        }
+        // Whoever is not registered leads nothing.
+        let epoch = self.heart.epoch();
+        if link.may_send()
+            && epoch >= 0
+            && let Some(changes) = self.isr.next_request(now)
+        {
+            let frame = |id| messages::alter_partition(self.who.node_id, epoch, changes, id);
+            send(now, link, Purpose::Alter, ASK_MS, frame, outputs);
+        }
+        while link.may_send() && now.mono_ms >= self.asks_rest_until_ms {
+            let Some(asking) = self.asks.pop_front() else { break };
+            let left_ms = asking.until_ms.saturating_sub(now.mono_ms).max(1);
+            let made = |id| match &asking.ask {
+                Ask::Forward(forwarded) => messages::envelope(forwarded, id),
+                Ask::ProducerIds => messages::allocate(self.who.node_id, epoch, id),
+                Ask::Topics(topics) => {
+                    messages::create_topics(topics, i32::try_from(left_ms).unwrap_or(i32::MAX), id)
+                }
+            };
+            // The frame is made before the request is given away: it is made of it.
+            let frame = made(link.correlation_next());
+            send(now, link, Purpose::Ask(asking), left_ms, |_| frame, outputs);
+        }
+    }
+
+    /// Gives what is due to the controller that is here.
+    fn go_on_here(&mut self, now: Now, events: &mut Vec<EnvoyEvent>, outputs: &mut Vec<Output>) {
+        if let Some((_, mut link)) = self.link.take() {
+            let loss = link.close(outputs);
+            self.lost(now, loss);
+        }
+        events.extend(self.heart.next(now).map(EnvoyEvent::Here));
+        events.extend(self.isr.next_request(now).map(|changes| EnvoyEvent::HereAlter(changes.clone())));
+        events.extend(self.asks.drain(..).map(|asking| refused(asking, ErrorCode::NotController)));
+    }
+
+    /// Points the link at whoever is to be asked.
+    fn point(&mut self, now: Now, ids: &mut LinkIds, outputs: &mut Vec<Output>) {
+        let Some(target) = self.finder.target().cloned() else { return };
+        if let Some((node_id, link)) = &mut self.link {
+            *node_id = target.node_id;
+            let moved = link.retarget(&target.host, target.port, outputs);
+            if let Some(loss) = moved {
+                self.lost(now, loss);
+            }
+            return;
+        }
+        let link = Link::new(ids.next(), target.host, target.port, LinkRules::new(IN_FLIGHT_MAX), self.seed);
+        self.link = Some((target.node_id, link));
+    }
+
+    /// A dial has succeeded.
+    pub fn up(&mut self) {
+        if let Some((_, link)) = &mut self.link {
+            link.up();
+        }
+    }
+
+    /// The connection or the dial has ended. Who cannot be reached is not asked again before the others.
+    pub fn down(&mut self, now: Now, loss: LinkLoss) {
+        let Some((node_id, link)) = &mut self.link else { return };
+        let (node_id, loss) = (*node_id, link.down(now, loss));
+        if matches!(loss.loss, LinkLoss::Refused | LinkLoss::Timeout) {
+            self.miss(node_id);
+        }
+        self.lost(now, loss);
+    }
+
+    /// Whoever was asked is not to be asked next, unless somebody else is to be asked already.
+    fn miss(&mut self, asked: i32) {
+        if self.finder.target().is_some_and(|target| target.node_id == asked) {
+            self.finder.miss();
+        }
+    }
+
+    /// Nobody answers these any more.
+    fn lost(&mut self, now: Now, loss: Loss<Purpose>) {
+        for purpose in loss.unanswered.into_iter().rev() {
+            match purpose {
+                Purpose::Register | Purpose::Heartbeat => self.heart.lost(now),
+                Purpose::Alter => self.isr.lost(now),
+                Purpose::Ask(asking) => self.asks.push_front(asking),
+            }
+        }
+    }
+
+    /// An answer has come.
+    pub fn frame(
+        &mut self,
+        now: Now,
+        frame: &Bytes,
+        events: &mut Vec<EnvoyEvent>,
+        outputs: &mut Vec<Output>,
+    ) {
+        let Some((asked, link)) = self.link.as_mut().filter(|(_, link)| link.is_up()) else { return };
+        let asked = *asked;
+        let (purpose, body) = match link.frame(now, frame, outputs) {
+            Answered::Body(purpose, body) => (purpose, body),
+            Answered::Lost(loss) => return self.lost(now, loss),
+        };
+        if self.answered(now, asked, purpose, &body, events).is_err()
+            && let Some((_, link)) = &mut self.link
+        {
+            let loss = link.distrust(now, outputs);
+            self.lost(now, loss);
+        }
+    }
+
+    /// Takes an answer to one purpose. Where it makes no sense whoever asked is as good as lost.
+    fn answered(
+        &mut self,
+        now: Now,
+        asked: i32,
+        purpose: Purpose,
+        body: &Bytes,
+        events: &mut Vec<EnvoyEvent>,
+    ) -> Result<(), WireError> {
+        let mut told = Vec::new();
+        match purpose {
+            Purpose::Register => {
+                let result = messages::registered(body).inspect_err(|_| self.heart.lost(now))?;
+                self.heart.registered(now, result, &mut told);
+            }
+            Purpose::Heartbeat => {
+                let result = messages::beaten(body).inspect_err(|_| self.heart.lost(now))?;
+                self.heart.beaten(now, result, &mut told);
+            }
+            Purpose::Alter => {
+                let result = messages::altered(body).inspect_err(|_| self.isr.lost(now))?;
+                if result == Err(ErrorCode::NotController) {
+                    self.miss(asked);
+                }
+                self.altered_here(now, result, events);
+            }
+            Purpose::Ask(asking) => return self.ask_answered(now, asked, asking, body, events),
+        }
+        if told.contains(&HeartEvent::NotController) {
+            self.miss(asked);
+        }
+        self.tell(told, events);
+        Ok(())
+    }
+
+    fn ask_answered(
+        &mut self,
+        now: Now,
+        asked: i32,
+        asking: Asking,
+        body: &Bytes,
+        events: &mut Vec<EnvoyEvent>,
+    ) -> Result<(), WireError> {
+        let to = asking.to;
+        let answer = match &asking.ask {
+            Ask::Forward(_) => messages::unwrapped(body).map(|result| match result {
+                Ok(response) => Ok(EnvoyEvent::Forwarded(to, Some(response))),
+                Err(error) => Err(error),
+            }),
+            Ask::ProducerIds => messages::allocated(body).map(|answer| controlled(to, answer)),
+            Ask::Topics(_) => messages::created_topics(body).map(|answer| controlled(to, answer)),
+        };
+        match answer {
+            Ok(Ok(event)) => events.push(event),
+            Ok(Err(ErrorCode::NotController)) => {
+                self.miss(asked);
+                self.asks_rest_until_ms = now.mono_ms + ASK_REST_MS;
+                self.asks.push_front(asking);
+            }
+            Ok(Err(error)) => events.push(refused(asking, error)),
+            Err(error) => {
+                events.push(refused(asking, ErrorCode::UnknownServerError));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes on what the heart has told. Who leads is this envoy's own business.
+    fn tell(&mut self, told: Vec<HeartEvent>, events: &mut Vec<EnvoyEvent>) {
+        let told = told.into_iter().filter(|event| *event != HeartEvent::NotController);
+        events.extend(told.map(EnvoyEvent::Heart));
+    }
+
+    /// When [`Envoy::wake`] or [`Envoy::go_on`] wants to be called, in monotonic milliseconds.
+    pub fn next_wake_ms(&self) -> Option<u64> {
+        let link = self.link.as_ref().map(|(_, link)| link);
+        let can_ask = self.is_here || link.is_some_and(Link::may_send);
+        let asks = self.asks.iter().map(|asking| asking.until_ms).min();
+        let rest = (can_ask && !self.asks.is_empty()).then_some(self.asks_rest_until_ms);
+        // What nobody registered leads is not asked for.
+        let can_alter = can_ask && self.heart.epoch() >= 0;
+        let beats = [self.heart.next_wake_ms(can_ask), self.isr.next_wake_ms(can_alter)];
+        let link = link.and_then(Link::next_wake_ms);
+        beats.into_iter().chain([asks, rest, link]).flatten().min()
+    }
+
+    /// Time has passed.
+    pub fn wake(&mut self, now: Now, events: &mut Vec<EnvoyEvent>, outputs: &mut Vec<Output>) {
+        let mut told = Vec::new();
+        self.heart.wake(now, &mut told);
+        self.tell(told, events);
+        if let Some((node_id, link)) = &mut self.link
+            && let Some(loss) = link.wake(now, outputs)
+        {
+            let node_id = *node_id;
+            self.miss(node_id);
+            self.lost(now, loss);
+        }
+        let (expired, left): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.asks).into_iter().partition(|asking| asking.until_ms <= now.mono_ms);
+        self.asks = left;
+        events.extend(expired.into_iter().map(|asking| refused(asking, ErrorCode::RequestTimedOut)));
+    }
+
+    /// The node wants to stop.
+    pub fn begin_stop(&mut self, now: Now, events: &mut Vec<EnvoyEvent>) {
+        let mut told = Vec::new();
+        self.heart.begin_stop(now, &mut told);
+        self.tell(told, events);
+    }
+}
+
+/// An answer of the controller that is here to a beat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BeatAnswer {
+    /// To [`Beat::Register`]: the broker epoch.
+    Registered(Result<i64, ErrorCode>),
+    /// To [`Beat::Heartbeat`].
+    Beaten(Result<super::heart::HeartbeatAnswer, ErrorCode>),
+}
+
+/// The answer where nobody could be asked.
+fn refused(asking: Asking, error: ErrorCode) -> EnvoyEvent {
+    match asking.ask {
+        Ask::Forward(_) => EnvoyEvent::Forwarded(asking.to, None),
+        Ask::ProducerIds | Ask::Topics(_) => {
+            EnvoyEvent::Controlled(asking.to, ControllerAnswer::Refused(error))
+        }
+    }
+}
+
+/// An answer that came, or NOT_CONTROLLER where somebody else is to be asked.
+fn controlled(to: ReplyTo, answer: ControllerAnswer) -> Result<EnvoyEvent, ErrorCode> {
+    match answer {
+        ControllerAnswer::Refused(ErrorCode::NotController) => Err(ErrorCode::NotController),
+        answer => Ok(EnvoyEvent::Controlled(to, answer)),
+    }
+}
+
+fn beat_frame(who: &Registration, beat: Beat, correlation_id: i32) -> Result<Bytes, WireError> {
+    match beat {
+        Beat::Register { previous_epoch } => messages::register(who, previous_epoch, correlation_id),
+        Beat::Heartbeat { epoch, applied_version, wants_fence, wants_shutdown } => messages::heartbeat(
+            who.node_id,
+            (epoch, applied_version),
+            (wants_fence, wants_shutdown),
+            correlation_id,
+        ),
+    }
+}
+
+/// Sends a request that this node has made; only a field that its version lacks could keep it from being encoded.
+fn send(
+    now: Now,
+    link: &mut Link<Purpose>,
+    purpose: Purpose,
+    timeout_ms: u64,
+    frame: impl FnOnce(i32) -> Result<Bytes, WireError>,
+    outputs: &mut Vec<Output>,
+) {
+    let frame = |id| frame(id).expect("every field that is set is in the version that is spoken");
+    link.send(now, purpose, timeout_ms, frame, outputs);
+}
+
+#[cfg(test)]
+#[path = "envoy_tests.rs"]
+mod tests;

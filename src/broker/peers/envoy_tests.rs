@@ -1,0 +1,220 @@
+//! Beats, changes and requests against controllers that answer as a test says.
+
+use core::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use kafka_protocol::messages::alter_partition_response::{PartitionData, TopicData};
+use kafka_protocol::messages::{
+    AllocateProducerIdsResponse, AlterPartitionResponse, BrokerHeartbeatResponse, BrokerRegistrationResponse,
+    EnvelopeResponse,
+};
+use kafka_protocol::protocol::{Encodable, Message};
+use smallvec::smallvec;
+use uuid::Uuid;
+
+use super::*;
+use crate::broker::peers::heart::HeartbeatAnswer;
+use crate::partition::LeaderRecovery;
+use crate::security::Principal;
+
+const NOT_CONTROLLER: i16 = 41;
+
+fn at(mono_ms: u64) -> Now {
+    Now { mono_ms, wall_ms: 0 }
+}
+
+fn to(request: u32) -> ReplyTo {
+    ReplyTo { shard: 0, connection: 0, generation: 1, request, part: 0 }
+}
+
+fn forwarded() -> Ask {
+    let request = Bytes::from_static(b"request");
+    Ask::Forward(Forwarded { request, principal: Principal::Anonymous, peer: IpAddr::from([127, 0, 0, 1]) })
+}
+
+/// An envoy of node 1 in a cluster whose voters are 11, 12 and 13, and everything that comes of it.
+struct Stage {
+    envoy: Envoy,
+    ids: LinkIds,
+    events: Vec<EnvoyEvent>,
+    outputs: Vec<Output>,
+    now_ms: u64,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let who = Registration {
+            node_id: 1,
+            cluster_id: "cluster".into(),
+            incarnation: Uuid::from_u128(1),
+            listeners: Vec::new(),
+            rack: None,
+            directories: Vec::new(),
+            features: Vec::new(),
+        };
+        let voter = |node_id: i32| VoterAddress { node_id, host: Arc::from("host"), port: node_id as u16 };
+        let heart = Heart::new(at(0), 2_000, -1);
+        let envoy = Envoy::new(who, [11, 12, 13].map(voter).to_vec(), heart, 9_000, 1);
+        Self { envoy, ids: LinkIds::default(), events: Vec::new(), outputs: Vec::new(), now_ms: 0 }
+    }
+
+    /// Lets it say what is due. Gives what was dialled and which requests were sent: key and correlation id.
+    fn go_on(&mut self) -> (Vec<u16>, Vec<(i16, i32)>) {
+        self.envoy.go_on(at(self.now_ms), &mut self.ids, &mut self.events, &mut self.outputs);
+        let (mut dialled, mut sent) = (Vec::new(), Vec::new());
+        for output in self.outputs.drain(..) {
+            match output {
+                Output::Dial { port, .. } => dialled.push(port),
+                Output::LinkSend { bytes, .. } => {
+                    let key = i16::from_be_bytes([bytes[4], bytes[5]]);
+                    sent.push((key, i32::from_be_bytes(bytes[8..12].try_into().unwrap())));
+                }
+                _ => {}
+            }
+        }
+        (dialled, sent)
+    }
+
+    fn answer<T: Encodable + Message>(&mut self, correlation_id: i32, version: i16, answer: &T) {
+        let mut frame = BytesMut::from(&correlation_id.to_be_bytes()[..]);
+        frame.extend_from_slice(&[0]);
+        answer.encode(&mut frame, version).unwrap();
+        self.envoy.frame(at(self.now_ms), &frame.freeze(), &mut self.events, &mut self.outputs);
+    }
+
+    fn wake(&mut self) {
+        self.now_ms = self.envoy.next_wake_ms().expect("something is to come");
+        self.envoy.wake(at(self.now_ms), &mut self.events, &mut self.outputs);
+    }
+
+    /// Registered with epoch 7 and unfenced at voter 11.
+    fn serving() -> Self {
+        let mut stage = Self::new();
+        assert_eq!(stage.go_on(), (vec![11], vec![]));
+        stage.envoy.up();
+        assert_eq!(stage.go_on(), (vec![], vec![(62, 0)]));
+        stage.answer(0, 4, &BrokerRegistrationResponse::default().with_broker_epoch(7));
+        stage.envoy.heart().ready(at(0));
+        for correlation_id in [1, 2] {
+            assert_eq!(stage.go_on().1, [(63, correlation_id)]);
+            let serves = BrokerHeartbeatResponse::default().with_is_caught_up(true).with_is_fenced(false);
+            stage.answer(correlation_id, 1, &serves);
+        }
+        let told = [HeartEvent::Registered(7), HeartEvent::CaughtUp, HeartEvent::Unfenced];
+        assert_eq!(std::mem::take(&mut stage.events), told.map(EnvoyEvent::Heart));
+        stage
+    }
+}
+
+fn change() -> IsrChange {
+    let recovery = LeaderRecovery::Recovered;
+    IsrChange { leader_epoch: 1, partition_epoch: 3, isr: smallvec![(1, 7)], recovery }
+}
+
+const KEY: ReplicaKey = (Uuid::from_u128(5), 0);
+
+#[test]
+fn everything_goes_on_one_link_and_comes_back_to_who_asked() {
+    let mut stage = Stage::serving();
+    stage.envoy.alter(KEY, change());
+    stage.envoy.ask(at(0), to(1), forwarded(), &mut stage.events);
+    stage.envoy.ask(at(0), to(2), Ask::ProducerIds, &mut stage.events);
+    assert_eq!(stage.go_on(), (vec![], vec![(56, 3), (58, 4), (67, 5)]));
+    let partition = PartitionData::default().with_partition_index(0).with_partition_epoch(4);
+    let topic = TopicData::default().with_topic_id(KEY.0).with_partitions(vec![partition]);
+    stage.answer(3, 3, &AlterPartitionResponse::default().with_topics(vec![topic]));
+    let response = Bytes::from_static(b"response");
+    stage.answer(4, 0, &EnvelopeResponse::default().with_response_data(Some(response.clone())));
+    stage.answer(5, 0, &AllocateProducerIdsResponse::default().with_producer_id_len(1_000));
+    let [EnvoyEvent::Altered(altered), forwarded, ids] = &stage.events[..] else {
+        panic!("{:?}", stage.events)
+    };
+    assert!(
+        matches!(&altered[..], [(KEY, asked, Ok(state))] if *asked == change() && state.partition_epoch == 4)
+    );
+    assert_eq!(*forwarded, EnvoyEvent::Forwarded(to(1), Some(response)));
+    let block = ControllerAnswer::ProducerIds { first: 0, count: 1_000 };
+    assert_eq!(*ids, EnvoyEvent::Controlled(to(2), block));
+    assert_eq!(stage.envoy.next_wake_ms(), Some(2_000), "the next heartbeat");
+}
+
+#[test]
+fn a_node_that_does_not_lead_is_left_for_the_next_and_everything_is_asked_again() {
+    let mut stage = Stage::serving();
+    stage.envoy.alter(KEY, change());
+    stage.envoy.ask(at(0), to(1), forwarded(), &mut stage.events);
+    assert_eq!(stage.go_on().1, [(56, 3), (58, 4)]);
+    stage.answer(3, 3, &AlterPartitionResponse::default().with_error_code(NOT_CONTROLLER));
+    stage.answer(4, 0, &EnvelopeResponse::default().with_error_code(NOT_CONTROLLER));
+    assert_eq!(stage.go_on().0, [12], "once, though both said it");
+    stage.envoy.up();
+    stage.now_ms = 20;
+    assert_eq!(stage.go_on().1, [(56, 0), (58, 1)]);
+    stage.envoy.down(at(20), LinkLoss::Closed);
+    stage.wake();
+    assert_eq!(stage.go_on().0, [12], "it may have lost no more than a connection");
+    stage.envoy.down(at(stage.now_ms), LinkLoss::Refused);
+    assert_eq!(stage.go_on().0, [13]);
+    stage.envoy.up();
+    stage.now_ms = 100;
+    assert_eq!(stage.go_on().1, [(56, 0), (58, 1)]);
+    assert!(stage.events.is_empty());
+}
+
+#[test]
+fn nonsense_closes_the_link_and_only_who_asked_for_it_hears_of_it() {
+    let mut stage = Stage::serving();
+    stage.envoy.ask(at(0), to(1), forwarded(), &mut stage.events);
+    stage.envoy.ask(at(0), to(2), Ask::ProducerIds, &mut stage.events);
+    assert_eq!(stage.go_on().1, [(58, 3), (67, 4)]);
+    let frame = Bytes::from_static(&[0, 0, 0, 3, 0, 9]);
+    stage.envoy.frame(at(0), &frame, &mut stage.events, &mut stage.outputs);
+    assert_eq!(std::mem::take(&mut stage.events), [EnvoyEvent::Forwarded(to(1), None)]);
+    assert!(stage.outputs.iter().any(|output| matches!(output, Output::LinkClose { .. })));
+    stage.outputs.clear();
+    stage.wake();
+    stage.envoy.up();
+    assert_eq!(stage.go_on().1, [(67, 0)]);
+}
+
+#[test]
+fn what_nobody_answers_in_time_is_given_back() {
+    let mut stage = Stage::new();
+    stage.envoy.ask(at(0), to(1), forwarded(), &mut stage.events);
+    stage.envoy.ask(at(0), to(2), Ask::ProducerIds, &mut stage.events);
+    stage.go_on();
+    while stage.events.is_empty() {
+        stage.wake();
+        for port in stage.go_on().0 {
+            assert!((11..=13).contains(&port));
+        }
+    }
+    assert_eq!(stage.now_ms, 30_000);
+    let timed_out = ControllerAnswer::Refused(ErrorCode::RequestTimedOut);
+    let refused = [EnvoyEvent::Forwarded(to(1), None), EnvoyEvent::Controlled(to(2), timed_out)];
+    assert_eq!(stage.events, refused);
+    (0..2_000).for_each(|n| stage.envoy.ask(at(40_000), to(n), forwarded(), &mut stage.events));
+    assert_eq!(stage.events.len(), 2 + 2_000 - 1_024, "no more than so many wait");
+}
+
+#[test]
+fn where_the_controller_is_here_nothing_goes_over_a_link() {
+    let mut stage = Stage::serving();
+    stage.envoy.ask(at(0), to(1), forwarded(), &mut stage.events);
+    assert_eq!(stage.go_on().1.len(), 1);
+    stage.envoy.alter(KEY, change());
+    stage.envoy.learn(Some(1));
+    stage.now_ms = 2_000;
+    assert_eq!(stage.go_on(), (vec![], vec![]));
+    let beat = Beat::Heartbeat { epoch: 7, applied_version: 0, wants_fence: false, wants_shutdown: false };
+    let changes = BTreeMap::from([(KEY, change())]);
+    let expected =
+        [EnvoyEvent::Here(beat), EnvoyEvent::HereAlter(changes), EnvoyEvent::Forwarded(to(1), None)];
+    assert_eq!(std::mem::take(&mut stage.events), expected);
+    let fenced = HeartbeatAnswer { is_caught_up: true, is_fenced: true, should_shut_down: false };
+    stage.envoy.beaten_here(at(2_000), &BeatAnswer::Beaten(Ok(fenced)), &mut stage.events);
+    assert_eq!(std::mem::take(&mut stage.events), [EnvoyEvent::Heart(HeartEvent::Fenced)]);
+    stage.envoy.learn(Some(13));
+    assert_eq!(stage.go_on().0, [13], "and to whoever leads then");
+}

@@ -1,0 +1,296 @@
+//! The outbound half of a node: what a shard asks of other nodes, and what comes back.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | [`link`] | one connection to another node: dialled, up, lost, dialled again |
+//! | [`fetcher`], [`followers`] | the rounds in which this shard's followers fetch from their leaders |
+//! | [`heart`] | registration, heartbeats and the leaving of a broker |
+//! | [`isr`] | ISR changes that leaders want |
+//! | [`finder`], [`envoy`], [`messages`] | who the active controller is, and what a node says to it |
+//! | `plane` | the controller's shard: the envoy's news, joining and leaving |
+//! | [`post`] | raft messages between controllers |
+//! | [`senses`] | a broker whose process is gone is known by its connections |
+//!
+//! Every shard has its own links to the leaders that it follows. The controller's shard has one to the active
+//! controller for the whole node, and one to each other controller; other shards reach them by messages.
+//!
+//! A node that is alone follows nobody, and its controller is its own: nothing here is active, and nothing costs.
+
+pub mod envoy;
+pub mod fetcher;
+pub mod finder;
+pub mod followers;
+pub mod heart;
+pub mod isr;
+pub mod link;
+pub mod messages;
+mod plane;
+pub mod post;
+pub mod senses;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use self::envoy::{Ask, BeatAnswer, Envoy, EnvoyEvent};
+use self::fetcher::{FetchRules, Part, ReplicaKey};
+use self::finder::VoterAddress;
+use self::followers::{Address, Followers, LinkIds};
+use self::heart::{Beat, Heart, HeartEvent};
+use self::isr::Settled;
+pub use self::link::{LinkId, LinkLoss};
+use self::messages::Registration;
+use self::post::{PostEvent, RaftAddress, RaftPost};
+use self::senses::{Process, Senses};
+use super::message::{ConnectionKey, Message, Output};
+use super::{Shard, Todo};
+use crate::controller::{ControllerAnswer, ControllerRequest, Image, ShardId};
+use crate::effect::Now;
+use crate::partition::{IsrChange, ReplyTo};
+use crate::request::{Answered, Forwarded};
+use crate::wire::ErrorCode;
+
+/// What shards of one node say to each other of other nodes.
+#[derive(Clone, Debug)]
+pub enum PeersMessage {
+    /// To the controller's shard: leaders of the sender want other ISRs.
+    Alter(Vec<(ReplicaKey, IsrChange)>),
+    /// From the controller's shard: what became of that.
+    Altered(Vec<Settled>),
+    /// To the controller's shard: a client wants something that the active controller decides.
+    Ask(ReplyTo, Ask),
+    /// From the controller's shard: the response to a forwarded request. `None`: serve it on this node.
+    Forwarded(ReplyTo, Option<Bytes>),
+    /// From the controller's shard: the broker epoch that rounds carry from now on.
+    BrokerEpoch(i64),
+    /// To the controller's shard: a broker's process is gone.
+    Gone(Process),
+    /// From the controller's shard: whether another node's controller decides what clients want changed.
+    Elsewhere(bool),
+}
+
+/// What makes a node part of a cluster of several.
+#[derive(Clone, Debug)]
+pub struct PeersStart {
+    /// Who it is.
+    pub registration: Registration,
+    /// The voters of the metadata quorum, as the configuration names them.
+    pub voters: Vec<VoterAddress>,
+    /// Its broker epoch of the last run, if that was stopped cleanly, else -1.
+    pub previous_epoch: i64,
+    /// `broker.heartbeat.interval.ms`
+    pub heartbeat_interval_ms: u64,
+    /// `broker.session.timeout.ms`
+    pub session_ms: u64,
+    /// Its raft id, where it has a controller.
+    pub raft_id: Option<u64>,
+}
+
+/// What a shard knows of other nodes.
+#[derive(Debug)]
+pub(super) struct Peers {
+    ids: LinkIds,
+    followers: Followers,
+    senses: Senses,
+    /// On the controller's shard of a node that is not alone.
+    envoy: Option<Box<Envoy>>,
+    post: Option<Box<RaftPost>>,
+    parts: Vec<Part>,
+    events: Vec<EnvoyEvent>,
+    post_events: Vec<PostEvent>,
+    /// Another node's controller decides what clients want changed.
+    is_elsewhere: bool,
+    /// A clean stop waits until the controller lets the broker go.
+    is_leaving: bool,
+}
+
+impl Peers {
+    /// Nobody is known yet. `seed` is for the rests of links.
+    pub(super) fn new(node_id: i32, seed: u64) -> Self {
+        Self {
+            ids: LinkIds::default(),
+            followers: Followers::new(node_id, FetchRules::default(), seed),
+            senses: Senses::default(),
+            envoy: None,
+            post: None,
+            parts: Vec::new(),
+            events: Vec::new(),
+            post_events: Vec::new(),
+            is_elsewhere: false,
+            is_leaving: false,
+        }
+    }
+
+    pub(super) fn next_wake_ms(&self) -> Option<u64> {
+        let envoy = self.envoy.as_ref().and_then(|envoy| envoy.next_wake_ms());
+        let post = self.post.as_ref().and_then(|post| post.next_wake_ms());
+        [self.followers.next_wake_ms(), self.senses.next_wake_ms(), envoy, post].into_iter().flatten().min()
+    }
+
+    fn is_active(&self) -> bool {
+        self.envoy.is_some() || self.post.is_some() || !self.followers.is_empty() || !self.senses.is_empty()
+    }
+}
+
+/// Where a broker listens for others: on their listener, or else on its first.
+fn address_of(image: &Image, listener: &str, node_id: i32) -> Option<Address> {
+    let listeners = &image.broker(node_id)?.listeners;
+    let named = listeners.iter().find(|endpoint| *endpoint.name == *listener);
+    let endpoint = named.or_else(|| listeners.first())?;
+    Some((Arc::clone(&endpoint.host), endpoint.port))
+}
+
+impl Shard {
+    /// A dial has succeeded.
+    pub fn link_up(&mut self, now: Now, link: LinkId) {
+        let Peers { followers, envoy, post, senses, .. } = &mut self.peers;
+        if followers.owns(link) {
+            followers.up(link);
+        } else if senses.owns(link) {
+            senses.up(link, &mut self.outputs);
+        } else if let Some(envoy) = envoy.as_mut().filter(|envoy| envoy.owns(link)) {
+            envoy.up();
+        } else if let Some(post) = post {
+            post.up(link);
+        }
+        self.peers_go_on(now);
+        self.work(now);
+    }
+
+    /// A connection to another node, or a dial, has ended.
+    pub fn link_down(&mut self, now: Now, link: LinkId, loss: LinkLoss) {
+        let Peers { followers, envoy, post, senses, post_events, .. } = &mut self.peers;
+        if followers.owns(link) {
+            followers.down(now, link, loss);
+        } else if senses.owns(link) {
+            if let Some(process) = senses.down(link, loss) {
+                self.tell_control(Message::Peers(PeersMessage::Gone(process)));
+            }
+        } else if let Some(envoy) = envoy.as_mut().filter(|envoy| envoy.owns(link)) {
+            envoy.down(now, loss);
+        } else if let Some(post) = post {
+            post.down(now, link, loss, post_events);
+        }
+        self.peers_go_on(now);
+        self.work(now);
+    }
+
+    /// A frame of another node, without its prefix.
+    pub fn link_frame(&mut self, now: Now, link: LinkId, frame: Bytes) {
+        let outputs = &mut self.outputs;
+        let Peers { followers, envoy, post, parts, events, post_events, .. } = &mut self.peers;
+        if followers.owns(link) {
+            followers.frame(now, link, &frame, parts, outputs);
+            // Replicas hold what they need of it.
+            drop(frame);
+            self.take_parts(now);
+        } else if let Some(envoy) = envoy.as_mut().filter(|envoy| envoy.owns(link)) {
+            envoy.frame(now, &frame, events, outputs);
+        } else if let Some(post) = post {
+            post.frame(now, link, &frame, post_events, outputs);
+        }
+        self.peers_go_on(now);
+        self.work(now);
+    }
+
+    /// Gives the parts of an answer to their replicas.
+    fn take_parts(&mut self, now: Now) {
+        let mut parts = std::mem::take(&mut self.peers.parts);
+        for (key, position, part) in parts.drain(..) {
+            self.replicas.fetched(now, key, &position, part);
+        }
+        self.peers.parts = parts;
+        self.drain_replicas();
+    }
+
+    /// Begins what can begin towards other nodes; to be called when a turn has ended, and when something of them came.
+    pub(super) fn peers_go_on(&mut self, now: Now) {
+        self.ask_followers();
+        if !self.peers.is_active() {
+            return;
+        }
+        let outputs = &mut self.outputs;
+        let Peers { ids, followers, envoy, post, events, .. } = &mut self.peers;
+        let (image, listener) = (&self.view.image, &self.view.config.inter_broker_listener);
+        followers.go_on(now, ids, |node_id| address_of(image, listener, node_id), outputs);
+        if let Some(envoy) = envoy {
+            envoy.go_on(now, ids, events, outputs);
+        }
+        if let Some(post) = post {
+            post.go_on(now, outputs);
+        }
+        self.peers_tell(now);
+    }
+
+    /// Asks the replicas whose wishes have changed what they want of their leaders, and of the controller.
+    fn ask_followers(&mut self) {
+        for key in self.replicas.take_following() {
+            let position = self.replicas.fetch_position(key);
+            self.peers.followers.follow(key, position);
+        }
+        let changes = self.replicas.take_isr_changes();
+        if !changes.is_empty() {
+            self.tell_control(Message::Peers(PeersMessage::Alter(changes.into_iter().collect())));
+        }
+    }
+
+    /// Time has passed.
+    pub(super) fn peers_wake(&mut self, now: Now) {
+        if self.peers.next_wake_ms().is_none_or(|at_ms| at_ms > now.mono_ms) {
+            return;
+        }
+        let outputs = &mut self.outputs;
+        let Peers { followers, envoy, post, senses, events, post_events, .. } = &mut self.peers;
+        followers.wake(now, outputs);
+        senses.wake(now, outputs);
+        if let Some(envoy) = envoy {
+            envoy.wake(now, events, outputs);
+        }
+        if let Some(post) = post {
+            post.wake(now, post_events, outputs);
+        }
+        self.peers_go_on(now);
+    }
+
+    /// The view is another: replicas may have gone or lead by now, and brokers may listen elsewhere.
+    pub(super) fn peers_review(&mut self) {
+        if self.peers.followers.is_empty() {
+            return;
+        }
+        let (view, node_id) = (&self.view, self.node.config.node_id);
+        let follows = |(topic_id, index): ReplicaKey| {
+            let partition = view.image.partition(topic_id, index);
+            partition.is_some_and(|partition| {
+                partition.leader >= 0 && partition.leader != node_id && partition.replicas.contains(&node_id)
+            })
+        };
+        for topic_id in view.removed.iter().chain(view.changed.iter()) {
+            self.peers.followers.review(*topic_id, follows);
+        }
+        let address_of = |node_id| address_of(&view.image, &view.config.inter_broker_listener, node_id);
+        self.peers.followers.relocate(address_of, &mut self.outputs);
+    }
+
+    /// The other side has ended a connection; to be told before [`Shard::disconnect`].
+    pub fn ended_by_peer(&mut self, now: Now, key: ConnectionKey) {
+        let outputs = &mut self.outputs;
+        let Peers { ids, senses, .. } = &mut self.peers;
+        if senses.is_empty() {
+            return;
+        }
+        let (image, listener) = (&self.view.image, &self.view.config.inter_broker_listener);
+        senses.ended(now, key, true, ids, |node_id| address_of(image, listener, node_id), outputs);
+    }
+
+    /// A broker's heartbeat came on a connection: from now on its end says something.
+    pub fn heard_heartbeat(&mut self, key: ConnectionKey, node_id: i32) {
+        if let Some(broker) = self.view.image.broker(node_id) {
+            self.peers.senses.heard(key, Process { node_id, incarnation: broker.incarnation });
+        }
+    }
+
+    /// The shard stops: it asks nothing of other nodes any more.
+    pub(super) fn peers_close(&mut self) {
+        self.peers.followers.close(&mut self.outputs);
+    }
+}

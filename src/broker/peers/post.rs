@@ -1,0 +1,324 @@
+//! Raft messages to the other controllers: a link to each, and what waits to go on it.
+//!
+//! Messages go in order, several in one frame where they waited together; raft makes up for those that are lost, so
+//! nothing is sent twice, and what waits when a link is lost is dropped. Each frame is answered, so silence has a
+//! deadline and a peer that is slow is not buried.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::followers::{Address, LinkIds};
+use super::link::{Answered, Link, LinkId, LinkLoss, LinkRules, Loss};
+use crate::broker::Output;
+use crate::effect::Now;
+use crate::wire::outbound::{self, OutboundRequest, RAFT_MESSAGES, RAFT_MESSAGES_VERSION, RaftMessages};
+
+/// Messages that wait for one peer, in bytes; what comes beyond is lost.
+const WAITING_BYTES_MAX: usize = 8 << 20;
+/// Messages in one frame, in bytes, but for the first.
+const FRAME_BYTES: usize = 1 << 20;
+/// Frames that wait for their answers.
+const IN_FLIGHT_MAX: usize = 16;
+/// How long an answer may take, in milliseconds. An election is decided long before.
+const ANSWER_MS: u64 = 2_000;
+
+/// A controller that raft messages go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RaftAddress {
+    /// Its raft id: with a new disk it is somebody else.
+    pub raft_id: u64,
+    /// Its node id.
+    pub node_id: i32,
+    /// Where its controller listens.
+    pub address: Address,
+}
+
+/// What raft is to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PostEvent {
+    /// Messages to this raft id are lost.
+    Unreachable(u64),
+    /// The process of this raft id is gone.
+    Gone(u64),
+}
+
+#[derive(Debug)]
+struct Peer {
+    link: Link<()>,
+    waiting: VecDeque<Bytes>,
+    waiting_bytes: usize,
+}
+
+/// Whose messages go to whom.
+#[derive(Debug)]
+pub struct RaftPost {
+    cluster_id: Arc<str>,
+    node_id: i32,
+    raft_id: u64,
+    seed: u64,
+    peers: BTreeMap<u64, Peer>,
+    links: BTreeMap<LinkId, u64>,
+}
+
+impl RaftPost {
+    /// The post of one controller, to nobody yet.
+    pub fn new(cluster_id: Arc<str>, node_id: i32, raft_id: u64, seed: u64) -> Self {
+        Self { cluster_id, node_id, raft_id, seed, peers: BTreeMap::new(), links: BTreeMap::new() }
+    }
+
+    /// Whether a link is one of these.
+    pub fn owns(&self, link: LinkId) -> bool {
+        self.links.contains_key(&link)
+    }
+
+    /// Who there is besides this node. Links to others are closed, and new ones are kept up from now on: a voter
+    /// learns by its link that a leader's process is gone.
+    pub fn set_peers(&mut self, peers: &[RaftAddress], ids: &mut LinkIds, outputs: &mut Vec<Output>) {
+        let links = &mut self.links;
+        self.peers.retain(|raft_id, peer| {
+            let stays = peers.iter().any(|known| known.raft_id == *raft_id);
+            if !stays {
+                peer.link.close(outputs);
+                links.remove(&peer.link.id());
+            }
+            stays
+        });
+        for RaftAddress { raft_id, address: (host, port), .. } in peers {
+            if *raft_id == self.raft_id {
+                continue;
+            }
+            if let Some(peer) = self.peers.get_mut(raft_id) {
+                peer.link.retarget(host, *port, outputs);
+                continue;
+            }
+            let rules = LinkRules::new(IN_FLIGHT_MAX);
+            let link = Link::new(ids.next(), Arc::clone(host), *port, rules, self.seed);
+            self.links.insert(link.id(), *raft_id);
+            self.peers.insert(*raft_id, Peer { link, waiting: VecDeque::new(), waiting_bytes: 0 });
+        }
+    }
+
+    /// A message for a peer. One that nobody can take is lost.
+    pub fn send(&mut self, to: u64, message: Bytes, events: &mut Vec<PostEvent>) {
+        match self.peers.get_mut(&to).filter(|peer| peer.waiting_bytes <= WAITING_BYTES_MAX) {
+            Some(peer) => {
+                peer.waiting_bytes += message.len();
+                peer.waiting.push_back(message);
+            }
+            None => events.push(PostEvent::Unreachable(to)),
+        }
+    }
+
+    /// Dials who is to be dialled and sends what waits.
+    pub fn go_on(&mut self, now: Now, outputs: &mut Vec<Output>) {
+        for (to, peer) in &mut self.peers {
+            peer.link.want(now, outputs);
+            while peer.link.may_send() && !peer.waiting.is_empty() {
+                let mail = RaftMessages {
+                    cluster_id: self.cluster_id.to_string(),
+                    node_id: self.node_id,
+                    from: self.raft_id,
+                    to: *to,
+                    messages: peer.take_frame(),
+                };
+                let frame = |correlation_id| {
+                    let bytes = mail.messages.iter().map(Bytes::len).sum::<usize>();
+                    let (key, version) = (RAFT_MESSAGES, RAFT_MESSAGES_VERSION);
+                    let mut frame = OutboundRequest::begin(key, version, correlation_id, bytes + 64);
+                    mail.write(frame.body());
+                    frame.finish()
+                };
+                peer.link.send(now, (), ANSWER_MS, frame, outputs);
+            }
+        }
+    }
+
+    fn peer_of(&mut self, link: LinkId) -> Option<(u64, &mut Peer)> {
+        let raft_id = *self.links.get(&link)?;
+        Some((raft_id, self.peers.get_mut(&raft_id)?))
+    }
+
+    /// A dial has succeeded.
+    pub fn up(&mut self, id: LinkId) {
+        if let Some((_, peer)) = self.peer_of(id) {
+            peer.link.up();
+        }
+    }
+
+    /// A connection or a dial has ended.
+    pub fn down(&mut self, now: Now, id: LinkId, loss: LinkLoss, events: &mut Vec<PostEvent>) {
+        let Some((raft_id, peer)) = self.peer_of(id) else { return };
+        let loss = peer.link.down(now, loss);
+        peer.lost(raft_id, &loss, events);
+    }
+
+    /// An answer.
+    pub fn frame(
+        &mut self,
+        now: Now,
+        id: LinkId,
+        frame: &Bytes,
+        events: &mut Vec<PostEvent>,
+        outputs: &mut Vec<Output>,
+    ) {
+        let Some((raft_id, peer)) = self.peer_of(id) else { return };
+        if !peer.link.is_up() {
+            return;
+        }
+        match peer.link.frame(now, frame, outputs) {
+            Answered::Body((), body) => match outbound::parse_raft_answer(&body) {
+                Ok(0) => {}
+                // Somebody else is there now, or it is another cluster's.
+                Ok(_) => events.push(PostEvent::Unreachable(raft_id)),
+                Err(_) => {
+                    let loss = peer.link.distrust(now, outputs);
+                    peer.lost(raft_id, &loss, events);
+                }
+            },
+            Answered::Lost(loss) => peer.lost(raft_id, &loss, events),
+        }
+    }
+
+    /// When [`RaftPost::wake`] wants to be called, in monotonic milliseconds.
+    pub fn next_wake_ms(&self) -> Option<u64> {
+        self.peers.values().filter_map(|peer| peer.link.next_wake_ms()).min()
+    }
+
+    /// Time has passed.
+    pub fn wake(&mut self, now: Now, events: &mut Vec<PostEvent>, outputs: &mut Vec<Output>) {
+        for (raft_id, peer) in &mut self.peers {
+            if let Some(loss) = peer.link.wake(now, outputs) {
+                peer.lost(*raft_id, &loss, events);
+            }
+        }
+    }
+}
+
+impl Peer {
+    /// The messages of the next frame.
+    fn take_frame(&mut self) -> Vec<Bytes> {
+        let (mut messages, mut bytes) = (Vec::new(), 0);
+        while let Some(message) =
+            self.waiting.pop_front_if(|next| bytes == 0 || bytes + next.len() <= FRAME_BYTES)
+        {
+            bytes += message.len().max(1);
+            self.waiting_bytes -= message.len();
+            messages.push(message);
+        }
+        messages
+    }
+
+    fn lost(&mut self, raft_id: u64, loss: &Loss<()>, events: &mut Vec<PostEvent>) {
+        self.waiting.clear();
+        self.waiting_bytes = 0;
+        events.push(PostEvent::Unreachable(raft_id));
+        events.extend(loss.is_gone.then_some(PostEvent::Gone(raft_id)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+
+    fn at(mono_ms: u64) -> Now {
+        Now { mono_ms, wall_ms: 0 }
+    }
+
+    fn post(ids: &mut LinkIds, outputs: &mut Vec<Output>) -> RaftPost {
+        let mut post = RaftPost::new(Arc::from("cluster"), 1, 100, 7);
+        let peer = |raft_id, node_id| RaftAddress { raft_id, node_id, address: (Arc::from("host"), 9093) };
+        post.set_peers(&[peer(100, 1), peer(200, 2)], ids, outputs);
+        post
+    }
+
+    fn sent(output: &Output) -> (i32, RaftMessages) {
+        let Output::LinkSend { bytes, .. } = output else { panic!("{output:?}") };
+        let correlation_id = i32::from_be_bytes(bytes[8..12].try_into().unwrap());
+        let client_id = i16::from_be_bytes(bytes[12..14].try_into().unwrap()) as usize;
+        (correlation_id, RaftMessages::parse(&bytes.slice(15 + client_id..)).unwrap())
+    }
+
+    fn answer(correlation_id: i32, error: i16) -> Bytes {
+        let mut frame = BytesMut::from(&correlation_id.to_be_bytes()[..]);
+        frame.extend_from_slice(&[0]);
+        outbound::write_raft_answer(&mut frame, error);
+        frame.freeze()
+    }
+
+    #[test]
+    fn messages_go_in_order_and_together_where_they_waited() {
+        let (mut ids, mut outputs, mut events) = (LinkIds::default(), Vec::new(), Vec::new());
+        let mut post = post(&mut ids, &mut outputs);
+        post.send(200, Bytes::from_static(b"one"), &mut events);
+        post.send(200, Bytes::from_static(b"two"), &mut events);
+        post.send(300, Bytes::from_static(b"lost"), &mut events);
+        assert_eq!(std::mem::take(&mut events), [PostEvent::Unreachable(300)]);
+        post.go_on(at(0), &mut outputs);
+        let [Output::Dial { link, .. }] = outputs[..] else { panic!("{outputs:?}") };
+        outputs.clear();
+        assert!(post.owns(link));
+        post.up(link);
+        post.go_on(at(0), &mut outputs);
+        let (correlation_id, mail) = sent(&outputs[0]);
+        assert_eq!((mail.node_id, mail.from, mail.to, mail.messages.len()), (1, 100, 200, 2));
+        post.frame(at(1), link, &answer(correlation_id, 0), &mut events, &mut outputs);
+        assert!(events.is_empty() && outputs.len() == 1);
+        for _ in 0..5 {
+            post.send(200, Bytes::from(vec![0; 400 << 10]), &mut events);
+        }
+        outputs.clear();
+        post.go_on(at(2), &mut outputs);
+        assert_eq!(outputs.iter().map(|o| sent(o).1.messages.len()).collect::<Vec<_>>(), [2, 2, 1]);
+        post.frame(at(3), link, &answer(1, 104), &mut events, &mut outputs);
+        assert_eq!(events, [PostEvent::Unreachable(200)]);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_a_lost_link_drops_it() {
+        let (mut ids, mut outputs, mut events) = (LinkIds::default(), Vec::new(), Vec::new());
+        let mut post = post(&mut ids, &mut outputs);
+        let mut taken = 0;
+        while events.is_empty() {
+            post.send(200, Bytes::from(vec![0; 1 << 20]), &mut events);
+            taken += 1;
+        }
+        assert_eq!(taken, 10);
+        post.go_on(at(0), &mut outputs);
+        let Some(Output::Dial { link, .. }) = outputs.pop() else { panic!("{outputs:?}") };
+        events.clear();
+        post.down(at(1), link, LinkLoss::Refused, &mut events);
+        assert_eq!(events, [PostEvent::Unreachable(200)]);
+        post.wake(at(1), &mut events, &mut outputs);
+        post.up(link);
+        outputs.clear();
+        post.go_on(at(2), &mut outputs);
+        assert!(outputs.is_empty(), "raft makes up for what is lost");
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_told_and_one_that_is_silent_is_not_gone() {
+        let (mut ids, mut outputs, mut events) = (LinkIds::default(), Vec::new(), Vec::new());
+        let mut post = post(&mut ids, &mut outputs);
+        post.go_on(at(0), &mut outputs);
+        let Some(Output::Dial { link, .. }) = outputs.pop() else { panic!("{outputs:?}") };
+        post.up(link);
+        post.send(200, Bytes::from_static(b"one"), &mut events);
+        post.go_on(at(0), &mut outputs);
+        post.frame(at(1), link, &answer(0, 0), &mut events, &mut outputs);
+        post.down(at(2), link, LinkLoss::Closed, &mut events);
+        post.wake(at(2), &mut events, &mut outputs);
+        post.down(at(3), link, LinkLoss::Refused, &mut events);
+        let lost = PostEvent::Unreachable(200);
+        assert_eq!(std::mem::take(&mut events), [lost, lost, PostEvent::Gone(200)]);
+        post.wake(at(500), &mut events, &mut outputs);
+        post.up(link);
+        post.send(200, Bytes::from_static(b"one"), &mut events);
+        post.go_on(at(500), &mut outputs);
+        post.wake(at(2_500), &mut events, &mut outputs);
+        assert_eq!(events, [lost]);
+    }
+}

@@ -1,0 +1,171 @@
+//! How a controller learns at once that a broker's process is gone: the connection on which it sent its heartbeats
+//! ends, and nobody listens where the broker did.
+//!
+//! One sign alone is none: connections break, and a broker may have another one already. So an ended connection is
+//! answered by one dial to the broker's own listener. Refused is the second sign; anything else, silence too, leaves
+//! the broker to its session.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use super::followers::{Address, LinkIds};
+use super::link::{LinkId, LinkLoss};
+use crate::broker::{ConnectionKey, Output};
+use crate::effect::Now;
+
+/// How long a dial may take, in milliseconds; a refusal comes within a round trip.
+const PROBE_MS: u64 = 1_000;
+/// Brokers that are probed at the same time.
+const PROBES_MAX: usize = 64;
+
+/// A broker's process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its node id.
+    pub node_id: i32,
+    /// New with every start.
+    pub incarnation: Uuid,
+}
+
+/// What one shard hears of brokers on its connections.
+#[derive(Debug, Default)]
+pub struct Senses {
+    heard: BTreeMap<ConnectionKey, Process>,
+    probes: BTreeMap<LinkId, (Process, u64)>,
+}
+
+impl Senses {
+    /// A broker sent a heartbeat on a connection.
+    pub fn heard(&mut self, connection: ConnectionKey, from: Process) {
+        self.heard.insert(connection, from);
+    }
+
+    /// Whether nothing was heard and nobody is probed.
+    pub fn is_empty(&self) -> bool {
+        self.heard.is_empty() && self.probes.is_empty()
+    }
+
+    /// A connection is gone. If the other side ended it and it was a broker's, the broker is probed where it listens.
+    pub fn ended(
+        &mut self,
+        now: Now,
+        connection: ConnectionKey,
+        by_peer: bool,
+        ids: &mut LinkIds,
+        address_of: impl Fn(i32) -> Option<Address>,
+        outputs: &mut Vec<Output>,
+    ) {
+        let Some(process) = self.heard.remove(&connection).filter(|_| by_peer) else { return };
+        let is_elsewhere = self.heard.values().any(|heard| *heard == process);
+        let is_probed = self.probes.values().any(|(probed, _)| *probed == process);
+        if is_elsewhere || is_probed || self.probes.len() >= PROBES_MAX {
+            return;
+        }
+        let Some((host, port)) = address_of(process.node_id) else { return };
+        let link = ids.next();
+        self.probes.insert(link, (process, now.mono_ms + PROBE_MS));
+        outputs.push(Output::Dial { link, host, port });
+    }
+
+    /// Whether a link is one of these.
+    pub fn owns(&self, link: LinkId) -> bool {
+        self.probes.contains_key(&link)
+    }
+
+    /// Somebody listens there.
+    pub fn up(&mut self, link: LinkId, outputs: &mut Vec<Output>) {
+        if self.probes.remove(&link).is_some() {
+            outputs.push(Output::LinkClose { link });
+        }
+    }
+
+    /// A dial has ended. Gives the process that is gone, if that is what it means.
+    pub fn down(&mut self, link: LinkId, loss: LinkLoss) -> Option<Process> {
+        let (process, _) = self.probes.remove(&link)?;
+        (loss == LinkLoss::Refused).then_some(process)
+    }
+
+    /// When [`Senses::wake`] wants to be called, in monotonic milliseconds.
+    pub fn next_wake_ms(&self) -> Option<u64> {
+        self.probes.values().map(|(_, until_ms)| *until_ms).min()
+    }
+
+    /// Time has passed: dials that take too long say nothing.
+    pub fn wake(&mut self, now: Now, outputs: &mut Vec<Output>) {
+        self.probes.retain(|link, (_, until_ms)| {
+            let waits = *until_ms > now.mono_ms;
+            if !waits {
+                outputs.push(Output::LinkClose { link: *link });
+            }
+            waits
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn at(mono_ms: u64) -> Now {
+        Now { mono_ms, wall_ms: 0 }
+    }
+
+    const fn key(slot: u32) -> ConnectionKey {
+        ConnectionKey { slot, generation: 1 }
+    }
+
+    const PROCESS: Process = Process { node_id: 2, incarnation: Uuid::from_u128(9) };
+
+    fn somewhere(_: i32) -> Option<Address> {
+        Some((Arc::from("host"), 9092))
+    }
+
+    fn ended(senses: &mut Senses, slot: u32, by_peer: bool) -> Option<LinkId> {
+        let (mut ids, mut outputs) = (LinkIds::default(), Vec::new());
+        senses.ended(at(0), key(slot), by_peer, &mut ids, somewhere, &mut outputs);
+        outputs.pop().map(|output| match output {
+            Output::Dial { link, .. } => link,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn an_ended_connection_and_a_refused_dial_mean_that_the_process_is_gone() {
+        for (loss, gone) in [
+            (LinkLoss::Refused, Some(PROCESS)),
+            (LinkLoss::Timeout, None),
+            (LinkLoss::Reset, None),
+            (LinkLoss::Closed, None),
+        ] {
+            let mut senses = Senses::default();
+            senses.heard(key(1), PROCESS);
+            let link = ended(&mut senses, 1, true).unwrap();
+            assert!(senses.owns(link));
+            assert_eq!(senses.down(link, loss), gone);
+            assert!(senses.is_empty());
+        }
+    }
+
+    #[test]
+    fn one_sign_alone_is_none() {
+        let mut senses = Senses::default();
+        assert_eq!(ended(&mut senses, 1, true), None, "nobody's");
+        senses.heard(key(1), PROCESS);
+        assert_eq!(ended(&mut senses, 1, false), None, "this side closed it");
+        senses.heard(key(1), PROCESS);
+        senses.heard(key(2), PROCESS);
+        assert_eq!(ended(&mut senses, 1, true), None, "it has another one");
+        let link = ended(&mut senses, 2, true).unwrap();
+        let mut outputs = Vec::new();
+        senses.up(link, &mut outputs);
+        assert!(senses.is_empty() && matches!(outputs[..], [Output::LinkClose { .. }]));
+        senses.heard(key(1), PROCESS);
+        let link = ended(&mut senses, 1, true).unwrap();
+        assert_eq!(senses.next_wake_ms(), Some(1_000));
+        senses.wake(at(1_000), &mut outputs);
+        assert!(senses.down(link, LinkLoss::Refused).is_none(), "too late to mean anything");
+    }
+}
