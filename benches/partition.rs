@@ -12,7 +12,9 @@ use tidemill::effect::{FileDone, Now};
 use tidemill::log::Log;
 use tidemill::log::batch::{BatchBuilder, BatchInfo};
 use tidemill::log::check::CheckedBatch;
-use tidemill::partition::{Acks, Answer, Assignment, Effect, Isolation, Op, Partition, Read, ReplyTo};
+use tidemill::partition::{
+    Acks, Answer, Assignment, Effect, Isolation, LeaderRecovery, Op, Partition, Read, Reader, ReplyTo,
+};
 
 const NODE_ID: i32 = 1;
 const NOW: Now = Now { mono_ms: 10, wall_ms: 1_000_000 };
@@ -37,6 +39,8 @@ impl Stage {
             partition_epoch: 0,
             replicas: [NODE_ID].into_iter().collect(),
             isr: [NODE_ID].into_iter().collect(),
+            recovery: LeaderRecovery::Recovered,
+            broker_epochs: [(NODE_ID, 1)].into_iter().collect(),
         };
         stage.partition.assign(NOW, assignment, &mut stage.effects);
         stage.drain();
@@ -75,6 +79,7 @@ impl Stage {
     fn read(&mut self, offset: i64) {
         let before = self.answers;
         let read = Read {
+            reader: Reader::Consumer,
             offset,
             max_bytes: 16 << 10,
             current_leader_epoch: -1,

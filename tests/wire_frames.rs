@@ -76,7 +76,7 @@ fn is_lacking(client: &str, key: ApiKey) -> bool {
 }
 
 /// What no client sends that was recorded.
-const NOT_RECORDED: [ApiKey; 9] = [
+const NOT_RECORDED: [ApiKey; 16] = [
     ApiKey::OffsetForLeaderEpoch,
     ApiKey::CreateAcls,
     ApiKey::DeleteAcls,
@@ -86,6 +86,15 @@ const NOT_RECORDED: [ApiKey; 9] = [
     ApiKey::AlterClientQuotas,
     ApiKey::DescribeUserScramCredentials,
     ApiKey::UnregisterBroker,
+    // What nodes of a cluster say to each other.
+    ApiKey::AlterPartition,
+    ApiKey::Envelope,
+    ApiKey::BrokerRegistration,
+    ApiKey::BrokerHeartbeat,
+    ApiKey::AllocateProducerIds,
+    // A quorum with fixed voters refuses them.
+    ApiKey::AddRaftVoter,
+    ApiKey::RemoveRaftVoter,
 ];
 
 #[test]

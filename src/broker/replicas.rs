@@ -3,9 +3,10 @@
 //! A slot is given back only when its replica is gone and none of its operations is in flight,
 //! so a late completion never reaches a successor.
 
-mod following;
 mod opening;
+mod progress;
 mod recovered;
+mod replication;
 mod retention;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -15,13 +16,15 @@ use slab::Slab;
 use uuid::Uuid;
 
 use self::opening::Opening;
+use self::progress::progress;
+use self::replication::{Replication, assignment};
 use self::retention::Round;
 use super::message::{Delivery, Output, Owner, Progress};
 use crate::config::{NodeConfig, TopicConfig};
 use crate::controller::{PartitionImage, ShardId};
 use crate::effect::{FileResult, Now, OpQueue, Ticket};
 use crate::log::{Log, Recovered, RecoveryPlan};
-use crate::partition::{Answer, Assignment, Effect, Partition};
+use crate::partition::{Answer, Effect, Partition};
 use crate::request::{Call, ClusterView};
 use crate::wire::ErrorCode;
 
@@ -47,6 +50,8 @@ pub struct FoundReplica {
     pub recovery_point: i64,
     /// First offset there is, by the checkpoint.
     pub log_start_offset: i64,
+    /// Everything below is committed, by the checkpoint.
+    pub high_watermark: i64,
 }
 
 /// What the start found in one log directory.
@@ -115,6 +120,7 @@ pub struct Replicas {
     round: Round,
     /// Log starts to be stored.
     log_starts: Vec<Progress>,
+    replication: Replication,
     pub(super) outputs: Vec<Output>,
 }
 
@@ -139,6 +145,7 @@ impl Replicas {
             closing: false,
             round: Round::new(config),
             log_starts: Vec::new(),
+            replication: Replication::new(config),
             outputs: Vec::new(),
         }
     }
@@ -172,6 +179,7 @@ impl Replicas {
 
     /// Brings the replicas to what a view says of the topics it changed.
     pub(super) fn reconcile(&mut self, now: Now, view: &ClusterView) {
+        let brokers_changed = self.replication.take_brokers(&view.image);
         for topic_id in view.removed.iter() {
             let slots: Vec<u32> = self
                 .by_partition
@@ -187,11 +195,12 @@ impl Replicas {
             let Some(config) = view.topic_configs.get(topic_id) else { continue };
             for (index, image) in (0..).zip(&topic.partitions) {
                 let Some((shard, directory)) = view.placement.shard_of(*topic_id, index) else { continue };
-                if shard != self.shard || !image.replicas.contains(&self.node_id) {
+                if shard != self.shard {
                     continue;
                 }
                 match self.by_partition.get(&(*topic_id, index)).copied() {
                     Some(slot) => self.change(now, slot, image, config),
+                    None if !image.replicas.contains(&self.node_id) => {}
                     // The next start creates it.
                     None if self.closing => {}
                     None => {
@@ -199,6 +208,9 @@ impl Replicas {
                     }
                 }
             }
+        }
+        if brokers_changed {
+            self.tell_brokers(now, view);
         }
     }
 
@@ -223,10 +235,11 @@ impl Replicas {
             config: Arc::clone(config),
             wall_ms: now.wall_ms,
         });
+        let high_watermark = found.filter(|_| !outdated).map_or(0, |found| found.high_watermark);
         let state = if self.failed.contains(&directory) {
             State::Offline(found.unwrap_or_default())
         } else {
-            State::Opening(Box::new(Opening::new(plan)))
+            State::Opening(Box::new(Opening::new(plan, high_watermark)))
         };
         let slot = self.slots.insert(Slot {
             topic_id,
@@ -259,13 +272,18 @@ impl Replicas {
         config: &Arc<TopicConfig>,
     ) {
         if let Some(entry) = self.slots.get_mut(slot as usize) {
+            let mut high_watermark = 0;
             if let State::Opening(opening) = &entry.state {
                 opening.refused.iter().for_each(|batch| log.refuse(batch));
+                high_watermark = opening.high_watermark;
             }
             self.opened.push((entry.topic_id, entry.partition));
-            entry.state = State::Open(Box::new(Partition::new(self.node_id, Arc::clone(config), log)));
+            let mut partition = Partition::new(self.node_id, Arc::clone(config), log);
+            partition.restore(high_watermark, self.replication.lag_max_ms);
+            entry.state = State::Open(Box::new(partition));
         }
-        self.step(slot, |partition, effects| partition.assign(now, assignment(image), effects));
+        let assignment = assignment(image, &self.replication.brokers);
+        self.step(slot, |partition, effects| partition.assign(now, assignment, effects));
         let directory = self.slots.get(slot as usize).map(|entry| entry.directory);
         if directory.is_some_and(|directory| self.failed.contains(&directory)) {
             self.step(slot, |partition, effects| partition.fail(now, effects));
@@ -276,9 +294,10 @@ impl Replicas {
     }
 
     fn change(&mut self, now: Now, slot: u32, image: &PartitionImage, config: &Arc<TopicConfig>) {
+        let assignment = assignment(image, &self.replication.brokers);
         self.step(slot, |partition, effects| {
             partition.configure(now, Arc::clone(config), effects);
-            partition.assign(now, assignment(image), effects);
+            partition.assign(now, assignment, effects);
         });
     }
 
@@ -376,6 +395,7 @@ impl Replicas {
             return;
         }
         let entry = self.slots.remove(slot as usize);
+        self.replication.forget((entry.topic_id, entry.partition));
         if self.by_partition.get(&(entry.topic_id, entry.partition)) == Some(&slot) {
             self.by_partition.remove(&(entry.topic_id, entry.partition));
         }
@@ -534,6 +554,7 @@ impl Replicas {
             }
             Effect::Retired => drop(self.retiring.remove(&slot)),
             Effect::Gone => self.gone(slot),
+            Effect::Following | Effect::AlterIsr(_) => self.note_replication(slot, effect),
             Effect::Offline => {
                 self.retiring.remove(&slot);
                 let directory = self.slots.get(slot as usize).map(|entry| entry.directory);
@@ -549,44 +570,6 @@ impl Replicas {
         self.closed.extend(progress(entry).filter(|_| known));
         entry.state = State::Gone;
         self.free_if_gone(slot);
-    }
-}
-
-/// How far a replica has got. One that is offline is where the start found it: its damage must be
-/// found again by the next start, which therefore has to check everything in its log directory.
-fn progress(slot: &Slot) -> Option<Progress> {
-    let (found, high_watermark, gone_below, unclean) = match &slot.state {
-        State::Open(partition) => {
-            let log = partition.log();
-            let reached = FoundReplica {
-                recovery_point: log.recovery_point(),
-                log_start_offset: partition.log_start_promised(),
-            };
-            (reached, partition.high_watermark(), log.gone_below(), log.is_unclean())
-        }
-        State::Offline(found) => (*found, found.recovery_point, 0, true),
-        _ => return None,
-    };
-    Some(Progress {
-        directory: slot.directory,
-        topic_id: slot.topic_id,
-        topic: Arc::clone(&slot.topic),
-        partition: slot.partition,
-        recovery_point: found.recovery_point,
-        log_start_offset: found.log_start_offset,
-        high_watermark,
-        gone_below,
-        unclean,
-    })
-}
-
-fn assignment(image: &PartitionImage) -> Assignment {
-    Assignment {
-        leader: image.leader,
-        leader_epoch: image.leader_epoch,
-        partition_epoch: image.partition_epoch,
-        replicas: image.replicas.clone(),
-        isr: image.isr.clone(),
     }
 }
 

@@ -21,6 +21,7 @@ mod producer_properties;
 mod properties;
 mod scripts;
 pub mod start;
+mod storage;
 mod topic_filter;
 mod topics;
 
@@ -49,6 +50,10 @@ const EXAMPLES: &str = "Examples:
 enum Command {
     /// Start a broker.
     Start(StartArguments),
+    /// Format the log directories of a node of a cluster.
+    Format(storage::FormatOptions),
+    /// Format log directories, show whose they are, make ids.
+    Storage(storage::Options),
     /// Write lines of standard input to a topic.
     ConsoleProducer(console_producer::Options),
     /// Write the records of a topic to standard output.
@@ -120,6 +125,8 @@ pub fn main() -> ExitCode {
     match arguments.command {
         None => start::run(&[], &[]),
         Some(Command::Start(StartArguments { files, overrides })) => start::run(&files, &overrides),
+        Some(Command::Format(options)) => exit(storage::format(&options)),
+        Some(Command::Storage(options)) => exit(storage::run(&options)),
         Some(Command::ConsoleProducer(options)) => exit(console_producer::run(&options)),
         Some(Command::ConsoleConsumer(options)) => exit(console_consumer::run(&options)),
         Some(Command::Topics(options)) => exit(topics::run(&options)),

@@ -12,7 +12,7 @@ use crate::client::ClientError;
 const MARK: &str = "# Written by tidemill scripts.";
 
 /// Kafka's tools and ours.
-const TOOLS: [(&str, &str); 12] = [
+const TOOLS: [(&str, &str); 13] = [
     ("kafka-topics.sh", "topics"),
     ("kafka-configs.sh", "configs"),
     ("kafka-consumer-groups.sh", "consumer-groups"),
@@ -23,6 +23,7 @@ const TOOLS: [(&str, &str); 12] = [
     ("kafka-log-dirs.sh", "log-dirs"),
     ("kafka-dump-log.sh", "dump-log"),
     ("kafka-cluster.sh", "cluster"),
+    ("kafka-storage.sh", "storage"),
     ("kafka-producer-perf-test.sh", "producer-perf-test"),
     ("kafka-consumer-perf-test.sh", "consumer-perf-test"),
 ];
@@ -51,14 +52,6 @@ if [ ! -f "$pid_file" ] || ! kill -s "${SIGNAL:-TERM}" "$(cat "$pid_file")" 2> /
     exit 1
 fi
 rm -f "$pid_file"
-"#;
-
-const STORAGE: &str = r#"# kafka-storage.sh: a broker formats an empty log directory at its first start, so there is nothing to do before.
-case "$1" in
-    random-uuid) head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=' ;;
-    format) echo "Nothing to format: tidemill start does it." ;;
-    *) echo "Only random-uuid and format are there." >&2; exit 1 ;;
-esac
 "#;
 
 #[derive(Debug, clap::Args)]
@@ -112,8 +105,7 @@ fn scripts(binary: &Path) -> Vec<(&'static str, String)> {
     let tool = |(name, command): &(&'static str, &str)| {
         (*name, format!("{head}exec \"$tidemill\" {command} \"$@\"\n"))
     };
-    let others =
-        [("kafka-server-start.sh", START), ("kafka-server-stop.sh", STOP), ("kafka-storage.sh", STORAGE)];
+    let others = [("kafka-server-start.sh", START), ("kafka-server-stop.sh", STOP)];
     let others = others.map(|(name, text)| (name, format!("{head}{text}")));
     TOOLS.iter().map(tool).chain(others).collect()
 }

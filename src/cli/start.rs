@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::config::{NodeConfig, properties};
+use crate::config::{ConfigError, NodeConfig, Warning, properties};
 use crate::shard::node;
 
 /// Runs a node until it is told to stop. Of several files each is put over those before it; `overrides` are
@@ -19,6 +19,32 @@ pub fn run(files: &[PathBuf], overrides: &[String]) -> ExitCode {
 }
 
 fn load(files: &[PathBuf], overrides: &[String]) -> Result<NodeConfig, String> {
+    let (text, pairs) = read_all(files, overrides)?;
+    told(NodeConfig::load(text.as_deref(), &pairs))
+}
+
+/// As for a start, of nodes too that cannot start yet.
+pub(super) fn load_for_format(files: &[PathBuf], overrides: &[String]) -> Result<NodeConfig, String> {
+    let (text, pairs) = read_all(files, overrides)?;
+    NodeConfig::load_for_format(text.as_deref(), &pairs).map(|(config, _)| config).map_err(unusable)
+}
+
+fn told(loaded: Result<(NodeConfig, Vec<Warning>), ConfigError>) -> Result<NodeConfig, String> {
+    let (config, warnings) = loaded.map_err(unusable)?;
+    for warning in warnings {
+        eprintln!("tidemill: warning: {warning}");
+    }
+    Ok(config)
+}
+
+fn unusable(error: ConfigError) -> String {
+    format!("the configuration cannot be used:\n{error}")
+}
+
+/// The text of the first file, and the values that are put over it.
+type Read = (Option<String>, Vec<(String, String)>);
+
+fn read_all(files: &[PathBuf], overrides: &[String]) -> Result<Read, String> {
     let (first, further) = files.split_first().map_or((None, files), |(first, rest)| (Some(first), rest));
     let text = first.map(|path| read(path)).transpose()?;
     let mut pairs = Vec::new();
@@ -30,12 +56,7 @@ fn load(files: &[PathBuf], overrides: &[String]) -> Result<NodeConfig, String> {
             text.split_once('=').ok_or_else(|| format!("--override {text}: expected key=value"))?;
         pairs.push((key.trim().to_string(), value.trim().to_string()));
     }
-    let (config, warnings) = NodeConfig::load(text.as_deref(), &pairs)
-        .map_err(|error| format!("the configuration cannot be used:\n{error}"))?;
-    for warning in warnings {
-        eprintln!("tidemill: warning: {warning}");
-    }
-    Ok(config)
+    Ok((text, pairs))
 }
 
 /// Properties files are Latin-1, in which every byte is a character.

@@ -1,12 +1,12 @@
 //! The keys about listeners, taken together: `listeners`, what is advertised, protocols, and who uses which.
 //!
-//! The rules are Kafka's for a node that is broker and controller, with two that are kinder: a controller
-//! listener is not required, and the first listener serves the brokers where none is named for them.
+//! The rules are Kafka's, with two that are kinder: a node of both roles needs no controller listener, and the first
+//! listener serves the brokers where none is named for them.
 
 use std::collections::BTreeMap;
 
 use super::given::{Given, Problem};
-use super::{Endpoint, Listener, SecurityProtocol};
+use super::{Endpoint, Listener, ProcessRoles, SecurityProtocol};
 
 /// What the listener keys say together.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(super) struct Listeners {
 }
 
 /// Reads all listener keys; what is wrong goes to `problems`.
-pub(super) fn read(given: &Given, problems: &mut Vec<Problem>) -> Listeners {
+pub(super) fn read(given: &Given, roles: ProcessRoles, problems: &mut Vec<Problem>) -> Listeners {
     let controller: Vec<String> =
         given.list("controller.listener.names").iter().map(|name| name.to_uppercase()).collect();
     let protocols = protocols(given, &controller, problems);
@@ -36,8 +36,10 @@ pub(super) fn read(given: &Given, problems: &mut Vec<Problem>) -> Listeners {
         listeners.push(Listener { name: name.clone(), protocol, bind: bind.clone(), advertised: told });
     }
     check_ports(key, &bound, problems);
-    check_controller(&controller, &bound, problems);
-    let inter_broker = inter_broker(given, &controller, &bound, problems);
+    check_controller(&controller, roles, &bound, &protocols, problems);
+    // A node that is only a controller has nobody to tell where brokers reach it.
+    let inter_broker =
+        if roles.broker { inter_broker(given, &controller, &bound, problems) } else { String::new() };
     Listeners { listeners, inter_broker, controller }
 }
 
@@ -180,14 +182,26 @@ fn check_ports(key: &str, bound: &[(String, Endpoint)], problems: &mut Vec<Probl
     }
 }
 
-fn check_controller(controller: &[String], bound: &[(String, Endpoint)], problems: &mut Vec<Problem>) {
+fn check_controller(
+    controller: &[String],
+    roles: ProcessRoles,
+    bound: &[(String, Endpoint)],
+    protocols: &BTreeMap<String, String>,
+    problems: &mut Vec<Problem>,
+) {
     const KEY: &str = "controller.listener.names";
     for name in controller {
-        if !bound.iter().any(|(other, _)| other == name) {
+        if roles.controller && !bound.iter().any(|(other, _)| other == name) {
             problems.push(Problem::new(KEY, name.clone(), "it is not among the names of listeners"));
         }
+        // The controllers' listeners are elsewhere; what is spoken there must be known here.
+        if !roles.controller && !protocols.contains_key(name) {
+            let message =
+                format!("it has no protocol; add {name}:PLAINTEXT to listener.security.protocol.map");
+            problems.push(Problem::new(KEY, name.clone(), message));
+        }
     }
-    if !bound.is_empty() && bound.iter().all(|(name, _)| controller.contains(name)) {
+    if roles.broker && !bound.is_empty() && bound.iter().all(|(name, _)| controller.contains(name)) {
         problems.push(Problem::new(KEY, controller.join(","), "no listener is left for clients"));
     }
 }
@@ -239,7 +253,8 @@ mod tests {
         let pairs: Vec<(String, String)> =
             pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
         let given = Given::read(None, &pairs, &mut warnings, &mut problems);
-        let listeners = read(&given, &mut problems);
+        let roles = ProcessRoles { broker: true, controller: true };
+        let listeners = read(&given, roles, &mut problems);
         (listeners, problems.iter().map(ToString::to_string).collect())
     }
 

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::cluster::{self, Checked};
 use super::given::{Given, Problem, Warning};
 use super::listeners;
 use super::topic;
@@ -21,9 +22,26 @@ impl Default for NodeConfig {
 
 impl NodeConfig {
     /// Makes the configuration from the text of a properties file with `overrides` on top, later ones winning.
+    /// What a node cannot start with yet is refused.
     pub fn load(
         text: Option<&str>,
         overrides: &[(String, String)],
+    ) -> Result<(Self, Vec<Warning>), ConfigError> {
+        Self::read(text, overrides, Scope::Start)
+    }
+
+    /// As [`load`](Self::load), for nodes too that cannot start yet: of one role, or one of several voters.
+    pub fn load_for_format(
+        text: Option<&str>,
+        overrides: &[(String, String)],
+    ) -> Result<(Self, Vec<Warning>), ConfigError> {
+        Self::read(text, overrides, Scope::Describe)
+    }
+
+    fn read(
+        text: Option<&str>,
+        overrides: &[(String, String)],
+        scope: Scope,
     ) -> Result<(Self, Vec<Warning>), ConfigError> {
         let (mut warnings, mut problems) = (Vec::new(), Vec::new());
         let given = Given::read(text, overrides, &mut warnings, &mut problems);
@@ -34,22 +52,41 @@ impl NodeConfig {
                     .to_owned(),
             });
         }
-        let config = build(&given, &mut problems);
+        let config = build(&given, scope, &mut warnings, &mut problems);
         check_limits(&given, &config, &mut problems);
         if problems.is_empty() { Ok((config, warnings)) } else { Err(ConfigError { problems }) }
     }
 }
 
-fn build(given: &Given, problems: &mut Vec<Problem>) -> NodeConfig {
+/// What a configuration is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// A node starts with it.
+    Start,
+    /// Somebody wants to know what it says, of nodes too that cannot start yet.
+    Describe,
+}
+
+fn build(
+    given: &Given,
+    scope: Scope,
+    warnings: &mut Vec<Warning>,
+    problems: &mut Vec<Problem>,
+) -> NodeConfig {
     let node_id = node_id(given, problems);
-    check_quorum(given, node_id, problems);
-    let listeners = listeners::read(given, problems);
+    let roles = roles(given, problems);
+    let listeners = listeners::read(given, roles, problems);
+    let cluster = cluster::read(given, problems);
+    let replica_lag_time_max_ms = given.number("replica.lag.time.max.ms");
+    let checked =
+        Checked { node_id, roles, listeners: &listeners, cluster: &cluster, replica_lag_time_max_ms };
+    check_cluster(&checked, scope, warnings, problems);
     let log_dirs = log_dirs(given, problems);
     let first_log_dir = log_dirs.first().cloned().unwrap_or_default();
     let (topic_defaults, compression_levels) = topic::node_defaults(given, problems);
     NodeConfig {
         node_id,
-        roles: roles(given, problems),
+        roles,
         rack: given.text_or_default("broker.rack").map(str::to_owned),
         listeners: listeners.listeners,
         inter_broker_listener: listeners.inter_broker,
@@ -91,11 +128,20 @@ fn build(given: &Given, problems: &mut Vec<Problem>) -> NodeConfig {
         log_initial_task_delay_ms: given.number("log.initial.task.delay.ms"),
         log_retention_check_interval_ms: given.number("log.retention.check.interval.ms"),
         producer_id_expiration_ms: given.number("producer.id.expiration.ms"),
-        replica_lag_time_max_ms: given.number("replica.lag.time.max.ms"),
+        replica_lag_time_max_ms,
+        cluster,
         group: group(given),
         transaction: transaction(given),
         given: given.values.clone(),
     }
+}
+
+fn check_cluster(node: &Checked<'_>, scope: Scope, warnings: &mut Vec<Warning>, problems: &mut Vec<Problem>) {
+    if scope == Scope::Start {
+        cluster::check_built(node, problems);
+    }
+    cluster::check(node, problems);
+    cluster::warn(node, warnings);
 }
 
 fn group(given: &Given) -> GroupConfig {
@@ -209,35 +255,11 @@ fn node_id(given: &Given, problems: &mut Vec<Problem>) -> i32 {
 fn roles(given: &Given, problems: &mut Vec<Problem>) -> ProcessRoles {
     let names = given.list("process.roles");
     let roles = ProcessRoles { broker: names.contains(&"broker"), controller: names.contains(&"controller") };
-    if !(roles.broker && roles.controller) {
-        let message = "one node has both roles in this version; allowed is broker,controller";
+    if !(roles.broker || roles.controller) {
+        let message = "allowed are broker, controller and broker,controller";
         problems.push(Problem::new("process.roles", names.join(","), message));
     }
     roles
-}
-
-/// One voter, this node: a node that is told of others must not make a cluster of its own.
-fn check_quorum(given: &Given, node_id: i32, problems: &mut Vec<Problem>) {
-    const VOTERS: &str = "controller.quorum.voters";
-    const BOOTSTRAP: &str = "controller.quorum.bootstrap.servers";
-    let voters = given.list(VOTERS);
-    if let [voter] = voters.as_slice() {
-        let id = voter.split_once('@').and_then(|(id, _)| id.parse::<i32>().ok());
-        if id != Some(node_id) {
-            let message = format!("the one voter must be this node: {node_id}@host:port");
-            problems.push(Problem::new(VOTERS, *voter, message));
-        }
-    } else if !voters.is_empty() {
-        problems.push(Problem::new(VOTERS, voters.join(","), "a quorum of several nodes is not built yet"));
-    }
-    let servers = given.list(BOOTSTRAP);
-    if servers.len() > 1 {
-        problems.push(Problem::new(
-            BOOTSTRAP,
-            servers.join(","),
-            "a quorum of several nodes is not built yet; name this node's controller listener only",
-        ));
-    }
 }
 
 fn log_dirs(given: &Given, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
@@ -515,10 +537,18 @@ confluent.support.metrics.enable=false
 
     #[test]
     fn a_node_that_is_told_of_others_does_not_start_alone() {
-        assert_eq!(problems(&[("controller.quorum.voters", "1@a:9093,2@b:9093")]).len(), 1);
-        assert!(problems(&[("controller.quorum.voters", "2@a:9093")])[0].contains("1@host:port"));
+        let several = [
+            ("listeners", "PLAINTEXT://:9092,CONTROLLER://:9093"),
+            ("controller.listener.names", "CONTROLLER"),
+            ("controller.quorum.voters", "1@a:9093,2@b:9093"),
+        ];
+        let [only] = problems(&several).try_into().unwrap();
+        assert!(only.contains("not built yet"), "{only}");
+        assert!(problems(&[("controller.quorum.voters", "2@a:9093")])[0].contains("the node id 1 must be"));
         assert_eq!(problems(&[("controller.quorum.bootstrap.servers", "a:9093,b:9093")]).len(), 1);
         assert!(problems(&[("process.roles", "broker")])[0].contains("broker,controller"));
+        assert!(problems(&[("process.roles", "controller")])[0].contains("broker,controller"));
+        assert!(problems(&[("process.roles", "")])[0].contains("broker,controller"));
         assert!(problems(&[("node.id", "2"), ("broker.id", "3")])[0].contains("same value"));
     }
 

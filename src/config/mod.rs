@@ -3,11 +3,13 @@
 //! Text goes in and values come out: reading the file is the caller's. The way is [`properties`] (text to entries),
 //! [`keys`] (what each key may be), then [`NodeConfig::load`] (the rules that join several keys).
 
+mod cluster;
 mod cpus;
 mod describe;
 mod document;
 mod dynamic;
 mod given;
+mod initial_voters;
 pub mod keys;
 mod listeners;
 mod load;
@@ -15,6 +17,7 @@ mod node;
 pub mod properties;
 mod topic;
 
+pub use cluster::{ClusterConfig, ReplicaFetchConfig, Voter};
 pub use describe::{
     ConfigSource, ConfigSynonym, DescribedConfig, DynamicConfigs, describe_broker, describe_group,
     describe_metrics, describe_topic,
@@ -25,6 +28,7 @@ pub use dynamic::{
     Refusal, check_broker_configs, check_group_configs, check_metrics_configs, group_number, warn_of,
 };
 pub use given::{ConfigError, Problem, Warning};
+pub use initial_voters::{INITIAL_VOTERS_FILE, InitialVoter, InitialVoters};
 pub use node::{
     ConsumerGroupConfig, Endpoint, GroupConfig, Listener, NodeConfig, ProcessRoles, SecurityProtocol,
     ShardCpus, TransactionConfig,

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::{CompressionLevels, TopicConfig};
+use super::{ClusterConfig, CompressionLevels, TopicConfig};
 
 /// `process.roles`: what this node does in its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,9 +148,10 @@ pub struct NodeConfig {
     /// `listeners` in the order given, with protocol and advertised endpoint.
     pub listeners: Vec<Listener>,
     /// Name of the listener that brokers use among themselves (`inter.broker.listener.name` or
-    /// `security.inter.broker.protocol`).
+    /// `security.inter.broker.protocol`); empty on a node that is only a controller.
     pub inter_broker_listener: String,
-    /// `controller.listener.names`; their listeners answer the controller's API only.
+    /// `controller.listener.names`; their listeners answer the controller's API only. On a node that is only a broker
+    /// they are the controllers' own, and none of its listeners.
     pub controller_listeners: Vec<String>,
     /// `log.dirs`, or `log.dir`; never empty, each once.
     pub log_dirs: Vec<PathBuf>,
@@ -224,6 +225,8 @@ pub struct NodeConfig {
     /// `replica.lag.time.max.ms`
     pub replica_lag_time_max_ms: u64,
 
+    /// The keys of a cluster of several nodes.
+    pub cluster: ClusterConfig,
     /// The group coordinator's keys.
     pub group: GroupConfig,
     /// The transaction coordinator's keys.

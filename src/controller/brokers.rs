@@ -88,8 +88,13 @@ pub(super) fn register(
     } else {
         broker.fenced = true;
         // Without the epoch that it had at last it did not stop in order, or is another disk.
-        let lost_log = known.is_none_or(|known| known.epoch != asked.previous_epoch);
-        deactivate(rules, state, Record::RegisterBroker(broker), lost_log, records);
+        let lost_log = known.as_ref().is_none_or(|known| known.epoch != asked.previous_epoch);
+        if lost_log || known.is_some_and(|known| known.is_active()) {
+            deactivate(rules, state, Record::RegisterBroker(broker), lost_log, records);
+        } else {
+            // It had given up everything before.
+            apply_all(state, &[Record::RegisterBroker(broker)], records);
+        }
     }
     rules.liveness.registered(node_id, epoch, rules.now_ms);
     Ok(epoch)

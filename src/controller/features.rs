@@ -84,6 +84,15 @@ pub fn finalized(image: &Image) -> Vec<(String, i16)> {
     levels
 }
 
+/// Kafka's release of the metadata that a new cluster begins with.
+pub fn release() -> &'static str {
+    match metadata_level(METADATA_VERSION_LATEST) {
+        ..=29 => "4.2-IV1",
+        30 => "4.3-IV0",
+        _ => "4.4-IV0",
+    }
+}
+
 /// Kafka's level of one of our metadata versions.
 fn metadata_level(version: u16) -> i16 {
     METADATA_LEVEL_FIRST + i16::try_from(version.saturating_sub(1)).unwrap_or_default()

@@ -1,6 +1,7 @@
 //! Moving the log start, for DeleteRecords and for retention (KIP-107). The new start first goes into the
 //! checkpoint ([`Effect::StoreLogStart`]); only then no record below it is served, files go and
-//! clients learn it. So what anybody has seen as the log start never goes back, whatever crashes.
+//! clients learn it. So what anybody has seen as the log start never goes back, whatever crashes. A
+//! DeleteRecords is answered when the other replicas that are alive have followed.
 
 use super::effect::{Answer, Effect, ReplyTo};
 use super::wait::fail;
@@ -63,12 +64,12 @@ impl Partition {
         if policy.compact && !policy.delete {
             return effects.push(fail(to, ErrorCode::PolicyViolation));
         }
-        let high_watermark = self.high_watermark.offset;
+        let high_watermark = self.high_watermark;
         let offset = if offset == -1 { high_watermark } else { offset };
         if !(0..=high_watermark).contains(&offset) {
             return effects.push(fail(to, ErrorCode::OffsetOutOfRange));
         }
-        let log_start_offset = self.log.log_start_offset();
+        let log_start_offset = self.low_watermark();
         if offset <= log_start_offset {
             return effects.push(Effect::Reply(to, Answer::Deleted { log_start_offset }));
         }
@@ -92,11 +93,33 @@ impl Partition {
             return;
         }
         self.log.delete_records(now, log_start_offset);
-        let log_start_offset = self.log.log_start_offset();
+        self.answer_deletions(effects);
+        self.settle(now, effects);
+    }
+
+    /// The first offset that this replica or another one which is alive still has: what is below is gone
+    /// everywhere but where a broker is down, and goes there when that comes back.
+    fn low_watermark(&self) -> i64 {
+        let alive = |id: i32| self.assignment.broker_epoch(id).is_some();
+        let remotes = self.lead().map(|lead| lead.remotes.as_slice()).unwrap_or_default();
+        let starts = remotes.iter().filter(|remote| alive(remote.id)).map(|remote| remote.log_start_offset);
+        starts.fold(self.log.log_start_offset(), i64::min)
+    }
+
+    /// The low watermark may have moved: those are answered that waited for it.
+    pub(super) fn answer_deletions(&mut self, effects: &mut Vec<Effect>) {
+        if self.deletions.waiting.is_empty() {
+            return;
+        }
+        let log_start_offset = self.low_watermark();
         self.deletions.take(|waiting| waiting.log_start_offset <= log_start_offset).for_each(|waiting| {
             effects.push(Effect::Reply(waiting.to, Answer::Deleted { log_start_offset }))
         });
-        self.settle(now, effects);
+    }
+
+    /// The log was cut or begun anew: what was wanted was of the log before.
+    pub(super) fn forget_deletions(&mut self) {
+        self.deletions.wanted = 0;
     }
 
     /// Looks whether retention gives up segments.
@@ -104,7 +127,7 @@ impl Partition {
         if self.state != State::Online {
             return;
         }
-        if let Some(log_start_offset) = self.log.retention(now, self.high_watermark.offset) {
+        if let Some(log_start_offset) = self.log.retention(now, self.high_watermark) {
             self.want_log_start(log_start_offset, effects);
         }
         self.settle(now, effects);

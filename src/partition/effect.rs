@@ -2,8 +2,8 @@
 //! shard that owns it, field by field. File operations are those of [`crate::effect`].
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
+use crate::controller::IsrChange;
 use crate::effect::{FileOp, Ticket};
 use crate::log::Span;
 use crate::log::check::CheckedBatch;
@@ -44,16 +44,37 @@ pub enum Isolation {
     Committed,
 }
 
+/// Who reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// A consumer: it sees what is committed, and nothing depends on where it is.
+    Consumer,
+    /// Another replica of the partition (KIP-903): it sees the log to its end, and by where it reads the
+    /// leader knows what it holds.
+    Replica {
+        /// Its node id.
+        id: i32,
+        /// Its broker epoch, -1 if not told.
+        epoch: i64,
+        /// First offset that it has, -1 if not told.
+        log_start_offset: i64,
+        /// Leader epoch of the record before the one that it wants, -1 if there is none (KIP-595).
+        last_fetched_epoch: i32,
+    },
+}
+
 /// A read at one offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Read {
+    /// Who reads.
+    pub reader: Reader,
     /// First offset wanted.
     pub offset: i64,
     /// At most this many bytes, but always one whole batch.
     pub max_bytes: u64,
     /// The leader epoch the reader knows, -1 for none (KIP-320).
     pub current_leader_epoch: i32,
-    /// How far the reader may see.
+    /// How far a consumer may see.
     pub isolation: Isolation,
     /// Whether the reader can decompress zstd; to one that cannot no such batch is given.
     pub knows_zstd: bool,
@@ -142,6 +163,9 @@ pub struct ReadFound {
     pub last_stable_offset: i64,
     /// First offset there is.
     pub log_start_offset: i64,
+    /// The replica's log is another than the leader's: the largest epoch that both may have, and where it ends
+    /// here. There is no span then. Epoch -1 where the replica told none and only is beyond the log end.
+    pub diverging: Option<(i32, i64)>,
 }
 
 /// What one partition answers.
@@ -211,16 +235,11 @@ pub enum Effect {
     Gone,
     /// The device failed: the partition's log directory goes offline.
     Offline,
-}
-
-/// Whether a leader has everything that was ever committed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LeaderRecovery {
-    /// It has.
-    #[default]
-    Recovered,
-    /// It was elected uncleanly and has not recovered yet.
-    Recovering,
+    /// What [`Partition::fetch_position`](super::Partition::fetch_position) says has changed: ask again.
+    Following,
+    /// The leader wants another ISR: ask the controller, then call
+    /// [`Partition::isr_altered`](super::Partition::isr_altered).
+    AlterIsr(IsrChange),
 }
 
 /// What a follower wants next of its leader.
@@ -251,32 +270,4 @@ pub struct FetchedPart {
     pub diverging: Option<(i32, i64)>,
     /// Record batches, the last one perhaps cut; a slice of the frame that they came in.
     pub records: Bytes,
-}
-
-/// Another ISR that a leader wants of the controller.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IsrChange {
-    /// Epoch of the leader that asks.
-    pub leader_epoch: i32,
-    /// The partition's epoch as the leader knows it: the change is of that state.
-    pub partition_epoch: i32,
-    /// The ISR wanted, each replica with its broker epoch, -1 if unknown.
-    pub isr: SmallVec<[(i32, i64); 3]>,
-    /// Whether the leader has recovered.
-    pub recovery: LeaderRecovery,
-}
-
-/// What the controller made of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IsrState {
-    /// Node id of the leader, -1 for none.
-    pub leader: i32,
-    /// Its epoch.
-    pub leader_epoch: i32,
-    /// The partition's epoch.
-    pub partition_epoch: i32,
-    /// The ISR.
-    pub isr: SmallVec<[i32; 3]>,
-    /// Whether the leader has recovered.
-    pub recovery: LeaderRecovery,
 }

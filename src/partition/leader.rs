@@ -1,11 +1,12 @@
 //! The leader's part of a replica: taking batches, moving the high watermark, keeping promises.
 
-use super::Partition;
 use super::effect::{Acks, Answer, Effect, ReplyTo};
+use super::isr::{IsrRules, Lead, Remote};
 use super::wait::{Parked, fail};
+use super::{Partition, Role, State};
 use crate::effect::Now;
-use crate::log::Appended;
 use crate::log::check::CheckedBatch;
+use crate::log::{Appended, LogPosition};
 use crate::planted::{Bug, is_planted};
 use crate::wire::ErrorCode;
 
@@ -32,7 +33,7 @@ impl Partition {
         | Appended::Duplicate { base_offset, offset_end, log_append_time_ms }) = appended;
         let (waiting, tail) = match acks {
             Acks::Leader => (&mut self.written, self.log.log_end()),
-            Acks::All => (&mut self.committed, self.high_watermark.offset),
+            Acks::All => (&mut self.committed, self.high_watermark),
         };
         if offset_end <= tail || is_planted(Bug::ReplyBeforeWrite) {
             let log_start_offset = self.log.log_start_offset();
@@ -51,35 +52,80 @@ impl Partition {
         configured.min(self.assignment.replicas.len())
     }
 
-    /// The log end has moved, or the ISR has changed: moves the high watermark to what every
-    /// in-sync replica holds and tells everyone who waited for it. The watermark stands still
-    /// while fewer than `min.insync.replicas` are in sync (KIP-966).
-    pub(super) fn advance(&mut self, effects: &mut Vec<Effect>) {
-        let log_start_offset = self.log.log_start_offset();
-        self.written.release(self.log.log_end(), log_start_offset, effects);
-        if !self.is_leader() || self.in_sync_count() < self.min_insync_replicas() {
-            return;
-        }
-        let in_sync_end = self.in_sync_end();
-        if in_sync_end.offset > self.high_watermark.offset {
-            self.high_watermark = in_sync_end;
-        }
-        self.committed.release(self.high_watermark.offset, log_start_offset, effects);
-        if !self.watches.is_empty() {
-            let last_stable_offset = self.last_stable_offset();
-            self.watches.fire(self.high_watermark.offset, last_stable_offset, effects);
+    /// Leads, as soon as nothing of what it followed before is on its way to the files.
+    pub(super) fn lead_when_idle(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let is_idle = !self.log.is_truncating() && self.log.written_end() == self.log.reserved_end();
+        if self.assignment.leader == self.node_id && self.state == State::Online && is_idle {
+            self.begin_to_lead(now, Vec::new(), effects);
+            self.find_readable(now, effects);
         }
     }
 
-    /// The lowest log end among the in-sync replicas. Followers report theirs when they fetch;
-    /// until a cluster has followers the ISR is the leader and its own log end decides.
-    fn in_sync_end(&self) -> crate::log::LogPosition {
-        match self.assignment.isr.as_slice() {
-            [only] if *only == self.node_id && is_planted(Bug::ReservedHighWatermark) => {
-                crate::log::LogPosition { offset: self.log.reserved_end(), ..self.log.log_end_position() }
-            }
-            [only] if *only == self.node_id => self.log.log_end_position(),
-            _ => self.high_watermark,
+    /// Leads under the epoch of the assignment. Its first record makes it known to the epoch cache; until then the
+    /// epoch begins and ends where the log does.
+    pub(super) fn begin_to_lead(&mut self, now: Now, known: Vec<Remote>, effects: &mut Vec<Effect>) {
+        let epoch_start = self.log.log_end();
+        if known.is_empty() {
+            self.readable = self.first_readable();
         }
+        self.role = Role::Leader(Lead::new(now, self.node_id, &self.assignment, epoch_start, known));
+        self.isr_changed(now, effects);
+    }
+
+    /// The ISR is another, or how many replicas have to be in it: what was taken before and may not be
+    /// acknowledged now is told so. It is in the log, and may be committed later.
+    pub(super) fn isr_changed(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.plan_isr_check(now);
+        self.advance(now, effects);
+        if self.in_sync_count() < self.min_insync_replicas() {
+            let error = ErrorCode::NotEnoughReplicasAfterAppend;
+            self.committed.fail_above(self.high_watermark, error, effects);
+        }
+    }
+
+    /// The log end has moved, or where the replicas are, or the ISR: moves the high watermark to what every
+    /// in-sync replica holds and tells everyone who waited for it. The watermark stands still
+    /// while fewer than `min.insync.replicas` are in sync (KIP-966).
+    pub(super) fn advance(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let log_start_offset = self.log.log_start_offset();
+        self.written.release(self.log.log_end(), log_start_offset, effects);
+        if !self.is_leader() {
+            return;
+        }
+        if self.in_sync_count() >= self.min_insync_replicas() {
+            if let Some(end) = self.in_sync_end(now) {
+                self.high_watermark = self.high_watermark.max(end.offset);
+                self.can_read_to(end);
+            }
+            self.committed.release(self.high_watermark, log_start_offset, effects);
+        }
+        if !self.watches.is_empty() {
+            self.watches.fire(&self.ends(), effects);
+        }
+    }
+
+    /// The lowest log end among the replicas that the watermark waits for; `None` where one of them has not
+    /// told its own yet.
+    fn in_sync_end(&self, now: Now) -> Option<LogPosition> {
+        let lead = self.lead()?;
+        let mut end = self.log.log_end_position();
+        if lead.remotes.is_empty() && is_planted(Bug::ReservedHighWatermark) {
+            return Some(LogPosition { offset: self.log.reserved_end(), ..end });
+        }
+        let by =
+            IsrRules { assignment: &self.assignment, leader_end: end.offset, lag_max_ms: self.lag_max_ms };
+        for remote in &lead.remotes {
+            let is_behind = remote.end.is_none_or(|known| known.offset < end.offset);
+            if is_behind && lead.counts(now.mono_ms, remote, &by) {
+                end = remote.end?;
+            }
+        }
+        Some(end)
+    }
+
+    /// Whether what was committed before the election may reach beyond the watermark that is known here: until
+    /// every in-sync replica has told where it is, nobody is shown an end that goes back (KIP-207).
+    pub(super) fn is_watermark_behind(&self) -> bool {
+        self.lead().is_some_and(|lead| self.high_watermark < lead.epoch_start)
     }
 }

@@ -3,12 +3,17 @@
 //! What it is: the role of this replica (leader or follower), leader and partition epochs, the
 //! ISR, the high watermark, the log, and who waits. What it is not: a file, a socket or a clock.
 //!
+//! A leader keeps the ISR (`isr`) and moves the watermark (`leader`); a follower fetches and truncates
+//! (`follower`). Who is named the leader leads when nothing of what it followed before is in flight.
+//!
 //! Invariants, asserted after every step ([`Partition::check_invariants`]): the high watermark is
 //! not above the log end; it does not go back within a leader epoch; the ISR is a subset of the
 //! replicas and holds the leader; nobody waits on a replica that does not lead.
 
 mod deletion;
 mod effect;
+mod follower;
+mod isr;
 mod leader;
 mod read;
 mod wait;
@@ -18,17 +23,21 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 pub use effect::{
-    Acks, Answer, Effect, FetchPosition, FetchedPart, Isolation, IsrChange, IsrState, LeaderRecovery,
-    OffsetQuery, Op, Read, ReadFound, ReplyTo,
+    Acks, Answer, Effect, FetchPosition, FetchedPart, Isolation, OffsetQuery, Op, Read, ReadFound, Reader,
+    ReplyTo,
 };
+
+pub use crate::controller::{IsrChange, IsrState, LeaderRecovery};
 
 use crate::config::TopicConfig;
 use crate::effect::{FileResult, Now, Ticket};
 use crate::log::{Log, LogEvent, LogPosition};
 use crate::wire::ErrorCode;
 use deletion::Deletions;
+use follower::Follower;
+use isr::Lead;
 use read::Lookups;
-use wait::{ParkedProduces, Watches, fail};
+use wait::{Ends, ParkedProduces, Watches, fail};
 
 /// What the Image says of a partition, as far as one replica is concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +52,18 @@ pub struct Assignment {
     pub replicas: SmallVec<[i32; 3]>,
     /// The replicas that are in sync.
     pub isr: SmallVec<[i32; 3]>,
+    /// Whether the leader was elected from outside the ISR and has not said since that it recovered.
+    pub recovery: LeaderRecovery,
+    /// Node ids and broker epochs of those replicas that are registered, unfenced and not shutting down: they
+    /// may join the ISR.
+    pub broker_epochs: SmallVec<[(i32, i64); 3]>,
+}
+
+impl Assignment {
+    /// The broker epoch of a replica that is alive.
+    fn broker_epoch(&self, id: i32) -> Option<i64> {
+        self.broker_epochs.iter().find(|(known, _)| *known == id).map(|(_, epoch)| *epoch)
+    }
 }
 
 /// Whether the replica can be asked.
@@ -58,15 +79,33 @@ enum State {
     Offline,
 }
 
+/// What the replica does.
+#[derive(Debug)]
+enum Role {
+    /// It follows the leader that the assignment names, if there is one, or is about to lead.
+    Follower(Follower),
+    /// It leads.
+    Leader(Lead),
+}
+
+/// `replica.lag.time.max.ms` by default.
+const LAG_MAX_MS: u64 = 30_000;
+
 /// One replica of one partition.
 #[derive(Debug)]
 pub struct Partition {
     node_id: i32,
     state: State,
     assignment: Assignment,
+    role: Role,
     config: Arc<TopicConfig>,
+    /// How long a replica may lag before it leaves the ISR.
+    lag_max_ms: u64,
     log: Log,
-    high_watermark: LogPosition,
+    high_watermark: i64,
+    /// How far consumers read: the high watermark as soon as its place in the files is known, or an earlier
+    /// place whose every record is below it.
+    readable: LogPosition,
     written: ParkedProduces,
     committed: ParkedProduces,
     watches: Watches,
@@ -78,10 +117,10 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// A replica over its log, before its first [`Partition::assign`]. `high_watermark` is what
-    /// the checkpoint remembers; it is cut to what the log holds.
+    /// A replica over its log, before its first [`Partition::assign`]. Nothing is known to be committed
+    /// ([`Partition::restore`]).
     pub fn new(node_id: i32, config: Arc<TopicConfig>, log: Log) -> Self {
-        let high_watermark = log.log_end_position();
+        let first = log.first_segment_base_offset();
         Self {
             node_id,
             state: State::Online,
@@ -91,10 +130,15 @@ impl Partition {
                 partition_epoch: -1,
                 replicas: SmallVec::new(),
                 isr: SmallVec::new(),
+                recovery: LeaderRecovery::Recovered,
+                broker_epochs: SmallVec::new(),
             },
+            role: Role::Follower(Follower::new()),
             config,
+            lag_max_ms: LAG_MAX_MS,
+            high_watermark: log.log_start_offset(),
+            readable: LogPosition { offset: first, segment_base_offset: first, position: 0 },
             log,
-            high_watermark,
             written: ParkedProduces::default(),
             committed: ParkedProduces::default(),
             watches: Watches::default(),
@@ -103,6 +147,14 @@ impl Partition {
             end_turn_asked: false,
             gone_when_retired: false,
         }
+    }
+
+    /// What is known from before the start: the high watermark of the checkpoint, which is cut to what the log
+    /// holds, and what the node's configuration says (`replica.lag.time.max.ms`).
+    pub fn restore(&mut self, high_watermark: i64, lag_max_ms: u64) {
+        let known = high_watermark.min(self.log.log_end());
+        self.high_watermark = self.high_watermark.max(known);
+        self.lag_max_ms = lag_max_ms;
     }
 
     /// The log, for checkpoints, metrics and the bytes of the append in flight.
@@ -117,36 +169,65 @@ impl Partition {
 
     /// First offset that is not yet on every in-sync replica.
     pub fn high_watermark(&self) -> i64 {
-        self.high_watermark.offset
+        self.high_watermark
     }
 
     /// First offset that a transaction still holds back. Transactions do not exist yet, so no
     /// offset below the high watermark is ever held back; readers go through here all the same.
     pub fn last_stable_offset(&self) -> i64 {
-        self.last_stable_position().offset
-    }
-
-    fn last_stable_position(&self) -> LogPosition {
         self.high_watermark
     }
 
+    fn last_stable_position(&self) -> LogPosition {
+        self.readable
+    }
+
+    fn ends(&self) -> Ends {
+        let (high_watermark, last_stable) = (self.readable.offset, self.last_stable_position().offset);
+        Ends { high_watermark, last_stable, log_end: self.log.log_end() }
+    }
+
     fn is_leader(&self) -> bool {
-        self.assignment.leader == self.node_id
+        matches!(self.role, Role::Leader(_))
     }
 
     /// Takes over what a new Image says. A change of leader epoch answers everyone who waits;
-    /// they look up the leader and come again.
+    /// they look up the leader and come again. An Image that is older than what the controller answered to a
+    /// change of the ISR says only who is alive.
     pub fn assign(&mut self, now: Now, assignment: Assignment, effects: &mut Vec<Effect>) {
-        assert!(assignment.leader_epoch >= self.assignment.leader_epoch, "leader epochs never go back");
-        let new_epoch = assignment.leader_epoch > self.assignment.leader_epoch;
-        self.assignment = assignment;
+        let known = &mut self.assignment;
+        assert!(assignment.leader_epoch >= known.leader_epoch, "leader epochs never go back");
+        let new_epoch = assignment.leader_epoch > known.leader_epoch;
+        if !new_epoch && assignment.partition_epoch < known.partition_epoch {
+            known.broker_epochs = assignment.broker_epochs;
+        } else {
+            *known = assignment;
+        }
         if new_epoch {
             self.send_everyone_away(ErrorCode::NotLeaderOrFollower, effects);
         }
-        if self.is_leader() {
-            self.advance(effects);
-        }
+        self.take_role(now, new_epoch, effects);
         self.settle(now, effects);
+    }
+
+    fn take_role(&mut self, now: Now, new_epoch: bool, effects: &mut Vec<Effect>) {
+        let (node_id, assignment) = (self.node_id, &self.assignment);
+        let is_named = assignment.leader == node_id;
+        match &mut self.role {
+            Role::Leader(lead) if is_named && new_epoch => {
+                let known = std::mem::take(&mut lead.remotes);
+                self.begin_to_lead(now, known, effects);
+            }
+            Role::Leader(lead) if is_named => {
+                lead.take_replicas(now, node_id, assignment);
+                self.isr_changed(now, effects);
+                // Who died may have been the last one that a DeleteRecords waited for.
+                self.answer_deletions(effects);
+            }
+            Role::Follower(_) if is_named => self.lead_when_idle(now, effects),
+            Role::Follower(_) if !new_epoch => {}
+            _ => self.follow(),
+        }
     }
 
     /// Takes over a changed topic configuration.
@@ -155,8 +236,8 @@ impl Partition {
         self.config = config;
         // With another `flush.messages` the log end is another; with fewer `min.insync.replicas` the high
         // watermark stands still no more.
-        if self.state != State::Offline {
-            self.advance(effects);
+        if self.state != State::Offline && self.is_leader() {
+            self.isr_changed(now, effects);
         }
         self.settle(now, effects);
     }
@@ -167,7 +248,7 @@ impl Partition {
             self.watches.remove(to);
             return;
         }
-        if let Some(error) = self.refusal() {
+        if let Some(error) = self.refusal(&op) {
             effects.push(fail(to, error));
             return;
         }
@@ -175,9 +256,9 @@ impl Partition {
             Op::Append { batch, acks, deadline_ms } => {
                 self.append(now, to, &batch, acks, deadline_ms, effects);
             }
-            Op::Read(read) => self.read(to, read, effects),
+            Op::Read(read) => self.read(now, to, read, effects),
             Op::Offset { query, isolation, current_leader_epoch } => {
-                self.offset(to, query, isolation, current_leader_epoch, effects);
+                self.offset(now, to, query, isolation, current_leader_epoch, effects);
             }
             Op::EpochEnd { leader_epoch, current_leader_epoch } => {
                 self.epoch_end(to, leader_epoch, current_leader_epoch, effects);
@@ -194,8 +275,10 @@ impl Partition {
         self.settle(now, effects);
     }
 
-    fn refusal(&self) -> Option<ErrorCode> {
+    fn refusal(&self, op: &Op) -> Option<ErrorCode> {
         match self.state {
+            // Every replica can tell these of itself.
+            State::Online if matches!(op, Op::Size | Op::Producers) => None,
             State::Offline => Some(ErrorCode::KafkaStorageError),
             State::Retiring => Some(ErrorCode::UnknownTopicOrPartition),
             State::Closing => Some(ErrorCode::NotLeaderOrFollower),
@@ -207,7 +290,7 @@ impl Partition {
     /// A file operation has ended.
     pub fn completed(&mut self, now: Now, ticket: Ticket, result: FileResult, effects: &mut Vec<Effect>) {
         if let Some(waiting) = self.lookups.take(ticket) {
-            self.lookup_read(waiting, result, effects);
+            self.lookup_read(now, waiting, result, effects);
             return self.settle(now, effects);
         }
         match self.log.completed(now, ticket, result) {
@@ -215,12 +298,15 @@ impl Partition {
                 effects.push(Effect::Gone)
             }
             LogEvent::None => {}
-            LogEvent::Appended => self.advance(effects),
+            LogEvent::Appended if self.is_leader() => self.advance(now, effects),
+            LogEvent::Appended => self.follow_watermark(-1, effects),
+            LogEvent::Truncated { log_end } => self.truncated(log_end),
             LogEvent::Expired(log_start_offset) => self.want_log_start(log_start_offset, effects),
             LogEvent::Dropped { from_offset, error: _ } => {
                 // Whether the device is full or the write came up short, the client may retry.
                 self.written.fail_above(from_offset, ErrorCode::KafkaStorageError, effects);
                 self.committed.fail_above(from_offset, ErrorCode::KafkaStorageError, effects);
+                self.rest_a_while(now);
             }
             LogEvent::Offline(_) => {
                 self.state = State::Offline;
@@ -231,8 +317,10 @@ impl Partition {
                 effects.push(Effect::Retired);
                 effects.extend(self.gone_when_retired.then_some(Effect::Gone));
             }
-            LogEvent::Truncated { .. } => self.advance(effects),
             LogEvent::Closed | LogEvent::Deleted => effects.push(Effect::Gone),
+        }
+        if !self.is_leader() {
+            self.lead_when_idle(now, effects);
         }
         self.settle(now, effects);
     }
@@ -251,6 +339,10 @@ impl Partition {
             self.committed.next_deadline_ms(),
             self.written.next_deadline_ms(),
             self.deletions.next_deadline_ms(),
+            match &self.role {
+                Role::Leader(lead) => lead.next_wake_ms(),
+                Role::Follower(follower) => follower.next_wake_ms(),
+            },
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -260,6 +352,8 @@ impl Partition {
         self.written.expire(now.mono_ms, effects);
         self.committed.expire(now.mono_ms, effects);
         self.deletions.expire(now.mono_ms, effects);
+        self.wake_isr(now, effects);
+        self.wake_follower(now);
         self.log.wake(now);
         self.settle(now, effects);
     }
@@ -324,16 +418,17 @@ impl Partition {
             self.end_turn_asked = true;
             effects.push(Effect::EndTurn);
         }
+        self.tell_following(effects);
         self.check_invariants();
     }
 
     /// What must hold between steps (DESIGN §6); a violation ends the process.
     pub fn check_invariants(&self) {
-        assert!(self.high_watermark.offset <= self.log.log_end(), "high watermark above the log end");
-        assert!(
-            self.log.log_start_offset() <= self.high_watermark.offset,
-            "log start above the high watermark"
-        );
+        if !self.log.is_truncating() {
+            assert!(self.high_watermark <= self.log.log_end(), "high watermark above the log end");
+            let log_start_offset = self.log.log_start_offset();
+            assert!(log_start_offset <= self.high_watermark, "log start above the high watermark");
+        }
         assert!(self.log.log_end() <= self.log.written_end(), "log end above the written end");
         assert!(self.log.written_end() <= self.log.reserved_end(), "written end above the reserved end");
         let assignment = &self.assignment;
@@ -345,7 +440,10 @@ impl Partition {
             assignment.leader < 0 || assignment.isr.contains(&assignment.leader),
             "the leader is in sync"
         );
-        if self.state == State::Online && !self.is_leader() {
+        if self.is_leader() {
+            assert!(assignment.leader == self.node_id, "who leads is named the leader");
+            assert!(self.readable.offset <= self.high_watermark, "consumers read beyond the high watermark");
+        } else if self.state == State::Online {
             assert!(self.written.is_empty(), "a produce waits on a replica that does not lead");
             assert!(self.watches.is_empty(), "a reader waits on a replica that does not lead");
         }

@@ -1,12 +1,13 @@
 //! Reading: fetches and offset look-ups. What the log knows in memory is answered in the step;
 //! the rest is a look-up that goes on with each completed read.
 
-use super::Partition;
-use super::effect::{Answer, Effect, Isolation, OffsetQuery, Read, ReadFound, ReplyTo};
-use super::wait::rest;
-use crate::effect::{FileResult, Ticket};
+use super::effect::{Answer, Effect, Isolation, OffsetQuery, Read, ReadFound, Reader, ReplyTo};
+use super::isr::ReplicaFetch;
+use super::wait::{Watched, rest};
+use super::{Partition, State};
+use crate::effect::{FileResult, Now, Ticket};
 use crate::log::EPOCH_UNDEFINED as UNDEFINED;
-use crate::log::{Found, Lookup, LookupStep, Query, Span};
+use crate::log::{Found, LogPosition, Lookup, LookupStep, Query, Span};
 use crate::wire::ErrorCode;
 
 /// Look-ups that wait for a read. Few at a time: a linear search is the fastest map.
@@ -18,19 +19,33 @@ pub(super) struct Lookups {
 /// One look-up and who wants to know.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    to: ReplyTo,
-    /// Where a fetch begins.
-    from: Option<i64>,
+    asked: Asked,
     lookup: Lookup,
-    watch: Option<WatchBelow>,
     knows_zstd: bool,
 }
 
-/// The watch that a fetch leaves behind when it finds too little.
+/// What a look-up is for.
 #[derive(Clone, Copy, Debug)]
-struct WatchBelow {
-    bytes: u64,
-    isolation: Isolation,
+enum Asked {
+    /// A fetch.
+    Fetch(Fetching),
+    /// A ListOffsets.
+    Offset { to: ReplyTo, is_client: bool },
+    /// The place of the high watermark with this offset.
+    Readable { offset: i64 },
+}
+
+/// A fetch that is being served.
+#[derive(Clone, Copy, Debug)]
+struct Fetching {
+    to: ReplyTo,
+    reader: Reader,
+    offset: i64,
+    /// The leader's epoch when it came.
+    leader_epoch: i32,
+    /// Less than this leaves a watch behind.
+    watch_below_bytes: u64,
+    watched: Watched,
     /// The end that the reader saw.
     above: i64,
 }
@@ -46,32 +61,70 @@ impl Lookups {
 
 impl Partition {
     /// Serves a fetch: a span, or nothing yet and a watch where one is wanted.
-    pub(super) fn read(&mut self, to: ReplyTo, read: Read, effects: &mut Vec<Effect>) {
-        if let Err(error) = self.check_epoch(read.current_leader_epoch) {
-            return effects.push(self.refuse(to, error));
-        }
-        let end = match read.isolation {
-            Isolation::Uncommitted => self.high_watermark,
-            Isolation::Committed => self.last_stable_position(),
+    pub(super) fn read(&mut self, now: Now, to: ReplyTo, read: Read, effects: &mut Vec<Effect>) {
+        let (watched, end) = match self.may_read(&read) {
+            Ok(granted) => granted,
+            Err(error) => return effects.push(self.refuse(to, error)),
         };
+        let fetching = Fetching {
+            to,
+            reader: read.reader,
+            offset: read.offset,
+            leader_epoch: self.assignment.leader_epoch,
+            watch_below_bytes: read.watch_below_bytes,
+            watched,
+            above: end.offset,
+        };
+        match self.diverging(&read) {
+            Ok(None) => {}
+            Ok(diverging) => return self.found_diverging(to, diverging, effects),
+            Err(error) => return effects.push(self.refuse(to, error)),
+        }
         if read.offset < self.log.log_start_offset() || read.offset > self.log.log_end() {
             return effects.push(self.refuse(to, ErrorCode::OffsetOutOfRange));
         }
-        let (bytes, isolation, above) = (read.watch_below_bytes, read.isolation, end.offset);
-        let watch = (bytes > 0).then_some(WatchBelow { bytes, isolation, above });
         if read.offset >= end.offset {
-            return self.found_span(to, None, watch, effects);
+            return self.found_span(now, fetching, None, effects);
         }
         let query = Query::Fetch { offset: read.offset, max_bytes: read.max_bytes, end };
         let (lookup, step) = self.log.lookup(query);
-        let from = Some(read.offset);
         let knows_zstd = read.knows_zstd || !self.log.may_hold_zstd(read.offset);
-        self.lookup_step(Waiting { to, from, lookup, watch, knows_zstd }, step, effects);
+        self.lookup_step(now, Waiting { asked: Asked::Fetch(fetching), lookup, knows_zstd }, step, effects);
+    }
+
+    /// Up to which end a reader may read, or why not at all.
+    fn may_read(&self, read: &Read) -> Result<(Watched, LogPosition), ErrorCode> {
+        self.check_epoch(read.current_leader_epoch)?;
+        Ok(match (read.reader, read.isolation) {
+            (Reader::Replica { id, epoch, .. }, _) => {
+                self.check_replica(id, epoch, read.current_leader_epoch >= 0)?;
+                (Watched::LogEnd, self.log.log_end_position())
+            }
+            (Reader::Consumer, Isolation::Uncommitted) => (Watched::HighWatermark, self.readable),
+            (Reader::Consumer, Isolation::Committed) => (Watched::LastStable, self.last_stable_position()),
+        })
+    }
+
+    /// Whether a replica's log is another than this one before the offset from which it fetches: the leader epoch
+    /// of its last record is not known here, or ended here before that offset (KIP-595). A replica without any
+    /// epoch can only be seen to be beyond the log end.
+    fn diverging(&self, read: &Read) -> Result<Option<(i32, i64)>, ErrorCode> {
+        let Reader::Replica { last_fetched_epoch, .. } = read.reader else { return Ok(None) };
+        let log_end = self.log.log_end();
+        if last_fetched_epoch < 0 {
+            return Ok((read.offset > log_end).then_some((UNDEFINED, log_end)));
+        }
+        let (epoch, end_offset) = self.end_of_epoch(last_fetched_epoch);
+        if epoch < 0 || end_offset < 0 || read.offset < self.log.log_start_offset() {
+            return Err(ErrorCode::OffsetOutOfRange);
+        }
+        Ok((epoch < last_fetched_epoch || end_offset < read.offset).then_some((epoch, end_offset)))
     }
 
     /// Serves one partition of a ListOffsets request.
     pub(super) fn offset(
         &mut self,
+        now: Now,
         to: ReplyTo,
         query: OffsetQuery,
         isolation: Option<Isolation>,
@@ -82,11 +135,15 @@ impl Partition {
             return effects.push(self.refuse(to, error));
         }
         let end_offset = match isolation {
-            Some(Isolation::Uncommitted) => self.high_watermark.offset,
+            Some(Isolation::Uncommitted) => self.high_watermark,
             Some(Isolation::Committed) => self.last_stable_offset(),
             None => self.log.log_end(),
         };
+        let is_client = isolation.is_some();
         let query = match query {
+            OffsetQuery::Latest if is_client && self.is_watermark_behind() => {
+                return effects.push(self.refuse(to, ErrorCode::OffsetNotAvailable));
+            }
             OffsetQuery::Latest => {
                 let leader_epoch = self.assignment.leader_epoch;
                 return effects.push(offset_answer(to, end_offset, -1, leader_epoch));
@@ -106,8 +163,8 @@ impl Partition {
             OffsetQuery::Timestamp(timestamp_ms) => Query::Timestamp { timestamp_ms, end_offset },
         };
         let (lookup, step) = self.log.lookup(query);
-        let waiting = Waiting { to, from: None, lookup, watch: None, knows_zstd: true };
-        self.lookup_step(waiting, step, effects);
+        let asked = Asked::Offset { to, is_client };
+        self.lookup_step(now, Waiting { asked, lookup, knows_zstd: true }, step, effects);
     }
 
     /// Serves one partition of an OffsetForLeaderEpoch request. The leader's own epoch is known from
@@ -122,59 +179,131 @@ impl Partition {
         if let Err(error) = self.check_epoch(current_leader_epoch) {
             return effects.push(self.refuse(to, error));
         }
+        let (leader_epoch, end_offset) = self.end_of_epoch(leader_epoch);
+        effects.push(Effect::Reply(to, Answer::EpochEnd { leader_epoch, end_offset }));
+    }
+
+    /// The largest epoch not above this one that the log knows, and where it ended; both -1 if that is not known.
+    fn end_of_epoch(&self, leader_epoch: i32) -> (i32, i64) {
         let (epochs, log_end, own) = (self.log.epochs(), self.log.log_end(), self.assignment.leader_epoch);
         let latest = epochs.latest().map_or(UNDEFINED, |latest| latest.epoch);
-        let (leader_epoch, end_offset) = match leader_epoch {
+        match leader_epoch {
             epoch if epoch == own => (own, log_end),
             epoch if (0..own).contains(&epoch) && epoch >= latest => {
                 (if latest == UNDEFINED { epoch } else { latest }, log_end)
             }
             epoch => epochs.end_offset_for(epoch, log_end),
-        };
-        effects.push(Effect::Reply(to, Answer::EpochEnd { leader_epoch, end_offset }));
+        }
     }
 
     /// A read of a look-up has ended.
     pub(super) fn lookup_read(
         &mut self,
+        now: Now,
         mut waiting: Waiting,
         result: FileResult,
         effects: &mut Vec<Effect>,
     ) {
         let step = self.log.lookup_next(&mut waiting.lookup, result);
-        self.lookup_step(waiting, step, effects);
+        self.lookup_step(now, waiting, step, effects);
     }
 
-    fn lookup_step(&mut self, waiting: Waiting, step: LookupStep, effects: &mut Vec<Effect>) {
-        let Waiting { to, from, watch, knows_zstd, .. } = waiting;
-        if from.is_some_and(|offset| offset < self.log.log_start_offset()) {
+    fn lookup_step(&mut self, now: Now, waiting: Waiting, step: LookupStep, effects: &mut Vec<Effect>) {
+        if let LookupStep::Read(op) = step {
+            let ticket = self.log.read_ticket();
+            self.lookups.list.push((ticket, waiting));
+            return effects.push(Effect::File(ticket, op));
+        }
+        match waiting.asked {
+            Asked::Fetch(fetching) => self.fetch_step(now, fetching, waiting.knows_zstd, step, effects),
+            Asked::Offset { to, is_client } => effects.push(self.offset_found(to, is_client, &step)),
+            Asked::Readable { offset } => {
+                if let LookupStep::Found(Found::Span(span)) = step {
+                    self.found_readable(beginning(&span, offset), effects);
+                }
+            }
+        }
+    }
+
+    fn fetch_step(
+        &mut self,
+        now: Now,
+        fetching: Fetching,
+        knows_zstd: bool,
+        step: LookupStep,
+        effects: &mut Vec<Effect>,
+    ) {
+        let to = fetching.to;
+        if fetching.offset < self.log.log_start_offset() {
             // It moved while the look-up was under way.
             return effects.push(self.refuse(to, ErrorCode::OffsetOutOfRange));
         }
-        effects.push(match step {
-            LookupStep::Read(op) => {
-                let ticket = self.log.read_ticket();
-                self.lookups.list.push((ticket, waiting));
-                Effect::File(ticket, op)
-            }
+        match step {
             LookupStep::Found(Found::Span(span)) if !knows_zstd => {
                 let (lookup, step) = self.log.lookup(Query::UpToZstd { span });
-                return self.lookup_step(
-                    Waiting { to, from, lookup, watch, knows_zstd: true },
-                    step,
-                    effects,
-                );
+                let waiting = Waiting { asked: Asked::Fetch(fetching), lookup, knows_zstd: true };
+                self.lookup_step(now, waiting, step, effects);
             }
-            LookupStep::Found(Found::Zstd) => self.refuse(to, ErrorCode::UnsupportedCompressionType),
-            LookupStep::Found(Found::Span(span)) => return self.found_span(to, Some(span), watch, effects),
-            LookupStep::Found(Found::Empty) => return self.found_span(to, None, watch, effects),
+            LookupStep::Found(Found::Span(span)) => self.found_span(now, fetching, Some(span), effects),
+            LookupStep::Found(Found::Empty) => self.found_span(now, fetching, None, effects),
+            LookupStep::Found(Found::Zstd) => {
+                effects.push(self.refuse(to, ErrorCode::UnsupportedCompressionType));
+            }
+            LookupStep::OutOfRange => effects.push(self.refuse(to, ErrorCode::OffsetOutOfRange)),
+            LookupStep::Failed(_) | LookupStep::Read(_) | LookupStep::Found(_) => {
+                effects.push(self.refuse(to, ErrorCode::KafkaStorageError));
+            }
+        }
+    }
+
+    /// A look-up by time has ended. While the watermark is behind, nobody knows yet whether something that it did
+    /// not find was committed (KIP-207).
+    fn offset_found(&self, to: ReplyTo, is_client: bool, step: &LookupStep) -> Effect {
+        match step {
             LookupStep::Found(Found::Offset { offset, timestamp_ms, leader_epoch }) => {
-                offset_answer(to, offset, timestamp_ms, leader_epoch)
+                offset_answer(to, *offset, *timestamp_ms, *leader_epoch)
             }
-            LookupStep::Found(Found::None) => offset_answer(to, -1, -1, -1),
+            LookupStep::Found(_) if is_client && self.is_watermark_behind() => {
+                self.refuse(to, ErrorCode::OffsetNotAvailable)
+            }
+            LookupStep::Found(_) => offset_answer(to, -1, -1, -1),
             LookupStep::OutOfRange => self.refuse(to, ErrorCode::OffsetOutOfRange),
-            LookupStep::Failed(_) => self.refuse(to, ErrorCode::KafkaStorageError),
-        });
+            LookupStep::Failed(_) | LookupStep::Read(_) => self.refuse(to, ErrorCode::KafkaStorageError),
+        }
+    }
+
+    /// Finds the place of the high watermark in the files, where it is not the log end. A new leader knows it as
+    /// an offset only.
+    pub(super) fn find_readable(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let offset = self.high_watermark;
+        if self.readable.offset >= offset {
+            return;
+        }
+        let end = self.log.log_end_position();
+        let (lookup, step) = self.log.lookup(Query::Fetch { offset, max_bytes: 1, end });
+        let asked = Asked::Readable { offset };
+        self.lookup_step(now, Waiting { asked, lookup, knows_zstd: true }, step, effects);
+    }
+
+    fn found_readable(&mut self, end: LogPosition, effects: &mut Vec<Effect>) {
+        if self.is_leader() && end.offset <= self.high_watermark {
+            self.can_read_to(end);
+            self.watches.fire(&self.ends(), effects);
+        }
+    }
+
+    pub(super) fn can_read_to(&mut self, end: LogPosition) {
+        if end.offset > self.readable.offset {
+            self.readable = end;
+        }
+    }
+
+    /// The last segment that begins at or below the high watermark: all before it may be read.
+    pub(super) fn first_readable(&self) -> LogPosition {
+        let below = self.log.segments().take_while(|segment| segment.base_offset <= self.high_watermark);
+        let last = below.last().map(|segment| segment.base_offset);
+        let offset = last.unwrap_or(self.log.first_segment_base_offset());
+        LogPosition { offset, segment_base_offset: offset, position: 0 }
     }
 
     /// KIP-320: an older epoch is fenced, a newer one is not known here yet.
@@ -188,28 +317,57 @@ impl Partition {
         }
     }
 
-    /// Answers a fetch. A watch is left before the answer leaves; if the end has moved since the
+    /// Answers a fetch. What a replica fetches from counts first, so that the answer tells it the newest watermark.
+    /// A watch is left before the answer leaves; if the end has moved since the
     /// reader saw it, the watch fires at once.
-    fn found_span(
-        &mut self,
-        to: ReplyTo,
-        span: Option<Span>,
-        watch: Option<WatchBelow>,
-        effects: &mut Vec<Effect>,
-    ) {
-        let (high_watermark, last_stable_offset) = (self.high_watermark.offset, self.last_stable_offset());
-        let log_start_offset = self.log.log_start_offset();
-        let found = ReadFound { span, high_watermark, last_stable_offset, log_start_offset };
-        effects.push(Effect::Reply(to, Answer::Read(found)));
-        if let Some(watch) = watch.filter(|watch| span.map_or(0, |span| span.length) < watch.bytes) {
-            self.watches.add(to, watch.isolation, watch.above);
-            self.watches.fire(high_watermark, last_stable_offset, effects);
+    fn found_span(&mut self, now: Now, fetching: Fetching, span: Option<Span>, effects: &mut Vec<Effect>) {
+        let to = fetching.to;
+        let is_replica = matches!(fetching.reader, Reader::Replica { .. });
+        let is_stale = is_replica && fetching.leader_epoch != self.assignment.leader_epoch;
+        if self.state == State::Online && (is_stale || !self.is_leader()) {
+            // Another leads, or may have led meanwhile.
+            return effects.push(self.refuse(to, ErrorCode::NotLeaderOrFollower));
+        }
+        if let Reader::Replica { id, epoch, log_start_offset, .. } = fetching.reader {
+            let log_end = self.log.log_end_position();
+            let end = match &span {
+                Some(span) => Some(beginning(span, fetching.offset)),
+                None => Some(log_end).filter(|end| end.offset == fetching.offset),
+            };
+            if let Some(end) = end.filter(|_| self.state == State::Online) {
+                self.replica_fetched(now, ReplicaFetch { id, epoch, log_start_offset, end }, effects);
+            }
+        }
+        effects.push(Effect::Reply(to, Answer::Read(self.read_found(span, None))));
+        if span.map_or(0, |span| span.length) < fetching.watch_below_bytes {
+            self.watches.add(to, fetching.watched, fetching.above);
+            self.watches.fire(&self.ends(), effects);
+        }
+    }
+
+    /// There is nothing to wait for: the replica has to cut its log first.
+    fn found_diverging(&self, to: ReplyTo, diverging: Option<(i32, i64)>, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Reply(to, Answer::Read(self.read_found(None, diverging))));
+    }
+
+    fn read_found(&self, span: Option<Span>, diverging: Option<(i32, i64)>) -> ReadFound {
+        ReadFound {
+            span,
+            high_watermark: self.high_watermark,
+            last_stable_offset: self.last_stable_offset(),
+            log_start_offset: self.log.log_start_offset(),
+            diverging,
         }
     }
 
     fn refuse(&self, to: ReplyTo, error: ErrorCode) -> Effect {
         Effect::Reply(to, Answer::Failed { error, log_start_offset: self.log.log_start_offset() })
     }
+}
+
+/// Where the first batch of a span lies, which answers this offset.
+fn beginning(span: &Span, offset: i64) -> LogPosition {
+    LogPosition { offset, segment_base_offset: span.segment_base_offset, position: span.position }
 }
 
 fn offset_answer(to: ReplyTo, offset: i64, timestamp_ms: i64, leader_epoch: i32) -> Effect {

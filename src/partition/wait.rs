@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use super::effect::{Answer, Effect, Isolation, ReplyTo};
+use super::effect::{Answer, Effect, ReplyTo};
 use crate::wire::ErrorCode;
 
 /// Entries for which a list of who waits keeps room when it is empty: a fan-out of that many readers costs no memory
@@ -97,6 +97,35 @@ pub(super) fn fail(to: ReplyTo, error: ErrorCode) -> Effect {
     Effect::Reply(to, Answer::Failed { error, log_start_offset: -1 })
 }
 
+/// An end of the log that a reader waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Watched {
+    /// The high watermark, for consumers.
+    HighWatermark,
+    /// The last stable offset, for consumers of committed transactions.
+    LastStable,
+    /// The log end, for replicas.
+    LogEnd,
+}
+
+/// Where the ends of the log are, as far as they can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ends {
+    pub high_watermark: i64,
+    pub last_stable: i64,
+    pub log_end: i64,
+}
+
+impl Ends {
+    pub fn of(&self, watched: Watched) -> i64 {
+        match watched {
+            Watched::HighWatermark => self.high_watermark,
+            Watched::LastStable => self.last_stable,
+            Watched::LogEnd => self.log_end,
+        }
+    }
+}
+
 /// One-shot watches of readers that found nothing.
 #[derive(Debug, Default)]
 pub(super) struct Watches {
@@ -106,14 +135,14 @@ pub(super) struct Watches {
 #[derive(Clone, Copy, Debug)]
 struct Watch {
     to: ReplyTo,
-    isolation: Isolation,
+    watched: Watched,
     /// Fires when the end that the reader may see is above this offset.
     above: i64,
 }
 
 impl Watches {
-    pub fn add(&mut self, to: ReplyTo, isolation: Isolation, above: i64) {
-        self.list.push(Watch { to, isolation, above });
+    pub fn add(&mut self, to: ReplyTo, watched: Watched, above: i64) {
+        self.list.push(Watch { to, watched, above });
     }
 
     pub fn remove(&mut self, to: ReplyTo) {
@@ -122,12 +151,9 @@ impl Watches {
     }
 
     /// Fires every watch whose end has moved past what it waits for.
-    pub fn fire(&mut self, high_watermark: i64, last_stable_offset: i64, effects: &mut Vec<Effect>) {
+    pub fn fire(&mut self, ends: &Ends, effects: &mut Vec<Effect>) {
         self.list.retain(|watch| {
-            let end = match watch.isolation {
-                Isolation::Uncommitted => high_watermark,
-                Isolation::Committed => last_stable_offset,
-            };
+            let end = ends.of(watch.watched);
             if end > watch.above {
                 effects.push(Effect::Reply(watch.to, Answer::Fired));
             }
@@ -215,15 +241,18 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_fires_once_and_by_its_isolation() {
+    fn a_watch_fires_once_and_by_the_end_it_waits_for() {
         let mut watches = Watches::default();
-        watches.add(to(0), Isolation::Uncommitted, 5);
-        watches.add(to(1), Isolation::Committed, 5);
+        watches.add(to(0), Watched::HighWatermark, 5);
+        watches.add(to(1), Watched::LastStable, 5);
+        watches.add(to(2), Watched::LogEnd, 8);
         let mut effects = Vec::new();
-        watches.fire(6, 5, &mut effects);
+        watches.fire(&Ends { high_watermark: 6, last_stable: 5, log_end: 8 }, &mut effects);
         assert_eq!(parts(&effects), [0]);
-        watches.fire(7, 6, &mut effects);
-        assert_eq!(parts(&effects), [0, 1]);
+        watches.fire(&Ends { high_watermark: 6, last_stable: 5, log_end: 9 }, &mut effects);
+        assert_eq!(parts(&effects), [0, 2]);
+        watches.fire(&Ends { high_watermark: 7, last_stable: 6, log_end: 9 }, &mut effects);
+        assert_eq!(parts(&effects), [0, 2, 1]);
         assert!(watches.is_empty());
     }
 }

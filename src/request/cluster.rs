@@ -1,5 +1,5 @@
 //! DescribeCluster: the cluster's id, its brokers and who to ask for changes. Any broker takes those, and
-//! names itself.
+//! names itself. On a listener of controllers it is the controllers that are told.
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
@@ -8,8 +8,8 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::authorized::{CLUSTER_OPERATIONS, NOT_ASKED};
 use super::leader_hint::endpoint;
-use super::{CloseReason, Scene, Work};
-use crate::wire::api::ApiKey;
+use super::{CloseReason, Node, Scene, Work};
+use crate::wire::api::{ApiKey, Listener};
 use crate::wire::header::RequestHeader;
 use crate::wire::{ErrorCode, guard, response};
 
@@ -20,11 +20,13 @@ const ENDPOINT_CONTROLLER: i8 = 2;
 pub(super) fn describe(header: &RequestHeader, body: &Bytes, scene: &Scene) -> Result<Work, CloseReason> {
     let request: DescribeClusterRequest = guard::decode(body, header.version, guard::Limits::default())?;
     let mut buffer = BytesMut::new();
-    let answer = match refusal(request.endpoint_type) {
+    let door = scene.node.door(scene.context.listener);
+    let answer = match refusal(request.endpoint_type, door) {
         Some((error, message)) => DescribeClusterResponse::default()
             .with_error_code(error.code())
             .with_error_message(Some(StrBytes::from_string(message)))
             .with_cluster_authorized_operations(NOT_ASKED),
+        None if door == Listener::Controller => described_controllers(scene),
         None => described(&request, scene),
     };
     response::encode(&mut buffer, ApiKey::DescribeCluster, header.version, header.correlation_id, &answer)
@@ -32,15 +34,45 @@ pub(super) fn describe(header: &RequestHeader, body: &Bytes, scene: &Scene) -> R
     Ok(Work::Encoded(buffer))
 }
 
-fn refusal(endpoint_type: i8) -> Option<(ErrorCode, String)> {
-    match endpoint_type {
-        ENDPOINT_BROKER => None,
-        ENDPOINT_CONTROLLER => {
-            let words = "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER";
-            Some((ErrorCode::MismatchedEndpointType, words.to_string()))
+fn refusal(endpoint_type: i8, door: Listener) -> Option<(ErrorCode, String)> {
+    let (own, own_name) = match door {
+        Listener::Controller => (ENDPOINT_CONTROLLER, "CONTROLLER"),
+        Listener::Client | Listener::Broker => (ENDPOINT_BROKER, "BROKER"),
+    };
+    let wanted = match endpoint_type {
+        _ if endpoint_type == own => return None,
+        ENDPOINT_BROKER => "BROKER",
+        ENDPOINT_CONTROLLER => "CONTROLLER",
+        other => {
+            return Some((ErrorCode::UnsupportedEndpointType, format!("Unsupported endpoint type {other}")));
         }
-        other => Some((ErrorCode::UnsupportedEndpointType, format!("Unsupported endpoint type {other}"))),
+    };
+    let words = format!(
+        "The request was sent to an endpoint of type {own_name}, but we wanted an endpoint of type {wanted}"
+    );
+    Some((ErrorCode::MismatchedEndpointType, words))
+}
+
+/// The controllers as the configuration names them; this node alone where it names none.
+fn described_controllers(scene: &Scene) -> DescribeClusterResponse {
+    let Node { config, cluster_id, .. } = scene.node;
+    let named = config.cluster.voters.iter();
+    let mut controllers: Vec<_> = named
+        .map(|voter| broker_of(voter.node_id, &voter.endpoint.host, i32::from(voter.endpoint.port), None))
+        .collect();
+    if controllers.is_empty()
+        && let Some(own) = config.listeners.get(scene.context.listener)
+    {
+        let at = own.advertised.as_ref().unwrap_or(&own.bind);
+        controllers.push(broker_of(config.node_id, &at.host, i32::from(at.port), None));
     }
+    let leader = if controllers.len() == 1 { config.node_id } else { -1 };
+    DescribeClusterResponse::default()
+        .with_endpoint_type(ENDPOINT_CONTROLLER)
+        .with_cluster_id(StrBytes::from_string(cluster_id.clone()))
+        .with_controller_id(BrokerId(leader))
+        .with_brokers(controllers)
+        .with_cluster_authorized_operations(NOT_ASKED)
 }
 
 fn described(request: &DescribeClusterRequest, scene: &Scene) -> DescribeClusterResponse {
@@ -107,6 +139,27 @@ mod tests {
         let all: Vec<_> =
             ask(&mut stage, 2, &fenced).brokers.iter().map(|b| (b.broker_id.0, b.is_fenced)).collect();
         assert_eq!(all, [(1, false), (2, true)]);
+    }
+
+    #[test]
+    fn controllers_are_described_on_their_own_listener() {
+        let listeners = [
+            ("listeners", "PLAINTEXT://:9092,CONTROLLER://c:9093"),
+            ("controller.listener.names", "CONTROLLER"),
+        ];
+        let mut stage = Stage::new(&listeners);
+        stage.context.listener = 1;
+        let request = DescribeClusterRequest::default().with_endpoint_type(2);
+        for version in 1..=2 {
+            let told = ask(&mut stage, version, &request);
+            assert_eq!((told.error_code, told.endpoint_type, told.controller_id.0), (0, 2, 1));
+            let controller = &told.brokers[0];
+            assert_eq!((controller.broker_id.0, controller.host.as_str(), controller.port), (1, "c", 9093));
+        }
+        for version in 0..=2 {
+            let refused = ask(&mut stage, version, &DescribeClusterRequest::default());
+            assert_eq!(refused.error_code, 114, "brokers are asked for elsewhere");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Requests whose every answer comes from the controller, in one piece.
 
 use super::alter_configs::Alter;
-use super::{Work, features, quorum};
+use super::{Work, brokers, elections, features, isr, quorum, reassignments, unregister};
 use crate::controller::ControllerAnswer;
 use crate::wire::ErrorCode;
 use crate::wire::header::RequestHeader;
@@ -20,6 +20,14 @@ pub(super) enum Asked {
     IncrementalAlterConfigs(Alter),
     UpdateFeatures(features::Update),
     DescribeQuorum(quorum::Describe),
+    ElectLeaders(elections::Elect),
+    AlterReassignments(reassignments::Alter),
+    ListReassignments,
+    UnregisterBroker,
+    RegisterBroker,
+    Heartbeat,
+    ProducerIds,
+    AlterPartition(isr::Alter),
 }
 
 impl Controlled {
@@ -47,6 +55,14 @@ impl Controlled {
             Asked::IncrementalAlterConfigs(alter) => alter.encode(header, false, self.answer),
             Asked::UpdateFeatures(update) => update.encode(header, self.answer),
             Asked::DescribeQuorum(describe) => describe.encode(header, self.answer),
+            Asked::ElectLeaders(elect) => elect.encode(header, self.answer),
+            Asked::AlterReassignments(alter) => alter.encode(header, self.answer),
+            Asked::ListReassignments => reassignments::encode_list(header, self.answer),
+            Asked::UnregisterBroker => unregister::encode(header, self.answer),
+            Asked::RegisterBroker => brokers::encode_registered(header, self.answer),
+            Asked::Heartbeat => brokers::encode_heartbeat(header, self.answer),
+            Asked::ProducerIds => brokers::encode_producer_ids(header, self.answer),
+            Asked::AlterPartition(alter) => alter.encode(header, self.answer),
         }
     }
 }

@@ -1,86 +1,111 @@
-//! ElectLeaders: on one node every partition is led by its preferred and only replica, so there is nothing to
-//! elect. A partition without a leader has a replica that is not there, and nobody else could lead it.
+//! ElectLeaders: the controller elects the preferred leaders, or any where nobody lacks nothing. Of all partitions
+//! those are told that wanted an election.
 
 use bytes::Bytes;
-use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
 use kafka_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use kafka_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse, TopicName};
 
+use super::controlled::{Asked, Controlled};
+use super::topics::limit_wait;
 use super::{CloseReason, Scene, StrBytes, Work, encoded};
-use crate::controller::PartitionImage;
+use crate::controller::request::ElectionKind;
+use crate::controller::{ApiError, ControllerAnswer, ControllerRequest};
+use crate::partition::ReplyTo;
 use crate::wire::header::RequestHeader;
 use crate::wire::{ErrorCode, guard};
 
 /// Kafka's numbers of elections.
 const PREFERRED: i8 = 0;
 const UNCLEAN: i8 = 1;
+/// First version whose response has an error of the whole.
+const VERSION_ERROR: i16 = 1;
 
-pub(super) fn elect(header: &RequestHeader, body: &Bytes, scene: &Scene) -> Result<Work, CloseReason> {
+/// The partitions that a request names, in order; none if it is about all.
+#[derive(Debug)]
+pub(super) struct Elect(Option<Vec<(String, i32)>>);
+
+pub(super) fn elect(
+    header: &RequestHeader,
+    body: &Bytes,
+    to: ReplyTo,
+    scene: &mut Scene,
+) -> Result<Work, CloseReason> {
     let request: ElectLeadersRequest = guard::decode(body, header.version, guard::Limits::default())?;
-    let response = ElectLeadersResponse::default();
-    // Before version 1 every election is of the preferred leader, and there is no error of the whole.
-    let election = if header.version == 0 { PREFERRED } else { request.election_type };
-    if !matches!(election, PREFERRED | UNCLEAN) {
-        return Ok(encoded(header, &response.with_error_code(ErrorCode::InvalidRequest.code())));
-    }
-    let is_late = request.timeout_ms <= 0;
-    let results = match request.topic_partitions {
-        Some(topics) => topics.into_iter().map(|topic| elect_of(topic, election, is_late, scene)).collect(),
-        None => elect_everywhere(election, scene),
-    };
-    let late = if is_late && header.version > 0 { ErrorCode::RequestTimedOut.code() } else { 0 };
-    Ok(encoded(header, &response.with_error_code(late).with_replica_election_results(results)))
-}
-
-fn elect_of(topic: TopicPartitions, election: i8, is_late: bool, scene: &Scene) -> ReplicaElectionResult {
-    let name = topic.topic.as_str();
-    let known = scene.view.image.topic(name);
-    let result = |index: i32| {
-        let result = PartitionResult::default().with_partition_id(index);
-        if is_late {
-            return result.with_error_code(ErrorCode::RequestTimedOut.code()).with_error_message(None);
+    // Before version 1 every election is of the preferred leader.
+    let kind = match if header.version == 0 { PREFERRED } else { request.election_type } {
+        PREFERRED => ElectionKind::Preferred,
+        UNCLEAN => ElectionKind::Unclean,
+        _ => {
+            let code = ErrorCode::InvalidRequest.code();
+            return Ok(encoded(header, &ElectLeadersResponse::default().with_error_code(code)));
         }
-        let partition = known.and_then(|known| known.partitions.get(usize::try_from(index).ok()?));
-        let (code, words) = match (known, partition) {
-            (None, _) => (ErrorCode::UnknownTopicOrPartition, format!("No such topic as {name}")),
-            (_, None) => (ErrorCode::UnknownTopicOrPartition, format!("No such partition as {name}-{index}")),
-            (_, Some(partition)) => outcome(partition, election),
-        };
-        result.with_error_code(code.code()).with_error_message(Some(StrBytes::from_string(words)))
     };
-    let results = topic.partitions.into_iter().map(result).collect();
-    ReplicaElectionResult::default().with_topic(topic.topic).with_partition_result(results)
-}
-
-/// Of all partitions those are told that want an election.
-fn elect_everywhere(election: i8, scene: &Scene) -> Vec<ReplicaElectionResult> {
-    let topics = scene.view.image.topics().map(|topic| {
-        let outcomes = (0..).zip(&topic.partitions).map(|(index, one)| (index, outcome(one, election)));
-        let wanting = outcomes.filter(|(_, (code, _))| *code != ErrorCode::ElectionNotNeeded);
-        let results = wanting.map(|(index, (code, words))| {
-            PartitionResult::default()
-                .with_partition_id(index)
-                .with_error_code(code.code())
-                .with_error_message(Some(StrBytes::from_string(words)))
+    let partitions = request.topic_partitions.map(|topics| {
+        let all = topics.into_iter().flat_map(|topic| {
+            let name = topic.topic.to_string();
+            topic.partitions.into_iter().map(move |index| (name.clone(), index))
         });
-        ReplicaElectionResult::default()
-            .with_topic(TopicName(StrBytes::from_string(topic.name.to_string())))
-            .with_partition_result(results.collect())
+        all.collect::<Vec<_>>()
     });
-    topics.collect()
+    let elect = Elect(partitions.clone());
+    if request.timeout_ms <= 0 {
+        // As Kafka: its time is over before it begins.
+        return Ok(elect.encode(header, Some(ControllerAnswer::Refused(ErrorCode::RequestTimedOut))));
+    }
+    limit_wait(request.timeout_ms, to, scene);
+    scene.desk.controls.push((to, ControllerRequest::ElectLeaders { partitions, kind }));
+    Ok(Controlled::waiting(Asked::ElectLeaders(elect)))
 }
 
-fn outcome(partition: &PartitionImage, election: i8) -> (ErrorCode, String) {
-    let is_led = partition.leader != -1;
-    let is_preferred = partition.replicas.first() == Some(&partition.leader);
-    match election {
-        PREFERRED if !is_preferred => {
-            (ErrorCode::PreferredLeaderNotAvailable, "The preferred leader was not available.".to_owned())
-        }
-        UNCLEAN if !is_led => (
-            ErrorCode::EligibleLeadersNotAvailable,
-            "Eligible topic partition leaders are not available.".to_owned(),
-        ),
-        _ => (ErrorCode::ElectionNotNeeded, "Leader election not needed for topic partition.".to_owned()),
+impl Elect {
+    pub(super) fn encode(self, header: &RequestHeader, answer: Option<ControllerAnswer>) -> Work {
+        let is_all = self.0.is_none();
+        let (code, results) = match answer {
+            Some(ControllerAnswer::Elected(results)) => {
+                let is_told = |result: &Result<(), ApiError>| {
+                    !is_all || !matches!(result, Err(error) if error.code == ErrorCode::ElectionNotNeeded)
+                };
+                let told = results.into_iter().filter(|(_, _, result)| is_told(result));
+                (0, told.map(|(topic, index, result)| (topic, of_result(index, result))).collect())
+            }
+            Some(ControllerAnswer::Refused(code)) => (code.code(), self.refused(code)),
+            _ => (ErrorCode::UnknownServerError.code(), self.refused(ErrorCode::UnknownServerError)),
+        };
+        let code = if header.version >= VERSION_ERROR { code } else { 0 };
+        let response = ElectLeadersResponse::default().with_error_code(code);
+        encoded(header, &response.with_replica_election_results(by_topic(results)))
     }
+
+    fn refused(self, code: ErrorCode) -> Vec<(String, PartitionResult)> {
+        let of = |(topic, index)| {
+            let result = PartitionResult::default().with_partition_id(index);
+            (topic, result.with_error_code(code.code()).with_error_message(None))
+        };
+        self.0.into_iter().flatten().map(of).collect()
+    }
+}
+
+fn of_result(index: i32, result: Result<(), ApiError>) -> PartitionResult {
+    let told = PartitionResult::default().with_partition_id(index);
+    match result {
+        Ok(()) => told.with_error_message(None),
+        Err(error) => told
+            .with_error_code(error.code.code())
+            .with_error_message(Some(StrBytes::from_string(error.message))),
+    }
+}
+
+fn by_topic(results: Vec<(String, PartitionResult)>) -> Vec<ReplicaElectionResult> {
+    let mut topics: Vec<ReplicaElectionResult> = Vec::new();
+    for (topic, result) in results {
+        match topics.last_mut().filter(|last| last.topic.as_str() == topic) {
+            Some(last) => last.partition_result.push(result),
+            None => topics.push(
+                ReplicaElectionResult::default()
+                    .with_topic(TopicName(StrBytes::from_string(topic)))
+                    .with_partition_result(vec![result]),
+            ),
+        }
+    }
+    topics
 }

@@ -1,4 +1,5 @@
 //! Fetch: reads of every partition, the wait for `min_bytes`, and the byte budget in request order.
+//! Replicas fetch as consumers do, up to the log end, and learn where their log and the leader's part.
 //!
 //! A request for one partition leaves a watch behind with its first read. A request for several
 //! reads them first without watches: under load it is answered at once and has nothing to take
@@ -18,9 +19,9 @@ use super::{Call, CloseReason, ClusterView, Scene, Timer, Work};
 use crate::config::CompressionType;
 use crate::controller::TopicImage;
 use crate::effect::ByteSpan;
-use crate::partition::{Answer, Isolation, Op, Read, ReadFound, ReplyTo};
+use crate::partition::{Answer, Isolation, Op, Read, ReadFound, Reader, ReplyTo};
 use crate::wire::fetch::FetchRequest;
-use crate::wire::fetch_response::{FetchPartitionResponse, FetchResponseHead, FetchResponseWriter};
+use crate::wire::fetch_response::{EpochEnd, FetchPartitionResponse, FetchResponseHead, FetchResponseWriter};
 use crate::wire::header::RequestHeader;
 use crate::wire::{ErrorCode, TopicRef};
 
@@ -41,6 +42,8 @@ pub struct Fetch {
     session: SessionUse,
     refusal: Option<ErrorCode>,
     isolation: Isolation,
+    /// Node id and broker epoch of the replica that fetches; `None` for a consumer.
+    replica: Option<(i32, i64)>,
     /// Topics that say `compression.type=zstd` may be read.
     reads_zstd_topics: bool,
     /// Batches of zstd may be read.
@@ -85,6 +88,22 @@ impl Part {
     fn records_bytes(&self) -> u64 {
         self.span.as_ref().map_or(0, ByteSpan::length)
     }
+
+    fn reader(&self, replica: Option<(i32, i64)>) -> Reader {
+        let Some((id, epoch)) = replica else { return Reader::Consumer };
+        let Wanted { log_start_offset, last_fetched_epoch, .. } = self.wanted;
+        Reader::Replica { id, epoch, log_start_offset, last_fetched_epoch }
+    }
+
+    /// Where the replica's log and this one part, if they do.
+    fn diverging(&self) -> Option<(i32, i64)> {
+        self.found.as_ref().ok().and_then(|found| found.diverging)
+    }
+
+    /// Whether there is something to say that does not wait for `min_bytes`.
+    fn is_urgent(&self) -> bool {
+        self.found.is_err() || self.diverging().is_some()
+    }
 }
 
 impl Fetch {
@@ -106,6 +125,7 @@ impl Fetch {
             } else {
                 Isolation::Uncommitted
             },
+            replica: (request.replica_id >= 0).then_some((request.replica_id, request.replica_epoch)),
             reads_zstd_topics: header.version >= VERSION_ZSTD,
             knows_zstd: header.version >= VERSION_ZSTD || header.version <= VERSION_ZSTD_UNSAID,
             min_bytes: at_least(request.min_bytes),
@@ -164,6 +184,7 @@ impl Fetch {
                 part.reading = true;
                 self.outstanding += 1;
                 let read = Read {
+                    reader: part.reader(self.replica),
                     offset: part.wanted.fetch_offset,
                     max_bytes: u64::try_from(part.wanted.max_bytes).unwrap_or(0).min(self.max_bytes),
                     current_leader_epoch: part.wanted.current_leader_epoch,
@@ -226,7 +247,7 @@ impl Fetch {
             return;
         }
         let bytes: u64 = self.parts.iter().map(Part::records_bytes).sum();
-        if bytes >= self.min_bytes || self.parts.iter().any(|part| part.found.is_err()) {
+        if bytes >= self.min_bytes || self.parts.iter().any(Part::is_urgent) {
             return self.finish(to, scene);
         }
         if !std::mem::replace(&mut self.timer_set, true) {
@@ -270,8 +291,8 @@ impl Fetch {
         let (sessions, view) = (&mut scene.desk.sessions, scene.view);
         let session_id = match self.session {
             SessionUse::Make => {
-                // Followers are refused, so nobody is privileged.
-                let new = NewSession { privileged: false, by_id: header.version >= VERSION_BY_ID };
+                let by_id = header.version >= VERSION_BY_ID;
+                let new = NewSession { privileged: self.replica.is_some(), by_id };
                 let list = self.parts.iter().map(|part| (part.topic.clone(), part.index, part.wanted));
                 sessions.make(scene.now.mono_ms, new, list, |id| topic_name(id, view))
             }
@@ -353,12 +374,14 @@ impl Part {
                 log_start_offset: found.log_start_offset,
                 records_bytes,
                 is_error: false,
+                is_diverging: found.diverging.is_some(),
             },
             Err((_, log_start_offset)) => Told {
                 high_watermark: -1,
                 log_start_offset: *log_start_offset,
                 records_bytes,
                 is_error: true,
+                is_diverging: false,
             },
         }
     }
@@ -373,7 +396,7 @@ impl Part {
                 log_start_offset: found.log_start_offset,
                 aborted_transactions: (isolation == Isolation::Committed).then_some(&[]),
                 preferred_read_replica: -1,
-                diverging_epoch: None,
+                diverging_epoch: found.diverging.map(|(epoch, end_offset)| EpochEnd { epoch, end_offset }),
                 current_leader: None,
                 snapshot_id: None,
             },
@@ -410,8 +433,9 @@ fn enter(
         request.session_epoch,
         header.version >= VERSION_BY_ID,
     ) {
-        // A replica fetches with epochs that only a cluster gives out; nobody may pose as one.
-        Ok(_) if request.replica_id >= 0 => (SessionUse::None, Some(ErrorCode::ClusterAuthorizationFailed)),
+        Ok(_) if request.replica_id >= 0 && !is_among_brokers(scene) => {
+            (SessionUse::None, Some(ErrorCode::ClusterAuthorizationFailed))
+        }
         Ok(session) => (session, None),
         Err(error) => (SessionUse::None, Some(error)),
     };
@@ -442,6 +466,14 @@ fn enter(
         }
     };
     (session, parts, refusal)
+}
+
+/// Whether the listener is the one that brokers use among themselves. Elsewhere nobody may pose as a replica: what
+/// one fetches moves the high watermark.
+fn is_among_brokers(scene: &Scene) -> bool {
+    let config = &scene.node.config;
+    let listener = config.listeners.get(scene.context.listener);
+    listener.is_some_and(|listener| *listener.name == *config.inter_broker_listener)
 }
 
 /// A partition that is named twice counts once, in its first place and with what was said of it last, as in Kafka.
@@ -502,6 +534,8 @@ fn wanted<'a>(
                 fetch_offset: partition.fetch_offset,
                 max_bytes: partition.max_bytes,
                 current_leader_epoch: partition.current_leader_epoch,
+                last_fetched_epoch: partition.last_fetched_epoch,
+                log_start_offset: partition.log_start_offset,
             };
             (key.clone(), partition.index, wanted)
         })

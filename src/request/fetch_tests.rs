@@ -1,13 +1,13 @@
 //! Fetch requests with their sessions, on a stage where the test answers for the partitions.
 
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic, ReplicaState};
 use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse};
 use uuid::Uuid;
 
 use super::partition_state::topic_name;
 use super::stage::{Stage, TO};
 use super::{Answered, Work};
-use crate::partition::{Answer, Op, ReadFound, ReplyTo};
+use crate::partition::{Answer, Op, ReadFound, Reader, ReplyTo};
 use crate::wire::api::ApiKey;
 use crate::wire::header::RequestHeader;
 
@@ -30,12 +30,21 @@ fn request(id: i32, epoch: i32, topics: Vec<FetchTopic>) -> FetchRequest {
         .with_topics(topics)
 }
 
+fn nothing(high_watermark: i64) -> ReadFound {
+    ReadFound {
+        span: None,
+        high_watermark,
+        last_stable_offset: high_watermark,
+        log_start_offset: 0,
+        diverging: None,
+    }
+}
+
 /// Answers every read with nothing at a high watermark.
 fn nothing_new(stage: &mut Stage, header: &RequestHeader, work: &mut Work, high_watermark: i64) {
     let calls: Vec<_> = stage.desk.calls.drain(..).collect();
     for call in calls.iter().filter(|call| matches!(call.op, Op::Read(_))) {
-        let found =
-            ReadFound { span: None, high_watermark, last_stable_offset: high_watermark, log_start_offset: 0 };
+        let found = nothing(high_watermark);
         let to = ReplyTo { part: call.to.part, ..TO };
         work.answer(header, to, Answered::Partition(Answer::Read(found), None), &mut stage.scene());
     }
@@ -135,7 +144,7 @@ fn a_session_by_name_goes_on_with_the_topic_that_was_made_again() {
 }
 
 #[test]
-fn a_replica_is_refused_and_rack_and_isolation_are_accepted() {
+fn rack_and_isolation_are_accepted() {
     for version in VERSIONS {
         let mut stage = Stage::new(&[]);
         stage.topic("t", 7, &[1]);
@@ -144,11 +153,78 @@ fn a_replica_is_refused_and_rack_and_isolation_are_accepted() {
             consumer.rack_id = "r1".to_string().into();
         }
         assert_eq!(told(&ask(&mut stage, version, &consumer)), [(0, 0)]);
-        if version <= 14 {
-            let replica = consumer.with_replica_id(BrokerId(1));
-            let refused = ask(&mut stage, version, &replica);
-            assert_eq!((refused.error_code, told(&refused).len()), (31, 0));
-        }
+    }
+}
+
+/// The request of replica 2, whose broker epoch is 9 where the version can say so.
+fn of_replica(version: i16, request: FetchRequest) -> FetchRequest {
+    let id = BrokerId(2);
+    if version >= 15 {
+        request.with_replica_state(ReplicaState::default().with_replica_id(id).with_replica_epoch(9))
+    } else {
+        request.with_replica_id(id)
+    }
+}
+
+#[test]
+fn a_replica_fetches_where_brokers_do_and_nowhere_else() {
+    let listeners = [
+        ("listeners", "PLAINTEXT://:9092,INNER://:9093"),
+        ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,INNER:PLAINTEXT"),
+        ("inter.broker.listener.name", "INNER"),
+    ];
+    for version in VERSIONS {
+        let mut stage = Stage::new(&listeners);
+        stage.topic("t", 7, &[1]);
+        let fetch = of_replica(version, request(0, -1, vec![named(version, &[0])]));
+        let refused = ask(&mut stage, version, &fetch);
+        assert_eq!((refused.error_code, told(&refused).len()), (31, 0), "v{version}");
+        stage.context.listener = 1;
+        assert_eq!(told(&ask(&mut stage, version, &fetch)), [(0, 0)], "v{version}");
+    }
+}
+
+#[test]
+fn what_a_replica_says_of_itself_reaches_the_partition_also_in_a_session() {
+    for version in VERSIONS {
+        let mut stage = Stage::new(&[]);
+        stage.topic("t", 7, &[1]);
+        let mut topic = named(version, &[0]);
+        let partition = &mut topic.partitions[0];
+        (partition.fetch_offset, partition.log_start_offset) = (30, 20);
+        partition.last_fetched_epoch = if version >= 12 { 4 } else { -1 };
+        let first = of_replica(version, request(0, 0, vec![topic]));
+        let id = ask(&mut stage, version, &first).session_id;
+        let (header, mut work) =
+            stage.start(ApiKey::Fetch, version, &of_replica(version, request(id, 1, vec![])));
+        let Op::Read(read) = stage.desk.calls[0].op else { panic!("it reads") };
+        let reader = Reader::Replica {
+            id: 2,
+            epoch: if version >= 15 { 9 } else { -1 },
+            log_start_offset: 20,
+            last_fetched_epoch: if version >= 12 { 4 } else { -1 },
+        };
+        assert_eq!((read.reader, read.offset), (reader, 30), "v{version}");
+        nothing_new(&mut stage, &header, &mut work, 0);
+        let _: FetchResponse = stage.finish(&header, work);
+    }
+}
+
+#[test]
+fn a_divergence_does_not_wait_and_is_told_again_until_it_is_over() {
+    let mut stage = Stage::new(&[]);
+    stage.topic("t", 7, &[1]);
+    let first = of_replica(13, request(0, 0, vec![named(13, &[0])]));
+    let id = ask(&mut stage, 13, &first).session_id;
+    for epoch in 1..=3 {
+        let waits = request(id, epoch, vec![]).with_min_bytes(1).with_max_wait_ms(500);
+        let (header, mut work) = stage.start(ApiKey::Fetch, 13, &of_replica(13, waits));
+        stage.desk.calls.clear();
+        let found = ReadFound { diverging: Some((3, 17)), ..nothing(0) };
+        work.answer(&header, TO, Answered::Partition(Answer::Read(found), None), &mut stage.scene());
+        let response: FetchResponse = stage.finish(&header, work);
+        let diverging = &response.responses[0].partitions[0].diverging_epoch;
+        assert_eq!((diverging.epoch, diverging.end_offset), (3, 17));
     }
 }
 

@@ -11,7 +11,10 @@ mod alter_configs;
 mod alter_configs_tests;
 mod api_versions;
 mod authorized;
+mod brokers;
 mod cluster;
+#[cfg(test)]
+mod cluster_tests;
 mod config_resources;
 mod configs;
 mod connection;
@@ -20,6 +23,7 @@ mod coordinator;
 mod credentials;
 mod delete_records;
 mod elections;
+mod envelope;
 mod epochs;
 mod features;
 mod fetch;
@@ -27,6 +31,7 @@ mod fetch;
 mod fetch_tests;
 mod forward;
 mod groups;
+mod isr;
 mod leader_hint;
 mod log_dirs;
 mod metadata;
@@ -49,6 +54,7 @@ mod topic_partitions;
 mod topics;
 mod traffic;
 mod unregister;
+mod voters;
 
 pub use connection::{Connection, Exchange, RequestContext};
 pub use forward::Forwarded;
@@ -153,6 +159,8 @@ pub enum Work {
     Topics(Box<topics::Topics>),
     /// Others whose answer comes from the controller.
     Controlled(Box<controlled::Controlled>),
+    /// Another request that a broker passes on.
+    Envelope(Box<envelope::Envelope>),
     /// InitProducerId that needs a new block of ids first.
     ProducerId(producer_id::InitProducerId),
     /// What another node's controller decides.
@@ -218,19 +226,26 @@ impl Work {
             ApiKey::AlterConfigs => alter_configs::alter(header, &body, to, scene),
             ApiKey::IncrementalAlterConfigs => alter_configs::alter_incrementally(header, &body, to, scene),
             ApiKey::ListConfigResources => config_resources::list(header, &body, scene),
-            ApiKey::ElectLeaders => elections::elect(header, &body, scene),
-            ApiKey::AlterPartitionReassignments => reassignments::alter(header, &body, scene),
-            ApiKey::ListPartitionReassignments => reassignments::list(header, &body),
             ApiKey::DescribeAcls => acls::describe(header, &body, scene),
             ApiKey::CreateAcls => acls::create(header, &body, scene),
             ApiKey::DeleteAcls => acls::delete(header, &body, scene),
-            ApiKey::UpdateFeatures => features::update(header, &body, to, scene),
-            ApiKey::DescribeQuorum => quorum::describe(header, &body, to, scene),
             ApiKey::DescribeClientQuotas => quotas::describe(header, &body),
             ApiKey::AlterClientQuotas => quotas::alter(header, &body),
             ApiKey::DescribeUserScramCredentials => credentials::describe(header, &body),
-            ApiKey::UnregisterBroker => unregister::unregister(header, &body, scene),
             ApiKey::DescribeTopicPartitions => topic_partitions::describe(header, &body, scene),
+            ApiKey::ElectLeaders
+            | ApiKey::AlterPartitionReassignments
+            | ApiKey::ListPartitionReassignments
+            | ApiKey::UpdateFeatures
+            | ApiKey::DescribeQuorum
+            | ApiKey::AddRaftVoter
+            | ApiKey::RemoveRaftVoter
+            | ApiKey::UnregisterBroker
+            | ApiKey::BrokerRegistration
+            | ApiKey::BrokerHeartbeat
+            | ApiKey::AllocateProducerIds
+            | ApiKey::AlterPartition
+            | ApiKey::Envelope => start_controlled(header, &body, to, scene),
         }
     }
 
@@ -252,6 +267,7 @@ impl Work {
             (Self::Groups(groups), Answered::Coordinator(response)) => groups.answer(to.part, *response),
             (Self::Topics(topics), Answered::Controller(answer)) => topics.answer(*answer),
             (Self::Controlled(controlled), Answered::Controller(answer)) => controlled.answer(*answer),
+            (Self::Envelope(envelope), answered) => envelope.answer(to, answered, scene),
             (this @ Self::ProducerId(_), Answered::Controller(answer)) => {
                 *this = Self::Encoded(producer_id::finish(header, *answer, scene));
             }
@@ -278,6 +294,7 @@ impl Work {
                     work.timeout(to, scene);
                 }
             }
+            Self::Envelope(envelope) => envelope.timeout(to, scene),
             _ => {}
         }
     }
@@ -327,6 +344,7 @@ impl Work {
             Self::Groups(groups) => groups.is_done(),
             Self::Topics(topics) => topics.is_done(),
             Self::Controlled(controlled) => controlled.is_done(),
+            Self::Envelope(envelope) => envelope.is_done(),
             Self::ProducerId(_) => false,
             Self::Forward(forward) => forward.is_done(),
             Self::Encoded(_) => true,
@@ -353,6 +371,7 @@ impl Work {
             Self::Groups(groups) => groups.encode(header, outbox.buffer()),
             Self::Topics(topics) => topics.encode(header, outbox.buffer(), scene),
             Self::Controlled(controlled) => return controlled.encode(header).encode(header, outbox, scene),
+            Self::Envelope(envelope) => return envelope.encode(header, scene)?.encode(header, outbox, scene),
             Self::ProducerId(_) => unreachable!("an unanswered request is not encoded"),
             Self::Forward(forward) => return forward.into_work()?.encode(header, outbox, scene),
             Self::Encoded(bytes) => outbox.buffer().extend_from_slice(&bytes),
@@ -365,6 +384,32 @@ impl Work {
         if let Self::Fetch(fetch) = self {
             fetch.cancel(to, scene);
         }
+    }
+}
+
+/// Starts a request that brokers, or tools for the cluster, send to the controller.
+fn start_controlled(
+    header: &RequestHeader,
+    body: &Bytes,
+    to: ReplyTo,
+    scene: &mut Scene,
+) -> Result<Work, CloseReason> {
+    match header.api.key {
+        ApiKey::ElectLeaders => elections::elect(header, body, to, scene),
+        ApiKey::AlterPartitionReassignments => reassignments::alter(header, body, to, scene),
+        ApiKey::ListPartitionReassignments => reassignments::list(header, body, to, scene),
+        ApiKey::UpdateFeatures => features::update(header, body, to, scene),
+        ApiKey::DescribeQuorum => quorum::describe(header, body, to, scene),
+        ApiKey::AddRaftVoter => voters::add(header, body, scene),
+        ApiKey::RemoveRaftVoter => voters::remove(header, body, scene),
+        ApiKey::UnregisterBroker => unregister::unregister(header, body, to, scene),
+        ApiKey::BrokerRegistration => brokers::register(header, body, to, scene),
+        ApiKey::BrokerHeartbeat => brokers::heartbeat(header, body, to, scene),
+        ApiKey::AllocateProducerIds => brokers::allocate_producer_ids(header, body, to, scene),
+        ApiKey::AlterPartition => isr::alter(header, body, to, scene),
+        ApiKey::Envelope => envelope::open(header, body, to, scene),
+        // Nothing else is sent here.
+        _ => Err(CloseReason::UnknownApi),
     }
 }
 

@@ -22,6 +22,9 @@ use crate::wire::{ErrorCode, guard, response};
 /// The replica id of a consumer; anybody else sees up to the log's end.
 const CONSUMER: i32 = -1;
 
+/// First version whose clients know OFFSET_NOT_AVAILABLE (KIP-207).
+const VERSION_NOT_AVAILABLE: i16 = 5;
+
 /// A ListOffsets request between its start and its response.
 #[derive(Debug)]
 pub struct Offsets {
@@ -119,6 +122,13 @@ impl Offsets {
     }
 
     pub(super) fn encode(mut self, header: &RequestHeader, buffer: &mut BytesMut) {
+        if header.version < VERSION_NOT_AVAILABLE {
+            let unknown = ErrorCode::OffsetNotAvailable.code();
+            let partitions = self.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+            for place in partitions.filter(|place| place.error_code == unknown) {
+                place.error_code = ErrorCode::LeaderNotAvailable.code();
+            }
+        }
         if header.version < 4 {
             let partitions = self.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
             partitions.for_each(|place| place.leader_epoch = -1);
@@ -184,6 +194,25 @@ mod tests {
             assert!(offsets.is_done());
             let header = RequestHeader { api, version, correlation_id: 1, client_id: None };
             offsets.encode(&header, &mut BytesMut::new());
+        }
+    }
+
+    #[test]
+    fn a_watermark_that_is_behind_has_its_own_error_from_version_5_on() {
+        let api = api::find(ApiKey::ListOffsets as i16).unwrap();
+        for version in api.version_first..=api.version_last {
+            let mut stage = Stage::new(&[]);
+            stage.topic("t", 7, &[1]);
+            let latest = ListOffsetsPartition::default().with_timestamp(-1);
+            let topic = ListOffsetsTopic::default().with_name(topic_name("t")).with_partitions(vec![latest]);
+            let request =
+                ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
+            let (header, mut work) = stage.start(ApiKey::ListOffsets, version, &request);
+            let failed = Answer::Failed { error: ErrorCode::OffsetNotAvailable, log_start_offset: 0 };
+            work.answer(&header, TO, Answered::Partition(failed, None), &mut stage.scene());
+            let response: ListOffsetsResponse = stage.finish(&header, work);
+            let error = response.topics[0].partitions[0].error_code;
+            assert_eq!(error, if version >= 5 { 78 } else { 5 }, "v{version}");
         }
     }
 

@@ -1,17 +1,13 @@
-//! The administrative requests whose answer on one node is settled: elections, reassignments, access rules,
-//! credentials, quotas, brokers, features and the quorum, in every version. Codes and words are those that
+//! The administrative requests whose answer on one node is settled: access rules, credentials, quotas, features and
+//! the quorum, in every version. Codes and words are those that
 //! Apache Kafka 4.3.1 gave to the same requests.
 
 use kafka_protocol::messages::alter_client_quotas_request as quotas;
-use kafka_protocol::messages::alter_partition_reassignments_request::{
-    ReassignablePartition, ReassignableTopic,
-};
 use kafka_protocol::messages::create_acls_request::AclCreation;
 use kafka_protocol::messages::delete_acls_request::DeleteAclsFilter;
 use kafka_protocol::messages::describe_client_quotas_request::ComponentData;
 use kafka_protocol::messages::describe_quorum_request::{PartitionData, TopicData};
 use kafka_protocol::messages::describe_user_scram_credentials_request::UserName;
-use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
 use kafka_protocol::messages::update_features_request::FeatureUpdateKey;
 use kafka_protocol::messages::*;
 
@@ -28,104 +24,6 @@ fn text(text: &str) -> StrBytes {
 
 fn topic(name: &str) -> TopicName {
     TopicName(text(name))
-}
-
-#[test]
-fn nothing_is_elected_where_the_preferred_replica_leads() {
-    let mut stage = Stage::new(&[]);
-    stage.topic("t", 7, &[1, -1]);
-    let named = |name: &str, partitions: &[i32]| {
-        TopicPartitions::default().with_topic(topic(name)).with_partitions(partitions.to_vec())
-    };
-    let mut ask = |version: i16, election: i8, topics: Option<Vec<TopicPartitions>>, timeout_ms: i32| {
-        let request = ElectLeadersRequest::default()
-            .with_election_type(if version == 0 { 0 } else { election })
-            .with_topic_partitions(topics)
-            .with_timeout_ms(timeout_ms);
-        let response: ElectLeadersResponse = stage.ask(ApiKey::ElectLeaders, version, &request);
-        let results = response.replica_election_results.into_iter().flat_map(|topic| {
-            let name = topic.topic.to_string();
-            let of = move |one: elect_leaders_response::PartitionResult| {
-                let words = one.error_message.map(|words| words.to_string()).unwrap_or_default();
-                format!("{name}-{} {} {words}", one.partition_id, one.error_code)
-            };
-            topic.partition_result.into_iter().map(of).collect::<Vec<_>>()
-        });
-        (response.error_code, results.collect::<Vec<_>>())
-    };
-    for version in 0..=2 {
-        let (code, told) = ask(version, 0, Some(vec![named("t", &[0, 9]), named("missing", &[0])]), 5000);
-        assert_eq!(code, 0);
-        let expected = [
-            "t-0 84 Leader election not needed for topic partition.",
-            "t-9 3 No such partition as t-9",
-            "missing-0 3 No such topic as missing",
-        ];
-        assert_eq!(told, expected);
-    }
-    assert_eq!(ask(2, 0, None, 5000).1, ["t-1 80 The preferred leader was not available."]);
-    assert_eq!(ask(2, 1, None, 5000).1, ["t-1 83 Eligible topic partition leaders are not available."]);
-    assert_eq!(ask(2, 5, None, 5000), (42, Vec::new()));
-    assert_eq!(ask(2, 0, Some(vec![named("t", &[0])]), 0), (7, vec!["t-0 7 ".to_string()]));
-}
-
-#[test]
-fn a_partition_may_be_assigned_to_the_replicas_that_it_has() {
-    let mut stage = Stage::new(&[]);
-    stage.broker(2, None, false);
-    stage.topic("t", 7, &[1]);
-    for version in 0..=1 {
-        let wanted = |index: i32, replicas: Option<&[i32]>| {
-            let replicas = replicas.map(|replicas| replicas.iter().map(|id| BrokerId(*id)).collect());
-            ReassignablePartition::default().with_partition_index(index).with_replicas(replicas)
-        };
-        let of = |name: &str, partitions| {
-            ReassignableTopic::default().with_name(topic(name)).with_partitions(partitions)
-        };
-        let partitions = vec![
-            wanted(0, Some(&[1])),
-            wanted(0, None),
-            wanted(0, Some(&[7])),
-            wanted(0, Some(&[])),
-            wanted(0, Some(&[1, 1])),
-            wanted(9, Some(&[1])),
-            wanted(0, Some(&[1, 2])),
-        ];
-        let topics = vec![of("t", partitions), of("missing", vec![wanted(0, Some(&[1]))])];
-        let request = AlterPartitionReassignmentsRequest::default()
-            .with_topics(topics)
-            .with_allow_replication_factor_change(version == 0);
-        let response: AlterPartitionReassignmentsResponse =
-            stage.ask(ApiKey::AlterPartitionReassignments, version, &request);
-        assert_eq!((response.error_code, response.error_message), (0, None));
-        let told: Vec<_> = response.responses[0]
-            .partitions
-            .iter()
-            .map(|one| (one.error_code, one.error_message.as_deref().unwrap_or_default()))
-            .collect();
-        let factor = match version {
-            0 => (39, "Replicas cannot be moved between brokers yet."),
-            _ => (38, "The replication factor is changed from 1 to 2"),
-        };
-        let expected = [
-            (0, ""),
-            (85, ""),
-            (39, "The manual partition assignment includes broker 7, but no such broker is registered."),
-            (39, "The manual partition assignment includes an empty replica list."),
-            (39, "The manual partition assignment includes the broker 1 more than once."),
-            (3, "Unable to find partition t:9."),
-            factor,
-        ];
-        assert_eq!(told, expected);
-        let missing = &response.responses[1].partitions[0];
-        assert_eq!(missing.error_message.as_deref(), Some("Unable to find a topic named missing."));
-    }
-    let none: ListPartitionReassignmentsResponse = stage.ask(
-        ApiKey::ListPartitionReassignments,
-        0,
-        &ListPartitionReassignmentsRequest::default().with_topics(None),
-    );
-    assert_eq!((none.error_code, none.topics.len()), (0, 0));
 }
 
 #[test]
@@ -281,18 +179,6 @@ fn quotas_are_refused_rather_than_kept_without_effect() {
     ] {
         assert_eq!(ask(1, entity, key, value, false), (42, words.to_string()));
     }
-}
-
-#[test]
-fn a_broker_that_is_not_there_cannot_be_forgotten_and_one_that_is_must_not() {
-    let mut stage = Stage::new(&[]);
-    let mut ask = |id: i32| {
-        let request = UnregisterBrokerRequest::default().with_broker_id(BrokerId(id));
-        let response: UnregisterBrokerResponse = stage.ask(ApiKey::UnregisterBroker, 0, &request);
-        (response.error_code, response.error_message.unwrap().to_string())
-    };
-    assert_eq!(ask(7), (102, "Broker ID 7 is not currently registered".to_string()));
-    assert_eq!(ask(1).0, 42);
 }
 
 #[test]

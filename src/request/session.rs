@@ -41,6 +41,9 @@ pub(super) struct Wanted {
     pub fetch_offset: i64,
     pub max_bytes: i32,
     pub current_leader_epoch: i32,
+    /// What a replica has: the epoch of its last record, and where its log starts. -1 for unknown, and for a consumer.
+    pub last_fetched_epoch: i32,
+    pub log_start_offset: i64,
 }
 
 /// One partition of a session, with what its client was told last.
@@ -349,7 +352,7 @@ impl FetchSessions {
             known.high_watermark != told.high_watermark || known.log_start_offset != told.log_start_offset;
         known.high_watermark = told.high_watermark;
         known.log_start_offset = told.log_start_offset;
-        if told.is_error {
+        if told.is_error || told.is_diverging {
             // Told again next time, whatever comes then.
             known.high_watermark = -1;
         }
@@ -359,7 +362,7 @@ impl FetchSessions {
             *place = session.place_next;
             session.partitions.extend(served.map(|served| (session.place_next, served)));
         }
-        changed || told.is_error || told.records_bytes > 0
+        changed || told.is_error || told.is_diverging || told.records_bytes > 0
     }
 }
 
@@ -370,6 +373,7 @@ pub(super) struct Told {
     pub log_start_offset: i64,
     pub records_bytes: u64,
     pub is_error: bool,
+    pub is_diverging: bool,
 }
 
 #[cfg(test)]
@@ -377,7 +381,13 @@ mod tests {
     use super::*;
 
     fn wanted(fetch_offset: i64) -> Wanted {
-        Wanted { fetch_offset, max_bytes: 1, current_leader_epoch: -1 }
+        Wanted {
+            fetch_offset,
+            max_bytes: 1,
+            current_leader_epoch: -1,
+            last_fetched_epoch: -1,
+            log_start_offset: -1,
+        }
     }
 
     fn topic() -> TopicKey {
@@ -446,7 +456,13 @@ mod tests {
     fn a_partition_is_told_when_something_changed_and_then_waits_its_turn() {
         let mut sessions = FetchSessions::new(ShardId(0), 10);
         let id = make(&mut sessions, 0, 2);
-        let told = Told { high_watermark: 5, log_start_offset: 0, records_bytes: 10, is_error: false };
+        let told = Told {
+            high_watermark: 5,
+            log_start_offset: 0,
+            records_bytes: 10,
+            is_error: false,
+            is_diverging: false,
+        };
         assert!(sessions.must_tell(id, &topic(), 0, &told));
         assert_eq!(touch(&mut sessions, id, 0), [1, 0]);
         let quiet = Told { records_bytes: 0, ..told };

@@ -8,11 +8,14 @@ use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::{Decodable, Encodable, Request};
 use uuid::Uuid;
 
-use super::{ClusterView, Desk, FetchSessions, Node, Outbox, RequestContext, Scene, Work};
+use super::{Answered, ClusterView, Desk, FetchSessions, Node, Outbox, RequestContext, Scene, Work};
 use crate::config::{NodeConfig, TopicConfig};
 use crate::controller::image::ImageBuilder;
 use crate::controller::record::{METADATA_VERSION_LATEST, PartitionRecord, Record};
-use crate::controller::{BrokerRegistration, Endpoint, ImageDelta, ResourceType, ShardId, ShardPlacement};
+use crate::controller::{
+    BrokerRegistration, ControllerAnswer, ControllerRequest, Endpoint, ImageDelta, ResourceType, ShardId,
+    ShardPlacement,
+};
 use crate::effect::Now;
 use crate::partition::ReplyTo;
 use crate::security::Principal;
@@ -201,5 +204,21 @@ impl Stage {
     pub fn ask<Q: Encodable + Request, R: Decodable>(&mut self, key: ApiKey, version: i16, request: &Q) -> R {
         let (header, work) = self.start(key, version, request);
         self.finish(&header, work)
+    }
+
+    /// Starts a request that waits for the controller, which gives this answer; what it was asked, and the response.
+    pub fn ask_controller<Q: Encodable + Request, R: Decodable>(
+        &mut self,
+        key: ApiKey,
+        version: i16,
+        request: &Q,
+        answer: ControllerAnswer,
+    ) -> (ControllerRequest, R) {
+        let (header, mut work) = self.start(key, version, request);
+        assert!(!work.is_done(), "{} v{version} is answered without the controller", key.api().name);
+        let (to, asked) = self.desk.controls.pop().unwrap();
+        assert_eq!(to, TO);
+        work.answer(&header, to, Answered::Controller(Box::new(answer)), &mut self.scene());
+        (asked, self.finish(&header, work))
     }
 }

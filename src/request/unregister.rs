@@ -1,24 +1,48 @@
-//! UnregisterBroker: a broker that is not there cannot be forgotten, and the one that answers is there.
+//! UnregisterBroker: the cluster forgets a broker that is gone for good. A node that answers is not gone.
 
 use bytes::Bytes;
 use kafka_protocol::messages::{UnregisterBrokerRequest, UnregisterBrokerResponse};
 
+use super::controlled::{Asked, Controlled};
 use super::{CloseReason, Scene, StrBytes, Work, encoded};
+use crate::controller::{ControllerAnswer, ControllerRequest};
+use crate::partition::ReplyTo;
 use crate::wire::header::RequestHeader;
 use crate::wire::{ErrorCode, guard};
 
-pub(super) fn unregister(header: &RequestHeader, body: &Bytes, scene: &Scene) -> Result<Work, CloseReason> {
+pub(super) fn unregister(
+    header: &RequestHeader,
+    body: &Bytes,
+    to: ReplyTo,
+    scene: &mut Scene,
+) -> Result<Work, CloseReason> {
     let request: UnregisterBrokerRequest = guard::decode(body, header.version, guard::Limits::default())?;
-    let id = request.broker_id.0;
-    let (code, words) = match scene.view.image.broker(id) {
-        None => (ErrorCode::BrokerIdNotRegistered, format!("Broker ID {id} is not currently registered")),
-        Some(_) => (
-            ErrorCode::InvalidRequest,
-            format!("Broker {id} is running and holds the cluster's partitions; it cannot be unregistered."),
-        ),
-    };
-    let response = UnregisterBrokerResponse::default()
+    let node_id = request.broker_id.0;
+    if node_id == scene.node.config.node_id && scene.view.image.broker(node_id).is_some() {
+        let words = format!(
+            "Broker {node_id} is running and holds the cluster's partitions; it cannot be unregistered."
+        );
+        return Ok(encoded(header, &refused(ErrorCode::InvalidRequest, Some(words))));
+    }
+    scene.desk.controls.push((to, ControllerRequest::UnregisterBroker { node_id }));
+    Ok(Controlled::waiting(Asked::UnregisterBroker))
+}
+
+fn refused(code: ErrorCode, words: Option<String>) -> UnregisterBrokerResponse {
+    UnregisterBrokerResponse::default()
         .with_error_code(code.code())
-        .with_error_message(Some(StrBytes::from_string(words)));
-    Ok(encoded(header, &response))
+        .with_error_message(words.map(StrBytes::from_string))
+}
+
+/// The response.
+pub(super) fn encode(header: &RequestHeader, answer: Option<ControllerAnswer>) -> Work {
+    let response = match answer {
+        Some(ControllerAnswer::Unregistered(Ok(()))) => {
+            UnregisterBrokerResponse::default().with_error_message(None)
+        }
+        Some(ControllerAnswer::Unregistered(Err(error))) => refused(error.code, Some(error.message)),
+        Some(ControllerAnswer::Refused(code)) => refused(code, None),
+        _ => refused(ErrorCode::UnknownServerError, None),
+    };
+    encoded(header, &response)
 }

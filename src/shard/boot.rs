@@ -12,11 +12,11 @@ use uuid::Uuid;
 use super::file_ops::{self, OwnerDir};
 use super::log_dirs::{self, LogDirs};
 use crate::broker::{DirectoryFacts, FoundReplica, FoundReplicas, StoredOffsets};
-use crate::config::NodeConfig;
+use crate::config::{INITIAL_VOTERS_FILE, InitialVoters, NodeConfig};
 use crate::controller::recovery::{Recovered, Recovery, Step};
 use crate::controller::storage::METADATA_DIRECTORY;
-use crate::log::PartitionMetadata;
 use crate::log::directory::{DirectoryState, LogDirEntry};
+use crate::log::{PartitionMetadata, encode_uuid};
 
 /// What the log directories and the controller's log gave.
 pub(super) struct Boot {
@@ -107,6 +107,7 @@ pub(super) fn boot(config: &NodeConfig) -> Result<Boot, String> {
         if number == metadata {
             // Not 0, and new with every disk (a wiped disk must not vote as its predecessor).
             raft_id = state.directory_id.as_u64_pair().1 | 1;
+            check_initial_voters(config.node_id, directory, state.directory_id)?;
         }
         if number < log_directories {
             remove_retired(directory, &state);
@@ -139,6 +140,35 @@ pub(super) fn boot(config: &NodeConfig) -> Result<Boot, String> {
     })
 }
 
+/// Whether the directory was formatted for a quorum that this node can lead: its own, on this disk.
+fn check_initial_voters(node_id: i32, directory: &Path, directory_id: Uuid) -> Result<(), String> {
+    let path = directory.join(INITIAL_VOTERS_FILE);
+    let shown = path.display();
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(format!("cannot read {shown}: {error}")),
+    };
+    let initial = InitialVoters::decode(&text).map_err(|why| format!("{}: {why}", directory.display()))?;
+    match initial.voters.as_slice() {
+        [only] if only.node_id == node_id && only.directory_id == directory_id => Ok(()),
+        [only] if only.node_id == node_id => Err(format!(
+            "{shown} names directory {} as that of this voter, and this one is {}: it was copied from another disk; \
+             format an empty directory",
+            encode_uuid(only.directory_id),
+            encode_uuid(directory_id)
+        )),
+        [] => Err(format!(
+            "{shown} says that this controller is added to a quorum later, which is not built yet; format an empty \
+             directory with --standalone"
+        )),
+        _ => Err(format!(
+            "{shown} names the voters {initial}: a quorum of several nodes is not built yet; format an empty \
+             directory with --standalone"
+        )),
+    }
+}
+
 /// Deletes what a deletion before the last stop left behind, beside the start.
 fn remove_retired(directory: &Path, state: &DirectoryState) {
     let retired = state.entries.iter().filter(|(_, entry)| matches!(entry, LogDirEntry::Deleted));
@@ -160,6 +190,7 @@ fn facts_of(state: &DirectoryState) -> DirectoryFacts {
         let replica = FoundReplica {
             recovery_point: state.recovery_points.get(&key).copied().unwrap_or(0),
             log_start_offset: state.log_starts.get(&key).copied().unwrap_or(0),
+            high_watermark: state.high_watermarks.get(&key).copied().unwrap_or(0),
         };
         facts.found.insert(key, replica);
     }
@@ -209,6 +240,32 @@ fn recover_controller(metadata_directory: &Path) -> Result<Recovered, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_voter_of_a_quorum_of_one_starts_and_only_on_its_own_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let id = Uuid::from_u128(1);
+        let check = |node_id: i32, id: Uuid| check_initial_voters(node_id, folder.path(), id);
+        let write = |voters: &str| {
+            let voters = if voters.is_empty() {
+                InitialVoters::default()
+            } else {
+                InitialVoters::parse(voters).unwrap()
+            };
+            fs::write(folder.path().join(INITIAL_VOTERS_FILE), voters.encode()).unwrap();
+        };
+        assert_eq!(check(1, id), Ok(()), "a directory that nobody formatted for a quorum");
+        write("1@a:9093:AAAAAAAAAAAAAAAAAAAAAQ");
+        assert_eq!(check(1, id), Ok(()));
+        assert!(check(1, Uuid::from_u128(2)).unwrap_err().contains("copied from another disk"));
+        assert!(check(2, id).unwrap_err().contains("not built yet"));
+        write("1@a:9093:AAAAAAAAAAAAAAAAAAAAAQ,2@b:9093:AAAAAAAAAAAAAAAAAAAAAw");
+        assert!(check(1, id).unwrap_err().contains("quorum of several nodes"));
+        write("");
+        assert!(check(1, id).unwrap_err().contains("added to a quorum later"));
+        fs::write(folder.path().join(INITIAL_VOTERS_FILE), "x").unwrap();
+        assert!(check(1, id).unwrap_err().contains("another version"));
+    }
 
     #[test]
     fn a_kernel_without_io_uring_is_refused_with_what_to_do() {

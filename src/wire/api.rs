@@ -87,14 +87,24 @@ pub enum ApiKey {
     DescribeUserScramCredentials = 50,
     /// Describes the metadata quorum.
     DescribeQuorum = 55,
+    /// Changes in-sync sets: a leader asks the controller.
+    AlterPartition = 56,
     /// Finalizes feature levels.
     UpdateFeatures = 57,
+    /// Another request, passed on by the broker that a client sent it to.
+    Envelope = 58,
     /// Describes the cluster and its brokers.
     DescribeCluster = 60,
     /// Tells who produces to partitions.
     DescribeProducers = 61,
+    /// A broker tells the controller that it has started.
+    BrokerRegistration = 62,
+    /// A broker tells the controller that it lives.
+    BrokerHeartbeat = 63,
     /// Forgets a broker that is gone.
     UnregisterBroker = 64,
+    /// Gives a broker a block of producer ids.
+    AllocateProducerIds = 67,
     /// Joins a consumer group, stays and leaves.
     ConsumerGroupHeartbeat = 68,
     /// Describes consumer groups.
@@ -103,6 +113,10 @@ pub enum ApiKey {
     ListConfigResources = 74,
     /// Describes topics, page by page.
     DescribeTopicPartitions = 75,
+    /// Adds a voter to the metadata quorum.
+    AddRaftVoter = 80,
+    /// Takes a voter out of the metadata quorum.
+    RemoveRaftVoter = 81,
 }
 
 /// Who is at the other end of a listener.
@@ -163,6 +177,8 @@ pub enum AclOperation {
     ClusterDescribe,
     /// ALTER on the cluster.
     ClusterAlter,
+    /// CLUSTER_ACTION on the cluster: what brokers ask of each other.
+    ClusterAction,
     /// DESCRIBE_CONFIGS on the cluster.
     ClusterDescribeConfigs,
     /// ALTER_CONFIGS on the cluster.
@@ -242,6 +258,19 @@ impl Api {
     /// Whether a version has compact lengths and tagged fields.
     pub fn is_flexible(&self, version: i16) -> bool {
         version >= self.flexible_first
+    }
+
+    /// Whether a broker may pass it on to the controller for its client, in an Envelope.
+    pub fn is_forwardable(&self) -> bool {
+        matches!(self.route, Route::Controller)
+            && self.listeners.controller
+            && !matches!(
+                self.key,
+                ApiKey::Envelope
+                    | ApiKey::AlterPartition
+                    | ApiKey::BrokerRegistration
+                    | ApiKey::BrokerHeartbeat
+            )
     }
 }
 

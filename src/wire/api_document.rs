@@ -59,6 +59,7 @@ impl AclOperation {
             Self::AlterConfigs => "ALTER_CONFIGS on topic, group or cluster",
             Self::ClusterDescribe => "DESCRIBE on cluster",
             Self::ClusterAlter => "ALTER on cluster",
+            Self::ClusterAction => "CLUSTER_ACTION on cluster",
             Self::ClusterDescribeConfigs => "DESCRIBE_CONFIGS on cluster",
             Self::ClusterAlterConfigs => "ALTER_CONFIGS on cluster",
             Self::ProducerWrite => "WRITE on transactional id, or IDEMPOTENT_WRITE on cluster",

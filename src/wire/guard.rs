@@ -387,8 +387,26 @@ mod tests {
             ApiKey::UpdateFeatures => run::<messages::UpdateFeaturesRequest>(body, version),
             ApiKey::UnregisterBroker => run::<messages::UnregisterBrokerRequest>(body, version),
             ApiKey::ListConfigResources => run::<messages::ListConfigResourcesRequest>(body, version),
-            _ => group_samples::accepts(key, body, version),
+            _ => accepts_of_cluster(key, body, version)
+                .unwrap_or_else(|| group_samples::accepts(key, body, version)),
         }
+    }
+
+    /// As [`accepts`], for requests among nodes.
+    fn accepts_of_cluster(key: ApiKey, body: &Bytes, version: i16) -> Option<Result<usize, WireError>> {
+        fn run<T: Decodable + Message>(body: &Bytes, version: i16) -> Result<usize, WireError> {
+            decode_measured::<T>(body, version, Limits::default()).map(|(_, memory_bytes)| memory_bytes)
+        }
+        Some(match key {
+            ApiKey::AlterPartition => run::<messages::AlterPartitionRequest>(body, version),
+            ApiKey::Envelope => run::<messages::EnvelopeRequest>(body, version),
+            ApiKey::BrokerRegistration => run::<messages::BrokerRegistrationRequest>(body, version),
+            ApiKey::BrokerHeartbeat => run::<messages::BrokerHeartbeatRequest>(body, version),
+            ApiKey::AllocateProducerIds => run::<messages::AllocateProducerIdsRequest>(body, version),
+            ApiKey::AddRaftVoter => run::<messages::AddRaftVoterRequest>(body, version),
+            ApiKey::RemoveRaftVoter => run::<messages::RemoveRaftVoterRequest>(body, version),
+            _ => return None,
+        })
     }
 
     fn samples() -> impl Iterator<Item = (ApiKey, i16, Bytes)> {

@@ -80,8 +80,57 @@ pub(super) fn sample(key: Key, version: i16) -> Bytes {
             encoded(&DescribeQuorumRequest::default().with_topics(vec![topic]), version)
         }
         Key::UnregisterBroker => encoded(&UnregisterBrokerRequest::default(), version),
-        _ => security_sample(key, version),
+        _ => cluster_sample(key, version).unwrap_or_else(|| security_sample(key, version)),
     }
+}
+
+/// A populated body of a request among nodes, or about the metadata quorum.
+fn cluster_sample(key: Key, version: i16) -> Option<Bytes> {
+    Some(match key {
+        Key::AlterPartition => {
+            use alter_partition_request::{BrokerState, PartitionData, TopicData};
+            let replica = BrokerState::default().with_broker_id(BrokerId(2)).with_broker_epoch(7);
+            let partition = PartitionData::default().with_leader_epoch(3).with_partition_epoch(4);
+            let partition = match version {
+                2 => partition.with_new_isr(vec![BrokerId(1), BrokerId(2)]),
+                _ => partition.with_new_isr_with_epochs(vec![replica.clone(), replica]),
+            };
+            let topic = TopicData::default().with_partitions(vec![partition.clone(), partition]);
+            encoded(&AlterPartitionRequest::default().with_topics(vec![topic]), version)
+        }
+        Key::Envelope => {
+            let request = EnvelopeRequest::default()
+                .with_request_data(Bytes::from_static(&[0, 43, 0, 0, 0, 0, 0, 7]))
+                .with_request_principal(Some(Bytes::from_static(b"User:a")));
+            encoded(&request.with_client_host_address(Bytes::from_static(&[127, 0, 0, 1])), version)
+        }
+        Key::BrokerRegistration => {
+            use broker_registration_request::{Feature, Listener};
+            let listener = Listener::default().with_name(text("PLAINTEXT")).with_host(text("host"));
+            let feature = Feature::default().with_name(text("group.version"));
+            let request = BrokerRegistrationRequest::default()
+                .with_cluster_id(text("AAAAAAAAAAAAAAAAAAAAAA"))
+                .with_listeners(vec![listener.clone(), listener])
+                .with_features(vec![feature.clone(), feature])
+                .with_rack(Some(text("rack")));
+            let dirs = if version >= 2 { vec![uuid::Uuid::from_u128(7); 2] } else { Vec::new() };
+            encoded(&request.with_log_dirs(dirs), version)
+        }
+        Key::BrokerHeartbeat => {
+            let dirs = if version >= 1 { vec![uuid::Uuid::from_u128(7)] } else { Vec::new() };
+            encoded(&BrokerHeartbeatRequest::default().with_offline_log_dirs(dirs), version)
+        }
+        Key::AllocateProducerIds => encoded(&AllocateProducerIdsRequest::default(), version),
+        Key::AddRaftVoter => {
+            let listener = add_raft_voter_request::Listener::default().with_name(text("CONTROLLER"));
+            let request = AddRaftVoterRequest::default().with_cluster_id(Some(text("cluster")));
+            encoded(&request.with_listeners(vec![listener.clone(), listener]), version)
+        }
+        Key::RemoveRaftVoter => {
+            encoded(&RemoveRaftVoterRequest::default().with_cluster_id(Some(text("cluster"))), version)
+        }
+        _ => return None,
+    })
 }
 
 fn security_sample(key: Key, version: i16) -> Bytes {

@@ -176,7 +176,7 @@ fn versions_are_told_to_anyone_who_asks_in_any_version() {
         let told = ApiVersionsResponse::decode(&mut rest, if served { version } else { 0 }).unwrap();
         assert!(rest.is_empty());
         assert_eq!(told.error_code, if served { 0 } else { 35 }, "v{version}");
-        assert_eq!(told.api_keys.len(), TABLE.len());
+        assert_eq!(told.api_keys.len(), TABLE.iter().filter(|api| api.listeners.client).count());
         let produce = told.api_keys.iter().find(|row| row.api_key == ApiKey::Produce as i16).unwrap();
         assert_eq!((produce.min_version, produce.max_version), (0, 13));
         let epoch_told = served && version >= 3;

@@ -17,6 +17,7 @@ mod deletion;
 mod describe;
 mod epochs;
 mod every_key;
+mod formatting;
 mod full_connection;
 mod full_device;
 mod groups;

@@ -17,6 +17,9 @@ mod batches;
 #[allow(dead_code)]
 mod body;
 mod files;
+#[path = "../hostile/cluster.rs"]
+#[allow(dead_code)]
+mod cluster;
 #[path = "../hostile/frames.rs"]
 #[allow(dead_code)]
 mod frames;

@@ -14,6 +14,7 @@ use tidemill::log::batch::BatchInfo;
 use tidemill::log::check::{BatchRules, check};
 use tidemill::log::codec::{Codec, Decompressor, compress};
 use tidemill::log::record::Records;
+use tidemill::wire::api::Listener;
 use tidemill::wire::fetch::FetchRequest;
 use tidemill::wire::guard::{Limits, decode};
 use tidemill::wire::produce::ProduceRequest;
@@ -38,8 +39,11 @@ fn world() -> World {
 /// Frames of every API and version, most of them sound.
 fn samples() -> Vec<Vec<u8>> {
     let world = world();
-    let mut generator = Generator::new(&world, 11);
-    (0..3_000).map(|id| generator.frame(id, false).bytes).collect()
+    let made = [(Listener::Client, 3_000), (Listener::Controller, 1_000)].map(|(door, count)| {
+        let mut generator = Generator::new(&world, 11, door);
+        (0..count).map(|id| generator.frame(id, false).bytes).collect::<Vec<_>>()
+    });
+    made.concat()
 }
 
 #[test]
@@ -89,6 +93,13 @@ fn frames_and_requests_are_read_or_refused() {
                 49 => drop(decode::<messages::AlterClientQuotasRequest>(&body, version, limits)),
                 50 => drop(decode::<messages::DescribeUserScramCredentialsRequest>(&body, version, limits)),
                 55 => drop(decode::<messages::DescribeQuorumRequest>(&body, version, limits)),
+                56 => drop(decode::<messages::AlterPartitionRequest>(&body, version, limits)),
+                58 => drop(decode::<messages::EnvelopeRequest>(&body, version, limits)),
+                62 => drop(decode::<messages::BrokerRegistrationRequest>(&body, version, limits)),
+                63 => drop(decode::<messages::BrokerHeartbeatRequest>(&body, version, limits)),
+                67 => drop(decode::<messages::AllocateProducerIdsRequest>(&body, version, limits)),
+                80 => drop(decode::<messages::AddRaftVoterRequest>(&body, version, limits)),
+                81 => drop(decode::<messages::RemoveRaftVoterRequest>(&body, version, limits)),
                 57 => drop(decode::<messages::UpdateFeaturesRequest>(&body, version, limits)),
                 64 => drop(decode::<messages::UnregisterBrokerRequest>(&body, version, limits)),
                 68 => drop(decode::<messages::ConsumerGroupHeartbeatRequest>(&body, version, limits)),

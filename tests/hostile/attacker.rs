@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use tidemill::wire::api::Listener;
+
 use crate::answers;
 use crate::body::World;
 use crate::frames::{Frame, Generator, Kind};
@@ -36,8 +38,9 @@ struct Awaited {
 }
 
 impl<'a> Attacker<'a> {
-    pub fn new(address: &'a str, world: &'a World, seed: u64) -> Self {
-        let generator = Generator::new(world, seed);
+    /// One that comes through a listener of clients, or through one of controllers.
+    pub fn new(address: &'a str, world: &'a World, seed: u64, door: Listener) -> Self {
+        let generator = Generator::new(world, seed, door);
         Self { address, generator, stream: None, correlation_id: 0, tally: Tally::default() }
     }
 

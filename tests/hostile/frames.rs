@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use fastrand::Rng;
 use kafka_protocol::messages::{CreatePartitionsRequest, CreateTopicsRequest};
-use tidemill::wire::api::{Api, TABLE};
+use tidemill::wire::api::{Api, Listener, TABLE};
 use tidemill::wire::fetch::FetchRequest;
 use tidemill::wire::guard::{self, Limits};
 use tidemill::wire::header;
@@ -157,11 +157,13 @@ impl Frame {
 /// Makes frames from a seed.
 pub struct Generator<'a> {
     bodies: Bodies<'a>,
+    door: Listener,
 }
 
 impl<'a> Generator<'a> {
-    pub fn new(world: &'a World, seed: u64) -> Self {
-        Self { bodies: Bodies { world, rng: Rng::with_seed(seed), session_id: 0 } }
+    /// Frames for a listener of clients, or for one of controllers.
+    pub fn new(world: &'a World, seed: u64, door: Listener) -> Self {
+        Self { bodies: Bodies { world, rng: Rng::with_seed(seed), session_id: 0 }, door }
     }
 
     pub fn rng(&mut self) -> &mut Rng {
@@ -186,16 +188,18 @@ impl<'a> Generator<'a> {
     }
 
     fn row(&mut self) -> (&'static Api, i16) {
+        let door = self.door;
         let rng = self.rng();
         let versions = |api: &Api| (api.version_last - api.version_first + 1) as usize;
+        let served = || TABLE.iter().filter(|api| api.listeners.admit(door));
         let api = match rng.u8(..10) {
-            0..=1 => &TABLE[0],
-            2 => &TABLE[1],
+            0..=1 if door == Listener::Client => &TABLE[0],
+            2 if door == Listener::Client => &TABLE[1],
             _ => {
                 // Each version of each API as often as any other.
-                let all: usize = TABLE.iter().map(versions).sum();
+                let all: usize = served().map(versions).sum();
                 let mut at = rng.usize(..all);
-                let mut rows = TABLE.iter();
+                let mut rows = served();
                 loop {
                     let api = rows.next().expect("the number is one of a version");
                     match at.checked_sub(versions(api)) {
@@ -260,8 +264,9 @@ impl<'a> Generator<'a> {
 
     fn unknown_api(&mut self) -> i16 {
         loop {
-            let key = [-1, i16::MAX, i16::MIN, 4, 5, 6, 7, 8, 9, 21, 99, 1_000][self.rng().usize(..12)];
-            if tidemill::wire::api::find(key).is_none() {
+            let key = [-1, i16::MAX, i16::MIN, 0, 3, 4, 5, 6, 7, 8, 21, 56, 62, 99][self.rng().usize(..14)];
+            // What another listener serves is unknown here.
+            if tidemill::wire::api::find(key).is_none_or(|api| !api.listeners.admit(self.door)) {
                 return key;
             }
         }

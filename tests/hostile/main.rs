@@ -12,6 +12,7 @@ mod attacker;
 mod batches;
 mod body;
 mod closes;
+mod cluster;
 mod frames;
 mod groups;
 mod idle;

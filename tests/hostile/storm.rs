@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tidemill::wire::api::Listener;
+
 use crate::attacker::Attacker;
 use crate::process::Broker;
 use crate::tally::Tally;
@@ -27,7 +29,10 @@ fn a_storm_of_hostile_frames_is_answered_or_closed_and_leaves_nothing_behind() {
     let frames = setting("HOSTILE_FRAMES", 60_000);
     let seed = setting("HOSTILE_SEED", fastrand::u64(..));
     eprintln!("HOSTILE_FRAMES={frames} HOSTILE_SEED={seed}");
-    let mut home = Home::new(&["log.segment.delete.delay.ms=1000"]);
+    let controller = free_address();
+    let listeners = format!("listeners=PLAINTEXT://127.0.0.1:0,CONTROLLER://{controller}");
+    let mut home =
+        Home::new(&["log.segment.delete.delay.ms=1000", "controller.listener.names=CONTROLLER", &listeners]);
     let broker = home.start();
     let world = world(&broker);
     let sockets = broker.sockets();
@@ -36,7 +41,7 @@ fn a_storm_of_hostile_frames_is_answered_or_closed_and_leaves_nothing_behind() {
         let witness = scope.spawn(|| witness::testify(&broker.address, &stop));
         let sweeper = scope.spawn(|| sweep(&broker.address, &world, &stop));
         let over = Over(&stop);
-        let storm = storm(&broker, &world, seed, frames);
+        let storm = storm((&broker, &controller), &world, seed, frames);
         drop(over);
         sweeper.join().unwrap();
         let testimony = witness.join().unwrap().expect("the witness is served");
@@ -65,6 +70,12 @@ fn a_storm_of_hostile_frames_is_answered_or_closed_and_leaves_nothing_behind() {
     let whole = Reader::new(&again.address).read_to(&testimony.written);
     whole.expect("every acknowledged record is there after a restart");
     assert_eq!(again.stop(), Some(0));
+}
+
+/// An address of this machine that nobody uses.
+fn free_address() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
 }
 
 /// Ends what goes on beside the storm, also when the storm panics: the test would wait for it for ever.
@@ -132,7 +143,13 @@ fn sweep(address: &str, world: &World, stop: &AtomicBool) {
 }
 
 /// All frames in four parts, and the broker's memory after each.
-fn storm(broker: &Broker, world: &World, seed: u64, frames: u64) -> Result<(Tally, Vec<Memory>), String> {
+/// All but one of the attackers come as clients, that one as a broker that asks the controller.
+fn storm(
+    (broker, controller): (&Broker, &str),
+    world: &World,
+    seed: u64,
+    frames: u64,
+) -> Result<(Tally, Vec<Memory>), String> {
     let (mut tally, mut memory) = (Tally::default(), Vec::new());
     for part in 0..PARTS {
         let started = Instant::now();
@@ -140,7 +157,10 @@ fn storm(broker: &Broker, world: &World, seed: u64, frames: u64) -> Result<(Tall
             let attackers = (0..ATTACKERS).map(|number| {
                 let seed = seed.wrapping_add((part * ATTACKERS + number).wrapping_mul(0x9e37_79b9_7f4a_7c15));
                 scope.spawn(move || {
-                    let mut attacker = Attacker::new(&broker.address, world, seed);
+                    let mut attacker = match number {
+                        0 => Attacker::new(controller, world, seed, Listener::Controller),
+                        _ => Attacker::new(&broker.address, world, seed, Listener::Client),
+                    };
                     attacker.attack(frames.div_ceil(PARTS * ATTACKERS))?;
                     Ok(attacker.tally)
                 })

@@ -2,28 +2,29 @@
 //!
 //! A line `> command` is carried out; the indented lines below it are what came of it; every other line is prose.
 //! `UPDATE_SCENARIOS=1 cargo test --test scenarios` writes what comes of the commands into the files, to be
-//! reviewed as a difference. [`stage`] says which commands there are.
+//! reviewed as a difference. [`stage`] says which commands there are; [`cluster`] has several replicas play together.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
+mod cluster;
 mod shown;
 mod stage;
 
 use std::path::{Path, PathBuf};
 
-use stage::Stage;
+use cluster::Cluster;
 
 const INDENT: &str = "    ";
 
 /// The story with what its commands give now in place of what it says.
 fn played(story: &str) -> String {
-    let mut stage = Stage::default();
+    let mut cluster = Cluster::default();
     let mut told = String::new();
     for line in story.lines().filter(|line| !line.starts_with(INDENT)) {
         told.push_str(line);
         told.push('\n');
         if let Some(command) = line.strip_prefix("> ") {
-            for shown in stage.command(command) {
+            for shown in cluster.command(command) {
                 told.push_str(&format!("{INDENT}{shown}\n"));
             }
         }
@@ -43,7 +44,7 @@ fn stories() -> Vec<PathBuf> {
 #[test]
 fn every_story_goes_as_it_is_told() {
     let stories = stories();
-    assert!(stories.len() >= 12, "{} stories", stories.len());
+    assert!(stories.len() >= 30, "{} stories", stories.len());
     let mut differences = String::new();
     for path in stories {
         let expected = std::fs::read_to_string(&path).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tidemill::effect::{FileName, FileOp, Stem};
-use tidemill::partition::{Answer, Effect, ReadFound};
+use tidemill::partition::{Answer, Effect, FetchPosition, IsrChange, ReadFound};
 
 /// Segment files without their leading zeros.
 fn file(name: FileName) -> String {
@@ -79,16 +79,36 @@ pub fn effect(effect: &Effect, names: &BTreeMap<u32, String>) -> String {
         Effect::Retired => "retired".to_owned(),
         Effect::Gone => "gone".to_owned(),
         Effect::Offline => "OFFLINE".to_owned(),
+        Effect::Following => "has another fetch position".to_owned(),
+        Effect::AlterIsr(change) => isr_change(change),
     }
 }
 
-fn answer(answer: &Answer) -> String {
+fn isr_change(change: &IsrChange) -> String {
+    let isr: Vec<String> = change.isr.iter().map(|(id, epoch)| format!("{id}:{epoch}")).collect();
+    format!("wants the ISR {} of partition epoch {}", isr.join(","), change.partition_epoch)
+}
+
+/// What a follower wants next.
+pub fn position(position: Option<FetchPosition>) -> String {
+    let Some(wanted) = position else { return "nothing".to_owned() };
+    let FetchPosition { leader, leader_epoch, fetch_offset, last_fetched_epoch, log_start_offset } = wanted;
+    format!(
+        "{fetch_offset} after epoch {last_fetched_epoch} of broker {leader}, epoch {leader_epoch}; start \
+         {log_start_offset}"
+    )
+}
+
+pub fn answer(answer: &Answer) -> String {
     match answer {
         Answer::Appended { base_offset, log_append_time_ms: -1, .. } => format!("appended at {base_offset}"),
         Answer::Appended { base_offset, log_append_time_ms, .. } => {
             format!("appended at {base_offset}, stamped {log_append_time_ms}")
         }
-        Answer::Read(ReadFound { span, high_watermark, last_stable_offset, log_start_offset }) => {
+        Answer::Read(ReadFound { diverging: Some((epoch, end_offset)), .. }) => {
+            format!("the logs part: epoch {epoch} ends at {end_offset}")
+        }
+        Answer::Read(ReadFound { span, high_watermark, last_stable_offset, log_start_offset, .. }) => {
             let found = span.map_or("nothing".to_owned(), |span| {
                 let name = file(Stem::Log(span.segment_base_offset).into());
                 format!("{} bytes of {name} at {}", span.length, span.position)

@@ -1,12 +1,15 @@
-//! One partition over a directory in memory, and the commands of a story.
+//! One replica over a directory in memory, and the commands of a story.
 //!
 //! | command | what it does |
 //! |---|---|
-//! | `create [KEY=VALUE…]` | a new replica on broker 1 under this topic configuration |
+//! | `create [hw=N] [lag=MS] [KEY=VALUE…]` | a new replica under this topic configuration; what the checkpoint says |
 //! | `configure [KEY=VALUE…]` | a changed topic configuration |
-//! | `assign epoch=N [leader=1] [replicas=1] [isr=1]` | what the Image says of the partition |
+//! | `assign epoch=N [pe=N] [leader=1] [replicas=1] [isr=1] [alive=1:EPOCH]` | what the Image says of the partition |
 //! | `produce NAME [acks=all\|1] [records=1] [size=10] [pid=P seq=S pe=E] [timeout=30000] [time=T]` | one batch |
 //! | `read NAME offset=N [max=1000000] [watch=BYTES] [epoch=-1]` | a fetch |
+//! | `fetch NAME from=ID offset=N [last=-1] [be=1] [start=0] [watch=BYTES] [epoch=-1]` | a replica's fetch |
+//! | `isr ok\|ERROR` | the controller's word on the change of the ISR that is in flight |
+//! | `position` | what a follower wants next |
 //! | `offset NAME latest\|earliest\|max-timestamp\|MILLISECONDS` | a ListOffsets |
 //! | `epoch-end NAME EPOCH [epoch=-1]` | an OffsetForLeaderEpoch |
 //! | `delete-records NAME OFFSET` | a DeleteRecords, -1 for the high watermark |
@@ -31,41 +34,49 @@ use tidemill::log::Log;
 use tidemill::log::batch::{BatchBuilder, BatchInfo};
 use tidemill::log::check::CheckedBatch;
 use tidemill::log::memory_dir::{Kind, MemoryDir};
-use tidemill::partition::{Acks, Assignment, Effect, Isolation, OffsetQuery, Op, Partition, Read, ReplyTo};
+use tidemill::partition::{
+    Acks, Assignment, Effect, Isolation, IsrState, LeaderRecovery, OffsetQuery, Op, Partition, Read, Reader,
+    ReplyTo,
+};
+use tidemill::wire::ErrorCode;
 
 use crate::shown;
 
-/// The broker that the replica is on.
-const NODE_ID: i32 = 1;
 /// The wall clock at monotonic time 0.
 const WALL_MS: i64 = 1_000_000;
 
 /// A partition, its directory and what is in flight.
 #[derive(Default)]
 pub struct Stage {
-    partition: Option<Partition>,
-    directory: MemoryDir,
-    in_flight: Vec<(Ticket, FileOp)>,
+    /// The broker that the replica is on.
+    pub node_id: i32,
+    pub partition: Option<Partition>,
+    pub directory: MemoryDir,
+    pub in_flight: Vec<(Ticket, FileOp)>,
     mono_ms: u64,
     names: BTreeMap<u32, String>,
 }
 
 /// `KEY=VALUE` words of a command, and words without a value.
-struct Words<'a> {
+pub struct Words<'a> {
     command: &'a str,
-    words: Vec<&'a str>,
+    pub words: Vec<&'a str>,
 }
 
 impl<'a> Words<'a> {
-    fn word(&self, at: usize) -> &'a str {
+    pub fn new(command: &'a str) -> Self {
+        Self { command, words: command.split_whitespace().skip(1).collect() }
+    }
+
+    pub fn word(&self, at: usize) -> &'a str {
         self.words.get(at).unwrap_or_else(|| panic!("a word is missing: {}", self.command))
     }
 
-    fn value(&self, key: &str) -> Option<&'a str> {
+    pub fn value(&self, key: &str) -> Option<&'a str> {
         self.words.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
     }
 
-    fn number<T: std::str::FromStr>(&self, key: &str, default: T) -> T {
+    pub fn number<T: std::str::FromStr>(&self, key: &str, default: T) -> T {
         let parsed = self.value(key).map(|value| value.parse().ok());
         parsed.map_or(default, |number| number.unwrap_or_else(|| panic!("{key}: {}", self.command)))
     }
@@ -76,11 +87,14 @@ impl<'a> Words<'a> {
 }
 
 impl Stage {
+    pub fn on(node_id: i32, mono_ms: u64) -> Self {
+        Self { node_id, mono_ms, ..Self::default() }
+    }
+
     /// Carries out a command and shows what came of it.
     pub fn command(&mut self, command: &str) -> Vec<String> {
-        let mut all = command.split_whitespace();
-        let verb = all.next().unwrap_or_default();
-        let words = Words { command, words: all.collect() };
+        let verb = command.split_whitespace().next().unwrap_or_default();
+        let words = Words::new(command);
         let mut effects = Vec::new();
         match verb {
             "create" => return self.create(&words),
@@ -88,6 +102,7 @@ impl Stage {
             "complete" => return self.complete(&words),
             "state" => return self.state(),
             "files" => return self.files(),
+            "position" => return vec![shown::position(self.partition.as_ref().unwrap().fetch_position())],
             "pending" => return self.in_flight.iter().map(|(_, op)| shown::op(op)).collect(),
             "tick" => self.mono_ms += words.word(0).parse::<u64>().unwrap(),
             _ => {}
@@ -100,7 +115,9 @@ impl Stage {
             "configure" => partition.configure(now, config(&words), &mut effects),
             "assign" => partition.assign(now, assignment(&words), &mut effects),
             "produce" => partition.call(now, to, append(&words, now), &mut effects),
-            "read" => partition.call(now, to, read(&words), &mut effects),
+            "read" => partition.call(now, to, read(&words, Reader::Consumer), &mut effects),
+            "fetch" => partition.call(now, to, read(&words, replica(&words)), &mut effects),
+            "isr" => isr_altered(partition, now, (self.node_id, words.word(0)), &mut effects),
             "offset" => partition.call(now, to, offset(&words), &mut effects),
             "epoch-end" => partition.call(now, to, epoch_end(&words), &mut effects),
             "delete-records" => {
@@ -120,12 +137,12 @@ impl Stage {
         self.take(effects)
     }
 
-    fn now(&self) -> Now {
+    pub fn now(&self) -> Now {
         Now { mono_ms: self.mono_ms, wall_ms: WALL_MS + self.mono_ms.cast_signed() }
     }
 
     /// The part of a request that a story calls by this name; a name is one request for ever.
-    fn reply_to(&mut self, name: &str) -> ReplyTo {
+    pub fn reply_to(&mut self, name: &str) -> ReplyTo {
         let known = self.names.iter().find(|(_, known)| *known == name).map(|(number, _)| *number);
         let request = known.unwrap_or(self.names.len() as u32);
         self.names.insert(request, name.to_owned());
@@ -135,13 +152,15 @@ impl Stage {
     fn create(&mut self, words: &Words) -> Vec<String> {
         let config = config(words);
         let log = Log::create(uuid::Uuid::from_u128(7), Arc::clone(&config), self.now(), 1);
-        *self = Self { mono_ms: self.mono_ms, ..Self::default() };
-        self.partition = Some(Partition::new(NODE_ID, config, log));
+        *self = Self::on(self.node_id, self.mono_ms);
+        let mut partition = Partition::new(self.node_id, config, log);
+        partition.restore(words.number("hw", 0), words.number("lag", 30_000));
+        self.partition = Some(partition);
         Vec::new()
     }
 
     /// Shows effects and keeps the operations among them.
-    fn take(&mut self, effects: Vec<Effect>) -> Vec<String> {
+    pub fn take(&mut self, effects: Vec<Effect>) -> Vec<String> {
         let shown = effects.iter().map(|effect| shown::effect(effect, &self.names)).collect();
         for effect in effects {
             if let Effect::File(ticket, op) = effect {
@@ -181,19 +200,19 @@ impl Stage {
         lines
     }
 
-    fn execute(&mut self, op: &FileOp) -> FileResult {
+    pub fn execute(&mut self, op: &FileOp) -> FileResult {
         let partition = self.partition.as_ref().unwrap();
         self.directory.execute(op, partition.log().append_parts())
     }
 
-    fn completed(&mut self, ticket: Ticket, result: Result<FileDone, FileError>) -> Vec<Effect> {
+    pub fn completed(&mut self, ticket: Ticket, result: Result<FileDone, FileError>) -> Vec<Effect> {
         let (mut effects, now) = (Vec::new(), self.now());
         self.partition.as_mut().unwrap().completed(now, ticket, result, &mut effects);
         effects
     }
 
     /// Everything runs until nothing more comes; only answers and ends are worth a line.
-    fn settle(&mut self) -> Vec<String> {
+    pub fn settle(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         for _ in 0..1000 {
             let (mut effects, now) = (Vec::new(), self.now());
@@ -203,7 +222,8 @@ impl Stage {
                 let result = self.execute(&op);
                 effects.extend(self.completed(ticket, result));
             }
-            let worth = |effect: &&Effect| !matches!(effect, Effect::File(..) | Effect::EndTurn);
+            let worth =
+                |effect: &&Effect| !matches!(effect, Effect::File(..) | Effect::EndTurn | Effect::Following);
             lines.extend(effects.iter().filter(worth).map(|effect| shown::effect(effect, &self.names)));
             let quiet = effects.is_empty();
             self.take(effects);
@@ -238,13 +258,52 @@ fn config(words: &Words) -> Arc<TopicConfig> {
     Arc::new(TopicConfig::effective(&NodeConfig::default(), pairs))
 }
 
+/// All replicas are alive with broker epoch 1 where nothing else is said.
 fn assignment(words: &Words) -> Assignment {
+    let epoch = words.number("epoch", 0);
+    let replicas: Vec<i32> = words.list("replicas").collect();
+    let told = |alive: &str| {
+        let (id, epoch) = alive.split_once(':').unwrap_or((alive, "1"));
+        (id.parse().unwrap(), epoch.parse().unwrap())
+    };
+    let alive = words.value("alive").map(|alive| alive.split(',').map(told).collect());
     Assignment {
-        leader: words.number("leader", NODE_ID),
-        leader_epoch: words.number("epoch", 0),
-        partition_epoch: words.number("epoch", 0),
-        replicas: words.list("replicas").collect(),
+        leader: words.number("leader", 1),
+        leader_epoch: epoch,
+        partition_epoch: words.number("pe", epoch),
         isr: words.list("isr").collect(),
+        recovery: LeaderRecovery::Recovered,
+        broker_epochs: alive.unwrap_or_else(|| replicas.iter().map(|id| (*id, 1)).collect()),
+        replicas: replicas.into_iter().collect(),
+    }
+}
+
+/// The controller takes the change that is in flight, or refuses it with an error.
+fn isr_altered(partition: &mut Partition, now: Now, (leader, word): (i32, &str), effects: &mut Vec<Effect>) {
+    let change = partition.isr_change().expect("a change is in flight").clone();
+    let result = match word {
+        "ok" => Ok(IsrState {
+            leader,
+            leader_epoch: change.leader_epoch,
+            partition_epoch: change.partition_epoch + 1,
+            isr: change.isr.iter().map(|(id, _)| *id).collect(),
+            recovery: change.recovery,
+        }),
+        "IneligibleReplica" => Err(ErrorCode::IneligibleReplica),
+        "InvalidUpdateVersion" => Err(ErrorCode::InvalidUpdateVersion),
+        "FencedLeaderEpoch" => Err(ErrorCode::FencedLeaderEpoch),
+        "NotController" => Err(ErrorCode::NotController),
+        other => panic!("no such word of the controller: {other}"),
+    };
+    partition.isr_altered(now, result, effects);
+}
+
+fn replica(words: &Words) -> Reader {
+    Reader::Replica {
+        id: words.number("from", 2),
+        epoch: words.number("be", 1),
+        log_start_offset: words.number("start", 0),
+        last_fetched_epoch: words.number("last", -1),
     }
 }
 
@@ -269,8 +328,9 @@ fn append(words: &Words, now: Now) -> Op {
     Op::Append { batch: CheckedBatch { bytes, info }, acks, deadline_ms }
 }
 
-fn read(words: &Words) -> Op {
+fn read(words: &Words, reader: Reader) -> Op {
     Op::Read(Read {
+        reader,
         offset: words.number("offset", 0),
         max_bytes: words.number("max", 1_000_000),
         current_leader_epoch: words.number("epoch", -1),

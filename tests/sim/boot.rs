@@ -248,6 +248,7 @@ fn facts_of(state: &DirectoryState) -> DirectoryFacts {
         let replica = FoundReplica {
             recovery_point: state.recovery_points.get(&key).copied().unwrap_or(0),
             log_start_offset: state.log_starts.get(&key).copied().unwrap_or(0),
+            high_watermark: state.high_watermarks.get(&key).copied().unwrap_or(0),
         };
         facts.found.insert(key, replica);
     }

@@ -14,7 +14,7 @@ use super::{Coordinators, Led, PART_END, PART_READ, PART_START};
 use crate::broker::Output;
 use crate::effect::{ByteSpan, FileDone, FileResult, Now};
 use crate::group::Input;
-use crate::partition::{Answer, Isolation, OffsetQuery, Op, Read};
+use crate::partition::{Answer, Isolation, OffsetQuery, Op, Read, Reader};
 
 /// What one slice reads, unless a single batch is longer.
 const SLICE_BYTES: u64 = 64 * 1024;
@@ -108,6 +108,7 @@ impl Coordinators {
             return self.load_records(now, partition, Vec::new(), true);
         }
         let read = Read {
+            reader: Reader::Consumer,
             offset: *next,
             max_bytes: SLICE_BYTES,
             current_leader_epoch: -1,

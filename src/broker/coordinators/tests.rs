@@ -21,6 +21,16 @@ use crate::wire::ErrorCode;
 const TOPIC: Uuid = Uuid::from_u128(7);
 const ASKER: ReplyTo = ReplyTo { shard: 0, connection: 1, generation: 1, request: 1, part: 0 };
 
+fn nothing_below(high_watermark: i64) -> ReadFound {
+    ReadFound {
+        span: None,
+        high_watermark,
+        last_stable_offset: high_watermark,
+        log_start_offset: 0,
+        diverging: None,
+    }
+}
+
 struct Stage {
     coordinators: Coordinators,
     builder: ImageBuilder,
@@ -138,8 +148,7 @@ impl Stage {
         assert!(matches!(call.op, Op::Read(_)));
         let length = bytes.len() as u64;
         let span = Span { segment_base_offset: 0, position: 0, length, first_batch_bytes: length };
-        let found =
-            ReadFound { span: Some(span), high_watermark: 9, last_stable_offset: 9, log_start_offset: 0 };
+        let found = ReadFound { span: Some(span), ..nothing_below(9) };
         let memory = Some(ByteSpan::Memory(bytes));
         self.coordinators.answered(self.now, call.to, Answer::Read(found), memory);
         let Some(Output::ReadSpan { to, span: ByteSpan::Memory(bytes) }) = self.coordinators.outputs.pop()
@@ -300,8 +309,7 @@ fn a_load_waits_for_what_is_not_committed_yet() {
     stage.publish(1, 2);
     stage.bounds(0, 1);
     let read = stage.calls().pop().unwrap();
-    let nothing = ReadFound { span: None, high_watermark: 0, last_stable_offset: 0, log_start_offset: 0 };
-    stage.answer(&read, Answer::Read(nothing));
+    stage.answer(&read, Answer::Read(nothing_below(0)));
     assert!(stage.calls().is_empty());
     stage.answer(&read, Answer::Fired);
     stage.slice(batch.into());
@@ -317,21 +325,20 @@ fn a_load_ends_where_committed_offsets_have_no_batch() {
     // Offsets 1 to 8 are gone, and so is what would have shown it.
     stage.bounds(0, 9);
     stage.slice(Bytes::from(batch.clone()));
-    let nothing = ReadFound { span: None, high_watermark: 9, last_stable_offset: 9, log_start_offset: 0 };
     let read = stage.calls().pop().unwrap();
-    stage.answer(&read, Answer::Read(nothing));
+    stage.answer(&read, Answer::Read(nothing_below(9)));
     assert_eq!(stage.fetched(), Ok(Some(1)));
     // Where the first read finds nothing, what it finds may have been committed meanwhile: it is asked once more.
     stage.publish(1, 3);
     stage.bounds(0, 9);
     let read = stage.calls().pop().unwrap();
-    stage.answer(&read, Answer::Read(nothing));
+    stage.answer(&read, Answer::Read(nothing_below(9)));
     stage.bounds(0, 9);
     stage.slice(Bytes::from(batch));
     let again = stage.calls().pop().unwrap();
     stage.answer(&read, Answer::Fired);
     assert!(stage.calls().is_empty(), "the watch of the first attempt finds nobody");
-    stage.answer(&again, Answer::Read(nothing));
+    stage.answer(&again, Answer::Read(nothing_below(9)));
     assert_eq!(stage.fetched(), Ok(Some(1)));
 }
 

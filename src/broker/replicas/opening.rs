@@ -17,6 +17,8 @@ pub(super) struct Opening {
     pub(super) refused: Vec<BatchInfo>,
     /// `None` where there is nothing to recover.
     plan: Option<RecoveryPlan>,
+    /// By the checkpoint.
+    pub(super) high_watermark: i64,
     /// When the recovery is tried again after a full device.
     again_ms: Option<u64>,
     /// Renames the directory of another topic.
@@ -24,8 +26,8 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    pub(super) fn new(plan: Option<RecoveryPlan>) -> Self {
-        Self { refused: Vec::new(), plan, again_ms: None, aside: OpQueue::default() }
+    pub(super) fn new(plan: Option<RecoveryPlan>, high_watermark: i64) -> Self {
+        Self { refused: Vec::new(), plan, high_watermark, again_ms: None, aside: OpQueue::default() }
     }
 
     /// Whether nothing is under way.
@@ -37,6 +39,7 @@ impl Opening {
         self.plan.as_ref().map_or_else(FoundReplica::default, |plan| FoundReplica {
             recovery_point: plan.recovery_point,
             log_start_offset: plan.log_start_offset,
+            high_watermark: self.high_watermark,
         })
     }
 }
@@ -121,6 +124,7 @@ impl Replicas {
             && let State::Opening(opening) = &mut entry.state
         {
             opening.plan = None;
+            opening.high_watermark = 0;
             opening.aside.plan(FileOp::StrayDir, ());
             opening.aside.plan(FileOp::SyncParent, ());
             self.emit_unopened(slot);

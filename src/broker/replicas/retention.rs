@@ -119,7 +119,9 @@ mod tests {
             marked_until: None,
         };
         let config = Arc::new(TopicConfig::default());
-        Partition::new(1, Arc::clone(&config), Log::recovered(found, config, now(0), 1))
+        let mut partition = Partition::new(1, Arc::clone(&config), Log::recovered(found, config, now(0), 1));
+        partition.restore(9, 30_000);
+        partition
     }
 
     fn replicas(count: i32) -> Replicas {

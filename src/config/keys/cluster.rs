@@ -165,21 +165,21 @@ key_table! {
         "How often those classes are asked.";
     "auto.include.jmx.reporter" Boolean Some("true"), Any, ReadOnly, Ignored(JMX),
         "Whether JMX reports without being named.";
-    "controller.quorum.election.timeout.ms" Int Some("1000"), Min(0), ReadOnly, Ignored(QUORUM),
+    "controller.quorum.election.timeout.ms" Int Some("1000"), Min(0), ReadOnly, Planned,
         "Wait for votes before another election.";
-    "controller.quorum.election.backoff.max.ms" Int Some("1000"), Min(0), ReadOnly, Ignored(QUORUM),
+    "controller.quorum.election.backoff.max.ms" Int Some("1000"), Min(0), ReadOnly, Planned,
         "Longest wait between elections.";
-    "controller.quorum.fetch.timeout.ms" Int Some("2000"), Min(0), ReadOnly, Ignored(QUORUM),
+    "controller.quorum.fetch.timeout.ms" Int Some("2000"), Min(0), ReadOnly, Planned,
         "Silence of the leader that starts an election.";
     "controller.quorum.fetch.max.bytes" Int Some("1048576"), Min(1), ReadOnly, Ignored(QUORUM),
         "Bytes of a fetch among controllers.";
     "controller.quorum.fetch.snapshot.max.bytes" Int Some("1048576"), Min(1), ReadOnly, Ignored(QUORUM),
         "Bytes of a snapshot fetch among controllers.";
-    "controller.quorum.request.timeout.ms" Int Some("2000"), Min(0), ReadOnly, Ignored(QUORUM),
+    "controller.quorum.request.timeout.ms" Int Some("2000"), Min(0), ReadOnly, Planned,
         "How long a request among controllers waits.";
     "controller.quorum.append.linger.ms" Int Some("25"), Min(0), ReadOnly, Ignored(QUORUM),
         "How long the controller gathers records.";
-    "controller.quorum.retry.backoff.ms" Int Some("20"), Min(0), ReadOnly, Ignored(QUORUM),
+    "controller.quorum.retry.backoff.ms" Int Some("20"), Min(0), ReadOnly, Planned,
         "Wait after a failed request among controllers.";
     "controller.quorum.auto.join.enable" Boolean Some("false"), Any, ReadOnly, Ignored(QUORUM),
         "Whether a controller joins the quorum by itself.";
@@ -214,17 +214,17 @@ key_table! {
         "Largest fetch of the metadata log, for tests.";
     "internal.metadata.delete.delay.millis" Long Some("60000"), Any, ReadOnly, Ignored(QUORUM),
         "Wait before metadata segments are deleted, for tests.";
-    "initial.broker.registration.timeout.ms" Int Some("60000"), Any, ReadOnly, Ignored(QUORUM),
+    "initial.broker.registration.timeout.ms" Int Some("60000"), Any, ReadOnly, Planned,
         "How long a broker tries to register.";
-    "replica.socket.timeout.ms" Int Some("30000"), Any, ReadOnly, Ignored(QUORUM),
+    "replica.socket.timeout.ms" Int Some("30000"), Any, ReadOnly, Planned,
         "How long a follower's fetch may take.";
     "replica.socket.receive.buffer.bytes" Int Some("65536"), Any, ReadOnly, Ignored(QUORUM),
         "Kernel receive buffer of a follower.";
-    "request.timeout.ms" Int Some("30000"), Any, ReadOnly, Ignored(QUORUM),
+    "request.timeout.ms" Int Some("30000"), Any, ReadOnly, Planned,
         "How long a call between nodes may take.";
-    "socket.connection.setup.timeout.ms" Long Some("10000"), Any, ReadOnly, Ignored(QUORUM),
+    "socket.connection.setup.timeout.ms" Long Some("10000"), Any, ReadOnly, Planned,
         "How long connecting to a node may take at first.";
-    "socket.connection.setup.timeout.max.ms" Long Some("30000"), Any, ReadOnly, Ignored(QUORUM),
+    "socket.connection.setup.timeout.max.ms" Long Some("30000"), Any, ReadOnly, Planned,
         "How long connecting to a node may take at most.";
     "server.max.startup.time.ms" Long Some("9223372036854775807"), Min(0), ReadOnly, Ignored(QUORUM),
         "How long a start may take.";

@@ -14,9 +14,9 @@ key_table! {
     "controller.listener.names" List Some(""), Any, ReadOnly, Honoured,
         "Listeners that only answer the controller's API.";
     "controller.quorum.voters" List Some(""), Any, ReadOnly, Honoured,
-        "The metadata quorum as `id@host:port`; this version accepts one voter, this node.";
+        "The metadata quorum as `id@host:port`; this version starts with one voter, this node.";
     "controller.quorum.bootstrap.servers" List Some(""), Any, ReadOnly, Honoured,
-        "Where to find the metadata quorum; this version accepts one address, its own.";
+        "Where to find the metadata quorum; this version starts with one address, its own.";
     "listeners" List Some("PLAINTEXT://127.0.0.1:9092"), Any, Broker, Honoured,
         "`NAME://host:port` entries; an empty host is every interface, port 0 any free port.";
     "advertised.listeners" List None, Any, ReadOnly, Honoured,

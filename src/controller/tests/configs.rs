@@ -259,10 +259,10 @@ fn configurations_of_groups_wait_for_the_metadata_version_that_has_them() {
     assert!(state.apply(&group).is_err());
     let mut records = Vec::new();
     let to = |level| [FeatureUpdate { name: "metadata.version".into(), level, upgrade_type: 1 }];
-    assert_eq!(features::finalized(state.image()), [("metadata.version".to_string(), 29)]);
-    features::update(&node_config(), &mut state, &to(29), &mut records).unwrap();
+    assert_eq!(features::finalized(state.image()), [("metadata.version".to_string(), 28)]);
+    features::update(&node_config(), &mut state, &to(28), &mut records).unwrap();
     assert_eq!(records, []);
-    features::update(&node_config(), &mut state, &to(30), &mut records).unwrap();
+    features::update(&node_config(), &mut state, &to(29), &mut records).unwrap();
     assert_eq!(records, [Record::MetadataVersion { version: 2 }]);
     state.apply(&group).unwrap();
 }

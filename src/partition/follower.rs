@@ -1,0 +1,268 @@
+//! The follower's part of a replica: what it fetches next, taking what came, and cutting off what its leader
+//! does not have (KIP-101, KIP-279, KIP-595).
+//!
+//! It never guesses where its log and the leader's part. It says with each fetch under which leader epoch the
+//! record before was written; where that contradicts the leader's own history, the leader answers with the
+//! largest epoch that both may have, and where it ended. The follower cuts its log there or where its own
+//! records of that epoch end, whichever is first, and asks again, until both agree.
+//!
+//! It fetches only while nothing is on its way to its files: the offset that it asks for is what the leader
+//! takes for held.
+
+use bytes::Bytes;
+
+use super::effect::{Effect, FetchPosition, FetchedPart};
+use super::{Partition, Role, State};
+use crate::effect::Now;
+use crate::log::EPOCH_UNDEFINED as UNDEFINED;
+use crate::log::batch::{BatchInfo, HEADER_BYTES};
+use crate::wire::ErrorCode;
+
+/// How long it rests after a write that failed or bytes that were not what they should be
+/// (`replica.fetch.backoff.ms` by default).
+const REST_MS: u64 = 1000;
+
+/// Bytes of a batch before those that its length field counts.
+const LENGTH_PREFIX_BYTES: usize = 12;
+
+/// What a follower knows beyond its assignment.
+#[derive(Debug)]
+pub(super) struct Follower {
+    /// The leader's high watermark, as it told last.
+    leader_high_watermark: i64,
+    /// It fetches nothing before this monotonic time.
+    rests_until_ms: Option<u64>,
+    /// What [`Partition::fetch_position`] was when [`Effect::Following`] was last asked for.
+    told: Option<FetchPosition>,
+}
+
+impl Follower {
+    pub(super) fn new() -> Self {
+        Self { leader_high_watermark: 0, rests_until_ms: None, told: None }
+    }
+
+    pub(super) fn next_wake_ms(&self) -> Option<u64> {
+        self.rests_until_ms
+    }
+}
+
+impl Partition {
+    /// What this follower wants next of its leader; `None` where it leads itself or is about to, has no leader,
+    /// truncates, rests after a failure, or has something on its way to its files.
+    pub fn fetch_position(&self) -> Option<FetchPosition> {
+        let Role::Follower(follower) = &self.role else { return None };
+        let assignment = &self.assignment;
+        let leader = assignment.leader;
+        let follows = self.state == State::Online
+            && leader >= 0
+            && leader != self.node_id
+            && assignment.replicas.contains(&self.node_id);
+        let fetch_offset = self.log.log_end();
+        let is_busy = self.log.is_truncating() || self.log.reserved_end() != fetch_offset;
+        if !follows || is_busy || follower.rests_until_ms.is_some() {
+            return None;
+        }
+        Some(FetchPosition {
+            leader,
+            leader_epoch: assignment.leader_epoch,
+            fetch_offset,
+            last_fetched_epoch: self.log.epochs().latest().map_or(UNDEFINED, |latest| latest.epoch),
+            log_start_offset: self.log.log_start_offset(),
+        })
+    }
+
+    /// A part of a Fetch answer that was asked with `position`; one of another epoch, or that is not what is
+    /// wanted any more, changes nothing. Of errors only OFFSET_OUT_OF_RANGE has a meaning here; with the others
+    /// the caller waits a while, or a new Image comes.
+    pub fn fetched(
+        &mut self,
+        now: Now,
+        position: &FetchPosition,
+        part: FetchedPart,
+        effects: &mut Vec<Effect>,
+    ) {
+        // The own log start may have moved meanwhile; nothing that came depends on it.
+        let asked = |wanted: FetchPosition| {
+            FetchPosition { log_start_offset: position.log_start_offset, ..wanted } == *position
+        };
+        if !self.fetch_position().is_some_and(asked) {
+            return;
+        }
+        match part.error {
+            None => match part.diverging {
+                Some((epoch, end_offset)) => self.diverge(now, epoch, end_offset),
+                None => self.take_records(now, part, effects),
+            },
+            Some(ErrorCode::OffsetOutOfRange) => self.leave_range(now, part.log_start_offset),
+            Some(_) => {}
+        }
+        self.settle(now, effects);
+    }
+
+    fn take_records(&mut self, now: Now, part: FetchedPart, effects: &mut Vec<Effect>) {
+        if let Role::Follower(follower) = &mut self.role {
+            follower.leader_high_watermark = follower.leader_high_watermark.max(part.high_watermark);
+        }
+        if !part.records.is_empty() {
+            let batches = whole_batches(&part.records);
+            let first = BatchInfo::parse(&batches).ok();
+            match first.filter(|first| first.base_offset < self.log.reserved_end()) {
+                Some(first) => self.begin_inside(now, &first),
+                None if batches.is_empty() => self.rest_a_while(now),
+                None => {
+                    if self.log.append_as_follower(now, batches).is_err() {
+                        self.rest_a_while(now);
+                    }
+                }
+            }
+        }
+        self.follow_watermark(part.log_start_offset, effects);
+    }
+
+    /// The leader's log starts inside a batch, and an empty log that was begun at that offset gets the batch
+    /// whole: it begins with the batch. What lies before the leader's log start is not served, there as here.
+    fn begin_inside(&mut self, now: Now, first: &BatchInfo) {
+        let end = self.log.reserved_end();
+        if self.log.log_start_offset() == end && first.last_offset() >= end {
+            self.restart_at(now, first.base_offset);
+        } else {
+            self.rest_a_while(now);
+        }
+    }
+
+    /// The log and the leader's part at the end of `epoch` at the latest, which is at `end_offset` there.
+    fn diverge(&mut self, now: Now, epoch: i32, end_offset: i64) {
+        let log_end = self.log.log_end();
+        let (own_epoch, own_end) = self.log.epochs().end_offset_for(epoch, log_end);
+        let cut_at = match own_epoch {
+            // Nothing is known here of that epoch or any before: the leader's word alone counts.
+            UNDEFINED => end_offset.min(log_end),
+            own if own == epoch => own_end.min(end_offset).min(log_end),
+            // Records of epochs between, which the leader never had, go first; then both are compared again.
+            _ => own_end.min(log_end),
+        };
+        if cut_at < 0 || cut_at >= log_end {
+            // An answer that contradicts itself: nothing is cut for it.
+            return self.rest_a_while(now);
+        }
+        self.high_watermark = self.high_watermark.min(cut_at);
+        if cut_at < self.log.log_start_offset() {
+            return self.restart_at(now, cut_at);
+        }
+        self.log.begin_truncate(now, cut_at);
+    }
+
+    /// The leader has nothing at the offset that was asked for. If all that is here lies below its log, the log
+    /// starts anew where the leader's does. A log that reaches beyond the leader's end learns that by the
+    /// divergence of epochs instead.
+    fn leave_range(&mut self, now: Now, leader_log_start_offset: i64) {
+        if leader_log_start_offset > self.log.log_end() {
+            self.restart_at(now, leader_log_start_offset);
+        } else {
+            self.rest_a_while(now);
+        }
+    }
+
+    fn restart_at(&mut self, now: Now, offset: i64) {
+        self.high_watermark = offset;
+        self.log.begin_restart_at(now, offset);
+        self.forget_deletions();
+    }
+
+    /// The log was cut or begun anew.
+    pub(super) fn truncated(&mut self, log_end: i64) {
+        let log_start_offset = self.log.log_start_offset();
+        self.high_watermark = self.high_watermark.clamp(log_start_offset, log_end);
+        self.forget_deletions();
+    }
+
+    /// The own log end, or what is known of the leader's watermark, has moved. The log starts nowhere before
+    /// the leader's, as soon as what goes is known to be committed.
+    pub(super) fn follow_watermark(&mut self, leader_log_start_offset: i64, effects: &mut Vec<Effect>) {
+        let Role::Follower(follower) = &self.role else { return };
+        let known = follower.leader_high_watermark.min(self.log.log_end());
+        // It was committed once: a leader that does not know it yet will.
+        self.high_watermark = self.high_watermark.max(known);
+        if leader_log_start_offset <= self.high_watermark {
+            self.want_log_start(leader_log_start_offset, effects);
+        }
+    }
+
+    pub(super) fn rest_a_while(&mut self, now: Now) {
+        if let Role::Follower(follower) = &mut self.role {
+            follower.rests_until_ms = Some(now.mono_ms + REST_MS);
+        }
+    }
+
+    pub(super) fn wake_follower(&mut self, now: Now) {
+        if let Role::Follower(follower) = &mut self.role {
+            follower.rests_until_ms = follower.rests_until_ms.filter(|at_ms| *at_ms > now.mono_ms);
+        }
+    }
+
+    /// Says so when something else is to be fetched than was known before.
+    pub(super) fn tell_following(&mut self, effects: &mut Vec<Effect>) {
+        if !matches!(self.role, Role::Follower(_)) {
+            return;
+        }
+        let position = self.fetch_position();
+        if let Role::Follower(follower) = &mut self.role
+            && follower.told != position
+        {
+            follower.told = position;
+            effects.push(Effect::Following);
+        }
+    }
+
+    /// Follows from now on whom the assignment names, or nobody.
+    pub(super) fn follow(&mut self) {
+        let told = match &mut self.role {
+            Role::Follower(follower) => follower.told.take(),
+            Role::Leader(_) => None,
+        };
+        self.role = Role::Follower(Follower { told, ..Follower::new() });
+    }
+}
+
+/// The batches that are there whole, from the first one on. The last one of an answer may be cut.
+fn whole_batches(records: &Bytes) -> Bytes {
+    let mut end = 0;
+    while let Some(rest) = records.get(end..).filter(|rest| rest.len() >= HEADER_BYTES) {
+        let length = rest.get(8..LENGTH_PREFIX_BYTES).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+        let length = length.and_then(|bytes| usize::try_from(i32::from_be_bytes(bytes)).ok());
+        let whole = length.and_then(|length| length.checked_add(LENGTH_PREFIX_BYTES));
+        match whole.filter(|whole| (HEADER_BYTES..=rest.len()).contains(whole)) {
+            Some(whole) => end += whole,
+            None => break,
+        }
+    }
+    records.slice(..end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::batch::BatchBuilder;
+
+    #[test]
+    fn a_batch_that_is_cut_is_left_to_the_next_fetch() {
+        let batch = BatchBuilder::new().record(5, None, Some(b"value")).build();
+        let two: Bytes = [&batch[..], &batch[..]].concat().into();
+        assert_eq!(whole_batches(&two), two);
+        for cut in 1..batch.len() {
+            assert_eq!(whole_batches(&two.slice(..two.len() - cut)), batch, "{cut} bytes are missing");
+        }
+        assert!(whole_batches(&batch.slice(..batch.len() - 1)).is_empty());
+        assert!(whole_batches(&Bytes::new()).is_empty());
+    }
+
+    #[test]
+    fn a_length_that_cannot_be_ends_what_is_taken() {
+        let batch = BatchBuilder::new().record(5, None, Some(b"value")).build();
+        for length in [-1_i32, 0, 48, i32::MAX, i32::MIN] {
+            let mut bytes = [&batch[..], &batch[..]].concat();
+            bytes[batch.len() + 8..batch.len() + 12].copy_from_slice(&length.to_be_bytes());
+            assert_eq!(whole_batches(&bytes.into()), batch, "length {length}");
+        }
+    }
+}
