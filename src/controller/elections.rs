@@ -200,15 +200,15 @@ impl<'a> Draft<'a> {
         if !self.policy.elr || leader != -1 {
             return NodeIds::new();
         }
-        match self.before.leader {
+        let last = match self.before.leader {
             // An ISR that was kept from when there were no eligible leader replicas goes with its last member.
             -1 if self.before.last_known_elr.is_empty() && self.isr.is_empty() => {
-                self.before.isr.iter().take(1).copied().collect()
+                self.before.isr.first().copied()
             }
-            -1 => self.before.last_known_elr.clone(),
-            last if self.isr.is_empty() => NodeIds::from_elem(last, 1),
-            _ => NodeIds::new(),
-        }
+            -1 => self.before.last_known_elr.first().copied(),
+            last => self.isr.is_empty().then_some(last),
+        };
+        last.into_iter().filter(|node| self.replicas.contains(node)).collect()
     }
 
     fn change(self, leader: i32, elr: NodeIds, last_known_elr: NodeIds) -> Option<PartitionChange> {

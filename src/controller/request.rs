@@ -201,6 +201,9 @@ pub struct IsrState {
     pub recovery: LeaderRecovery,
 }
 
+/// What became of an [`IsrChange`], by topic id and partition index.
+pub type IsrAnswer = (Uuid, i32, Result<IsrState, ErrorCode>);
+
 /// What a broker is told of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeartbeatAnswer {
@@ -399,7 +402,7 @@ pub enum ControllerAnswer {
     /// UnregisterBroker.
     Unregistered(Result<(), ApiError>),
     /// AlterPartition: each partition by topic id and index, or `STALE_BROKER_EPOCH` for all.
-    Isr(Result<Vec<(Uuid, i32, Result<IsrState, ErrorCode>)>, ErrorCode>),
+    Isr(Result<Vec<IsrAnswer>, ErrorCode>),
     /// ElectLeaders, by topic name and index.
     Elected(Vec<(String, i32, Result<(), ApiError>)>),
     /// AlterPartitionReassignments, by topic name and index. An empty message is Kafka's own of the code.

@@ -312,6 +312,10 @@ impl Log {
         if let State::Retired { delete_at_ms } = self.state {
             return if self.jobs.is_idle() { Some(delete_at_ms) } else { self.full_until_ms };
         }
+        let again = [self.create_again_ms, self.full_until_ms];
+        if self.state == State::Truncating {
+            return again.into_iter().flatten().min();
+        }
         if self.state != State::Open {
             return self.full_until_ms;
         }
@@ -320,7 +324,6 @@ impl Log {
         let holds = !self.tail.is_empty() || self.rests_with_surplus();
         let rest = (holds && self.gather.is_idle()).then_some(self.appended_ms + TAIL_IDLE_MS);
         let index = if self.gather.rolling { None } else { self.pending_index.wake_ms() };
-        let again = [self.create_again_ms, self.full_until_ms];
         [sync, rest, index, self.deletions.wake_ms()].into_iter().chain(again).flatten().min()
     }
 
@@ -328,11 +331,12 @@ impl Log {
     pub fn wake(&mut self, now: Now) {
         self.remove_if_due(now);
         self.full_until_ms = self.full_until_ms.filter(|until| *until > now.mono_ms);
+        let needs_files = matches!(self.state, State::Open | State::Truncating);
+        if needs_files && self.create_again_ms.take_if(|due| *due <= now.mono_ms).is_some() {
+            self.plan_creation();
+        }
         if self.state != State::Open {
             return;
-        }
-        if self.create_again_ms.take_if(|due| *due <= now.mono_ms).is_some() {
-            self.plan_creation();
         }
         self.flush_index_if_due(now);
         self.delete_due(now);
@@ -351,6 +355,7 @@ impl Log {
         if let Some(truncation) = &mut self.truncation {
             truncation.is_closing = true;
             self.full_until_ms = None;
+            self.advance_truncation();
         } else if self.state == State::Open {
             self.state = State::Closing;
             // One more try: a stop does not wait for space.

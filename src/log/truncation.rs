@@ -43,7 +43,7 @@ impl Goal {
 /// How far a truncation is.
 #[derive(Debug)]
 enum Phase {
-    /// What is on its way is let through.
+    /// What is on its way is let through. A log that has no files yet gets them first.
     Draining,
     /// There is nothing to truncate: one operation that changes nothing, whose completion brings the event.
     Nothing(Goal),
@@ -128,13 +128,18 @@ impl Log {
         if !matches!(truncation.phase, Phase::Draining) {
             return;
         }
-        let goal = truncation.wanted;
+        let (goal, is_closing) = (truncation.wanted, truncation.is_closing);
         if self.is_reached(goal) {
             self.set_phase(Phase::Nothing(goal));
             let file = Stem::Log(self.written.base_offset).into();
             self.jobs.plan_tolerant(Purpose::Truncate, vec![FileOp::ModifiedAt { file }]);
-        } else {
+        } else if self.create_again_ms.is_none() {
             self.plan_mark(goal);
+        } else if is_closing {
+            // A full device refused the files that the mark is to lie among. Nothing was promised yet.
+            self.truncation = None;
+            self.state = State::Closing;
+            self.advance_close();
         }
     }
 
@@ -144,12 +149,9 @@ impl Log {
         }
     }
 
-    /// Whether there is nothing to do. A log whose files could not be created yet has none.
+    /// Whether there is nothing to do.
     fn is_reached(&self, goal: Goal) -> bool {
-        match goal {
-            Goal::Cut(offset) => offset >= self.written.offset_end,
-            Goal::Anew(_) => self.create_again_ms.is_some(),
-        }
+        matches!(goal, Goal::Cut(offset) if offset >= self.written.offset_end)
     }
 
     fn plan_mark(&mut self, goal: Goal) {
@@ -176,7 +178,7 @@ impl Log {
         match (std::mem::replace(&mut truncation.phase, Phase::Draining), result) {
             (Phase::Draining, _) => LogEvent::None,
             (Phase::Nothing(_), Err(error @ FileError::Io(_))) => self.device_failed(error),
-            (Phase::Nothing(goal), _) => self.nothing_truncated(now, goal),
+            (Phase::Nothing(goal), _) => self.truncated(now, goal),
             (Phase::Marking(goal), Ok(_)) => {
                 let wanted = truncation.wanted;
                 if wanted == goal {
@@ -253,18 +255,6 @@ impl Log {
         }
         self.full_until_ms = Some(now.mono_ms + RETRY_MS);
         LogEvent::None
-    }
-
-    fn nothing_truncated(&mut self, now: Now, goal: Goal) -> LogEvent {
-        if let Goal::Anew(offset) = goal {
-            let config = std::sync::Arc::clone(&self.config);
-            let fresh = Self::create_at(self.topic_id, offset, config, now, self.jitter_seed);
-            let again = self.create_again_ms;
-            // Its creation is planned again when the time has come.
-            self.replace_with(fresh);
-            self.create_again_ms = again;
-        }
-        self.truncated(now, goal)
     }
 
     /// The files are as they are to be: the log goes on with them.

@@ -32,13 +32,16 @@ pub(super) struct Follower {
     leader_high_watermark: i64,
     /// It fetches nothing before this monotonic time.
     rests_until_ms: Option<u64>,
+    /// Batches for which the log is begun anew: the first one begins before the leader's log start, and nobody would
+    /// give it for its base offset.
+    waiting: Bytes,
     /// What [`Partition::fetch_position`] was when [`Effect::Following`] was last asked for.
     told: Option<FetchPosition>,
 }
 
 impl Follower {
     pub(super) fn new() -> Self {
-        Self { leader_high_watermark: 0, rests_until_ms: None, told: None }
+        Self { leader_high_watermark: 0, rests_until_ms: None, waiting: Bytes::new(), told: None }
     }
 
     pub(super) fn next_wake_ms(&self) -> Option<u64> {
@@ -107,13 +110,9 @@ impl Partition {
             let batches = whole_batches(&part.records);
             let first = BatchInfo::parse(&batches).ok();
             match first.filter(|first| first.base_offset < self.log.reserved_end()) {
-                Some(first) => self.begin_inside(now, &first),
+                Some(first) => self.begin_inside(now, &first, batches),
                 None if batches.is_empty() => self.rest_a_while(now),
-                None => {
-                    if self.log.append_as_follower(now, batches).is_err() {
-                        self.rest_a_while(now);
-                    }
-                }
+                None => self.append_fetched(now, batches),
             }
         }
         self.follow_watermark(part.log_start_offset, effects);
@@ -121,11 +120,19 @@ impl Partition {
 
     /// The leader's log starts inside a batch, and an empty log that was begun at that offset gets the batch
     /// whole: it begins with the batch. What lies before the leader's log start is not served, there as here.
-    fn begin_inside(&mut self, now: Now, first: &BatchInfo) {
+    fn begin_inside(&mut self, now: Now, first: &BatchInfo, batches: Bytes) {
         let end = self.log.reserved_end();
-        if self.log.log_start_offset() == end && first.last_offset() >= end {
-            self.restart_at(now, first.base_offset);
-        } else {
+        if self.log.log_start_offset() < end || first.last_offset() < end {
+            return self.rest_a_while(now);
+        }
+        self.restart_at(now, first.base_offset);
+        if let Role::Follower(follower) = &mut self.role {
+            follower.waiting = batches;
+        }
+    }
+
+    fn append_fetched(&mut self, now: Now, batches: Bytes) {
+        if self.log.append_as_follower(now, batches).is_err() {
             self.rest_a_while(now);
         }
     }
@@ -170,10 +177,16 @@ impl Partition {
     }
 
     /// The log was cut or begun anew.
-    pub(super) fn truncated(&mut self, log_end: i64) {
+    pub(super) fn truncated(&mut self, now: Now, log_end: i64) {
         let log_start_offset = self.log.log_start_offset();
         self.high_watermark = self.high_watermark.clamp(log_start_offset, log_end);
         self.forget_deletions();
+        if let Role::Follower(follower) = &mut self.role
+            && !follower.waiting.is_empty()
+        {
+            let batches = std::mem::take(&mut follower.waiting);
+            self.append_fetched(now, batches);
+        }
     }
 
     /// The own log end, or what is known of the leader's watermark, has moved. The log starts nowhere before
@@ -212,6 +225,11 @@ impl Partition {
             follower.told = position;
             effects.push(Effect::Following);
         }
+    }
+
+    /// Whether somebody was told to fetch for it, and has to hear when it leads.
+    pub(super) fn has_told_position(&self) -> bool {
+        matches!(&self.role, Role::Follower(follower) if follower.told.is_some())
     }
 
     /// Follows from now on whom the assignment names, or nobody.

@@ -56,6 +56,9 @@ impl Partition {
     pub(super) fn lead_when_idle(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let is_idle = !self.log.is_truncating() && self.log.written_end() == self.log.reserved_end();
         if self.assignment.leader == self.node_id && self.state == State::Online && is_idle {
+            if self.has_told_position() {
+                effects.push(Effect::Following);
+            }
             self.begin_to_lead(now, Vec::new(), effects);
             self.find_readable(now, effects);
         }

@@ -300,7 +300,7 @@ impl Partition {
             LogEvent::None => {}
             LogEvent::Appended if self.is_leader() => self.advance(now, effects),
             LogEvent::Appended => self.follow_watermark(-1, effects),
-            LogEvent::Truncated { log_end } => self.truncated(log_end),
+            LogEvent::Truncated { log_end } => self.truncated(now, log_end),
             LogEvent::Expired(log_start_offset) => self.want_log_start(log_start_offset, effects),
             LogEvent::Dropped { from_offset, error: _ } => {
                 // Whether the device is full or the write came up short, the client may retry.

@@ -105,3 +105,85 @@ fn framed(response: &Bytes) -> BytesMut {
     frame.extend_from_slice(response);
     frame
 }
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::create_topics_request::CreatableTopic;
+    use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
+    use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse, MetadataRequest, TopicName};
+    use kafka_protocol::protocol::Encodable;
+
+    use super::super::Answered;
+    use super::super::stage::{Stage, TO};
+    use super::*;
+    use crate::controller::{ControllerAnswer, ControllerRequest};
+    use crate::wire::api::ApiKey;
+    use crate::wire::{ErrorCode, StrBytes, header};
+
+    fn orders() -> CreateTopicsRequest {
+        let topic = CreatableTopic::default()
+            .with_name(TopicName(StrBytes::from_static_str("orders")))
+            .with_num_partitions(3)
+            .with_replication_factor(1);
+        CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(1_000)
+    }
+
+    /// The only request that was sent on.
+    fn forwarded(stage: &mut Stage) -> Forwarded {
+        let (to, forwarded) = stage.desk.forwards.pop().expect("it was sent on");
+        assert_eq!((to, stage.desk.forwards.len()), (TO, 0));
+        forwarded
+    }
+
+    #[test]
+    fn what_another_nodes_controller_decides_is_sent_on_and_answered_as_that_answers() {
+        for version in [4, 7] {
+            let mut stage = Stage::new(&[]);
+            stage.desk.forwards_changes = true;
+            let (header, mut work) = stage.start(ApiKey::CreateTopics, version, &orders());
+            assert!(!work.is_done() && stage.desk.controls.is_empty());
+            let (sent, _) = header::parse(&forwarded(&mut stage).request).unwrap();
+            assert_eq!(
+                (sent.api.key, sent.version, sent.correlation_id),
+                (ApiKey::CreateTopics, version, 77)
+            );
+            let result =
+                CreatableTopicResult::default().with_error_code(ErrorCode::TopicAlreadyExists.code());
+            let answer = CreateTopicsResponse::default().with_topics(vec![result]);
+            let mut response = BytesMut::from(&77_i32.to_be_bytes()[..]);
+            if version == 7 {
+                response.extend_from_slice(&[0]);
+            }
+            answer.encode(&mut response, version).unwrap();
+            let answered = Answered::Forwarded(Some(response.freeze()));
+            work.answer(&header, TO, answered, &mut stage.scene());
+            assert_eq!(stage.finish::<CreateTopicsResponse>(&header, work), answer);
+        }
+    }
+
+    #[test]
+    fn what_nobody_could_be_asked_is_served_here() {
+        let mut stage = Stage::new(&[]);
+        stage.desk.forwards_changes = true;
+        let (header, mut work) = stage.start(ApiKey::CreateTopics, 7, &orders());
+        forwarded(&mut stage);
+        work.answer(&header, TO, Answered::Forwarded(None), &mut stage.scene());
+        let (_, asked) = stage.desk.controls.pop().expect("the controller of this node is asked");
+        assert!(matches!(asked, ControllerRequest::CreateTopics { .. }) && !work.is_done());
+        let refused = Box::new(ControllerAnswer::Refused(ErrorCode::NotController));
+        work.answer(&header, TO, Answered::Controller(refused), &mut stage.scene());
+        let response: CreateTopicsResponse = stage.finish(&header, work);
+        assert_eq!(response.topics[0].error_code, ErrorCode::NotController.code());
+    }
+
+    #[test]
+    fn what_this_node_knows_itself_is_not_sent_on() {
+        let mut stage = Stage::new(&[]);
+        stage.desk.forwards_changes = true;
+        let (_, work) = stage.start(ApiKey::Metadata, 12, &MetadataRequest::default().with_topics(None));
+        assert!(work.is_done() && stage.desk.forwards.is_empty());
+        stage.desk.forwards_changes = false;
+        stage.start(ApiKey::CreateTopics, 7, &orders());
+        assert!(stage.desk.forwards.is_empty() && stage.desk.controls.len() == 1);
+    }
+}

@@ -19,9 +19,11 @@ use crate::wire::{ErrorCode, guard};
 /// The epoch of a broker that the asker does not tell.
 const EPOCH_UNKNOWN: i64 = -1;
 
+type AlteredTopic = (Uuid, Vec<(i32, Option<ErrorCode>)>);
+
 /// The topics and partitions of a request, in order; with the error of those that nobody has to be asked about.
 #[derive(Debug)]
-pub(super) struct Alter(Vec<(Uuid, Vec<(i32, Option<ErrorCode>)>)>);
+pub(super) struct Alter(Vec<AlteredTopic>);
 
 pub(super) fn alter(
     header: &RequestHeader,

@@ -2,8 +2,8 @@
 //! (`Output::Dial`, `Output::LinkSend`, `Output::LinkClose`).
 //!
 //! A link's task dials, then waits on its socket. Frames are split off the shard's receive buffer where they are
-//! small. A large one, as the answer to a follower's fetch is, is known after its first bytes: it gets one buffer of its
-//! own length and is received straight into that, so its records are where they stay until they are written.
+//! small. A large one, as the answer to a follower's fetch is, is known after its first bytes: it gets one buffer of
+//! its own length and is received straight into that, so its records are where they stay until they are written.
 //!
 //! Memory: what is being received on links is bounded beside what connections hold ([`Links::new`]), and has to be:
 //! clients wait for followers, so their requests must not keep the answers out that they wait for.

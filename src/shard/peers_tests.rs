@@ -91,7 +91,7 @@ fn with_node<F: Future<Output = ()> + 'static>(
             std::thread::spawn(move || node(number, stream.unwrap()));
         }
     });
-    let executor = LocalExecutorBuilder::default().spawn(move || test(port)).unwrap();
+    let executor = LocalExecutorBuilder::default().io_memory(64 << 10).spawn(move || test(port)).unwrap();
     executor.join().unwrap();
 }
 

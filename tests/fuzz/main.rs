@@ -16,10 +16,10 @@ mod batches;
 #[path = "../hostile/body.rs"]
 #[allow(dead_code)]
 mod body;
-mod files;
 #[path = "../hostile/cluster.rs"]
 #[allow(dead_code)]
 mod cluster;
+mod files;
 #[path = "../hostile/frames.rs"]
 #[allow(dead_code)]
 mod frames;

@@ -5,7 +5,8 @@
 //!
 //! | command | what it does |
 //! |---|---|
-//! | `pull ID [be=1] [lost]` | a follower fetches once from its leader and writes what came; or the answer is lost |
+//! | `pull ID [be=1] [lost\|late\|unwritten]` | a follower fetches once and settles; or the answer does not come yet |
+//! | `late ID` | the late answer comes |
 //! | `state of ID…` | one line for each: watermark, log start, log end, leader epochs |
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use crate::stage::{Stage, Words};
 #[derive(Default)]
 pub struct Cluster {
     brokers: BTreeMap<i32, Stage>,
+    late: Option<(FetchPosition, FetchedPart)>,
     mono_ms: u64,
 }
 
@@ -35,6 +37,10 @@ impl Cluster {
         }
         if command.starts_with("pull ") {
             return self.pull(words.word(0).parse().unwrap(), &words);
+        }
+        if command.starts_with("late ") {
+            let (position, part) = self.late.clone().expect("an answer is late");
+            return self.arrive(words.word(0).parse().unwrap(), &position, part, &words);
         }
         if command.starts_with("state of ") {
             let ids = words.words.iter().skip(1).map(|id| id.parse().unwrap());
@@ -85,16 +91,28 @@ impl Cluster {
             return lines;
         }
         let part = fetched(self.broker(leader), &answer);
+        if words.words.contains(&"late") {
+            self.late = Some((position, part));
+            return lines;
+        }
+        lines.extend(self.arrive(id, &position, part, words));
+        lines
+    }
+
+    /// The answer comes to the follower.
+    fn arrive(&mut self, id: i32, position: &FetchPosition, part: FetchedPart, words: &Words) -> Vec<String> {
         let follower = self.broker(id);
         let (mut effects, now) = (Vec::new(), follower.now());
-        follower.partition.as_mut().unwrap().fetched(now, &position, part, &mut effects);
+        follower.partition.as_mut().unwrap().fetched(now, position, part, &mut effects);
         let quiet =
             |effect: &Effect| matches!(effect, Effect::File(..) | Effect::EndTurn | Effect::Following);
         let all: Vec<bool> = effects.iter().map(|effect| !quiet(effect)).collect();
         let shown =
             follower.take(effects).into_iter().zip(all).filter(|(_, worth)| *worth).map(|(line, _)| line);
-        lines.extend(by(id, shown.collect()));
-        lines.extend(by(id, follower.settle()));
+        let mut lines = by(id, shown.collect());
+        if !words.words.contains(&"unwritten") {
+            lines.extend(by(id, follower.settle()));
+        }
         lines
     }
 }

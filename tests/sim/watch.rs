@@ -35,6 +35,9 @@ pub struct Watch {
 /// Process, place, epochs, watermark and end of a replica.
 type Shown = (u64, Place, (i32, i32), i64, i64);
 
+/// A replica's high watermark, and its batches.
+type Held = (i64, Vec<BatchMark>);
+
 /// What is left of a replica.
 #[derive(Clone, Copy, Debug, Default)]
 struct Kept {
@@ -159,7 +162,7 @@ impl World {
 
     /// Nothing happens any more: every replica of a partition holds the same below its watermark.
     pub fn compare_replicas(&mut self) {
-        let mut logs: BTreeMap<(usize, Place), Vec<(i64, Vec<BatchMark>)>> = BTreeMap::new();
+        let mut logs: BTreeMap<(usize, Place), Vec<Held>> = BTreeMap::new();
         for machine in &mut self.machines {
             let Some(node) = &machine.node else { continue };
             for host in &node.hosts {

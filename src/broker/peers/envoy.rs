@@ -251,7 +251,7 @@ impl Envoy {
             }
             return;
         }
-        let link = Link::new(ids.next(), target.host, target.port, LinkRules::new(IN_FLIGHT_MAX), self.seed);
+        let link = Link::new(ids.take(), target.host, target.port, LinkRules::new(IN_FLIGHT_MAX), self.seed);
         self.link = Some((target.node_id, link));
     }
 
@@ -357,10 +357,8 @@ impl Envoy {
     ) -> Result<(), WireError> {
         let to = asking.to;
         let answer = match &asking.ask {
-            Ask::Forward(_) => messages::unwrapped(body).map(|result| match result {
-                Ok(response) => Ok(EnvoyEvent::Forwarded(to, Some(response))),
-                Err(error) => Err(error),
-            }),
+            Ask::Forward(_) => messages::unwrapped(body)
+                .map(|result| result.map(|response| EnvoyEvent::Forwarded(to, Some(response)))),
             Ask::ProducerIds => messages::allocated(body).map(|answer| controlled(to, answer)),
             Ask::Topics(_) => messages::created_topics(body).map(|answer| controlled(to, answer)),
         };

@@ -14,7 +14,7 @@ use smallvec::smallvec;
 use uuid::Uuid;
 
 use super::*;
-use crate::broker::peers::heart::HeartbeatAnswer;
+use crate::broker::peers::heart::{HeartRules, HeartbeatAnswer};
 use crate::partition::LeaderRecovery;
 use crate::security::Principal;
 
@@ -54,7 +54,8 @@ impl Stage {
             features: Vec::new(),
         };
         let voter = |node_id: i32| VoterAddress { node_id, host: Arc::from("host"), port: node_id as u16 };
-        let heart = Heart::new(at(0), 2_000, -1);
+        let rules = HeartRules { interval_ms: 2_000, registration_ms: 60_000 };
+        let heart = Heart::new(at(0), rules, -1);
         let envoy = Envoy::new(who, [11, 12, 13].map(voter).to_vec(), heart, 9_000, 1);
         Self { envoy, ids: LinkIds::default(), events: Vec::new(), outputs: Vec::new(), now_ms: 0 }
     }

@@ -264,7 +264,7 @@ impl Leader {
         };
         let (epoch_next, mut known) = session;
         known.extend(asked(request));
-        forgotten(request).iter().for_each(|key| _ = known.remove(key));
+        known.retain(|key, _| !forgotten(request).contains(key));
         let mut parts = Vec::new();
         for (key, offset) in &known {
             let end = self.logs[key];

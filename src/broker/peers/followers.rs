@@ -32,7 +32,7 @@ pub struct LinkIds {
 
 impl LinkIds {
     /// The next one.
-    pub fn next(&mut self) -> LinkId {
+    pub fn take(&mut self) -> LinkId {
         let id = LinkId(self.next);
         self.next = self.next.checked_add(1).expect("four billion links are not made in one run");
         id
@@ -164,7 +164,7 @@ impl Followers {
             if leader.link.is_none()
                 && let Some((host, port)) = address_of(*node_id)
             {
-                let link = Link::new(ids.next(), host, port, LinkRules::new(1), seed);
+                let link = Link::new(ids.take(), host, port, LinkRules::new(1), seed);
                 links.insert(link.id(), *node_id);
                 leader.link = Some(link);
             }

@@ -14,14 +14,21 @@
 use crate::effect::Now;
 use crate::wire::ErrorCode;
 
-/// How long a first registration may take before the node gives up (`initial.broker.registration.timeout.ms`).
-const REGISTRATION_MS: u64 = 60_000;
 /// How long a stop waits for the controller (Kafka's fixed value).
 const LEAVING_MS: u64 = 300_000;
 /// The pause between heartbeats while something is waited for.
 const EAGER_MS: u64 = 100;
 /// The pause after a first failure; it doubles up to the heartbeat interval.
 const RETRY_FIRST_MS: u64 = 20;
+
+/// How a broker keeps in touch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeartRules {
+    /// `broker.heartbeat.interval.ms`
+    pub interval_ms: u64,
+    /// `initial.broker.registration.timeout.ms`: how long the first registration may take before the node gives up.
+    pub registration_ms: u64,
+}
 
 /// What is to be said to the controller next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,9 +112,9 @@ pub struct Heart {
 
 impl Heart {
     /// A broker that is not registered. `previous_epoch` is that of its last run where it stopped cleanly, else -1.
-    pub fn new(now: Now, interval_ms: u64, previous_epoch: i64) -> Self {
+    pub fn new(now: Now, rules: HeartRules, previous_epoch: i64) -> Self {
         Self {
-            interval_ms: interval_ms.max(1),
+            interval_ms: rules.interval_ms.max(1),
             phase: Phase::Registering,
             epoch: -1,
             previous_epoch,
@@ -117,7 +124,7 @@ impl Heart {
             in_flight: false,
             due_ms: now.mono_ms,
             failures: 0,
-            give_up_ms: Some(now.mono_ms + REGISTRATION_MS),
+            give_up_ms: Some(now.mono_ms + rules.registration_ms),
             refusal: None,
         }
     }
@@ -338,6 +345,7 @@ mod tests {
         Now { mono_ms, wall_ms: 0 }
     }
 
+    const RULES: HeartRules = HeartRules { interval_ms: 2_000, registration_ms: 60_000 };
     const FENCED: HeartbeatAnswer =
         HeartbeatAnswer { is_caught_up: true, is_fenced: true, should_shut_down: false };
     const SERVES: HeartbeatAnswer =
@@ -349,7 +357,7 @@ mod tests {
 
     /// A broker that serves with epoch 7, and its next heartbeat is due at 2,000.
     fn serving() -> Heart {
-        let (mut heart, mut events) = (Heart::new(at(0), 2_000, -1), Vec::new());
+        let (mut heart, mut events) = (Heart::new(at(0), RULES, -1), Vec::new());
         heart.next(at(0));
         heart.registered(at(0), Ok(7), &mut events);
         heart.ready(at(0));
@@ -364,7 +372,7 @@ mod tests {
 
     #[test]
     fn a_broker_registers_catches_up_is_unfenced_and_beats() {
-        let (mut heart, mut events) = (Heart::new(at(0), 2_000, 5), Vec::new());
+        let (mut heart, mut events) = (Heart::new(at(0), RULES, 5), Vec::new());
         assert_eq!(heart.next(at(0)), Some(Beat::Register { previous_epoch: 5 }));
         assert_eq!(heart.next(at(0)), None, "one at a time");
         heart.registered(at(1), Ok(7), &mut events);
@@ -445,13 +453,13 @@ mod tests {
         assert_eq!(events, [HeartEvent::MayStop]);
 
         events.clear();
-        Heart::new(at(0), 2_000, -1).begin_stop(at(1), &mut events);
+        Heart::new(at(0), RULES, -1).begin_stop(at(1), &mut events);
         assert_eq!(events, [HeartEvent::MayStop], "nobody knows of it");
     }
 
     #[test]
     fn a_node_that_cannot_register_gives_up_after_a_minute_and_says_why() {
-        let (mut heart, mut events) = (Heart::new(at(0), 2_000, -1), Vec::new());
+        let (mut heart, mut events) = (Heart::new(at(0), RULES, -1), Vec::new());
         heart.next(at(0)).unwrap();
         heart.registered(at(1), Err(ErrorCode::DuplicateBrokerRegistration), &mut events);
         heart.next(at(1_000)).unwrap();

@@ -36,7 +36,7 @@ use self::envoy::{Ask, BeatAnswer, Envoy, EnvoyEvent};
 use self::fetcher::{FetchRules, Part, ReplicaKey};
 use self::finder::VoterAddress;
 use self::followers::{Address, Followers, LinkIds};
-use self::heart::{Beat, Heart, HeartEvent};
+use self::heart::{Beat, Heart, HeartEvent, HeartRules};
 use self::isr::Settled;
 pub use self::link::{LinkId, LinkLoss};
 use self::messages::Registration;
@@ -78,8 +78,8 @@ pub struct PeersStart {
     pub voters: Vec<VoterAddress>,
     /// Its broker epoch of the last run, if that was stopped cleanly, else -1.
     pub previous_epoch: i64,
-    /// `broker.heartbeat.interval.ms`
-    pub heartbeat_interval_ms: u64,
+    /// How it keeps in touch.
+    pub heart: HeartRules,
     /// `broker.session.timeout.ms`
     pub session_ms: u64,
     /// Its raft id, where it has a controller.

@@ -10,21 +10,22 @@ impl Shard {
     pub fn join_cluster(&mut self, now: Now, start: PeersStart) {
         let seed = self.node.seed;
         let node_id = start.registration.node_id;
-        let heart = Heart::new(now, start.heartbeat_interval_ms, start.previous_epoch);
+        let heart = Heart::new(now, start.heart, start.previous_epoch);
         let cluster_id = Arc::clone(&start.registration.cluster_id);
         let envoy = Envoy::new(start.registration, start.voters, heart, start.session_ms, seed);
         self.peers.envoy = Some(Box::new(envoy));
         self.peers.post =
             start.raft_id.map(|raft_id| Box::new(RaftPost::new(cluster_id, node_id, raft_id, seed)));
-        self.peers_elsewhere(now);
+        self.peers_elsewhere();
         self.work(now);
     }
 
-    /// The quorum has told who leads it; `None` while nobody does.
-    pub fn controller_is(&mut self, now: Now, leader: Option<i32>) {
+    /// The quorum has told who leads it; `None` while nobody does. Inside a step: what follows from it is carried on at
+    /// the step's end.
+    pub fn controller_is(&mut self, leader: Option<i32>) {
         if let Some(envoy) = &mut self.peers.envoy {
             envoy.learn(leader);
-            self.peers_elsewhere(now);
+            self.peers_elsewhere();
         }
     }
 
@@ -39,7 +40,7 @@ impl Shard {
         }
     }
 
-    /// A raft message for another controller.
+    /// A raft message for another controller, by its raft id.
     pub fn send_raft(&mut self, to: u64, message: Bytes) {
         let Peers { post, post_events, .. } = &mut self.peers;
         if let Some(post) = post {
@@ -61,12 +62,11 @@ impl Shard {
     }
 
     /// Tells every shard whether clients' changes go to another node, when that has changed.
-    fn peers_elsewhere(&mut self, now: Now) {
+    fn peers_elsewhere(&mut self) {
         let is_elsewhere = self.peers.envoy.as_ref().is_some_and(|envoy| !envoy.is_here());
         if is_elsewhere != self.peers.is_elsewhere {
             self.tell_everyone(|| Message::Peers(PeersMessage::Elsewhere(is_elsewhere)));
         }
-        self.work(now);
     }
 
     /// Whether a clean stop of the node has to wait: the controller is asked to let the broker go first. It begins by
@@ -85,11 +85,12 @@ impl Shard {
     pub(in crate::broker) fn peers_message(&mut self, now: Now, message: PeersMessage) {
         let Peers { followers, envoy, events, .. } = &mut self.peers;
         match message {
-            PeersMessage::Alter(changes) => match envoy {
-                Some(envoy) => changes.into_iter().for_each(|(key, change)| envoy.alter(key, change)),
+            PeersMessage::Alter(changes) => {
                 // A node that is alone has no ISR to change.
-                None => {}
-            },
+                if let Some(envoy) = envoy {
+                    changes.into_iter().for_each(|(key, change)| envoy.alter(key, change));
+                }
+            }
             PeersMessage::Altered(altered) => self.take_altered(now, altered),
             PeersMessage::Ask(to, ask) => match envoy {
                 Some(envoy) => envoy.ask(now, to, ask, events),

@@ -94,7 +94,7 @@ impl RaftPost {
                 continue;
             }
             let rules = LinkRules::new(IN_FLIGHT_MAX);
-            let link = Link::new(ids.next(), Arc::clone(host), *port, rules, self.seed);
+            let link = Link::new(ids.take(), Arc::clone(host), *port, rules, self.seed);
             self.links.insert(link.id(), *raft_id);
             self.peers.insert(*raft_id, Peer { link, waiting: VecDeque::new(), waiting_bytes: 0 });
         }

@@ -63,7 +63,7 @@ impl Senses {
             return;
         }
         let Some((host, port)) = address_of(process.node_id) else { return };
-        let link = ids.next();
+        let link = ids.take();
         self.probes.insert(link, (process, now.mono_ms + PROBE_MS));
         outputs.push(Output::Dial { link, host, port });
     }

@@ -33,7 +33,8 @@ impl VoterEndpoint {
 }
 
 /// The raft id of a voter that founds a cluster, where no configuration names one. Only a disk that is formatted for
-/// a new cluster may take it: a disk that replaces a lost one takes any other, or it would go back on what was promised.
+/// a new cluster may take it: a disk that replaces a lost one takes any other, or it would go back on what was
+/// promised.
 pub fn founder_raft_id(cluster_id: &str, node_id: i32) -> u64 {
     let half = |salt: u8| {
         let seeded = crc32c::crc32c_append(crc32c::crc32c(&[salt]), cluster_id.as_bytes());

@@ -154,7 +154,7 @@ fn the_quorum_is_told_with_its_members() {
     assert_eq!(state.observers.iter().map(|learner| learner.node_id).collect::<Vec<_>>(), [3]);
     for replica in state.voters.iter().chain(&state.observers) {
         assert!(replica.last_fetch_ms > 4000 && replica.last_caught_up_ms > 4000, "{replica:?}");
-        assert!(replica.log_end_offset > 0 && &*replica.endpoint.host == format!("host-{}", replica.node_id));
+        assert!(replica.log_end_offset > 0 && *replica.endpoint.host == format!("host-{}", replica.node_id));
     }
 }
 

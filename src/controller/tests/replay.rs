@@ -7,36 +7,65 @@ use super::super::record::{LeaderRecovery, NodeIds, PartitionChange, PartitionRe
 use super::super::storage::decode_frame;
 use super::*;
 
+fn topic_id() -> impl Strategy<Value = Uuid> {
+    (0u128..4).prop_map(Uuid::from_u128)
+}
+
+fn text() -> impl Strategy<Value = Arc<str>> {
+    "[a-c][._]?[a-b]?".prop_map(|text| Arc::<str>::from(text.as_str()))
+}
+
+fn nodes() -> impl Strategy<Value = NodeIds> {
+    proptest::collection::vec(0i32..4, 1..4).prop_map(NodeIds::from_vec)
+}
+
+fn partition() -> impl Strategy<Value = Record> {
+    (topic_id(), 0i32..3, nodes(), any::<bool>()).prop_map(|(topic_id, index, replicas, known)| {
+        let directories = replicas.iter().filter(|_| known).map(|_| Uuid::from_u128(1)).collect();
+        let leader = replicas[0];
+        let isr = replicas.clone();
+        let (leader_epoch, partition_epoch) = (0, 0);
+        let moved = if known { replicas.clone() } else { NodeIds::new() };
+        let recovery = if known { LeaderRecovery::Recovering } else { LeaderRecovery::Recovered };
+        let record = PartitionRecord {
+            topic_id,
+            index,
+            replicas,
+            isr,
+            leader,
+            leader_epoch,
+            partition_epoch,
+            directories,
+            adding: moved.clone(),
+            removing: moved,
+            elr: NodeIds::new(),
+            last_known_elr: NodeIds::from_elem(3, usize::from(known)),
+            recovery,
+        };
+        Record::Partition(record)
+    })
+}
+
+fn broker() -> impl Strategy<Value = Record> {
+    let broker = (0i32..4, text(), proptest::option::of(text()), any::<bool>());
+    broker.prop_map(|(node_id, host, rack, fenced)| {
+        let endpoint = Endpoint { name: host.clone(), host, port: 9092, security_protocol: 0 };
+        let (incarnation, listeners) = (Uuid::from_u128(5), vec![endpoint]);
+        Record::RegisterBroker(BrokerRegistration {
+            node_id,
+            incarnation,
+            epoch: 3,
+            listeners,
+            in_controlled_shutdown: rack.is_some(),
+            directories: rack.iter().map(|_| Uuid::from_u128(6)).collect(),
+            rack,
+            fenced,
+        })
+    })
+}
+
 /// Records over few names and ids, so that they meet; many do not apply.
 fn record() -> impl Strategy<Value = Record> {
-    let topic_id = || (0u128..4).prop_map(Uuid::from_u128);
-    let text = || "[a-c][._]?[a-b]?".prop_map(|text| Arc::<str>::from(text.as_str()));
-    let nodes = || proptest::collection::vec(0i32..4, 1..4).prop_map(NodeIds::from_vec);
-    let partition =
-        (topic_id(), 0i32..3, nodes(), any::<bool>()).prop_map(|(topic_id, index, replicas, known)| {
-            let directories = replicas.iter().filter(|_| known).map(|_| Uuid::from_u128(1)).collect();
-            let leader = replicas[0];
-            let isr = replicas.clone();
-            let (leader_epoch, partition_epoch) = (0, 0);
-            let moved = if known { replicas.clone() } else { NodeIds::new() };
-            let recovery = if known { LeaderRecovery::Recovering } else { LeaderRecovery::Recovered };
-            let record = PartitionRecord {
-                topic_id,
-                index,
-                replicas,
-                isr,
-                leader,
-                leader_epoch,
-                partition_epoch,
-                directories,
-                adding: moved.clone(),
-                removing: moved,
-                elr: NodeIds::new(),
-                last_known_elr: NodeIds::from_elem(3, usize::from(known)),
-                recovery,
-            };
-            Record::Partition(record)
-        });
     let some = || proptest::option::of(nodes());
     let change = (topic_id(), 0i32..3, proptest::option::of(0i32..4), some(), 0i32..9);
     let change = (change, [some(), some(), some(), some(), some()], any::<[Option<bool>; 2]>());
@@ -68,28 +97,13 @@ fn record() -> impl Strategy<Value = Record> {
         key,
         value,
     });
-    let broker = (0i32..4, text(), proptest::option::of(text()), any::<bool>());
-    let broker = broker.prop_map(|(node_id, host, rack, fenced)| {
-        let endpoint = Endpoint { name: host.clone(), host, port: 9092, security_protocol: 0 };
-        let (incarnation, listeners) = (Uuid::from_u128(5), vec![endpoint]);
-        Record::RegisterBroker(BrokerRegistration {
-            node_id,
-            incarnation,
-            epoch: 3,
-            listeners,
-            in_controlled_shutdown: rack.is_some(),
-            directories: rack.iter().map(|_| Uuid::from_u128(6)).collect(),
-            rack,
-            fenced,
-        })
-    });
     prop_oneof![
         2 => (text(), topic_id()).prop_map(|(name, topic_id)| Record::Topic { name, topic_id }),
         1 => topic_id().prop_map(|topic_id| Record::RemoveTopic { topic_id }),
-        6 => partition,
+        6 => partition(),
         3 => change,
         2 => config,
-        1 => broker,
+        1 => broker(),
         1 => (0i32..4).prop_map(|node_id| Record::UnregisterBroker { node_id, epoch: 3 }),
         1 => (text(), -1i16..2).prop_map(|(name, level)| Record::Feature { name, level }),
         1 => (0i64..9).prop_map(|id| Record::ProducerIdBlock { producer_id_next: id * 1000 }),
