@@ -319,7 +319,9 @@ impl Log {
         if self.state != State::Open {
             return self.full_until_ms;
         }
-        let sync_waits = self.syncs.in_flight.is_some() || self.sync_waits_for_allocation();
+        // Names go before what is in the files, and after a full device they wait until it is tried again.
+        let names_wait = self.syncs.loose_names && self.full_until_ms.is_some();
+        let sync_waits = self.syncs.in_flight.is_some() || self.sync_waits_for_allocation() || names_wait;
         let sync = if sync_waits { None } else { self.sync_wake_ms() };
         let holds = !self.tail.is_empty() || self.rests_with_surplus();
         let rest = (holds && self.gather.is_idle()).then_some(self.appended_ms + TAIL_IDLE_MS);

@@ -123,7 +123,7 @@ impl Log {
         let keep_bytes = u64::try_from(retention_bytes).unwrap_or(u64::MAX);
         let mut above = self.size_bytes().saturating_sub(keep_bytes);
         let by_size = self.deletable(0, high_watermark, |segment| {
-            let goes = segment.length_bytes <= above;
+            let goes = above > 0 && segment.length_bytes <= above;
             above = above.saturating_sub(segment.length_bytes);
             goes
         });

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 const TAIL_BATCHES_MAX: usize = 4096;
 
 /// Last offset and position of the newest batches, oldest first, both relative to the active segment.
-/// The batches follow each other without a hole, so a batch ends where the next one starts.
+/// Their bytes follow each other without a hole, so a batch ends where the next one starts; offsets may leave gaps.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     batches: VecDeque<(u32, u32)>,

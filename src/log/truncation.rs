@@ -229,8 +229,10 @@ impl Log {
                 LogEvent::None
             }
             RecoveryStep::Done(found) if found.quarantined.is_some() => {
-                if let Some(truncation) = &mut self.truncation {
-                    truncation.is_damaged = true;
+                match &mut self.truncation {
+                    Some(truncation) if !truncation.is_damaged => truncation.is_damaged = true,
+                    // What is damaged is not what the mark lets be cut.
+                    _ => return self.device_failed(CORRUPT),
                 }
                 self.plan_mark(goal);
                 LogEvent::None

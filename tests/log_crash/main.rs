@@ -41,7 +41,6 @@ impl Drop for SaidOnPanic {
 }
 
 #[test]
-#[ignore = "finds what is being mended: a producer snapshot that a power cut tears after a recovery"]
 fn nothing_durable_is_lost_and_nothing_truncated_comes_back() {
     if let Some(seed) = number("CRASH_SEED") {
         play(seed);

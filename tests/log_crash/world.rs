@@ -77,6 +77,8 @@ pub struct World {
     epoch: i32,
     serial: u64,
     tally: Tally,
+    /// The last stop and start: nothing dies any more.
+    is_at_rest: bool,
     pub steps: usize,
 }
 
@@ -119,6 +121,7 @@ impl World {
             epoch: 0,
             serial: 0,
             tally: Tally::default(),
+            is_at_rest: false,
             steps,
         }
     }
@@ -150,6 +153,7 @@ impl World {
         self.stop_and_start();
         self.run_all();
         self.check();
+        self.is_at_rest = true;
         self.stop_and_start();
         assert!(!self.has_mark(), "the checkpoint holds what the log said at its end");
         self.tally
@@ -510,7 +514,8 @@ impl World {
             wall_ms: self.now.wall_ms,
         });
         let mut last = None;
-        let dies_after = if self.rng.u8(0..3) == 0 { self.rng.usize(0..40) } else { usize::MAX };
+        let dies_after =
+            if !self.is_at_rest && self.rng.u8(0..3) == 0 { self.rng.usize(0..40) } else { usize::MAX };
         for operations in 0.. {
             match recovery.step(last.take()) {
                 RecoveryStep::Op(_) if operations == dies_after => break,

@@ -47,13 +47,23 @@ impl Recovery {
         if self.plan.clean {
             return;
         }
-        self.directory_changed |=
-            self.bases.last().is_some_and(|base| self.length_of(Stem::Log(*base)) == Some(0));
+        // A process that died may have changed names which this recovery finds as they are to be.
+        self.directory_changed |= self.is_truncating()
+            || self.bases.last().is_some_and(|base| self.length_of(Stem::Log(*base)) == Some(0));
+        // One that died between a cut and its sync left nothing to be cut, and what it cut off would come back.
+        if self.is_truncating()
+            && let Some(base) = self.bases.last()
+        {
+            self.changes.push_back(FileOp::Sync { file: Stem::Log(*base).into() });
+        }
         if self.is_durable_to_its_end() {
             let first =
                 self.bases.partition_point(|base| *base <= self.plan.recovery_point).saturating_sub(1);
             let bases: Vec<i64> = self.bases.iter().skip(first).copied().collect();
-            let files = bases.into_iter().flat_map(segment_files);
+            // The producers, too: what a process wrote of them before it died counts as synced from here on.
+            let snapshot = |base| FileName::from(Stem::ProducerSnapshot(base));
+            let files =
+                bases.into_iter().flat_map(|base| segment_files(base).into_iter().chain([snapshot(base)]));
             let syncs: Vec<FileOp> = files
                 .filter(|file| self.files.contains_key(file))
                 .map(|file| FileOp::Sync { file })

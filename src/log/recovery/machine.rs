@@ -76,6 +76,8 @@ pub struct Recovery {
     /// The producers' snapshot covers everything below.
     pub(super) replay_from: i64,
     snapshot_limit: i64,
+    /// Snapshots of segments that could not be read.
+    torn_snapshots: Vec<i64>,
     /// Base offsets of the segments that are left.
     pub(super) bases: Vec<i64>,
     /// Segments from this one on are read with their checksums.
@@ -120,6 +122,7 @@ impl Recovery {
             producers: ProducerStates::default(),
             replay_from: 0,
             snapshot_limit: i64::MAX,
+            torn_snapshots: Vec::new(),
             bases: Vec::new(),
             check_from_segment: usize::MAX,
             segments: Vec::new(),
@@ -410,7 +413,8 @@ impl Recovery {
     }
 
     fn pick_snapshot(&mut self) -> Flow {
-        let newest = self.snapshots().rev().find(|offset| *offset <= self.snapshot_limit);
+        let usable = |offset: &i64| *offset <= self.snapshot_limit && !self.torn_snapshots.contains(offset);
+        let newest = self.snapshots().rev().find(usable);
         let Some(offset) = newest else {
             self.producers = ProducerStates::default();
             self.replay_from = 0;
@@ -437,6 +441,11 @@ impl Recovery {
                 self.replay_from = offset;
                 self.state = State::Segments;
             }
+            // It is made again when its segment is reached.
+            Err(_) if !self.plan.clean && self.bases.iter().skip(1).any(|base| *base == offset) => {
+                self.torn_snapshots.push(offset);
+                self.state = State::PickSnapshot;
+            }
             Err(_) => {
                 let file = FileName::from(Stem::ProducerSnapshot(offset));
                 self.files.remove(&file);
@@ -450,9 +459,16 @@ impl Recovery {
     fn open_segment(&mut self) -> Flow {
         let at = self.segments.len();
         self.state = match self.bases.get(at) {
-            Some(base) => {
+            Some(&base) => {
                 let checked = at >= self.check_from_segment;
-                State::Segment(Box::new(SegmentWork::new(self, *base, checked)))
+                let work = SegmentWork::new(self, base, checked);
+                let is_there = self.length_of(Stem::ProducerSnapshot(base)).is_some();
+                if base > self.replay_from && at > 0 && is_there && !self.plan.clean {
+                    // Its snapshot may be torn, and the batches before it may be deleted one day.
+                    let snapshot = self.producers.snapshot();
+                    self.replace(Stem::ProducerSnapshot(base).into(), snapshot);
+                }
+                State::Segment(Box::new(work))
             }
             None => State::Finish,
         };

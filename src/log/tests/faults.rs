@@ -59,6 +59,24 @@ fn a_full_device_is_retriable_also_while_rolling() {
 }
 
 #[test]
+fn names_that_a_full_device_does_not_sync_ask_for_no_time_that_is_over() {
+    let mut driver = Driver::new(TopicConfig { flush_ms: 100, ..small() });
+    driver.append(&batch(&[5], 1000));
+    driver.hold_names = true;
+    while driver.log.segments().len() < 2 {
+        driver.append(&batch(&[5], 1000));
+    }
+    driver.append(&batch(&[5], 100));
+    let (ticket, op) = driver.held.pop().unwrap();
+    assert_eq!(op, FileOp::SyncDir);
+    assert_eq!(driver.log.completed(driver.now, ticket, Err(FileError::NoSpace)), LogEvent::None);
+    driver.now.mono_ms += 500;
+    driver.log.wake(driver.now);
+    let at_ms = driver.log.next_wake_ms().expect("it is tried again");
+    assert!(at_ms > driver.now.mono_ms, "{at_ms} is over at {}", driver.now.mono_ms);
+}
+
+#[test]
 fn index_entries_that_could_not_be_written_are_written_later() {
     let mut driver = Driver::new(small());
     for n in 0..10 {
