@@ -378,6 +378,10 @@ impl Shard {
             control.answers.pop_front_if(|(_, version, _)| *version <= control.applied_image)
         {
             if token == REGISTRATION {
+                if let ControllerAnswer::Refused(code) = &answer {
+                    self.outputs.push(Output::Fatal(format!("this broker cannot register: {code:?}")));
+                    return;
+                }
                 control.registered = true;
                 let unclaimed = control.unclaimed(&self.view.image);
                 self.outputs.extend(told(&unclaimed).map(Output::Say));

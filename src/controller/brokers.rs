@@ -54,6 +54,9 @@ pub(super) fn register(
     if !is_clustered && !is_alone {
         return Err(ErrorCode::UnsupportedVersion);
     }
+    // The broker of the controller's own process names no cluster, and sends no heartbeats: nobody would unfence it,
+    // whoever else has registered.
+    let is_inside = asked.cluster_id.is_none() && rules.liveness.is_own(node_id);
     let known = image.broker(node_id).cloned();
     let mut broker = BrokerRegistration {
         node_id,
@@ -81,8 +84,8 @@ pub(super) fn register(
         }
     }
     let epoch = broker.epoch;
-    if is_alone && rules.liveness.is_own(node_id) {
-        // The only broker of a cluster whose only controller is in the same process: there is nobody to wait for.
+    if is_inside || (is_alone && rules.liveness.is_own(node_id)) {
+        // The only controller of a cluster is in the same process: there is nobody to wait for.
         apply_all(state, &[Record::RegisterBroker(broker)], records);
         elections::after_gain(rules.node, state, node_id, records);
     } else {

@@ -190,13 +190,22 @@ impl Session {
 impl Controller {
     /// Time has passed: brokers that were silent for too long are fenced, leaders may change.
     pub(super) fn look_after_brokers(&mut self, now: Now) -> Result<(), String> {
+        let waits = self.must_not_decide_alone();
         let Some(leadership) = &mut self.leadership else { return Ok(()) };
+        if waits {
+            // Looked at again: a session that is over stays so.
+            leadership.liveness.wakes = false;
+            return Ok(());
+        }
         let due = leadership.liveness.look(&leadership.speculative, now.mono_ms);
         due.into_iter().try_for_each(|own| self.decide_own(own))
     }
 
     /// A broker's process is known to be dead: it is fenced if it is the one that registered last.
     pub(super) fn broker_gone(&mut self, node_id: i32, incarnation: Uuid) -> Result<(), String> {
+        if self.must_not_decide_alone() {
+            return Ok(());
+        }
         let Some(leadership) = &mut self.leadership else { return Ok(()) };
         let known = leadership.speculative.broker(node_id);
         if known.is_none_or(|known| known.incarnation != incarnation) || leadership.liveness.is_own(node_id) {
@@ -204,6 +213,13 @@ impl Controller {
         }
         leadership.liveness.forget(node_id);
         self.decide_own(Own::Fence(node_id))
+    }
+
+    /// Raft would refuse what nobody asked for: this controller gives its place away, or too much waits for its
+    /// commit already.
+    fn must_not_decide_alone(&self) -> bool {
+        let bytes = self.leadership.as_ref().map_or(0, |leadership| leadership.bytes_in_flight);
+        self.raft.is_resigning() || bytes >= super::IN_FLIGHT_BYTES_MAX
     }
 
     /// A request has come, which may have to wait.

@@ -27,7 +27,7 @@ const SUCCESSION_TICKS: u32 = 2;
 /// Bytes of entries in one message to a follower.
 const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of entries that wait for their commit; more proposals are refused.
-pub(super) const UNCOMMITTED_BYTES_MAX: u64 = 16 << 20;
+pub(super) const UNCOMMITTED_BYTES_MAX: u64 = 48 << 20;
 
 /// One entry of the raft log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,6 +131,8 @@ impl Raft {
             check_quorum: true,
             pre_vote: true,
             max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
+            // A follower writes what has come as one frame: six of the largest entries fit one.
+            max_inflight_msgs: 6,
             ..Config::default()
         };
         let alone = members.is_sole_voter(id);

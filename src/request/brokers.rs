@@ -25,6 +25,9 @@ pub(super) fn register(
     scene: &mut Scene,
 ) -> Result<Work, CloseReason> {
     let request: BrokerRegistrationRequest = guard::decode(body, header.version, guard::Limits::default())?;
+    if is_own(request.broker_id.0, scene) {
+        return Ok(registered(header, Err(ErrorCode::NotController)));
+    }
     if request.is_migrating_zk_broker {
         return Ok(registered(header, Err(ErrorCode::BrokerIdNotRegistered)));
     }
@@ -45,6 +48,12 @@ pub(super) fn register(
     };
     scene.desk.controls.push((to, asked));
     Ok(Controlled::waiting(Asked::RegisterBroker))
+}
+
+/// The broker of this process speaks to its controller without a connection: who claims to be it is another, or one
+/// that has asked itself for the controller and is to ask the next node.
+fn is_own(broker_id: i32, scene: &Scene) -> bool {
+    broker_id == scene.node.config.node_id
 }
 
 /// Refuses what is no registration of any broker.
@@ -105,6 +114,10 @@ pub(super) fn heartbeat(
     scene: &mut Scene,
 ) -> Result<Work, CloseReason> {
     let request: BrokerHeartbeatRequest = guard::decode(body, header.version, guard::Limits::default())?;
+    if is_own(request.broker_id.0, scene) {
+        let response = BrokerHeartbeatResponse::default().with_error_code(ErrorCode::NotController.code());
+        return Ok(encoded(header, &response));
+    }
     let asked = ControllerRequest::Heartbeat {
         node_id: request.broker_id.0,
         epoch: request.broker_epoch,

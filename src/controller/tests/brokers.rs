@@ -81,6 +81,27 @@ fn a_new_controller_gives_everybody_a_whole_session() {
 }
 
 #[test]
+fn the_broker_of_a_lone_controller_leads_again_whoever_else_has_registered() {
+    for speaks in [false, true] {
+        let mut node = Node::start(Disk::default(), 5);
+        node.register(0);
+        node.call(create(vec![new_topic("t", 1, 1)]));
+        node.peers = true;
+        node.call(registration(7, 3));
+        if speaks {
+            let stranger = epoch(&node, 7);
+            node.call(heartbeat(7, stranger));
+        }
+        let mut again = Node::start(node.disk, 6);
+        again.peers = true;
+        again.run(1000);
+        again.call(registration(0, 8));
+        assert!(again.image.is_active(0));
+        assert!(line(&again, 0).starts_with("leader 0 "), "{}", line(&again, 0));
+    }
+}
+
+#[test]
 fn a_broker_stops_when_it_leads_nothing_and_the_others_know() {
     let mut node = three(&[1, 2]);
     let stops = |applied_version, epoch| ControllerRequest::Heartbeat {
