@@ -429,11 +429,10 @@ impl Replicas {
 
     pub(super) fn wake(&mut self, now: Now) {
         self.go_round(now);
-        while let Some((at_ms, slot)) = self.wakes.pop_first() {
-            if at_ms > now.mono_ms {
-                self.wakes.insert((at_ms, slot));
-                return;
-            }
+        // Only as many as are due now: one that asked for a time that is over would keep the shard here for ever.
+        let due = self.wakes.range(..=(now.mono_ms, u32::MAX)).count();
+        for _ in 0..due {
+            let Some((_, slot)) = self.wakes.pop_first() else { return };
             if let Some(entry) = self.slots.get_mut(slot as usize) {
                 entry.wake_at_ms = None;
             }

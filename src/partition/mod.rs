@@ -424,7 +424,8 @@ impl Partition {
 
     /// What must hold between steps (DESIGN §6); a violation ends the process.
     pub fn check_invariants(&self) {
-        if !self.log.is_truncating() {
+        // What is on its way out, or offline, has given up a truncation under way.
+        if self.state == State::Online && !self.log.is_truncating() {
             assert!(self.high_watermark <= self.log.log_end(), "high watermark above the log end");
             let log_start_offset = self.log.log_start_offset();
             assert!(log_start_offset <= self.high_watermark, "log start above the high watermark");

@@ -280,6 +280,10 @@ impl Partition {
             return;
         }
         let end = self.log.log_end_position();
+        if offset == end.offset {
+            // A look-up finds nothing there.
+            return self.found_readable(end, effects);
+        }
         let (lookup, step) = self.log.lookup(Query::Fetch { offset, max_bytes: 1, end });
         let asked = Asked::Readable { offset };
         self.lookup_step(now, Waiting { asked, lookup, knows_zstd: true }, step, effects);

@@ -15,7 +15,8 @@ use kafka_protocol::messages::*;
 use uuid::Uuid;
 
 use super::stage::{Stage, TO};
-use super::{Answered, StrBytes};
+use super::topics::check_named;
+use super::{Answered, CloseReason, StrBytes};
 use crate::controller::record::LeaderRecovery;
 use crate::controller::request::{ElectionKind, HeartbeatAnswer, IsrChange, IsrState, Reassignment};
 use crate::controller::{ApiError, ControllerAnswer, ControllerRequest, Endpoint};
@@ -243,6 +244,7 @@ fn a_registration_carries_what_the_controller_has_to_know() {
     assert_eq!(refused(&of().with_features(vec![feature(0, 0)])), 35);
     assert_eq!(refused(&of().with_is_migrating_zk_broker(true)), 102);
     assert_eq!(refused(&of().with_broker_id(BrokerId(-1))), 42);
+    assert_eq!(refused(&of().with_broker_id(BrokerId(1))), 41, "nobody else is the broker of this process");
     assert_eq!(refused(&of().with_incarnation_id(Uuid::nil())), 42);
     assert_eq!(refused(&of().with_log_dirs(vec![Uuid::from_u128(1000); 2])), 119);
     assert_eq!(refused(&of().with_log_dirs(vec![Uuid::nil()])), 119);
@@ -251,6 +253,9 @@ fn a_registration_carries_what_the_controller_has_to_know() {
 #[test]
 fn a_heartbeat_is_answered_with_what_becomes_of_the_broker() {
     let mut stage = Stage::new(&[]);
+    let own = BrokerHeartbeatRequest::default().with_broker_id(BrokerId(1)).with_want_fence(true);
+    let refused: BrokerHeartbeatResponse = stage.ask(ApiKey::BrokerHeartbeat, 1, &own);
+    assert_eq!(refused.error_code, 41);
     for version in 0..=1 {
         let request = BrokerHeartbeatRequest::default()
             .with_broker_id(BrokerId(2))
@@ -284,6 +289,13 @@ fn a_heartbeat_is_answered_with_what_becomes_of_the_broker() {
             assert_eq!(response.error_code, 77);
         }
     }
+}
+
+#[test]
+fn a_long_name_before_many_indexes_is_too_costly() {
+    assert_eq!(check_named([(249, 100_000)].into_iter()), Ok(()));
+    assert_eq!(check_named([(1 << 20, 400_000)].into_iter()), Err(CloseReason::TooCostly));
+    assert_eq!(check_named([(usize::MAX, 2), (1, 1)].into_iter()), Err(CloseReason::TooCostly));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use kafka_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaE
 use kafka_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse, TopicName};
 
 use super::controlled::{Asked, Controlled};
-use super::topics::limit_wait;
+use super::topics::{check_named, limit_wait};
 use super::{CloseReason, Scene, StrBytes, Work, encoded};
 use crate::controller::request::ElectionKind;
 use crate::controller::{ApiError, ControllerAnswer, ControllerRequest};
@@ -31,6 +31,8 @@ pub(super) fn elect(
     scene: &mut Scene,
 ) -> Result<Work, CloseReason> {
     let request: ElectLeadersRequest = guard::decode(body, header.version, guard::Limits::default())?;
+    let topics = request.topic_partitions.iter().flatten();
+    check_named(topics.map(|topic| (topic.topic.len(), topic.partitions.len())))?;
     // Before version 1 every election is of the preferred leader.
     let kind = match if header.version == 0 { PREFERRED } else { request.election_type } {
         PREFERRED => ElectionKind::Preferred,

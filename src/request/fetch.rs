@@ -292,7 +292,10 @@ impl Fetch {
         let session_id = match self.session {
             SessionUse::Make => {
                 let by_id = header.version >= VERSION_BY_ID;
-                let new = NewSession { privileged: self.replica.is_some(), by_id };
+                // Anybody may say that it is a replica.
+                let is_broker = |id: i32| scene.node.config.node_id != id && view.image.broker(id).is_some();
+                let privileged = self.replica.is_some_and(|(id, _)| is_broker(id));
+                let new = NewSession { privileged, by_id };
                 let list = self.parts.iter().map(|part| (part.topic.clone(), part.index, part.wanted));
                 sessions.make(scene.now.mono_ms, new, list, |id| topic_name(id, view))
             }

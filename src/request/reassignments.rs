@@ -14,7 +14,7 @@ use kafka_protocol::messages::{
 };
 
 use super::controlled::{Asked, Controlled};
-use super::topics::limit_wait;
+use super::topics::{check_named, limit_wait};
 use super::{CloseReason, Scene, StrBytes, Work, encoded};
 use crate::controller::request::Reassignment;
 use crate::controller::{ApiError, ControllerAnswer, ControllerRequest};
@@ -40,6 +40,7 @@ pub(super) fn alter(
 ) -> Result<Work, CloseReason> {
     let request: AlterPartitionReassignmentsRequest =
         guard::decode(body, header.version, guard::Limits::default())?;
+    check_named(request.topics.iter().map(|topic| (topic.name.len(), topic.partitions.len())))?;
     let allow_factor = header.version < VERSION_FACTOR || request.allow_replication_factor_change;
     let (mut topics, mut changes) = (Vec::new(), Vec::new());
     for topic in request.topics {
@@ -103,6 +104,8 @@ pub(super) fn list(
 ) -> Result<Work, CloseReason> {
     let request: ListPartitionReassignmentsRequest =
         guard::decode(body, header.version, guard::Limits::default())?;
+    let topics = request.topics.iter().flatten();
+    check_named(topics.map(|topic| (topic.name.len(), topic.partition_indexes.len())))?;
     let partitions = request.topics.map(|topics| {
         let all = topics.into_iter().flat_map(|topic| {
             let name = topic.name.to_string();

@@ -48,6 +48,19 @@ type Configs = Vec<(String, Option<String>)>;
 /// First version of CreateTopics that tells the new topic's configuration.
 const VERSION_CONFIGS: i16 = 5;
 
+/// Refuses a request whose partitions, each with the name of its topic beside it, would take more memory than a
+/// request may: names are long and indexes are short. `topics` gives the bytes of each name and how many partitions.
+pub(super) fn check_named(topics: impl Iterator<Item = (usize, usize)>) -> Result<(), CloseReason> {
+    const ENTRY_BYTES: usize = 128;
+    // A name is there twice: in what is asked, and in what is kept for the answer.
+    let bytes = topics
+        .map(|(name_bytes, count)| {
+            name_bytes.saturating_mul(2).saturating_add(ENTRY_BYTES).saturating_mul(count)
+        })
+        .fold(0, usize::saturating_add);
+    if bytes > guard::MEMORY_LIMIT_BYTES { Err(CloseReason::TooCostly) } else { Ok(()) }
+}
+
 /// A timer for the time that the client gives the controller. Whoever gives no time wants no limit.
 pub(super) fn limit_wait(timeout_ms: i32, to: ReplyTo, scene: &mut Scene) {
     if let Some(timeout_ms) = u64::try_from(timeout_ms).ok().filter(|ms| *ms > 0) {

@@ -35,6 +35,8 @@ impl OwnerDir {
 pub(super) struct Aftermath {
     /// The file that was opened for it, worth keeping.
     pub opened: Option<(FileName, OwnedFd)>,
+    /// That file is new: what was open by its name is another.
+    pub is_new: bool,
     /// The directory's new path.
     pub moved: Option<PathBuf>,
 }
@@ -111,6 +113,7 @@ fn attempt(dir: &OwnerDir, op: &FileOp, aftermath: &mut Aftermath) -> io::Result
         FileOp::Create { file, preallocate_bytes } => {
             let created = create(&dir.file(*file), matches!(file.stem, Stem::Log(_)), *preallocate_bytes)?;
             aftermath.opened = Some((*file, created));
+            aftermath.is_new = true;
         }
         FileOp::Append { .. } => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
         FileOp::Write { file, position, bytes } => {

@@ -1,8 +1,8 @@
 //! The files of one shard's owners: which directory is whose, which files are open, and which
 //! operations run here and which go to helper threads.
 //!
-//! Here: appends and writes to the page cache, and reads that the page cache answers. Everything
-//! else can wait for a device and goes to a helper.
+//! Here: appends and writes to the page cache, and short reads that the page cache answers.
+//! Everything else can wait for a device and goes to a helper.
 
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -23,7 +23,8 @@ use crate::request::DiskSpace;
 /// Kernel limit of one vectored write (`UIO_MAXIOV`).
 const IOVECS_MAX: usize = 1024;
 
-/// The longest read that the shard does itself. Longer ones come in long rows, when a log is truncated.
+/// The longest read that the shard does itself. Longer ones come in long rows when a log is truncated, and one at a
+/// time where a look-up by time reads a large batch.
 const READ_HERE_BYTES: u64 = 32 << 10;
 
 /// The files of one shard.
@@ -178,7 +179,12 @@ impl Files {
             && file.suffix == Suffix::None
             && !matches!(file.stem, Stem::Named(_))
         {
-            self.open.keep(owner, file, opened);
+            // A helper may be late: a file that was made meanwhile is not replaced by the one before it.
+            if aftermath.is_new || self.open.get(owner, file).is_none() {
+                self.open.keep(owner, file, opened);
+            } else {
+                self.close(vec![Arc::new(opened)]);
+            }
         }
         if let Some(moved) = aftermath.moved
             && let Some((_, dir)) = self.dirs.get_mut(&owner)
