@@ -20,8 +20,8 @@ use super::isr::{Altered, IsrChanges, Settled};
 use super::link::{Answered, Link, LinkId, LinkLoss, LinkRules, Loss};
 use super::messages::{self, Registration};
 use crate::broker::Output;
-use crate::controller::ControllerAnswer;
 use crate::controller::request::NewTopic;
+use crate::controller::{ControllerAnswer, HeartbeatAnswer};
 use crate::effect::Now;
 use crate::partition::{IsrChange, ReplyTo};
 use crate::request::Forwarded;
@@ -429,7 +429,7 @@ pub enum BeatAnswer {
     /// To [`Beat::Register`]: the broker epoch.
     Registered(Result<i64, ErrorCode>),
     /// To [`Beat::Heartbeat`].
-    Beaten(Result<super::heart::HeartbeatAnswer, ErrorCode>),
+    Beaten(Result<HeartbeatAnswer, ErrorCode>),
 }
 
 /// The answer where nobody could be asked.

@@ -14,7 +14,8 @@ use smallvec::smallvec;
 use uuid::Uuid;
 
 use super::*;
-use crate::broker::peers::heart::{HeartRules, HeartbeatAnswer};
+use crate::broker::peers::heart::HeartRules;
+use crate::controller::HeartbeatAnswer;
 use crate::partition::LeaderRecovery;
 use crate::security::Principal;
 

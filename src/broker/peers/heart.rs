@@ -11,6 +11,7 @@
 //! (it was unregistered, or another process of its id registered) registers again. A machine over plain values:
 //! who the controller is and how it is reached is known elsewhere.
 
+use crate::controller::HeartbeatAnswer;
 use crate::effect::Now;
 use crate::wire::ErrorCode;
 
@@ -49,17 +50,6 @@ pub enum Beat {
         /// The broker wants to stop.
         wants_shutdown: bool,
     },
-}
-
-/// The controller's answer to a heartbeat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeartbeatAnswer {
-    /// The broker knows all metadata that was there when it registered.
-    pub is_caught_up: bool,
-    /// It serves nobody.
-    pub is_fenced: bool,
-    /// It may stop.
-    pub should_shut_down: bool,
 }
 
 /// What others are to know.

@@ -22,10 +22,9 @@ use kafka_protocol::messages::{
 use uuid::Uuid;
 
 use super::fetcher::ReplicaKey;
-use super::heart::HeartbeatAnswer;
 use super::isr::Altered;
 use crate::controller::request::{CreatedTopic, NewTopic, TopicAnswer};
-use crate::controller::{ApiError, ControllerAnswer, Endpoint};
+use crate::controller::{ApiError, ControllerAnswer, Endpoint, HeartbeatAnswer};
 use crate::partition::{IsrChange, IsrState, LeaderRecovery};
 use crate::request::Forwarded;
 use crate::security::Principal;
