@@ -79,6 +79,8 @@ pub struct Checkpoints {
     /// Replicas that were still being recovered when the survey passed.
     opening: usize,
     boot_id: String,
+    /// For the marker of a clean stop; -1 while there is none.
+    broker_epoch: i64,
     stopping: bool,
     marked: bool,
 }
@@ -97,9 +99,15 @@ impl Checkpoints {
             surveyed: Vec::new(),
             opening: 0,
             boot_id,
+            broker_epoch: -1,
             stopping: false,
             marked: false,
         }
+    }
+
+    /// The broker has registered with this epoch.
+    pub(super) fn set_broker_epoch(&mut self, epoch: i64) {
+        self.broker_epoch = epoch;
     }
 
     /// How many directories there are.
@@ -179,7 +187,7 @@ impl Checkpoints {
                 directory.plan(directory::boot_id_file(&self.boot_id), Purpose::Step);
             }
             if self.stopping {
-                directory.plan(directory::clean_shutdown_file(-1), Purpose::Step);
+                directory.plan(directory::clean_shutdown_file(self.broker_epoch), Purpose::Step);
             }
         }
         self.marked = self.stopping;

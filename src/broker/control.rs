@@ -18,15 +18,27 @@ use super::{Shard, Todo};
 use crate::config::{NodeConfig, TopicConfig, warn_of};
 use crate::controller::storage::METADATA_DIRECTORY;
 use crate::controller::{
-    self, Controller, ControllerAnswer, ControllerRequest, Endpoint, Image, ImageDelta, ResourceType,
-    ShardId, ShardPlacement,
+    self, Controller, ControllerAnswer, ControllerRequest, Endpoint, Image, ImageDelta, Members,
+    ResourceType, ShardId, ShardPlacement,
 };
 use crate::effect::{FileResult, Now, Ticket};
 use crate::partition::ReplyTo;
 use crate::request::{Answered, ClusterView, Node};
 
-/// The token of the node's own registration; requests get tokens above it.
-const REGISTRATION: u64 = 0;
+/// Who waits for an answer of the controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// A request on one of the shards.
+    Request(ReplyTo),
+    /// The broker of this node, which registers.
+    Registration,
+    /// Its heartbeat.
+    Heartbeat,
+    /// Its leaders, which want other in-sync sets.
+    Changes,
+    /// The node, which wants to be a member of the quorum.
+    Joining,
+}
 
 /// The log directories in which each replica (topic, partition) was found, each with the topic's
 /// id in its `partition.metadata`, if there is one. More than one has a replica's name where a
@@ -66,7 +78,7 @@ pub struct ControlHost {
     /// Image version that every shard has applied.
     applied_image: u64,
     answers: VecDeque<(u64, u64, ControllerAnswer)>,
-    waiting: BTreeMap<u64, ReplyTo>,
+    waiting: BTreeMap<u64, Asker>,
     token_next: u64,
     /// Log directories that failed, before the start or since.
     offline: BTreeSet<u16>,
@@ -106,7 +118,7 @@ impl ControlHost {
             applied_image: 0,
             answers: VecDeque::new(),
             waiting: BTreeMap::new(),
-            token_next: REGISTRATION + 1,
+            token_next: 0,
             offline: BTreeSet::new(),
             found_at_start,
             registered: false,
@@ -145,13 +157,18 @@ impl ControlHost {
         unclaimed.map(|((topic, partition), _)| format!("{topic}-{partition}")).collect()
     }
 
-    pub(super) fn start(&mut self, node: &NodeConfig, outputs: &mut Vec<Output>) {
+    /// Begins. The broker of a node that is alone is registered at once; another one's heart does that.
+    pub(super) fn start(&mut self, node: &NodeConfig, is_clustered: bool, outputs: &mut Vec<Output>) {
         let directory = self.start.metadata_directory;
         let name = METADATA_DIRECTORY.to_string();
         outputs.push(Output::Own { owner: Owner::Controller, directory, name });
         for directory in 0..self.start.checkpoints.directories() {
             let owner = Owner::Directory(directory);
             outputs.push(Output::Own { owner, directory, name: String::new() });
+        }
+        self.inputs.push_back(controller::Input::Tick);
+        if is_clustered {
+            return;
         }
         let request = ControllerRequest::RegisterBroker {
             node_id: node.node_id,
@@ -162,8 +179,14 @@ impl ControlHost {
             previous_epoch: -1,
             cluster_id: None,
         };
-        self.inputs.push_back(controller::Input::Tick);
-        self.inputs.push_back(controller::Input::Request { token: REGISTRATION, request });
+        self.ask(Asker::Registration, request);
+    }
+
+    fn ask(&mut self, asker: Asker, request: ControllerRequest) {
+        let token = self.token_next;
+        self.token_next += 1;
+        self.waiting.insert(token, asker);
+        self.inputs.push_back(controller::Input::Request { token, request });
     }
 
     pub(super) fn next_wake_ms(&self) -> Option<u64> {
@@ -209,13 +232,42 @@ impl Shard {
     }
 
     /// A request for the controller, which is on this shard.
-    pub(super) fn control(&mut self, now: Now, to: ReplyTo, request: ControllerRequest) {
+    pub(super) fn control(&mut self, now: Now, asker: Asker, request: ControllerRequest) {
         let Some(control) = &mut self.control else { return };
-        let token = control.token_next;
-        control.token_next += 1;
-        control.waiting.insert(token, to);
-        control.inputs.push_back(controller::Input::Request { token, request });
+        control.ask(asker, request);
         self.run_control(now);
+    }
+
+    /// What the controller is to know, in this order.
+    pub(super) fn control_inputs(&mut self, now: Now, inputs: impl IntoIterator<Item = controller::Input>) {
+        let Some(control) = &mut self.control else { return };
+        control.inputs.extend(inputs);
+        self.run_control(now);
+    }
+
+    /// The active controller has told who the members of the quorum are: news for a node that does not know them yet.
+    pub(super) fn quorum_has(&mut self, told: Members) {
+        let Some(control) = &self.control else { return };
+        let (raft_id, members) = control.start.controller.members();
+        if members.iter().len() == 0 {
+            self.members_are(raft_id, told);
+        }
+    }
+
+    /// The broker has registered with this epoch, at a controller that may be another node's.
+    pub(super) fn control_is_registered(&mut self, epoch: i64) {
+        if let Some(control) = &mut self.control {
+            control.start.checkpoints.set_broker_epoch(epoch);
+        }
+    }
+
+    /// The node knows all metadata from before its start: clients may come.
+    pub(super) fn control_is_ready(&mut self) {
+        let Some(control) = self.control.as_mut().filter(|control| !control.registered) else { return };
+        control.registered = true;
+        let unclaimed = control.unclaimed(&self.view.image);
+        self.outputs.extend(told(&unclaimed).map(Output::Say));
+        self.outputs.push(Output::Ready);
     }
 
     pub(super) fn control_completed(&mut self, now: Now, owner: Owner, ticket: Ticket, result: FileResult) {
@@ -275,26 +327,38 @@ impl Shard {
             control.start.controller.step(now, input, &mut outputs);
         }
         for output in outputs.drain(..) {
-            match output {
-                controller::Output::File(ticket, op) => {
-                    self.outputs.push(Output::File(Owner::Controller, ticket, op));
-                }
-                controller::Output::Publish(image, delta) => control.decided.push_back((image, delta)),
-                controller::Output::Answer { token, version, answer } => {
-                    control.answers.push_back((token, version, answer));
-                }
-                controller::Output::Full => self.outputs.push(Output::Say(format!(
-                    "the log directory that holds {METADATA_DIRECTORY} is full: changes of the metadata wait for space"
-                ))),
-                controller::Output::WakeAt(at_ms) => control.wake_at_ms = Some(at_ms),
-                // A node that is alone in its quorum has nobody to send to; there are no links to others yet.
-                controller::Output::Send { .. } | controller::Output::Leader { .. } => {}
-                controller::Output::Fatal(why) => self.outputs.push(Output::Fatal(why)),
-            }
+            self.control_wants(output);
         }
+        let Some(control) = &mut self.control else { return };
         control.outputs = outputs;
+        let (raft_id, members) = control.start.controller.members();
+        let is_news = members.iter().len() > 0 && !self.peers.knows(members);
+        if is_news && self.peers.is_clustered() {
+            let members = members.clone();
+            self.members_are(raft_id, members);
+        }
         self.publish_next();
-        self.release_answers();
+        self.release_answers(now);
+    }
+
+    fn control_wants(&mut self, output: controller::Output) {
+        let Some(control) = &mut self.control else { return };
+        match output {
+            controller::Output::File(ticket, op) => {
+                self.outputs.push(Output::File(Owner::Controller, ticket, op));
+            }
+            controller::Output::Publish(image, delta) => control.decided.push_back((image, delta)),
+            controller::Output::Answer { token, version, answer } => {
+                control.answers.push_back((token, version, answer));
+            }
+            controller::Output::Full => self.outputs.push(Output::Say(format!(
+                "the log directory that holds {METADATA_DIRECTORY} is full: changes of the metadata wait for space"
+            ))),
+            controller::Output::WakeAt(at_ms) => control.wake_at_ms = Some(at_ms),
+            controller::Output::Send { to, bytes } => self.send_raft(to.raft_id, bytes),
+            controller::Output::Leader { node_id, .. } => self.controller_is(node_id),
+            controller::Output::Fatal(why) => self.outputs.push(Output::Fatal(why)),
+        }
     }
 
     /// Publishes what was decided next, once the last view is applied everywhere and the checkpoints
@@ -372,28 +436,32 @@ impl Shard {
     }
 
     /// Hands out the answers that every shard agrees with.
-    fn release_answers(&mut self) {
-        let Some(control) = &mut self.control else { return };
-        while let Some((token, _, answer)) =
-            control.answers.pop_front_if(|(_, version, _)| *version <= control.applied_image)
+    fn release_answers(&mut self, now: Now) {
+        while let Some(control) = &mut self.control
+            && let Some((token, _, answer)) =
+                control.answers.pop_front_if(|(_, version, _)| *version <= control.applied_image)
         {
-            if token == REGISTRATION {
-                if let ControllerAnswer::Refused(code) = &answer {
-                    self.outputs.push(Output::Fatal(format!("this broker cannot register: {code:?}")));
-                    return;
+            match control.waiting.remove(&token) {
+                Some(Asker::Request(to)) => self.answer_control(to, answer),
+                Some(Asker::Registration) if !self.peers.is_clustered() => {
+                    if let ControllerAnswer::Refused(code) = &answer {
+                        self.outputs.push(Output::Fatal(format!("this broker cannot register: {code:?}")));
+                        return;
+                    }
+                    self.control_is_ready();
                 }
-                control.registered = true;
-                let unclaimed = control.unclaimed(&self.view.image);
-                self.outputs.extend(told(&unclaimed).map(Output::Say));
-                self.outputs.push(Output::Ready);
+                Some(own) => self.answered_here(now, own, answer),
+                None => {}
             }
-            let Some(to) = control.waiting.remove(&token) else { continue };
-            let answer = Box::new(answer);
-            if to.shard == self.id.0 {
-                self.todo.push_back(Todo::Answer(to, Answered::Controller(answer)));
-            } else {
-                self.outputs.push(Output::Send(ShardId(to.shard), Message::Controlled { to, answer }));
-            }
+        }
+    }
+
+    pub(super) fn answer_control(&mut self, to: ReplyTo, answer: ControllerAnswer) {
+        let answer = Box::new(answer);
+        if to.shard == self.id.0 {
+            self.todo.push_back(Todo::Answer(to, Answered::Controller(answer)));
+        } else {
+            self.outputs.push(Output::Send(ShardId(to.shard), Message::Controlled { to, answer }));
         }
     }
 

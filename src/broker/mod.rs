@@ -33,6 +33,7 @@ pub use moving::Luggage;
 pub use peers::{LinkId, LinkLoss, PeersMessage, PeersStart};
 pub use replicas::{DirectoryFacts, FoundReplica, Opened, Replicas};
 
+use self::control::Asker;
 use self::coordinators::Coordinators;
 use self::timers::Timers;
 use crate::controller::{ControllerRequest, ShardId};
@@ -111,7 +112,7 @@ impl Shard {
         let seed = node.seed ^ u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Self {
             id,
-            peers: peers::Peers::new(node.config.node_id, seed),
+            peers: peers::Peers::new(&node.config, seed),
             node,
             view,
             connections: Slab::new(),
@@ -139,7 +140,7 @@ impl Shard {
     /// Begins: the controller's shard starts its log; every shard asks for what it needs.
     pub fn start(&mut self, now: Now) {
         if let Some(control) = &mut self.control {
-            control.start(&self.node.config, &mut self.outputs);
+            control.start(&self.node.config, self.peers.is_clustered(), &mut self.outputs);
         }
         self.tell_offline_directories();
         self.run_control(now);
@@ -187,6 +188,7 @@ impl Shard {
         if self.connection(key).is_none() {
             return;
         }
+        self.forget_connection(key);
         let (_, connection) = self.connections.remove(key.slot as usize);
         let context = connection.context;
         let (works, cost_bytes) = connection.abandon();
@@ -466,7 +468,7 @@ impl Shard {
                     }
                     Todo::Answer(to, answered) => self.answer(now, to, answered),
                     Todo::Pump(key) => self.pump(now, key),
-                    Todo::Control(to, request) => self.control(now, to, *request),
+                    Todo::Control(to, request) => self.control(now, Asker::Request(to), *request),
                     Todo::Local(message) => self.take_message(now, self.id, message),
                 }
             }

@@ -85,6 +85,7 @@ impl Shard {
     pub fn depart(&mut self, key: ConnectionKey) -> Option<Luggage> {
         let connection = self.connection(key)?;
         assert!(connection.is_at_rest() && connection.cost_bytes() == 0, "what goes leaves nothing behind");
+        self.forget_connection(key);
         let (_, connection) = self.connections.remove(key.slot as usize);
         let session = self.desk.sessions.send_off(connection.session);
         let view_version = self.view.version.max(connection.view_min);

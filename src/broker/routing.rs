@@ -53,6 +53,9 @@ impl Shard {
                 _ => self.todo.push_back(Todo::Coordinate(coordination)),
             }
         }
+        for (to, node_id) in std::mem::take(&mut self.desk.heard) {
+            self.heard_heartbeat(ConnectionKey::of(to), node_id);
+        }
         if !self.desk.forwards.is_empty() {
             let forwards = std::mem::take(&mut self.desk.forwards);
             self.forward(forwards);

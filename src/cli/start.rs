@@ -23,10 +23,10 @@ fn load(files: &[PathBuf], overrides: &[String]) -> Result<NodeConfig, String> {
     told(NodeConfig::load(text.as_deref(), &pairs))
 }
 
-/// As for a start, of nodes too that cannot start yet.
-pub(super) fn load_for_format(files: &[PathBuf], overrides: &[String]) -> Result<NodeConfig, String> {
+/// As for a start, without its warnings.
+pub(super) fn load_quietly(files: &[PathBuf], overrides: &[String]) -> Result<NodeConfig, String> {
     let (text, pairs) = read_all(files, overrides)?;
-    NodeConfig::load_for_format(text.as_deref(), &pairs).map(|(config, _)| config).map_err(unusable)
+    NodeConfig::load(text.as_deref(), &pairs).map(|(config, _)| config).map_err(unusable)
 }
 
 fn told(loaded: Result<(NodeConfig, Vec<Warning>), ConfigError>) -> Result<NodeConfig, String> {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::output::print;
-use super::start::load_for_format;
+use super::start::load_quietly;
 use crate::client::ClientError;
 use crate::config::{Endpoint, INITIAL_VOTERS_FILE, InitialVoter, InitialVoters, NodeConfig};
 use crate::controller::features;
@@ -120,7 +120,7 @@ pub(super) fn format(options: &FormatOptions) -> Result<(), ClientError> {
 impl ConfigOptions {
     fn load(&self) -> Result<NodeConfig, ClientError> {
         let files: Vec<PathBuf> = self.config.iter().cloned().collect();
-        load_for_format(&files, &self.overrides).map_err(ClientError::Usage)
+        load_quietly(&files, &self.overrides).map_err(ClientError::Usage)
     }
 }
 

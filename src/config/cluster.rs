@@ -309,30 +309,6 @@ pub(super) fn warn(node: &Checked<'_>, warnings: &mut Vec<Warning>) {
     }
 }
 
-/// What a cluster asks for that is not built yet: a node that is told of others must not make a cluster of its own.
-pub(super) fn check_built(node: &Checked<'_>, problems: &mut Vec<Problem>) {
-    let ProcessRoles { broker, controller } = node.roles;
-    if !(broker && controller) {
-        let names = match (broker, controller) {
-            (true, _) => "broker",
-            (_, true) => "controller",
-            _ => "",
-        };
-        let message = "one node has both roles in this version; allowed is broker,controller";
-        problems.push(Problem::new(ROLES, names, message));
-    }
-    if node.cluster.voters.len() > 1 {
-        let message = "a quorum of several nodes is not built yet";
-        problems.push(Problem::new(VOTERS, entries(&node.cluster.voters), message));
-    }
-    if node.cluster.bootstrap_servers.len() > 1 {
-        let server = |Endpoint { host, port }: &Endpoint| format!("{host}:{port}");
-        let servers: Vec<String> = node.cluster.bootstrap_servers.iter().map(server).collect();
-        let message = "a quorum of several nodes is not built yet; name this node's controller listener only";
-        problems.push(Problem::new(BOOTSTRAP, servers.join(","), message));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -359,7 +335,7 @@ mod tests {
     fn load(base: &[(&str, &str)], more: &[(&str, &str)]) -> Result<(NodeConfig, Vec<Warning>), Vec<String>> {
         let pairs: Vec<(String, String)> =
             base.iter().chain(more).map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
-        NodeConfig::load_for_format(None, &pairs)
+        NodeConfig::load(None, &pairs)
             .map_err(|error| error.problems.iter().map(ToString::to_string).collect())
     }
 

@@ -22,26 +22,9 @@ impl Default for NodeConfig {
 
 impl NodeConfig {
     /// Makes the configuration from the text of a properties file with `overrides` on top, later ones winning.
-    /// What a node cannot start with yet is refused.
     pub fn load(
         text: Option<&str>,
         overrides: &[(String, String)],
-    ) -> Result<(Self, Vec<Warning>), ConfigError> {
-        Self::read(text, overrides, Scope::Start)
-    }
-
-    /// As [`load`](Self::load), for nodes too that cannot start yet: of one role, or one of several voters.
-    pub fn load_for_format(
-        text: Option<&str>,
-        overrides: &[(String, String)],
-    ) -> Result<(Self, Vec<Warning>), ConfigError> {
-        Self::read(text, overrides, Scope::Describe)
-    }
-
-    fn read(
-        text: Option<&str>,
-        overrides: &[(String, String)],
-        scope: Scope,
     ) -> Result<(Self, Vec<Warning>), ConfigError> {
         let (mut warnings, mut problems) = (Vec::new(), Vec::new());
         let given = Given::read(text, overrides, &mut warnings, &mut problems);
@@ -52,27 +35,13 @@ impl NodeConfig {
                     .to_owned(),
             });
         }
-        let config = build(&given, scope, &mut warnings, &mut problems);
+        let config = build(&given, &mut warnings, &mut problems);
         check_limits(&given, &config, &mut problems);
         if problems.is_empty() { Ok((config, warnings)) } else { Err(ConfigError { problems }) }
     }
 }
 
-/// What a configuration is read for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scope {
-    /// A node starts with it.
-    Start,
-    /// Somebody wants to know what it says, of nodes too that cannot start yet.
-    Describe,
-}
-
-fn build(
-    given: &Given,
-    scope: Scope,
-    warnings: &mut Vec<Warning>,
-    problems: &mut Vec<Problem>,
-) -> NodeConfig {
+fn build(given: &Given, warnings: &mut Vec<Warning>, problems: &mut Vec<Problem>) -> NodeConfig {
     let node_id = node_id(given, problems);
     let roles = roles(given, problems);
     let listeners = listeners::read(given, roles, problems);
@@ -80,7 +49,8 @@ fn build(
     let replica_lag_time_max_ms = given.number("replica.lag.time.max.ms");
     let checked =
         Checked { node_id, roles, listeners: &listeners, cluster: &cluster, replica_lag_time_max_ms };
-    check_cluster(&checked, scope, warnings, problems);
+    cluster::check(&checked, problems);
+    cluster::warn(&checked, warnings);
     let log_dirs = log_dirs(given, problems);
     let first_log_dir = log_dirs.first().cloned().unwrap_or_default();
     let (topic_defaults, compression_levels) = topic::node_defaults(given, problems);
@@ -134,14 +104,6 @@ fn build(
         transaction: transaction(given),
         given: given.values.clone(),
     }
-}
-
-fn check_cluster(node: &Checked<'_>, scope: Scope, warnings: &mut Vec<Warning>, problems: &mut Vec<Problem>) {
-    if scope == Scope::Start {
-        cluster::check_built(node, problems);
-    }
-    cluster::check(node, problems);
-    cluster::warn(node, warnings);
 }
 
 fn group(given: &Given) -> GroupConfig {
@@ -536,18 +498,20 @@ confluent.support.metrics.enable=false
     }
 
     #[test]
-    fn a_node_that_is_told_of_others_does_not_start_alone() {
-        let several = [
+    fn a_node_that_is_told_of_others_does_not_make_a_cluster_of_its_own() {
+        let listeners = [
             ("listeners", "PLAINTEXT://:9092,CONTROLLER://:9093"),
             ("controller.listener.names", "CONTROLLER"),
-            ("controller.quorum.voters", "1@a:9093,2@b:9093"),
         ];
-        let [only] = problems(&several).try_into().unwrap();
-        assert!(only.contains("not built yet"), "{only}");
+        let is_told = |more: &[(&str, &str)]| {
+            let given = [&listeners[..], more].concat();
+            NodeConfig::load(None, &overrides(&given)).unwrap().0.is_told_of_others()
+        };
+        assert!(!is_told(&[]));
+        assert!(!is_told(&[("controller.quorum.voters", "1@a:9093")]));
+        assert!(is_told(&[("controller.quorum.voters", "1@a:9093,2@b:9093")]));
+        assert!(is_told(&[("controller.quorum.bootstrap.servers", "a:9093,b:9093")]));
         assert!(problems(&[("controller.quorum.voters", "2@a:9093")])[0].contains("the node id 1 must be"));
-        assert_eq!(problems(&[("controller.quorum.bootstrap.servers", "a:9093,b:9093")]).len(), 1);
-        assert!(problems(&[("process.roles", "broker")])[0].contains("broker,controller"));
-        assert!(problems(&[("process.roles", "controller")])[0].contains("broker,controller"));
         assert!(problems(&[("process.roles", "")])[0].contains("broker,controller"));
         assert!(problems(&[("node.id", "2"), ("broker.id", "3")])[0].contains("same value"));
     }

@@ -235,3 +235,12 @@ pub struct NodeConfig {
     /// The values that were given, as they were given, by key; every other key has its default.
     pub given: BTreeMap<&'static str, String>,
 }
+
+impl NodeConfig {
+    /// Whether it names other nodes: such a node does not make a cluster of its own where it finds none.
+    pub fn is_told_of_others(&self) -> bool {
+        let ProcessRoles { broker, controller } = self.roles;
+        let others = self.cluster.voters.len() > 1 || self.cluster.bootstrap_servers.len() > 1;
+        !(broker && controller) || others
+    }
+}

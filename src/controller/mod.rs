@@ -146,6 +146,8 @@ pub enum Input {
         /// Raft id.
         to: u64,
     },
+    /// The node stops in order: where it leads, another voter takes over before it is gone.
+    Resign,
     /// The process of that raft id is gone for certain: if it led, the next election begins at once.
     LeaderGone {
         /// Raft id.
@@ -301,6 +303,10 @@ impl Controller {
             Input::Message { from, bytes } => self.take_message(from, &bytes, out),
             Input::PeerUnreachable { to } => {
                 self.lose_peer(to);
+                Ok(())
+            }
+            Input::Resign => {
+                self.resign();
                 Ok(())
             }
             Input::LeaderGone { raft_id } => {

@@ -118,8 +118,12 @@ pub(super) fn heartbeat(
         let response = BrokerHeartbeatResponse::default().with_error_code(ErrorCode::NotController.code());
         return Ok(encoded(header, &response));
     }
+    let node_id = request.broker_id.0;
+    if scene.view.image.broker(node_id).is_some_and(|broker| broker.epoch == request.broker_epoch) {
+        scene.desk.heard.push((to, node_id));
+    }
     let asked = ControllerRequest::Heartbeat {
-        node_id: request.broker_id.0,
+        node_id,
         epoch: request.broker_epoch,
         applied_version: u64::try_from(request.current_metadata_offset).unwrap_or(0),
         wants_fence: request.want_fence,

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use super::{CloseReason, Scene, Work};
 use crate::partition::ReplyTo;
 use crate::security::Principal;
-use crate::wire::api::{Listener, Route};
+use crate::wire::api::Listener;
 use crate::wire::header::RequestHeader;
 use crate::wire::primitive::Writer;
 
@@ -55,7 +55,7 @@ impl Forward {
     ) -> Option<Work> {
         // What came on a controllers' listener is meant for this one: it is refused where this one does not lead.
         let is_meant_here = scene.node.door(scene.context.listener) == Listener::Controller;
-        if !scene.desk.forwards_changes || is_meant_here || header.api.route != Route::Controller {
+        if !scene.desk.forwards_changes || is_meant_here || !header.api.is_forwardable() {
             return None;
         }
         let forwarded = Forwarded::new(header, body, scene.context.principal, scene.context.peer);

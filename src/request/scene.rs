@@ -137,6 +137,8 @@ pub struct Desk {
     pub forwards: Vec<(ReplyTo, Forwarded)>,
     /// Whether another node's controller decides what clients want changed.
     pub forwards_changes: bool,
+    /// Heartbeats of brokers: on which connection, and whose.
+    pub heard: Vec<(ReplyTo, i32)>,
     /// Deadlines.
     pub timers: Vec<Timer>,
     /// Requests that want to know how much room the log directories have.
@@ -158,6 +160,7 @@ impl Desk {
             controls: Vec::new(),
             forwards: Vec::new(),
             forwards_changes: false,
+            heard: Vec::new(),
             timers: Vec::new(),
             space_asked: Vec::new(),
             failed_directories: Vec::new(),

@@ -11,12 +11,13 @@ use uuid::Uuid;
 
 use super::file_ops::{self, OwnerDir};
 use super::log_dirs::{self, LogDirs};
+use super::quorum::QuorumPlace;
 use crate::broker::{DirectoryFacts, FoundReplica, FoundReplicas, StoredOffsets};
-use crate::config::{INITIAL_VOTERS_FILE, InitialVoters, NodeConfig};
+use crate::config::NodeConfig;
 use crate::controller::recovery::{Recovered, Recovery, Step};
 use crate::controller::storage::METADATA_DIRECTORY;
+use crate::log::PartitionMetadata;
 use crate::log::directory::{DirectoryState, LogDirEntry};
-use crate::log::{PartitionMetadata, encode_uuid};
 
 /// What the log directories and the controller's log gave.
 pub(super) struct Boot {
@@ -34,8 +35,12 @@ pub(super) struct Boot {
     pub found: FoundReplicas,
     pub cluster_id: String,
     pub boot_id: String,
-    /// Raft id of this node on this disk.
-    pub raft_id: u64,
+    /// Who this node is in the metadata quorum.
+    pub quorum: QuorumPlace,
+    /// Ids of the log directories, of those that can be used.
+    pub directory_ids: Vec<Uuid>,
+    /// The broker epoch of the last run, where every log directory was closed in order; else -1.
+    pub previous_epoch: i64,
     pub controller: Recovered,
     /// Held for as long as the node runs.
     pub locks: Vec<OwnedFd>,
@@ -93,10 +98,11 @@ pub(super) fn check_memlock(shards: usize) -> Result<(), String> {
 pub(super) fn boot(config: &NodeConfig) -> Result<Boot, String> {
     let boot_id =
         fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_string();
-    let LogDirs { paths: directories, log_directories, metadata, states, cluster_id, locks } =
+    let LogDirs { paths: directories, log_directories, metadata, states, cluster_id, quorum, locks } =
         log_dirs::open(config, &boot_id)?;
     let (mut facts, mut stored, mut found) = (Vec::new(), Vec::new(), FoundReplicas::new());
-    let (mut offline, mut raft_id) = (Vec::new(), 0);
+    let (mut offline, mut directory_ids) = (Vec::new(), Vec::new());
+    let mut previous_epoch = None;
     for ((number, directory), state) in (0..).zip(&directories).zip(states) {
         let Some(state) = state else {
             offline.push(number);
@@ -104,12 +110,12 @@ pub(super) fn boot(config: &NodeConfig) -> Result<Boot, String> {
             stored.push(StoredOffsets::default());
             continue;
         };
-        if number == metadata {
-            // Not 0, and new with every disk (a wiped disk must not vote as its predecessor).
-            raft_id = state.directory_id.as_u64_pair().1 | 1;
-            check_initial_voters(config.node_id, directory, state.directory_id)?;
-        }
         if number < log_directories {
+            directory_ids.push(state.directory_id);
+            // One that was not closed in order may have lost what it had.
+            let epoch = state.clean_shutdown.unwrap_or(-1);
+            previous_epoch =
+                Some(previous_epoch.map_or(epoch, |other| if other == epoch { epoch } else { -1 }));
             remove_retired(directory, &state);
             facts.push(facts_of(&state));
             for (replica, topic_id) in topic_ids(directory, &state) {
@@ -134,39 +140,12 @@ pub(super) fn boot(config: &NodeConfig) -> Result<Boot, String> {
         found,
         cluster_id,
         boot_id,
-        raft_id,
+        quorum,
+        directory_ids,
+        previous_epoch: previous_epoch.unwrap_or(-1),
         controller,
         locks,
     })
-}
-
-/// Whether the directory was formatted for a quorum that this node can lead: its own, on this disk.
-fn check_initial_voters(node_id: i32, directory: &Path, directory_id: Uuid) -> Result<(), String> {
-    let path = directory.join(INITIAL_VOTERS_FILE);
-    let shown = path.display();
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(format!("cannot read {shown}: {error}")),
-    };
-    let initial = InitialVoters::decode(&text).map_err(|why| format!("{}: {why}", directory.display()))?;
-    match initial.voters.as_slice() {
-        [only] if only.node_id == node_id && only.directory_id == directory_id => Ok(()),
-        [only] if only.node_id == node_id => Err(format!(
-            "{shown} names directory {} as that of this voter, and this one is {}: it was copied from another disk; \
-             format an empty directory",
-            encode_uuid(only.directory_id),
-            encode_uuid(directory_id)
-        )),
-        [] => Err(format!(
-            "{shown} says that this controller is added to a quorum later, which is not built yet; format an empty \
-             directory with --standalone"
-        )),
-        _ => Err(format!(
-            "{shown} names the voters {initial}: a quorum of several nodes is not built yet; format an empty \
-             directory with --standalone"
-        )),
-    }
 }
 
 /// Deletes what a deletion before the last stop left behind, beside the start.
@@ -240,32 +219,6 @@ fn recover_controller(metadata_directory: &Path) -> Result<Recovered, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_the_voter_of_a_quorum_of_one_starts_and_only_on_its_own_disk() {
-        let folder = tempfile::tempdir().unwrap();
-        let id = Uuid::from_u128(1);
-        let check = |node_id: i32, id: Uuid| check_initial_voters(node_id, folder.path(), id);
-        let write = |voters: &str| {
-            let voters = if voters.is_empty() {
-                InitialVoters::default()
-            } else {
-                InitialVoters::parse(voters).unwrap()
-            };
-            fs::write(folder.path().join(INITIAL_VOTERS_FILE), voters.encode()).unwrap();
-        };
-        assert_eq!(check(1, id), Ok(()), "a directory that nobody formatted for a quorum");
-        write("1@a:9093:AAAAAAAAAAAAAAAAAAAAAQ");
-        assert_eq!(check(1, id), Ok(()));
-        assert!(check(1, Uuid::from_u128(2)).unwrap_err().contains("copied from another disk"));
-        assert!(check(2, id).unwrap_err().contains("not built yet"));
-        write("1@a:9093:AAAAAAAAAAAAAAAAAAAAAQ,2@b:9093:AAAAAAAAAAAAAAAAAAAAAw");
-        assert!(check(1, id).unwrap_err().contains("quorum of several nodes"));
-        write("");
-        assert!(check(1, id).unwrap_err().contains("added to a quorum later"));
-        fs::write(folder.path().join(INITIAL_VOTERS_FILE), "x").unwrap();
-        assert!(check(1, id).unwrap_err().contains("another version"));
-    }
 
     #[test]
     fn a_kernel_without_io_uring_is_refused_with_what_to_do() {

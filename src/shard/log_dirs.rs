@@ -18,6 +18,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use uuid::Uuid;
 
 use super::file_ops::{self, OwnerDir};
+use super::quorum::QuorumPlace;
 use crate::config::NodeConfig;
 use crate::controller::storage::METADATA_DIRECTORY;
 use crate::effect::FileOp;
@@ -27,6 +28,10 @@ use crate::log::directory::{
     META_PROPERTIES,
 };
 use crate::log::encode_uuid;
+
+/// A node that is told of others must not make a cluster of its own.
+const NOT_FORMATTED: &str = "the log directories are not formatted, and the configuration names other nodes: format \
+     them with the cluster's id, with `tidemill format --cluster-id`";
 
 /// The log directories of a node that may start.
 pub(super) struct LogDirs {
@@ -39,6 +44,8 @@ pub(super) struct LogDirs {
     /// What each of them says; nothing where it is offline.
     pub states: Vec<Option<DirectoryState>>,
     pub cluster_id: String,
+    /// Who this node is in the metadata quorum.
+    pub quorum: QuorumPlace,
     /// Held for as long as the node runs.
     pub locks: Vec<OwnedFd>,
 }
@@ -112,7 +119,11 @@ pub(super) fn open(config: &NodeConfig, boot_id: &str) -> Result<LogDirs, String
             None => *slot = None,
         }
     }
-    let (cluster_id, judged) = judge_all(&scene, config.node_id, boot_id, reached)?;
+    let (cluster_id, judged) = judge_all(&scene, config, boot_id, reached)?;
+    let quorum = match judged.get(scene.metadata) {
+        Some(Some(dir)) => QuorumPlace::read(config, &dir.path, dir.state().directory_id, &cluster_id)?,
+        _ => return Err("the directory of the metadata cannot be used".to_owned()),
+    };
     let mut states = Vec::new();
     for (number, judged) in judged.into_iter().enumerate() {
         let state = match judged {
@@ -130,6 +141,7 @@ pub(super) fn open(config: &NodeConfig, boot_id: &str) -> Result<LogDirs, String
         metadata: scene.metadata as u16,
         states,
         cluster_id,
+        quorum,
         locks,
     })
 }
@@ -252,7 +264,7 @@ fn report(path: &Path, state: &DirectoryState) {
 /// Looks at every directory before the first one is changed.
 fn judge_all(
     scene: &Scene,
-    node_id: i32,
+    config: &NodeConfig,
     boot_id: &str,
     reached: Vec<Option<Candidate>>,
 ) -> Result<(String, Vec<Option<Judged>>), String> {
@@ -266,7 +278,11 @@ fn judge_all(
         readable.push(dir.filter(|_| known.is_some()));
         cluster_id = cluster_id.or(known.flatten());
     }
-    let cluster_id = cluster_id.unwrap_or_else(|| encode_uuid(Uuid::new_v4()));
+    let cluster_id = match cluster_id {
+        Some(known) => known,
+        None if config.is_told_of_others() => return Err(NOT_FORMATTED.to_owned()),
+        None => encode_uuid(Uuid::new_v4()),
+    };
     let mut all = Vec::new();
     for (number, dir) in readable.into_iter().enumerate() {
         let Some(dir) = dir else {
@@ -275,7 +291,7 @@ fn judge_all(
         };
         let plan = DirectoryPlan {
             cluster_id: cluster_id.clone(),
-            node_id,
+            node_id: config.node_id,
             directory_id: new_directory_id(),
             boot_id: boot_id.to_owned(),
             format: !scene.begun,

@@ -4,7 +4,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | [`node`] | the start and the end of a node |
-//! | `boot`, `log_dirs` | what a start reads and checks before any shard runs |
+//! | `boot`, `log_dirs`, `quorum` | what a start reads and checks before any shard runs |
 //! | `runtime` | one shard at work: its turn |
 //! | `connection`, `transfer` | bytes off a socket and onto it |
 //! | `sockets`, `intake` | which connections are read and which wait; the shard's byte budget |
@@ -33,6 +33,7 @@ mod moves;
 pub mod node;
 mod open_files;
 mod peers;
+mod quorum;
 mod runtime;
 mod sockets;
 mod transfer;

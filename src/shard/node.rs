@@ -25,10 +25,11 @@ use super::memory;
 use super::mesh::Mesh;
 use super::moves::Busy;
 use super::runtime::{Common, Runtime};
-use crate::broker::{Checkpoints, ControlHost, ControlStart, Shard};
+use crate::broker::peers::messages::Registration;
+use crate::broker::{Checkpoints, ControlHost, ControlStart, PeersStart, Shard};
 use crate::config::{NodeConfig, ShardCpus};
 use crate::controller::{
-    Controller, ControllerConfig, Endpoint, Image, ShardId, ShardMap, ShardPlacement, VoterEndpoint,
+    Controller, ControllerConfig, Endpoint, Image, ShardId, ShardMap, ShardPlacement, features,
 };
 use crate::request::{ClusterView, Node};
 
@@ -238,6 +239,8 @@ fn endpoints(config: &NodeConfig, sockets: &[(OwnedFd, SocketAddr)]) -> Vec<Endp
 struct PlannedShard {
     id: ShardId,
     core: Shard,
+    /// On the controller's shard of a node that is not alone.
+    peers: Option<PeersStart>,
     files: Files,
     mesh: Mesh,
     returns: Arc<Returns>,
@@ -247,6 +250,8 @@ struct PlannedShard {
     /// On the controller's shard: the bound listeners, who may come in by them, and what is said
     /// when they open.
     listeners: Vec<OwnedFd>,
+    /// Which of them open at once: other controllers have to come before anything else can.
+    early: Vec<bool>,
     door: Option<Door>,
     greeting: Greeting,
     /// Held while the node runs.
@@ -260,7 +265,10 @@ struct Greeting {
 }
 
 impl PlannedShard {
-    async fn run(self) {
+    async fn run(mut self) {
+        if let Some(peers) = self.peers {
+            self.core.join_cluster(self.clock.now(), peers);
+        }
         let runtime =
             Runtime::new(self.core, self.files, self.mesh, self.returns, self.bell, self.clock, self.common);
         let (listeners, greeting) = (self.listeners, self.greeting);
@@ -268,12 +276,18 @@ impl PlannedShard {
             let door = Rc::new(RefCell::new(door));
             runtime.state().door = Some(Rc::clone(&door));
             let opened = Rc::clone(&runtime);
-            glommio::spawn_local(async move {
-                opened.ready().await;
-                for (number, socket) in listeners.into_iter().enumerate() {
-                    let (runtime, door) = (Rc::clone(&opened), Rc::clone(&door));
+            let numbered = listeners.into_iter().zip(self.early).enumerate();
+            let (early, late): (Vec<_>, Vec<_>) = numbered.partition(|(_, (_, early))| *early);
+            let open = move |runtime: &Rc<Runtime>, sockets: Vec<(usize, (OwnedFd, bool))>| {
+                for (number, (socket, _)) in sockets {
+                    let (runtime, door) = (Rc::clone(runtime), Rc::clone(&door));
                     glommio::spawn_local(listener::listen(runtime, socket, number, door)).detach();
                 }
+            };
+            open(&opened, early);
+            glommio::spawn_local(async move {
+                opened.ready().await;
+                open(&opened, late);
                 super::say(&format!("{} ({} ms)", greeting.line, greeting.started.elapsed().as_millis()));
             })
             .detach();
@@ -298,18 +312,16 @@ fn plan_shards(
     let helpers = helpers.collect::<Result<Vec<_>, _>>();
     let helpers = helpers.map_err(|error| format!("cannot start helper threads: {error}"))?;
     let door = Door::new(&config, Arc::clone(&common.connections), common.descriptors.connections);
-    let control = control_start(&config, &boot, shard_count, listeners)?;
+    let incarnation = uuid::Uuid::new_v4();
+    let mut peers = peers_start(&config, &boot, &listeners, incarnation);
+    let control = control_start(&config, &boot, shard_count, listeners, incarnation)?;
+    let of_controllers = |listener: &crate::config::Listener| {
+        !boot.quorum.is_alone && config.controller_listeners.contains(&listener.name)
+    };
+    let mut early: Vec<bool> = config.listeners.iter().map(of_controllers).collect();
     let seed = uuid::Uuid::new_v4().as_u64_pair().0;
     let node = Arc::new(Node { cluster_id: boot.cluster_id, shard_count, seed, config });
-    let view = Arc::new(ClusterView {
-        version: 0,
-        image: Arc::new(Image::default()),
-        placement: Arc::new(ShardMap::default()),
-        config: Arc::new(node.config.clone()),
-        topic_configs: imbl::OrdMap::new(),
-        changed: Arc::from([]),
-        removed: Arc::from([]),
-    });
+    let view = Arc::new(first_view(&node));
     let facts = Arc::from(boot.facts);
     let mut door = Some(door);
     let mut control = Box::new(ControlHost::new(control));
@@ -329,6 +341,7 @@ fn plan_shards(
         );
         PlannedShard {
             id: ShardId(id),
+            peers: peers.take(),
             core: Shard::new(
                 ShardId(id),
                 Arc::clone(&node),
@@ -343,6 +356,7 @@ fn plan_shards(
             clock,
             common: Arc::clone(common),
             listeners: std::mem::take(&mut sockets),
+            early: std::mem::take(&mut early),
             door: door.take(),
             greeting: Greeting { line: line.clone(), started },
             _locks: std::mem::take(&mut locks),
@@ -351,16 +365,30 @@ fn plan_shards(
     Ok(planned.collect())
 }
 
+/// What shards know before the first Image.
+fn first_view(node: &Node) -> ClusterView {
+    ClusterView {
+        version: 0,
+        image: Arc::new(Image::default()),
+        placement: Arc::new(ShardMap::default()),
+        config: Arc::new(node.config.clone()),
+        topic_configs: imbl::OrdMap::new(),
+        changed: Arc::from([]),
+        removed: Arc::from([]),
+    }
+}
+
 fn control_start(
     config: &NodeConfig,
     boot: &Boot,
     shard_count: u16,
     listeners: Vec<Endpoint>,
+    incarnation: uuid::Uuid,
 ) -> Result<ControlStart, String> {
     let controller = ControllerConfig {
-        raft_id: boot.raft_id,
-        voters: vec![VoterEndpoint::alone(config.node_id, boot.raft_id)],
-        is_voter: true,
+        raft_id: boot.quorum.raft_id,
+        voters: boot.quorum.voters.clone(),
+        is_voter: boot.quorum.is_voter,
         cluster_id: boot.cluster_id.as_str().into(),
         node: Arc::new(config.clone()),
         snapshot_entries: SNAPSHOT_ENTRIES,
@@ -371,10 +399,44 @@ fn control_start(
         controller: Controller::new(controller, boot.controller.clone())?,
         placement: ShardPlacement::new(config.node_id, shard_count, boot.log_directories),
         found: boot.found.clone(),
-        incarnation: uuid::Uuid::new_v4(),
+        incarnation,
         listeners,
         metadata_directory: boot.metadata_directory,
         checkpoints: Checkpoints::new(boot.stored.clone(), boot.boot_id.clone(), config),
+    })
+}
+
+/// What makes the node part of a cluster; `None` for one that is alone.
+fn peers_start(
+    config: &NodeConfig,
+    boot: &Boot,
+    listeners: &[Endpoint],
+    incarnation: uuid::Uuid,
+) -> Option<PeersStart> {
+    if boot.quorum.is_alone {
+        return None;
+    }
+    let is_controllers = |name: &str| config.controller_listeners.iter().any(|own| own == name);
+    let supported = features::supported();
+    let registration = Registration {
+        node_id: config.node_id,
+        cluster_id: boot.cluster_id.as_str().into(),
+        incarnation,
+        listeners: listeners.iter().filter(|listener| !is_controllers(&listener.name)).cloned().collect(),
+        rack: config.rack.as_deref().map(Arc::from),
+        directories: boot.directory_ids.clone(),
+        features: supported
+            .iter()
+            .map(|feature| (feature.name.to_string(), feature.level_least, feature.level_most))
+            .collect(),
+    };
+    Some(PeersStart {
+        registration,
+        is_broker: config.roles.broker,
+        voters: boot.quorum.known_voters(config),
+        previous_epoch: boot.previous_epoch,
+        raft_id: boot.quorum.raft_id,
+        endpoint: boot.quorum.endpoint(config, listeners),
     })
 }
 

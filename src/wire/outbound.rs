@@ -16,6 +16,11 @@ pub const RAFT_MESSAGES: i16 = 1000;
 /// The version of [`RAFT_MESSAGES`].
 pub const RAFT_MESSAGES_VERSION: i16 = 0;
 
+/// API key of a node's wish to be a member of the metadata quorum: ours alone, and only on the controllers' listener.
+pub const JOIN_QUORUM: i16 = 1001;
+/// The version of [`JOIN_QUORUM`].
+pub const JOIN_QUORUM_VERSION: i16 = 0;
+
 /// What this broker calls itself in the requests that it sends.
 const CLIENT_ID: &str = "tidemill-broker";
 
@@ -99,11 +104,7 @@ impl RaftMessages {
         writer.i32(self.node_id);
         writer.i64(self.from.cast_signed());
         writer.i64(self.to.cast_signed());
-        writer.length(self.messages.len() as u32);
-        for message in &self.messages {
-            writer.length(message.len() as u32);
-            writer.raw(message);
-        }
+        write_messages(&mut writer, &self.messages);
         writer.tags(0);
     }
 
@@ -113,29 +114,87 @@ impl RaftMessages {
         let cluster_id = reader.string()?.to_owned();
         let node_id = reader.i32()?;
         let (from, to) = (reader.i64()?.cast_unsigned(), reader.i64()?.cast_unsigned());
-        let count = reader.array_length(1)?;
-        let mut messages = Vec::with_capacity(count as usize);
-        for _ in 0..count {
-            messages.push(body.slice_ref(reader.bytes_nullable()?.ok_or(WireError::Null)?));
-        }
+        let messages = read_messages(&mut reader, body)?;
         reader.skip_tags()?;
         Ok(Self { cluster_id, node_id, from, to, messages })
     }
 }
 
-/// The body of the answer to [`RaftMessages`].
-pub fn write_raft_answer(buffer: &mut BytesMut, error: i16) {
+/// A node wants to be fed the log of the quorum, or is a member whose address has changed.
+///
+/// `JoinQuorum` v0: cluster id (compact string), node id (INT32), raft id (INT64), host (compact string) and port
+/// (UINT16) of its controllers' listener, tagged fields. The answer is that of [`RaftMessages`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinQuorum {
+    /// The cluster that the node believes to be in.
+    pub cluster_id: String,
+    /// Its node id.
+    pub node_id: i32,
+    /// The raft id of its disk.
+    pub raft_id: u64,
+    /// Where other members reach it.
+    pub host: String,
+    /// And on which port.
+    pub port: u16,
+}
+
+impl JoinQuorum {
+    /// Writes the body.
+    pub fn write(&self, buffer: &mut BytesMut) {
+        let mut writer = Writer::new(buffer, true);
+        writer.string(&self.cluster_id);
+        writer.i32(self.node_id);
+        writer.i64(self.raft_id.cast_signed());
+        writer.string(&self.host);
+        writer.i16(self.port.cast_signed());
+        writer.tags(0);
+    }
+
+    /// Reads a body.
+    pub fn parse(body: &Bytes) -> Result<Self, WireError> {
+        let mut reader = Reader::new(body, true);
+        let cluster_id = reader.string()?.to_owned();
+        let (node_id, raft_id) = (reader.i32()?, reader.i64()?.cast_unsigned());
+        let host = reader.string()?.to_owned();
+        let port = reader.i16()?.cast_unsigned();
+        reader.skip_tags()?;
+        Ok(Self { cluster_id, node_id, raft_id, host, port })
+    }
+}
+
+/// The body of the answer to [`RaftMessages`]: INT16 error code, messages for whoever asked (compact array of compact
+/// bytes), tagged fields. [`JoinQuorum`] is answered in the same way, without messages.
+pub fn write_raft_answer(buffer: &mut BytesMut, error: i16, messages: &[Bytes]) {
     let mut writer = Writer::new(buffer, true);
     writer.i16(error);
+    write_messages(&mut writer, messages);
     writer.tags(0);
 }
 
-/// The error code in the answer to [`RaftMessages`], 0 for none.
-pub fn parse_raft_answer(body: &Bytes) -> Result<i16, WireError> {
+/// The error code in the answer to [`RaftMessages`], 0 for none, and messages for this node, which share its memory.
+pub fn parse_raft_answer(body: &Bytes) -> Result<(i16, Vec<Bytes>), WireError> {
     let mut reader = Reader::new(body, true);
     let error = reader.i16()?;
+    let messages = read_messages(&mut reader, body)?;
     reader.skip_tags()?;
-    Ok(error)
+    Ok((error, messages))
+}
+
+fn write_messages(writer: &mut Writer<'_>, messages: &[Bytes]) {
+    writer.length(messages.len() as u32);
+    for message in messages {
+        writer.length(message.len() as u32);
+        writer.raw(message);
+    }
+}
+
+fn read_messages(reader: &mut Reader<'_>, body: &Bytes) -> Result<Vec<Bytes>, WireError> {
+    let count = reader.array_length(1)?;
+    let mut messages = Vec::with_capacity(count as usize);
+    for _ in 0..count {
+        messages.push(body.slice_ref(reader.bytes_nullable()?.ok_or(WireError::Null)?));
+    }
+    Ok(messages)
 }
 
 #[cfg(test)]
@@ -166,6 +225,19 @@ mod tests {
     }
 
     #[test]
+    fn a_wish_to_join_comes_back_and_a_cut_one_is_refused() {
+        let (host, port) = ("host".to_owned(), 65_535);
+        let sent = JoinQuorum { cluster_id: "cluster".to_owned(), node_id: 3, raft_id: u64::MAX, host, port };
+        let mut body = BytesMut::new();
+        sent.write(&mut body);
+        let body = body.freeze();
+        assert_eq!(JoinQuorum::parse(&body), Ok(sent));
+        for end in 0..body.len() {
+            assert!(JoinQuorum::parse(&body.slice(..end)).is_err(), "cut at {end}");
+        }
+    }
+
+    #[test]
     fn raft_messages_come_back_and_cut_or_lying_ones_are_refused() {
         let sent = RaftMessages {
             cluster_id: "cluster".to_owned(),
@@ -188,7 +260,8 @@ mod tests {
             let _ = RaftMessages::parse(&lying.into());
         }
         let mut answer = BytesMut::new();
-        write_raft_answer(&mut answer, 104);
-        assert_eq!(parse_raft_answer(&answer.freeze()), Ok(104));
+        let mail = vec![Bytes::from_static(b"four")];
+        write_raft_answer(&mut answer, 104, &mail);
+        assert_eq!(parse_raft_answer(&answer.freeze()), Ok((104, mail)));
     }
 }

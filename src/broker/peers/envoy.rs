@@ -17,11 +17,12 @@ use super::finder::{Finder, VoterAddress};
 use super::followers::LinkIds;
 use super::heart::{Beat, Heart, HeartEvent};
 use super::isr::{Altered, IsrChanges, Settled};
+use super::joining::Joining;
 use super::link::{Answered, Link, LinkId, LinkLoss, LinkRules, Loss};
 use super::messages::{self, Registration};
 use crate::broker::Output;
 use crate::controller::request::NewTopic;
-use crate::controller::{ControllerAnswer, HeartbeatAnswer};
+use crate::controller::{ControllerAnswer, HeartbeatAnswer, Members};
 use crate::effect::Now;
 use crate::partition::{IsrChange, ReplyTo};
 use crate::request::Forwarded;
@@ -31,8 +32,6 @@ use crate::wire::{ErrorCode, WireError};
 const IN_FLIGHT_MAX: usize = 64;
 /// Requests of clients that wait to go; more are refused.
 const ASKS_MAX: usize = 1_024;
-/// How long a client's request is tried, in milliseconds (`request.timeout.ms` of Kafka's brokers).
-const ASK_MS: u64 = 30_000;
 /// How long clients' requests rest after they met a node that does not lead, in milliseconds.
 const ASK_REST_MS: u64 = 20;
 
@@ -63,6 +62,10 @@ pub enum EnvoyEvent {
     Here(Beat),
     /// The active controller is here: it is to be asked for these changes.
     HereAlter(BTreeMap<ReplicaKey, IsrChange>),
+    /// The active controller is here: this node is to be a member of the quorum.
+    HereJoin,
+    /// This node is a member of the quorum, and these are.
+    Members(Members),
 }
 
 #[derive(Debug)]
@@ -75,22 +78,34 @@ struct Asking {
 /// What a request on the link was for.
 #[derive(Debug)]
 enum Purpose {
+    Join,
     Register,
     Heartbeat,
     Alter,
     Ask(Asking),
 }
 
+/// How long an envoy waits for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EnvoyRules {
+    /// `broker.session.timeout.ms`: how long the controller waits for a heartbeat.
+    pub session_ms: u64,
+    /// `request.timeout.ms`: how long a client's request is tried.
+    pub ask_ms: u64,
+}
+
 /// A node's envoy at the active controller.
 #[derive(Debug)]
 pub struct Envoy {
     who: Registration,
-    session_ms: u64,
+    rules: EnvoyRules,
     seed: u64,
     finder: Finder,
     /// The link, and the node id of the voter at its other end.
     link: Option<(i32, Link<Purpose>)>,
-    heart: Heart,
+    /// `None` on a node that is no broker.
+    heart: Option<Heart>,
+    joining: Joining,
     isr: IsrChanges,
     asks: VecDeque<Asking>,
     asks_rest_until_ms: u64,
@@ -99,21 +114,23 @@ pub struct Envoy {
 }
 
 impl Envoy {
-    /// One that knows who votes. `session_ms` is how long the controller waits for a heartbeat.
+    /// One that knows who votes. A node that is no broker has no heart.
     pub fn new(
         who: Registration,
         voters: Vec<VoterAddress>,
-        heart: Heart,
-        session_ms: u64,
+        heart: Option<Heart>,
+        joining: Joining,
+        rules: EnvoyRules,
         seed: u64,
     ) -> Self {
         Self {
             who,
-            session_ms,
+            rules,
             seed,
             finder: Finder::new(voters),
             link: None,
             heart,
+            joining,
             isr: IsrChanges::default(),
             asks: VecDeque::new(),
             asks_rest_until_ms: 0,
@@ -121,9 +138,24 @@ impl Envoy {
         }
     }
 
-    /// The heart, to be told what it cannot see.
-    pub fn heart(&mut self) -> &mut Heart {
-        &mut self.heart
+    /// The heart, to be told what it cannot see; none on a node that is no broker.
+    pub fn heart(&mut self) -> Option<&mut Heart> {
+        self.heart.as_mut()
+    }
+
+    /// Who this node is.
+    pub fn who(&self) -> &Registration {
+        &self.who
+    }
+
+    /// The broker epoch, -1 while there is none.
+    pub fn epoch(&self) -> i64 {
+        self.heart.as_ref().map_or(-1, Heart::epoch)
+    }
+
+    /// The node's wish to be a member of the quorum.
+    pub fn joining(&mut self) -> &mut Joining {
+        &mut self.joining
     }
 
     /// Whether a link is this one.
@@ -154,7 +186,7 @@ impl Envoy {
 
     /// A client wants something of the controller.
     pub fn ask(&mut self, now: Now, to: ReplyTo, ask: Ask, events: &mut Vec<EnvoyEvent>) {
-        let asking = Asking { to, ask, until_ms: now.mono_ms + ASK_MS };
+        let asking = Asking { to, ask, until_ms: now.mono_ms + self.rules.ask_ms };
         if self.asks.len() >= ASKS_MAX {
             return events.push(refused(asking, ErrorCode::NotController));
         }
@@ -164,9 +196,10 @@ impl Envoy {
     /// The answer of the controller that is here to a beat.
     pub fn beaten_here(&mut self, now: Now, answer: &BeatAnswer, events: &mut Vec<EnvoyEvent>) {
         let mut told = Vec::new();
+        let Some(heart) = &mut self.heart else { return };
         match *answer {
-            BeatAnswer::Registered(result) => self.heart.registered(now, result, &mut told),
-            BeatAnswer::Beaten(result) => self.heart.beaten(now, result, &mut told),
+            BeatAnswer::Registered(result) => heart.registered(now, result, &mut told),
+            BeatAnswer::Beaten(result) => heart.beaten(now, result, &mut told),
         }
         self.tell(told, events);
     }
@@ -196,29 +229,41 @@ impl Envoy {
         self.point(now, ids, outputs);
         let Some((_, link)) = &mut self.link else { return };
         link.want(now, outputs);
+        let EnvoyRules { session_ms, ask_ms } = self.rules;
+        let who = &self.who;
+        if link.may_send() && self.joining.next(now) {
+            let joining = &self.joining;
+            send(
+                now,
+                link,
+                Purpose::Join,
+                session_ms / 2,
+                |id| Ok(messages::join(who, joining, id)),
+                outputs,
+            );
+        }
         if link.may_send()
-            && let Some(beat) = self.heart.next(now)
+            && let Some(beat) = self.heart.as_mut().and_then(|heart| heart.next(now))
         {
             let purpose =
                 if let Beat::Register { .. } = beat { Purpose::Register } else { Purpose::Heartbeat };
-            let who = &self.who;
-            send(now, link, purpose, self.session_ms / 2, |id| beat_frame(who, beat, id), outputs);
+            send(now, link, purpose, session_ms / 2, |id| beat_frame(who, beat, id), outputs);
         }
         // Whoever is not registered leads nothing.
-        let epoch = self.heart.epoch();
+        let epoch = self.heart.as_ref().map_or(-1, Heart::epoch);
         if link.may_send()
             && epoch >= 0
             && let Some(changes) = self.isr.next_request(now)
         {
-            let frame = |id| messages::alter_partition(self.who.node_id, epoch, changes, id);
-            send(now, link, Purpose::Alter, ASK_MS, frame, outputs);
+            let frame = |id| messages::alter_partition(who.node_id, epoch, changes, id);
+            send(now, link, Purpose::Alter, ask_ms, frame, outputs);
         }
         while link.may_send() && now.mono_ms >= self.asks_rest_until_ms {
             let Some(asking) = self.asks.pop_front() else { break };
             let left_ms = asking.until_ms.saturating_sub(now.mono_ms).max(1);
             let made = |id| match &asking.ask {
                 Ask::Forward(forwarded) => messages::envelope(forwarded, id),
-                Ask::ProducerIds => messages::allocate(self.who.node_id, epoch, id),
+                Ask::ProducerIds => messages::allocate(who.node_id, epoch, id),
                 Ask::Topics(topics) => {
                     messages::create_topics(topics, i32::try_from(left_ms).unwrap_or(i32::MAX), id)
                 }
@@ -235,7 +280,8 @@ impl Envoy {
             let loss = link.close(outputs);
             self.lost(now, loss);
         }
-        events.extend(self.heart.next(now).map(EnvoyEvent::Here));
+        events.extend(self.joining.next(now).then_some(EnvoyEvent::HereJoin));
+        events.extend(self.heart.as_mut().and_then(|heart| heart.next(now)).map(EnvoyEvent::Here));
         events.extend(self.isr.next_request(now).map(|changes| EnvoyEvent::HereAlter(changes.clone())));
         events.extend(self.asks.drain(..).map(|asking| refused(asking, ErrorCode::NotController)));
     }
@@ -283,7 +329,10 @@ impl Envoy {
     fn lost(&mut self, now: Now, loss: Loss<Purpose>) {
         for purpose in loss.unanswered.into_iter().rev() {
             match purpose {
-                Purpose::Register | Purpose::Heartbeat => self.heart.lost(now),
+                Purpose::Join => self.joining.lost(now),
+                Purpose::Register | Purpose::Heartbeat => {
+                    self.heart.iter_mut().for_each(|heart| heart.lost(now));
+                }
                 Purpose::Alter => self.isr.lost(now),
                 Purpose::Ask(asking) => self.asks.push_front(asking),
             }
@@ -323,13 +372,22 @@ impl Envoy {
     ) -> Result<(), WireError> {
         let mut told = Vec::new();
         match purpose {
-            Purpose::Register => {
-                let result = messages::registered(body).inspect_err(|_| self.heart.lost(now))?;
-                self.heart.registered(now, result, &mut told);
+            Purpose::Join => {
+                let result = messages::joined(body).inspect_err(|_| self.joining.lost(now))?;
+                if result == Err(ErrorCode::NotController) {
+                    self.miss(asked);
+                }
+                self.joining.answered(now, result.map(|members| events.push(EnvoyEvent::Members(members))));
             }
-            Purpose::Heartbeat => {
-                let result = messages::beaten(body).inspect_err(|_| self.heart.lost(now))?;
-                self.heart.beaten(now, result, &mut told);
+            Purpose::Register | Purpose::Heartbeat => {
+                let Some(heart) = &mut self.heart else { return Ok(()) };
+                if matches!(purpose, Purpose::Register) {
+                    let result = messages::registered(body).inspect_err(|_| heart.lost(now))?;
+                    heart.registered(now, result, &mut told);
+                } else {
+                    let result = messages::beaten(body).inspect_err(|_| heart.lost(now))?;
+                    heart.beaten(now, result, &mut told);
+                }
             }
             Purpose::Alter => {
                 let result = messages::altered(body).inspect_err(|_| self.isr.lost(now))?;
@@ -391,8 +449,12 @@ impl Envoy {
         let asks = self.asks.iter().map(|asking| asking.until_ms).min();
         let rest = (can_ask && !self.asks.is_empty()).then_some(self.asks_rest_until_ms);
         // What nobody registered leads is not asked for.
-        let can_alter = can_ask && self.heart.epoch() >= 0;
-        let beats = [self.heart.next_wake_ms(can_ask), self.isr.next_wake_ms(can_alter)];
+        let can_alter = can_ask && self.epoch() >= 0;
+        let beats = [
+            self.heart.as_ref().and_then(|heart| heart.next_wake_ms(can_ask)),
+            self.joining.next_wake_ms(can_ask),
+            self.isr.next_wake_ms(can_alter),
+        ];
         let link = link.and_then(Link::next_wake_ms);
         beats.into_iter().chain([asks, rest, link]).flatten().min()
     }
@@ -400,7 +462,7 @@ impl Envoy {
     /// Time has passed.
     pub fn wake(&mut self, now: Now, events: &mut Vec<EnvoyEvent>, outputs: &mut Vec<Output>) {
         let mut told = Vec::new();
-        self.heart.wake(now, &mut told);
+        self.heart.iter_mut().for_each(|heart| heart.wake(now, &mut told));
         self.tell(told, events);
         if let Some((node_id, link)) = &mut self.link
             && let Some(loss) = link.wake(now, outputs)
@@ -418,7 +480,10 @@ impl Envoy {
     /// The node wants to stop.
     pub fn begin_stop(&mut self, now: Now, events: &mut Vec<EnvoyEvent>) {
         let mut told = Vec::new();
-        self.heart.begin_stop(now, &mut told);
+        match &mut self.heart {
+            Some(heart) => heart.begin_stop(now, &mut told),
+            None => told.push(HeartEvent::MayStop),
+        }
         self.tell(told, events);
     }
 }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::broker::peers::heart::HeartRules;
-use crate::controller::HeartbeatAnswer;
+use crate::controller::{Endpoint, HeartbeatAnswer, VoterEndpoint};
 use crate::partition::LeaderRecovery;
 use crate::security::Principal;
 
@@ -55,9 +55,15 @@ impl Stage {
             features: Vec::new(),
         };
         let voter = |node_id: i32| VoterAddress { node_id, host: Arc::from("host"), port: node_id as u16 };
-        let rules = HeartRules { interval_ms: 2_000, registration_ms: 60_000 };
-        let heart = Heart::new(at(0), rules, -1);
-        let envoy = Envoy::new(who, [11, 12, 13].map(voter).to_vec(), heart, 9_000, 1);
+        let rules = HeartRules { interval_ms: 2_000, registration_ms: 60_000, session_ms: 9_000 };
+        let heart = Some(Heart::new(at(0), rules, -1));
+        let rules = EnvoyRules { session_ms: 9_000, ask_ms: 30_000 };
+        let endpoint = Endpoint { name: "C".into(), host: "h".into(), port: 1, security_protocol: 0 };
+        let joining = Joining::new(7, endpoint);
+        let voters = [11, 12, 13].map(voter).to_vec();
+        let mut envoy = Envoy::new(who, voters, heart, joining, rules, 1);
+        // But for the test of it, the node is a member already.
+        envoy.joining().answered(at(0), Ok(()));
         Self { envoy, ids: LinkIds::default(), events: Vec::new(), outputs: Vec::new(), now_ms: 0 }
     }
 
@@ -97,7 +103,7 @@ impl Stage {
         stage.envoy.up();
         assert_eq!(stage.go_on(), (vec![], vec![(62, 0)]));
         stage.answer(0, 4, &BrokerRegistrationResponse::default().with_broker_epoch(7));
-        stage.envoy.heart().ready(at(0));
+        stage.envoy.heart().unwrap().ready(at(0));
         for correlation_id in [1, 2] {
             assert_eq!(stage.go_on().1, [(63, correlation_id)]);
             let serves = BrokerHeartbeatResponse::default().with_is_caught_up(true).with_is_fenced(false);
@@ -219,4 +225,35 @@ fn where_the_controller_is_here_nothing_goes_over_a_link() {
     assert_eq!(std::mem::take(&mut stage.events), [EnvoyEvent::Heart(HeartEvent::Fenced)]);
     stage.envoy.learn(Some(13));
     assert_eq!(stage.go_on().0, [13], "and to whoever leads then");
+}
+
+#[test]
+fn a_node_asks_to_be_a_member_before_it_registers_and_looks_elsewhere_where_nobody_leads() {
+    let mut stage = Stage::new();
+    stage.envoy.joining().begin_again();
+    stage.go_on();
+    stage.envoy.up();
+    assert_eq!(stage.go_on(), (vec![], vec![(1_001, 0), (62, 1)]));
+    let voter = VoterEndpoint { node_id: 11, raft_id: Some(110), host: "host".into(), port: 11 };
+    let members = Members::of_voters(&[voter], "c").unwrap();
+    let told = |stage: &mut Stage, correlation_id: i32, error: i16| {
+        let mut frame = BytesMut::from(&correlation_id.to_be_bytes()[..]);
+        frame.extend_from_slice(&[0]);
+        crate::wire::outbound::write_raft_answer(&mut frame, error, &[members.to_bytes()]);
+        stage.envoy.frame(at(stage.now_ms), &frame.freeze(), &mut stage.events, &mut stage.outputs);
+    };
+    told(&mut stage, 0, NOT_CONTROLLER);
+    assert_eq!(stage.go_on(), (vec![12], vec![]), "the next voter");
+    stage.envoy.up();
+    stage.now_ms = 20;
+    assert_eq!(stage.go_on(), (vec![], vec![(1_001, 0), (62, 1)]));
+    told(&mut stage, 0, 0);
+    assert_eq!(stage.events.pop(), Some(EnvoyEvent::Members(members.clone())));
+    stage.envoy.learn(Some(1));
+    stage.now_ms = 1_000;
+    stage.go_on();
+    assert!(!stage.events.contains(&EnvoyEvent::HereJoin), "it is a member");
+    stage.envoy.joining().begin_again();
+    stage.go_on();
+    assert!(stage.events.contains(&EnvoyEvent::HereJoin));
 }

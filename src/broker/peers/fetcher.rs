@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 
+use crate::config::ReplicaFetchConfig;
 use crate::effect::Now;
 use crate::partition::{FetchPosition, FetchedPart};
 use crate::wire::fetch_round::{self, FetchAnswer, FetchRoundHead, FetchRoundPartition};
@@ -30,6 +31,8 @@ pub type Part = (ReplicaKey, FetchPosition, FetchedPart);
 
 /// The first rest of a replica after an error, in milliseconds.
 const REST_FIRST_MS: u64 = 20;
+/// How long a round waits for replicas that write what the last one brought, in milliseconds.
+const SETTLE_MS: u64 = 20;
 
 /// What followers ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +47,25 @@ pub struct FetchRules {
     pub partition_max_bytes: i32,
     /// `replica.fetch.backoff.ms`: the longest rest after errors.
     pub backoff_ms: u64,
+    /// `replica.socket.timeout.ms`: how long an answer may take beyond what the leader may wait.
+    pub round_ms: u64,
     /// How long a round waits for replicas that write what the last one brought.
     pub settle_ms: u64,
+}
+
+impl FetchRules {
+    /// As a node is configured.
+    pub fn of(config: &ReplicaFetchConfig) -> Self {
+        Self {
+            max_wait_ms: config.wait_max_ms,
+            min_bytes: config.min_bytes,
+            max_bytes: config.response_max_bytes,
+            partition_max_bytes: config.partition_max_bytes,
+            backoff_ms: config.backoff_ms,
+            round_ms: config.socket_timeout_ms,
+            settle_ms: SETTLE_MS,
+        }
+    }
 }
 
 impl Default for FetchRules {
@@ -56,7 +76,8 @@ impl Default for FetchRules {
             max_bytes: 10 << 20,
             partition_max_bytes: 1 << 20,
             backoff_ms: 1_000,
-            settle_ms: 20,
+            round_ms: 30_000,
+            settle_ms: SETTLE_MS,
         }
     }
 }
@@ -152,9 +173,9 @@ impl Fetcher {
         self.rules = rules;
     }
 
-    /// How long the leader may hold a round back, in milliseconds.
-    pub fn max_wait_ms(&self) -> u64 {
-        u64::try_from(self.rules.max_wait_ms).unwrap_or(0)
+    /// How long the answer to a round may take, in milliseconds: the leader may hold it back.
+    pub fn timeout_ms(&self) -> u64 {
+        self.rules.round_ms + u64::try_from(self.rules.max_wait_ms).unwrap_or(0)
     }
 
     /// What a replica wants of this leader from now on; `None` where it wants nothing of it now.

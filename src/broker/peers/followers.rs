@@ -15,9 +15,6 @@ use crate::partition::FetchPosition;
 use crate::wire::fetch_round::FETCH_ROUND_VERSION;
 use crate::wire::outbound::OutboundRequest;
 
-/// How long the answer to a round may take beyond what the leader may wait, in milliseconds
-/// (`replica.socket.timeout.ms`).
-const ROUND_MS: u64 = 30_000;
 /// Key of Fetch.
 const FETCH: i16 = 1;
 
@@ -268,7 +265,7 @@ fn fetch(now: Now, link: &mut Link<()>, fetcher: &mut Fetcher, outputs: &mut Vec
     if !link.may_send() || !fetcher.is_due(now) {
         return;
     }
-    let timeout_ms = ROUND_MS + fetcher.max_wait_ms();
+    let timeout_ms = fetcher.timeout_ms();
     let Some(body) = fetcher.next_round(now) else { return };
     let frame = |correlation_id| {
         let mut frame = OutboundRequest::begin(FETCH, FETCH_ROUND_VERSION, correlation_id, body.len());

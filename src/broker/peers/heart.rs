@@ -29,6 +29,9 @@ pub struct HeartRules {
     pub interval_ms: u64,
     /// `initial.broker.registration.timeout.ms`: how long the first registration may take before the node gives up.
     pub registration_ms: u64,
+    /// `broker.session.timeout.ms`: a stop does not wait for a controller that is silent for so long. By then this
+    /// broker is fenced, or nobody is left who could do it.
+    pub session_ms: u64,
 }
 
 /// What is to be said to the controller next.
@@ -74,8 +77,14 @@ pub enum HeartEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Registering,
-    Registered { is_fenced: bool },
-    Leaving { until_ms: u64 },
+    Registered {
+        is_fenced: bool,
+    },
+    /// `until_ms` at most, and `heard_ms` is when a controller was last heard.
+    Leaving {
+        until_ms: u64,
+        heard_ms: u64,
+    },
     Left,
 }
 
@@ -83,6 +92,7 @@ enum Phase {
 #[derive(Debug)]
 pub struct Heart {
     interval_ms: u64,
+    session_ms: u64,
     phase: Phase,
     /// -1 before the first registration.
     epoch: i64,
@@ -105,6 +115,7 @@ impl Heart {
     pub fn new(now: Now, rules: HeartRules, previous_epoch: i64) -> Self {
         Self {
             interval_ms: rules.interval_ms.max(1),
+            session_ms: rules.session_ms,
             phase: Phase::Registering,
             epoch: -1,
             previous_epoch,
@@ -165,7 +176,8 @@ impl Heart {
                 events.push(HeartEvent::MayStop);
             }
             Phase::Registered { .. } => {
-                self.phase = Phase::Leaving { until_ms: now.mono_ms + LEAVING_MS };
+                let (until_ms, heard_ms) = (now.mono_ms + LEAVING_MS, now.mono_ms);
+                self.phase = Phase::Leaving { until_ms, heard_ms };
                 self.due_ms = now.mono_ms;
             }
             Phase::Leaving { .. } | Phase::Left => {}
@@ -193,11 +205,15 @@ impl Heart {
     /// there is a controller to talk to.
     pub fn next_wake_ms(&self, can_ask: bool) -> Option<u64> {
         let due = (can_ask && !self.in_flight && self.phase != Phase::Left).then_some(self.due_ms);
-        let leave = match self.phase {
-            Phase::Leaving { until_ms } => Some(until_ms),
+        [due, self.leaves_at_ms(), self.give_up_ms].into_iter().flatten().min()
+    }
+
+    /// When a stop goes on whatever the controller says.
+    fn leaves_at_ms(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Leaving { until_ms, heard_ms } => Some(until_ms.min(heard_ms + self.session_ms)),
             _ => None,
-        };
-        [due, leave, self.give_up_ms].into_iter().flatten().min()
+        }
     }
 
     /// Time has passed.
@@ -211,9 +227,7 @@ impl Heart {
             );
             events.push(HeartEvent::GiveUp(why));
         }
-        if let Phase::Leaving { until_ms } = self.phase
-            && until_ms <= now.mono_ms
-        {
+        if self.leaves_at_ms().is_some_and(|at_ms| at_ms <= now.mono_ms) {
             self.phase = Phase::Left;
             events.push(HeartEvent::MayStop);
         }
@@ -261,6 +275,9 @@ impl Heart {
             Err(error) => return self.failed(now, error, events),
         };
         self.failures = 0;
+        if let Phase::Leaving { heard_ms, .. } = &mut self.phase {
+            *heard_ms = now.mono_ms;
+        }
         if answer.is_caught_up && !std::mem::replace(&mut self.is_caught_up, true) {
             events.push(HeartEvent::CaughtUp);
             // The next one says that the broker would serve.
@@ -335,7 +352,7 @@ mod tests {
         Now { mono_ms, wall_ms: 0 }
     }
 
-    const RULES: HeartRules = HeartRules { interval_ms: 2_000, registration_ms: 60_000 };
+    const RULES: HeartRules = HeartRules { interval_ms: 2_000, registration_ms: 60_000, session_ms: 9_000 };
     const FENCED: HeartbeatAnswer =
         HeartbeatAnswer { is_caught_up: true, is_fenced: true, should_shut_down: false };
     const SERVES: HeartbeatAnswer =
@@ -422,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_asks_until_it_is_let_go_or_five_minutes_have_passed() {
+    fn a_stop_asks_until_it_is_let_go_or_nobody_is_there_to_do_so() {
         let (mut heart, mut events) = (serving(), Vec::new());
         heart.begin_stop(at(100), &mut events);
         assert_eq!(heart.next(at(100)), beat(7, 0, false, true));
@@ -437,10 +454,29 @@ mod tests {
         heart.begin_stop(at(100), &mut events);
         heart.next(at(100)).unwrap();
         heart.lost(at(100));
-        assert_eq!(heart.next_wake_ms(false), Some(300_100));
+        assert_eq!(
+            heart.next_wake_ms(false),
+            Some(9_100),
+            "a controller that is silent for a session is gone"
+        );
         events.clear();
-        heart.wake(at(300_100), &mut events);
+        heart.next(at(5_000)).unwrap();
+        heart.beaten(at(5_000), Ok(SERVES), &mut events);
+        heart.wake(at(13_999), &mut events);
+        assert!(events.is_empty(), "it was heard meanwhile");
+        heart.wake(at(14_000), &mut events);
         assert_eq!(events, [HeartEvent::MayStop]);
+
+        let mut heart = serving();
+        heart.begin_stop(at(100), &mut events);
+        events.clear();
+        for at_ms in (1_000..=301_000).step_by(1_000) {
+            if heart.next(at(at_ms)).is_some() {
+                heart.beaten(at(at_ms), Ok(SERVES), &mut events);
+            }
+            heart.wake(at(at_ms), &mut events);
+        }
+        assert_eq!(events, [HeartEvent::MayStop], "five minutes are enough");
 
         events.clear();
         Heart::new(at(0), RULES, -1).begin_stop(at(1), &mut events);

@@ -23,12 +23,13 @@ use uuid::Uuid;
 
 use super::fetcher::ReplicaKey;
 use super::isr::Altered;
+use super::joining::Joining;
 use crate::controller::request::{CreatedTopic, NewTopic, TopicAnswer};
-use crate::controller::{ApiError, ControllerAnswer, Endpoint, HeartbeatAnswer};
+use crate::controller::{ApiError, ControllerAnswer, Endpoint, HeartbeatAnswer, Members};
 use crate::partition::{IsrChange, IsrState, LeaderRecovery};
 use crate::request::Forwarded;
 use crate::security::Principal;
-use crate::wire::outbound::{self, OutboundRequest};
+use crate::wire::outbound::{self, JOIN_QUORUM, JOIN_QUORUM_VERSION, JoinQuorum, OutboundRequest};
 use crate::wire::primitive::Writer;
 use crate::wire::{ErrorCode, StrBytes, WireError};
 
@@ -66,6 +67,30 @@ fn text(value: &str) -> StrBytes {
 
 fn checked(number: i16) -> Result<(), ErrorCode> {
     ErrorCode::try_from_code(number).map_or(Ok(()), Err)
+}
+
+/// JoinQuorum as a frame.
+pub fn join(who: &Registration, joining: &Joining, correlation_id: i32) -> Bytes {
+    let endpoint = joining.endpoint();
+    let request = JoinQuorum {
+        cluster_id: who.cluster_id.to_string(),
+        node_id: who.node_id,
+        raft_id: joining.raft_id(),
+        host: endpoint.host.to_string(),
+        port: endpoint.port,
+    };
+    let mut frame = OutboundRequest::begin(JOIN_QUORUM, JOIN_QUORUM_VERSION, correlation_id, 64);
+    request.write(frame.body());
+    frame.finish()
+}
+
+/// Whether the node is a member of the quorum now, and who else is.
+pub fn joined(body: &Bytes) -> Result<Result<Members, ErrorCode>, WireError> {
+    let (error, told) = outbound::parse_raft_answer(body)?;
+    Ok(checked(error).and_then(|()| {
+        let members = told.first().and_then(|bytes| Members::from_bytes(bytes));
+        members.ok_or(ErrorCode::UnknownServerError)
+    }))
 }
 
 /// BrokerRegistration as a frame.

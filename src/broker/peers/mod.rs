@@ -6,9 +6,10 @@
 //! | [`fetcher`], [`followers`] | the rounds in which this shard's followers fetch from their leaders |
 //! | [`heart`] | registration, heartbeats and the leaving of a broker |
 //! | [`isr`] | ISR changes that leaders want |
+//! | [`joining`] | a node becomes a member of the metadata quorum |
 //! | [`finder`], [`envoy`], [`messages`] | who the active controller is, and what a node says to it |
 //! | `plane` | the controller's shard: the envoy's news, joining and leaving |
-//! | [`post`] | raft messages between controllers |
+//! | [`post`], `mailbox` | raft messages between the members of the quorum |
 //! | [`senses`] | a broker whose process is gone is known by its connections |
 //!
 //! Every shard has its own links to the leaders that it follows. The controller's shard has one to the active
@@ -22,7 +23,9 @@ pub mod finder;
 pub mod followers;
 pub mod heart;
 pub mod isr;
+pub mod joining;
 pub mod link;
+mod mailbox;
 pub mod messages;
 mod plane;
 pub mod post;
@@ -32,19 +35,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use self::envoy::{Ask, BeatAnswer, Envoy, EnvoyEvent};
+use self::envoy::{Ask, BeatAnswer, Envoy, EnvoyEvent, EnvoyRules};
 use self::fetcher::{FetchRules, Part, ReplicaKey};
 use self::finder::VoterAddress;
 use self::followers::{Address, Followers, LinkIds};
 use self::heart::{Beat, Heart, HeartEvent, HeartRules};
 use self::isr::Settled;
+use self::joining::Joining;
 pub use self::link::{LinkId, LinkLoss};
 use self::messages::Registration;
 use self::post::{PostEvent, RaftAddress, RaftPost};
 use self::senses::{Process, Senses};
 use super::message::{ConnectionKey, Message, Output};
 use super::{Shard, Todo};
-use crate::controller::{ControllerAnswer, ControllerRequest, Image, ShardId};
+use crate::config::NodeConfig;
+use crate::controller::{self, ControllerAnswer, ControllerRequest, Endpoint, Image, Members, ShardId};
 use crate::effect::Now;
 use crate::partition::{IsrChange, ReplyTo};
 use crate::request::{Answered, Forwarded};
@@ -74,16 +79,16 @@ pub enum PeersMessage {
 pub struct PeersStart {
     /// Who it is.
     pub registration: Registration,
+    /// Whether it is a broker, and not only a controller.
+    pub is_broker: bool,
     /// The voters of the metadata quorum, as the configuration names them.
     pub voters: Vec<VoterAddress>,
     /// Its broker epoch of the last run, if that was stopped cleanly, else -1.
     pub previous_epoch: i64,
-    /// How it keeps in touch.
-    pub heart: HeartRules,
-    /// `broker.session.timeout.ms`
-    pub session_ms: u64,
-    /// Its raft id, where it has a controller.
-    pub raft_id: Option<u64>,
+    /// Its raft id.
+    pub raft_id: u64,
+    /// Where other members of the quorum reach it.
+    pub endpoint: Endpoint,
 }
 
 /// What a shard knows of other nodes.
@@ -102,14 +107,16 @@ pub(super) struct Peers {
     is_elsewhere: bool,
     /// A clean stop waits until the controller lets the broker go.
     is_leaving: bool,
+    /// The members of the quorum that were told last.
+    members: Members,
 }
 
 impl Peers {
     /// Nobody is known yet. `seed` is for the rests of links.
-    pub(super) fn new(node_id: i32, seed: u64) -> Self {
+    pub(super) fn new(config: &NodeConfig, seed: u64) -> Self {
         Self {
             ids: LinkIds::default(),
-            followers: Followers::new(node_id, FetchRules::default(), seed),
+            followers: Followers::new(config.node_id, FetchRules::of(&config.cluster.fetch), seed),
             senses: Senses::default(),
             envoy: None,
             post: None,
@@ -118,6 +125,7 @@ impl Peers {
             post_events: Vec::new(),
             is_elsewhere: false,
             is_leaving: false,
+            members: Members::default(),
         }
     }
 
@@ -125,6 +133,16 @@ impl Peers {
         let envoy = self.envoy.as_ref().and_then(|envoy| envoy.next_wake_ms());
         let post = self.post.as_ref().and_then(|post| post.next_wake_ms());
         [self.followers.next_wake_ms(), self.senses.next_wake_ms(), envoy, post].into_iter().flatten().min()
+    }
+
+    /// Whether the node is part of a cluster of several, as far as this shard deals with it.
+    pub(super) fn is_clustered(&self) -> bool {
+        self.envoy.is_some() || self.is_leaving
+    }
+
+    /// Whether these are the members of the quorum that were told last.
+    pub(super) fn knows(&self, members: &Members) -> bool {
+        self.members == *members
     }
 
     fn is_active(&self) -> bool {
@@ -220,6 +238,10 @@ impl Shard {
             post.go_on(now, outputs);
         }
         self.peers_tell(now);
+        let told = std::mem::take(&mut self.peers.post_events);
+        if !told.is_empty() {
+            self.control_inputs(now, told.into_iter().map(PostEvent::into_input));
+        }
     }
 
     /// Asks the replicas whose wishes have changed what they want of their leaders, and of the controller.
@@ -282,8 +304,13 @@ impl Shard {
         senses.ended(now, key, true, ids, |node_id| address_of(image, listener, node_id), outputs);
     }
 
+    /// A connection is gone, or goes to another shard: its end says nothing more.
+    pub(super) fn forget_connection(&mut self, key: ConnectionKey) {
+        self.peers.senses.forget(key);
+    }
+
     /// A broker's heartbeat came on a connection: from now on its end says something.
-    pub fn heard_heartbeat(&mut self, key: ConnectionKey, node_id: i32) {
+    pub(super) fn heard_heartbeat(&mut self, key: ConnectionKey, node_id: i32) {
         if let Some(broker) = self.view.image.broker(node_id) {
             self.peers.senses.heard(key, Process { node_id, incarnation: broker.incarnation });
         }

@@ -3,61 +3,91 @@
 
 use std::collections::BTreeMap;
 
+use super::super::control::Asker;
 use super::*;
 
 impl Shard {
     /// Makes the node part of a cluster of several; only on the controller's shard, and before anything else comes.
     pub fn join_cluster(&mut self, now: Now, start: PeersStart) {
+        let cluster = &self.node.config.cluster;
         let seed = self.node.seed;
         let node_id = start.registration.node_id;
-        let heart = Heart::new(now, start.heart, start.previous_epoch);
+        let heart = start.is_broker.then(|| {
+            let rules = HeartRules {
+                interval_ms: cluster.heartbeat_interval_ms,
+                registration_ms: cluster.registration_timeout_ms,
+                session_ms: cluster.session_timeout_ms,
+            };
+            Heart::new(now, rules, start.previous_epoch)
+        });
+        let rules = EnvoyRules { session_ms: cluster.session_timeout_ms, ask_ms: cluster.request_timeout_ms };
         let cluster_id = Arc::clone(&start.registration.cluster_id);
-        let envoy = Envoy::new(start.registration, start.voters, heart, start.session_ms, seed);
+        let asks = start.endpoint.port == 0;
+        let joining = Joining::new(start.raft_id, start.endpoint);
+        let envoy = Envoy::new(start.registration, start.voters, heart, joining, rules, seed);
         self.peers.envoy = Some(Box::new(envoy));
-        self.peers.post =
-            start.raft_id.map(|raft_id| Box::new(RaftPost::new(cluster_id, node_id, raft_id, seed)));
+        self.peers.post = Some(Box::new(RaftPost::new(cluster_id, node_id, start.raft_id, asks, seed)));
         self.peers_elsewhere();
         self.work(now);
     }
 
     /// The quorum has told who leads it; `None` while nobody does. Inside a step: what follows from it is carried on at
     /// the step's end.
-    pub fn controller_is(&mut self, leader: Option<i32>) {
+    pub(in crate::broker) fn controller_is(&mut self, leader: Option<i32>) {
         if let Some(envoy) = &mut self.peers.envoy {
             envoy.learn(leader);
             self.peers_elsewhere();
         }
     }
 
-    /// The voters and their addresses have changed: for the envoy, and for raft messages.
-    pub fn voters_are(&mut self, voters: Vec<VoterAddress>, peers: &[RaftAddress]) {
-        let Peers { ids, envoy, post, .. } = &mut self.peers;
-        if let Some(envoy) = envoy {
+    /// Who is a member of the quorum, and where: for the envoy, and for raft messages. Who votes speaks to every
+    /// member, and who learns to those who vote.
+    pub(in crate::broker) fn members_are(&mut self, raft_id: u64, members: Members) {
+        let Peers { ids, envoy, post, members: known, .. } = &mut self.peers;
+        let is_voter = members.is_voter(raft_id);
+        let reachable = members.iter().filter(|member| member.endpoint.port > 0);
+        let voters = reachable.clone().filter(|member| member.is_voter).map(|member| VoterAddress {
+            node_id: member.node_id,
+            host: Arc::clone(&member.endpoint.host),
+            port: member.endpoint.port,
+        });
+        let voters: Vec<_> = voters.collect();
+        if let Some(envoy) = envoy.as_mut().filter(|_| !voters.is_empty()) {
             envoy.set_voters(voters);
         }
+        let peers = reachable.filter(|member| is_voter || member.is_voter).map(|member| RaftAddress {
+            raft_id: member.raft_id,
+            node_id: member.node_id,
+            address: (Arc::clone(&member.endpoint.host), member.endpoint.port),
+        });
+        let peers: Vec<_> = peers.collect();
+        let askers = members.learners().filter(|member| member.endpoint.port == 0);
+        let askers: Vec<u64> = askers.map(|member| member.raft_id).collect();
         if let Some(post) = post {
-            post.set_peers(peers, ids, &mut self.outputs);
+            post.set_peers(&peers, ids, &mut self.outputs);
+            post.set_askers(&askers);
         }
+        *known = members;
     }
 
     /// A raft message for another controller, by its raft id.
-    pub fn send_raft(&mut self, to: u64, message: Bytes) {
+    pub(in crate::broker) fn send_raft(&mut self, to: u64, message: Bytes) {
         let Peers { post, post_events, .. } = &mut self.peers;
         if let Some(post) = post {
             post.send(to, message, post_events);
         }
     }
 
-    /// What raft is to know of the other controllers; taken each time something of other nodes came.
-    pub fn take_post_events(&mut self) -> Vec<PostEvent> {
-        std::mem::take(&mut self.peers.post_events)
-    }
-
     /// Every shard has applied this Image version, and serves what it says.
     pub(in crate::broker) fn peers_applied(&mut self, now: Now, image_version: u64) {
-        if let Some(envoy) = &mut self.peers.envoy {
-            envoy.heart().applied(now, image_version);
-            envoy.heart().ready(now);
+        let Some(envoy) = &mut self.peers.envoy else { return };
+        match envoy.heart() {
+            Some(heart) => {
+                heart.applied(now, image_version);
+                heart.ready(now);
+            }
+            // A node that is only a controller has nothing else to wait for.
+            None => self.control_is_ready(),
         }
     }
 
@@ -73,6 +103,9 @@ impl Shard {
     /// itself when that has happened.
     pub(in crate::broker) fn peers_hold_stop(&mut self, now: Now) -> bool {
         let Peers { envoy, events, is_leaving, .. } = &mut self.peers;
+        if !self.node.config.cluster.controlled_shutdown && envoy.take().is_some() {
+            *is_leaving = true;
+        }
         let Some(envoy) = envoy else { return false };
         if !std::mem::replace(is_leaving, true) {
             envoy.begin_stop(now, events);
@@ -123,37 +156,114 @@ impl Shard {
             EnvoyEvent::Heart(event) => self.heart_told(now, event),
             EnvoyEvent::Altered(altered) => self.spread_altered(now, altered),
             EnvoyEvent::Forwarded(to, response) => self.answer_forwarded(to, response),
-            EnvoyEvent::Controlled(to, answer) => self.answer_controlled(to, answer),
-            EnvoyEvent::Here(beat) => {
-                let refused = Err(ErrorCode::NotController);
-                let answer = match beat {
-                    Beat::Register { .. } => BeatAnswer::Registered(refused),
-                    Beat::Heartbeat { .. } => BeatAnswer::Beaten(Err(ErrorCode::NotController)),
-                };
-                let Peers { envoy, events, .. } = &mut self.peers;
-                envoy.iter_mut().for_each(|envoy| envoy.beaten_here(now, &answer, events));
+            EnvoyEvent::Controlled(to, answer) => self.answer_control(to, answer),
+            EnvoyEvent::Members(members) => self.quorum_has(members),
+            EnvoyEvent::Here(beat) => self.beat_here(now, beat),
+            EnvoyEvent::HereAlter(changes) => {
+                let Some(envoy) = &self.peers.envoy else { return };
+                let (node_id, epoch) = (envoy.who().node_id, envoy.epoch());
+                let changes = changes.into_iter().map(|((id, index), change)| (id, index, change)).collect();
+                let request = ControllerRequest::AlterPartition { node_id, epoch, changes };
+                self.control(now, Asker::Changes, request);
             }
-            EnvoyEvent::HereAlter(_) => {
-                let Peers { envoy, events, .. } = &mut self.peers;
-                let refused = || Err(ErrorCode::NotController);
-                envoy.iter_mut().for_each(|envoy| envoy.altered_here(now, refused(), events));
+            EnvoyEvent::HereJoin => {
+                let Some(envoy) = &mut self.peers.envoy else { return };
+                let node_id = envoy.who().node_id;
+                let (raft_id, endpoint) = (envoy.joining().raft_id(), envoy.joining().endpoint().clone());
+                let request = ControllerRequest::JoinQuorum { node_id, raft_id, endpoint };
+                self.control(now, Asker::Joining, request);
             }
         }
+    }
+
+    /// What this broker says to the controller that is here.
+    fn beat_here(&mut self, now: Now, beat: Beat) {
+        let Some(envoy) = &self.peers.envoy else { return };
+        let who = envoy.who();
+        let (asker, request) = match beat {
+            Beat::Register { previous_epoch } => {
+                let request = ControllerRequest::RegisterBroker {
+                    node_id: who.node_id,
+                    incarnation: who.incarnation,
+                    listeners: who.listeners.clone(),
+                    rack: who.rack.clone(),
+                    directories: who.directories.clone(),
+                    previous_epoch,
+                    cluster_id: Some(Arc::clone(&who.cluster_id)),
+                };
+                (Asker::Registration, request)
+            }
+            Beat::Heartbeat { epoch, applied_version, wants_fence, wants_shutdown } => {
+                let node_id = who.node_id;
+                let request = ControllerRequest::Heartbeat {
+                    node_id,
+                    epoch,
+                    applied_version,
+                    wants_fence,
+                    wants_shutdown,
+                };
+                (Asker::Heartbeat, request)
+            }
+        };
+        self.control(now, asker, request);
+    }
+
+    /// The controller that is here has answered what this node asked for itself.
+    pub(in crate::broker) fn answered_here(&mut self, now: Now, asker: Asker, answer: ControllerAnswer) {
+        let Peers { envoy, events, .. } = &mut self.peers;
+        let Some(envoy) = envoy else { return };
+        let error = |answer| match answer {
+            ControllerAnswer::Refused(code) => code,
+            _ => ErrorCode::UnknownServerError,
+        };
+        match (asker, answer) {
+            (Asker::Registration, ControllerAnswer::Registered { epoch }) => {
+                envoy.beaten_here(now, &BeatAnswer::Registered(Ok(epoch)), events);
+            }
+            (Asker::Registration, other) => {
+                envoy.beaten_here(now, &BeatAnswer::Registered(Err(error(other))), events);
+            }
+            (Asker::Heartbeat, ControllerAnswer::Heartbeat(answer)) => {
+                envoy.beaten_here(now, &BeatAnswer::Beaten(answer), events);
+            }
+            (Asker::Heartbeat, other) => {
+                envoy.beaten_here(now, &BeatAnswer::Beaten(Err(error(other))), events);
+            }
+            (Asker::Changes, ControllerAnswer::Isr(Ok(changed))) => {
+                let altered = changed.into_iter().map(|(id, index, state)| ((id, index), state)).collect();
+                envoy.altered_here(now, Ok(altered), events);
+            }
+            (Asker::Changes, ControllerAnswer::Isr(Err(code))) => envoy.altered_here(now, Err(code), events),
+            (Asker::Changes, other) => envoy.altered_here(now, Err(error(other)), events),
+            (Asker::Joining, ControllerAnswer::QuorumChanged(result)) => {
+                envoy.joining().answered(now, result.map_err(|error| error.code));
+            }
+            (Asker::Joining, other) => envoy.joining().answered(now, Err(error(other))),
+            (Asker::Request(_), _) => {}
+        }
+        self.peers_tell(now);
     }
 
     fn heart_told(&mut self, now: Now, event: HeartEvent) {
         let said = match event {
             HeartEvent::Registered(epoch) => {
                 self.tell_everyone(|| Message::Peers(PeersMessage::BrokerEpoch(epoch)));
+                self.control_is_registered(epoch);
+                // Whoever was unregistered is fed no longer, until it asks again.
+                self.peers.envoy.iter_mut().for_each(|envoy| envoy.joining().begin_again());
                 format!("registered with broker epoch {epoch}")
             }
-            HeartEvent::CaughtUp => "caught up with the metadata of the cluster".to_owned(),
+            HeartEvent::CaughtUp => {
+                self.control_is_ready();
+                "caught up with the metadata of the cluster".to_owned()
+            }
             HeartEvent::Unfenced => "unfenced: this broker serves".to_owned(),
             HeartEvent::Fenced => {
                 "fenced: this broker serves nobody until the controller hears of it".to_owned()
             }
             HeartEvent::MayStop => {
                 self.peers.envoy = None;
+                self.control_inputs(now, [controller::Input::Resign]);
                 return self.begin_stop(now);
             }
             HeartEvent::GiveUp(why) => return self.outputs.push(Output::Fatal(why)),
@@ -195,15 +305,6 @@ impl Shard {
         }
     }
 
-    fn answer_controlled(&mut self, to: ReplyTo, answer: ControllerAnswer) {
-        let answer = Box::new(answer);
-        if to.shard == self.id.0 {
-            self.todo.push_back(Todo::Answer(to, Answered::Controller(answer)));
-        } else {
-            self.outputs.push(Output::Send(ShardId(to.shard), Message::Controlled { to, answer }));
-        }
-    }
-
     /// Sends on what clients want of the controller, where another node's decides. Gives back what only the controller
     /// that is here can say something to.
     pub(in crate::broker) fn ask_elsewhere(
@@ -231,9 +332,10 @@ impl Shard {
     }
 
     /// A broker's process is gone: its session need not run out.
-    fn broker_gone(&mut self, _now: Now, process: Process) {
-        let Process { node_id, .. } = process;
+    fn broker_gone(&mut self, now: Now, process: Process) {
+        let Process { node_id, incarnation } = process;
         self.outputs
             .push(Output::Say(format!("broker {node_id} is gone: its connection ended and nobody listens")));
+        self.control_inputs(now, [controller::Input::BrokerGone { node_id, incarnation }]);
     }
 }

@@ -3,26 +3,32 @@
 //! Messages go in order, several in one frame where they waited together; raft makes up for those that are lost, so
 //! nothing is sent twice, and what waits when a link is lost is dropped. Each frame is answered, so silence has a
 //! deadline and a peer that is slow is not buried.
+//!
+//! A node that nobody can dial asks every voter for its mail on the same links: it has one frame there at a time,
+//! with what it has to say or with nothing ([`super::mailbox`]).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::followers::{Address, LinkIds};
 use super::link::{Answered, Link, LinkId, LinkLoss, LinkRules, Loss};
+use super::mailbox::{MailDelivery, Mailboxes, Waiting};
 use crate::broker::Output;
+use crate::controller::{Input, RaftPeer};
 use crate::effect::Now;
+use crate::partition::ReplyTo;
 use crate::wire::outbound::{self, OutboundRequest, RAFT_MESSAGES, RAFT_MESSAGES_VERSION, RaftMessages};
 
-/// Messages that wait for one peer, in bytes; what comes beyond is lost.
-const WAITING_BYTES_MAX: usize = 8 << 20;
-/// Messages in one frame, in bytes, but for the first.
-const FRAME_BYTES: usize = 1 << 20;
 /// Frames that wait for their answers.
 const IN_FLIGHT_MAX: usize = 16;
 /// How long an answer may take, in milliseconds. An election is decided long before.
 const ANSWER_MS: u64 = 2_000;
+/// How long a node that was refused its mail waits before it asks again, in milliseconds.
+const REFUSED_MS: u64 = 500;
+/// How long a node that has got mail waits for its own answer to it before it asks for more, in milliseconds.
+const SETTLE_MS: u64 = 20;
 
 /// A controller that raft messages go to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,19 +42,34 @@ pub struct RaftAddress {
 }
 
 /// What raft is to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PostEvent {
     /// Messages to this raft id are lost.
     Unreachable(u64),
     /// The process of this raft id is gone.
     Gone(u64),
+    /// Mail of this member.
+    Message(RaftPeer, Bytes),
+}
+
+impl PostEvent {
+    /// As the controller is told.
+    pub fn into_input(self) -> Input {
+        match self {
+            Self::Unreachable(to) => Input::PeerUnreachable { to },
+            Self::Gone(raft_id) => Input::LeaderGone { raft_id },
+            Self::Message(from, bytes) => Input::Message { from, bytes },
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Peer {
+    node_id: i32,
     link: Link<()>,
-    waiting: VecDeque<Bytes>,
-    waiting_bytes: usize,
+    waiting: Waiting,
+    /// This node asks for its mail then.
+    asks_at_ms: u64,
 }
 
 /// Whose messages go to whom.
@@ -58,14 +79,43 @@ pub struct RaftPost {
     node_id: i32,
     raft_id: u64,
     seed: u64,
+    /// Nobody can dial this node.
+    asks: bool,
     peers: BTreeMap<u64, Peer>,
     links: BTreeMap<LinkId, u64>,
+    mailboxes: Mailboxes,
+    deliveries: Vec<MailDelivery>,
 }
 
 impl RaftPost {
-    /// The post of one controller, to nobody yet.
-    pub fn new(cluster_id: Arc<str>, node_id: i32, raft_id: u64, seed: u64) -> Self {
-        Self { cluster_id, node_id, raft_id, seed, peers: BTreeMap::new(), links: BTreeMap::new() }
+    /// The post of one controller, to nobody yet. `asks`: nobody can dial this node.
+    pub fn new(cluster_id: Arc<str>, node_id: i32, raft_id: u64, asks: bool, seed: u64) -> Self {
+        Self {
+            cluster_id,
+            node_id,
+            raft_id,
+            seed,
+            asks,
+            peers: BTreeMap::new(),
+            links: BTreeMap::new(),
+            mailboxes: Mailboxes::default(),
+            deliveries: Vec::new(),
+        }
+    }
+
+    /// Which members ask for their mail, by raft id.
+    pub fn set_askers(&mut self, askers: &[u64]) {
+        self.mailboxes.set_members(askers, &mut self.deliveries);
+    }
+
+    /// A member has sent a frame: it is answered at once, or with its mail where it asks for that.
+    pub fn called(&mut self, now: Now, from: u64, to: ReplyTo) {
+        self.mailboxes.call(now, from, to, &mut self.deliveries);
+    }
+
+    /// Takes the answers to frames of other members.
+    pub fn take_deliveries(&mut self) -> Vec<MailDelivery> {
+        std::mem::take(&mut self.deliveries)
     }
 
     /// Whether a link is one of these.
@@ -85,7 +135,7 @@ impl RaftPost {
             }
             stays
         });
-        for RaftAddress { raft_id, address: (host, port), .. } in peers {
+        for RaftAddress { raft_id, node_id, address: (host, port) } in peers {
             if *raft_id == self.raft_id {
                 continue;
             }
@@ -96,18 +146,17 @@ impl RaftPost {
             let rules = LinkRules::new(IN_FLIGHT_MAX);
             let link = Link::new(ids.take(), Arc::clone(host), *port, rules, self.seed);
             self.links.insert(link.id(), *raft_id);
-            self.peers.insert(*raft_id, Peer { link, waiting: VecDeque::new(), waiting_bytes: 0 });
+            let (node_id, waiting) = (*node_id, Waiting::default());
+            self.peers.insert(*raft_id, Peer { node_id, link, waiting, asks_at_ms: 0 });
         }
     }
 
     /// A message for a peer. One that nobody can take is lost.
     pub fn send(&mut self, to: u64, message: Bytes, events: &mut Vec<PostEvent>) {
-        match self.peers.get_mut(&to).filter(|peer| peer.waiting_bytes <= WAITING_BYTES_MAX) {
-            Some(peer) => {
-                peer.waiting_bytes += message.len();
-                peer.waiting.push_back(message);
-            }
-            None => events.push(PostEvent::Unreachable(to)),
+        let taken = self.mailboxes.send(to, &message);
+        let taken = taken.or_else(|| self.peers.get_mut(&to).map(|peer| peer.waiting.push(message)));
+        if taken != Some(true) {
+            events.push(PostEvent::Unreachable(to));
         }
     }
 
@@ -115,13 +164,13 @@ impl RaftPost {
     pub fn go_on(&mut self, now: Now, outputs: &mut Vec<Output>) {
         for (to, peer) in &mut self.peers {
             peer.link.want(now, outputs);
-            while peer.link.may_send() && !peer.waiting.is_empty() {
+            while peer.may_send(now, self.asks) {
                 let mail = RaftMessages {
                     cluster_id: self.cluster_id.to_string(),
                     node_id: self.node_id,
                     from: self.raft_id,
                     to: *to,
-                    messages: peer.take_frame(),
+                    messages: peer.waiting.take_frame(),
                 };
                 let frame = |correlation_id| {
                     let bytes = mail.messages.iter().map(Bytes::len).sum::<usize>();
@@ -133,6 +182,7 @@ impl RaftPost {
                 peer.link.send(now, (), ANSWER_MS, frame, outputs);
             }
         }
+        self.mailboxes.go_on(&mut self.deliveries);
     }
 
     fn peer_of(&mut self, link: LinkId) -> Option<(u64, &mut Peer)> {
@@ -169,9 +219,16 @@ impl RaftPost {
         }
         match peer.link.frame(now, frame, outputs) {
             Answered::Body((), body) => match outbound::parse_raft_answer(&body) {
-                Ok(0) => {}
+                Ok((0, mail)) => {
+                    peer.asks_at_ms = now.mono_ms + if mail.is_empty() { 0 } else { SETTLE_MS };
+                    let from = RaftPeer { node_id: peer.node_id, raft_id };
+                    events.extend(mail.into_iter().map(|bytes| PostEvent::Message(from, bytes)));
+                }
                 // Somebody else is there now, or it is another cluster's.
-                Ok(_) => events.push(PostEvent::Unreachable(raft_id)),
+                Ok(_) => {
+                    peer.asks_at_ms = now.mono_ms + REFUSED_MS;
+                    events.push(PostEvent::Unreachable(raft_id));
+                }
                 Err(_) => {
                     let loss = peer.link.distrust(now, outputs);
                     peer.lost(raft_id, &loss, events);
@@ -183,7 +240,10 @@ impl RaftPost {
 
     /// When [`RaftPost::wake`] wants to be called, in monotonic milliseconds.
     pub fn next_wake_ms(&self) -> Option<u64> {
-        self.peers.values().filter_map(|peer| peer.link.next_wake_ms()).min()
+        let links = self.peers.values().filter_map(|peer| peer.link.next_wake_ms());
+        let asks =
+            self.peers.values().filter(|peer| self.asks && peer.link.is_up() && peer.link.in_flight() == 0);
+        links.chain(asks.map(|peer| peer.asks_at_ms)).chain(self.mailboxes.next_wake_ms()).min()
     }
 
     /// Time has passed.
@@ -193,26 +253,23 @@ impl RaftPost {
                 peer.lost(*raft_id, &loss, events);
             }
         }
+        self.mailboxes.wake(now, &mut self.deliveries);
     }
 }
 
 impl Peer {
-    /// The messages of the next frame.
-    fn take_frame(&mut self) -> Vec<Bytes> {
-        let (mut messages, mut bytes) = (Vec::new(), 0);
-        while let Some(message) =
-            self.waiting.pop_front_if(|next| bytes == 0 || bytes + next.len() <= FRAME_BYTES)
-        {
-            bytes += message.len().max(1);
-            self.waiting_bytes -= message.len();
-            messages.push(message);
+    /// Whether a frame goes now. A node that asks for its mail has one on its way at a time.
+    fn may_send(&self, now: Now, asks: bool) -> bool {
+        let has_something = !self.waiting.is_empty();
+        if asks {
+            let is_due = has_something || self.asks_at_ms <= now.mono_ms;
+            return self.link.is_up() && self.link.in_flight() == 0 && is_due;
         }
-        messages
+        self.link.may_send() && has_something
     }
 
     fn lost(&mut self, raft_id: u64, loss: &Loss<()>, events: &mut Vec<PostEvent>) {
         self.waiting.clear();
-        self.waiting_bytes = 0;
         events.push(PostEvent::Unreachable(raft_id));
         events.extend(loss.is_gone.then_some(PostEvent::Gone(raft_id)));
     }
@@ -229,7 +286,7 @@ mod tests {
     }
 
     fn post(ids: &mut LinkIds, outputs: &mut Vec<Output>) -> RaftPost {
-        let mut post = RaftPost::new(Arc::from("cluster"), 1, 100, 7);
+        let mut post = RaftPost::new(Arc::from("cluster"), 1, 100, false, 7);
         let peer = |raft_id, node_id| RaftAddress { raft_id, node_id, address: (Arc::from("host"), 9093) };
         post.set_peers(&[peer(100, 1), peer(200, 2)], ids, outputs);
         post
@@ -245,7 +302,7 @@ mod tests {
     fn answer(correlation_id: i32, error: i16) -> Bytes {
         let mut frame = BytesMut::from(&correlation_id.to_be_bytes()[..]);
         frame.extend_from_slice(&[0]);
-        outbound::write_raft_answer(&mut frame, error);
+        outbound::write_raft_answer(&mut frame, error, &[]);
         frame.freeze()
     }
 
@@ -313,12 +370,57 @@ mod tests {
         post.wake(at(2), &mut events, &mut outputs);
         post.down(at(3), link, LinkLoss::Refused, &mut events);
         let lost = PostEvent::Unreachable(200);
-        assert_eq!(std::mem::take(&mut events), [lost, lost, PostEvent::Gone(200)]);
+        assert_eq!(std::mem::take(&mut events), [lost.clone(), lost.clone(), PostEvent::Gone(200)]);
         post.wake(at(500), &mut events, &mut outputs);
         post.up(link);
         post.send(200, Bytes::from_static(b"one"), &mut events);
         post.go_on(at(500), &mut outputs);
         post.wake(at(2_500), &mut events, &mut outputs);
         assert_eq!(events, [lost]);
+    }
+
+    #[test]
+    fn a_node_that_nobody_can_dial_asks_for_its_mail_with_one_frame_at_a_time() {
+        let (mut ids, mut outputs, mut events) = (LinkIds::default(), Vec::new(), Vec::new());
+        let mut post = RaftPost::new(Arc::from("cluster"), 1, 100, true, 7);
+        let address = (Arc::from("host"), 9093);
+        post.set_peers(&[RaftAddress { raft_id: 200, node_id: 2, address }], &mut ids, &mut outputs);
+        post.go_on(at(0), &mut outputs);
+        let Some(Output::Dial { link, .. }) = outputs.pop() else { panic!("{outputs:?}") };
+        post.up(link);
+        post.go_on(at(0), &mut outputs);
+        let (correlation_id, mail) = sent(&outputs.pop().unwrap());
+        assert!(mail.messages.is_empty());
+        post.send(200, Bytes::from_static(b"more"), &mut events);
+        post.go_on(at(1), &mut outputs);
+        assert!(outputs.is_empty(), "the first one is on its way");
+        let mut frame = BytesMut::from(&correlation_id.to_be_bytes()[..]);
+        frame.extend_from_slice(&[0]);
+        outbound::write_raft_answer(&mut frame, 0, &[Bytes::from_static(b"mail")]);
+        post.frame(at(5), link, &frame.freeze(), &mut events, &mut outputs);
+        let from = RaftPeer { node_id: 2, raft_id: 200 };
+        assert_eq!(std::mem::take(&mut events), [PostEvent::Message(from, Bytes::from_static(b"mail"))]);
+        post.go_on(at(5), &mut outputs);
+        let (correlation_id, mail) = sent(&outputs.pop().unwrap());
+        assert_eq!(mail.messages, ["more"]);
+        post.frame(at(6), link, &answer(correlation_id, 0), &mut events, &mut outputs);
+        post.go_on(at(6), &mut outputs);
+        assert_eq!(outputs.len(), 1, "nothing came, so it asks again at once");
+    }
+
+    #[test]
+    fn a_member_that_asks_is_answered_with_its_mail() {
+        let (mut ids, mut outputs, mut events) = (LinkIds::default(), Vec::new(), Vec::new());
+        let mut post = post(&mut ids, &mut outputs);
+        let to = ReplyTo { shard: 1, connection: 2, generation: 3, request: 4, part: 0 };
+        post.called(at(0), 200, to);
+        assert_eq!(post.take_deliveries(), [MailDelivery { to, messages: Vec::new() }], "it is dialled");
+        post.set_askers(&[300]);
+        post.called(at(0), 300, to);
+        assert!(post.take_deliveries().is_empty());
+        post.send(300, Bytes::from_static(b"one"), &mut events);
+        post.go_on(at(1), &mut outputs);
+        assert_eq!(post.take_deliveries(), [MailDelivery { to, messages: vec![Bytes::from_static(b"one")] }]);
+        assert!(events.is_empty());
     }
 }

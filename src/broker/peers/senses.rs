@@ -41,6 +41,11 @@ impl Senses {
         self.heard.insert(connection, from);
     }
 
+    /// A connection says nothing any more.
+    pub fn forget(&mut self, connection: ConnectionKey) {
+        self.heard.remove(&connection);
+    }
+
     /// Whether nothing was heard and nobody is probed.
     pub fn is_empty(&self) -> bool {
         self.heard.is_empty() && self.probes.is_empty()

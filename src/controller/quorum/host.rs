@@ -42,9 +42,10 @@ pub(in crate::controller) fn raft_of(
 }
 
 impl Controller {
-    /// The members of the quorum as this node knows them; none before a node that joined has learned them.
-    pub fn members(&self) -> &Members {
-        self.raft.members()
+    /// This node's raft id, and the members of the quorum as it knows them; none before a node that joined has learned
+    /// them.
+    pub fn members(&self) -> (u64, &Members) {
+        (self.config.raft_id, self.raft.members())
     }
 
     /// Whether time means anything: somebody else is there, or this node does not lead yet.
@@ -228,6 +229,16 @@ impl Controller {
             self.raft.snapshot_ended(raft_id, false);
         }
         self.raft.unreachable(raft_id);
+    }
+
+    /// Gives the lead to the voter that has most of the log, if there is another one.
+    pub(in crate::controller) fn resign(&mut self) {
+        let own = self.config.raft_id;
+        let others = self.raft.members().voters().map(|member| member.raft_id).filter(|id| *id != own);
+        let best = others.max_by_key(|raft_id| self.raft.matched(*raft_id));
+        if let Some(best) = best.filter(|_| self.raft.status().leads) {
+            self.raft.resign_to(best);
+        }
     }
 
     /// Requests that waited for a leader, when it is another node; they are not forwarded from here.

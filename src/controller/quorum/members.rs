@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::controller::codec::{Malformed, Reader, put_list, put_text};
 use crate::controller::record::{Endpoint, QUORUM_TYPE};
 
@@ -113,7 +115,7 @@ impl Members {
     }
 
     /// All of them, by raft id.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Member> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Member> + Clone {
         self.list.iter()
     }
 
@@ -188,6 +190,19 @@ impl Members {
         Self::checked(list).map_err(Malformed)
     }
 
+    /// As bytes of their own.
+    pub fn to_bytes(&self) -> Bytes {
+        let mut bytes = Vec::with_capacity(self.bytes_estimate());
+        self.encode(&mut bytes);
+        bytes.into()
+    }
+
+    /// From bytes of their own; `None` where they are no members.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        Self::decode(&mut reader).ok().filter(|_| reader.is_empty())
+    }
+
     /// Bytes that it takes in a record; never fewer.
     pub(in crate::controller) fn bytes_estimate(&self) -> usize {
         self.list.iter().map(|member| member.endpoint.name.len() + member.endpoint.host.len() + 24).sum()
@@ -233,6 +248,8 @@ mod tests {
         let mut bytes = Vec::new();
         members.encode(&mut bytes);
         assert!(bytes.len() <= members.bytes_estimate() + 80);
+        assert_eq!(Members::from_bytes(&members.to_bytes()), Some(members.clone()));
+        assert_eq!(Members::from_bytes(&bytes[..bytes.len() - 1]), None);
         assert_eq!(Members::decode(&mut Reader::new(&bytes)), Ok(members));
     }
 }

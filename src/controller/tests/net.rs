@@ -375,7 +375,7 @@ impl Net {
     /// Machines that are no members join; voters whose disk is lost go; there are as many voters as wanted.
     fn operate(&mut self) {
         let Some(leader) = self.leader() else { return };
-        let members = self.machines[leader].controller.as_ref().unwrap().members().clone();
+        let members = self.machines[leader].controller.as_ref().unwrap().members().1.clone();
         let current = |node_id: i32| self.machines[node_id as usize].raft_id;
         let request = if let Some(lost) =
             members.voters().find(|voter| voter.raft_id != current(voter.node_id))
@@ -447,7 +447,7 @@ impl Net {
     /// One disk may be lost when all others who vote have theirs, and everybody agrees who that is.
     fn may_lose(&self, at: usize) -> bool {
         let all: Option<Vec<_>> =
-            self.machines.iter().map(|machine| Some(machine.controller.as_ref()?.members())).collect();
+            self.machines.iter().map(|machine| Some(machine.controller.as_ref()?.members().1)).collect();
         let Some(all) = all else { return false };
         let members = all[at];
         let is_whole = |voter: &Member| self.machines[voter.node_id as usize].raft_id == voter.raft_id;
@@ -480,7 +480,7 @@ impl Net {
         assert!(self.blocks.iter().all(|first| *first < next), "an acknowledged block is lost (seed {seed})");
         for machine in &self.machines {
             assert_eq!(machine.image, last, "node {} is behind (seed {seed})", machine.node_id);
-            let members = machine.controller.as_ref().unwrap().members();
+            let (_, members) = machine.controller.as_ref().unwrap().members();
             assert!(
                 members.get(machine.raft_id).is_some(),
                 "node {} is no member (seed {seed})",

@@ -1,0 +1,208 @@
+//! Raft messages on their way: what waits for one member, and the mailboxes of members that nobody can dial.
+//!
+//! Brokers that are no controllers have no listener for them, and controllers dial no brokers. Such a member asks for
+//! its mail: each frame of its own messages, or of none, is answered with what waits for it, at once or as soon as
+//! there is something, and after [`HOLD_MS`] in any case.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::effect::Now;
+use crate::partition::ReplyTo;
+
+/// Messages that wait for one member, in bytes; what comes beyond is lost.
+const WAITING_BYTES_MAX: usize = 8 << 20;
+/// Messages in one frame, in bytes, but for the first.
+const FRAME_BYTES: usize = 1 << 20;
+/// How long a member that asks for its mail is kept waiting for it, in milliseconds.
+const HOLD_MS: u64 = 500;
+
+/// Messages that wait for one member, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    messages: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Waiting {
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Takes a message in, if there is room for it.
+    pub(super) fn push(&mut self, message: Bytes) -> bool {
+        let has_room = self.bytes <= WAITING_BYTES_MAX;
+        if has_room {
+            self.bytes += message.len();
+            self.messages.push_back(message);
+        }
+        has_room
+    }
+
+    /// The messages of the next frame.
+    pub(super) fn take_frame(&mut self) -> Vec<Bytes> {
+        let (mut messages, mut bytes) = (Vec::new(), 0);
+        while let Some(message) =
+            self.messages.pop_front_if(|next| bytes == 0 || bytes + next.len() <= FRAME_BYTES)
+        {
+            bytes += message.len().max(1);
+            self.bytes -= message.len();
+            messages.push(message);
+        }
+        messages
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.messages.clear();
+        self.bytes = 0;
+    }
+}
+
+/// An answer to a member that asked for its mail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MailDelivery {
+    /// Whose request it is.
+    pub to: ReplyTo,
+    /// What is for it; perhaps nothing.
+    pub messages: Vec<Bytes>,
+}
+
+#[derive(Debug, Default)]
+struct Mailbox {
+    waiting: Waiting,
+    /// The request that waits for mail, and until when.
+    caller: Option<(ReplyTo, u64)>,
+}
+
+/// The mailboxes of one controller.
+#[derive(Debug, Default)]
+pub(super) struct Mailboxes {
+    boxes: BTreeMap<u64, Mailbox>,
+}
+
+impl Mailboxes {
+    /// Whose there are, by raft id. Who asks and is none of them any more gets nothing.
+    pub(super) fn set_members(&mut self, members: &[u64], deliveries: &mut Vec<MailDelivery>) {
+        self.boxes.retain(|raft_id, mailbox| {
+            let stays = members.contains(raft_id);
+            if !stays && let Some((to, _)) = mailbox.caller {
+                deliveries.push(MailDelivery { to, messages: Vec::new() });
+            }
+            stays
+        });
+        for raft_id in members {
+            self.boxes.entry(*raft_id).or_default();
+        }
+    }
+
+    /// A message for a member; `None` where it has no mailbox, `Some(false)` where that is full.
+    pub(super) fn send(&mut self, to: u64, message: &Bytes) -> Option<bool> {
+        self.boxes.get_mut(&to).map(|mailbox| mailbox.waiting.push(message.clone()))
+    }
+
+    /// A member asks for its mail. One that has no mailbox is answered at once.
+    pub(super) fn call(&mut self, now: Now, from: u64, to: ReplyTo, deliveries: &mut Vec<MailDelivery>) {
+        let Some(mailbox) = self.boxes.get_mut(&from) else {
+            return deliveries.push(MailDelivery { to, messages: Vec::new() });
+        };
+        // It has another connection by now.
+        if let Some((earlier, _)) = mailbox.caller.replace((to, now.mono_ms + HOLD_MS)) {
+            deliveries.push(MailDelivery { to: earlier, messages: Vec::new() });
+        }
+    }
+
+    /// Answers those for whom there is something.
+    pub(super) fn go_on(&mut self, deliveries: &mut Vec<MailDelivery>) {
+        for mailbox in self.boxes.values_mut().filter(|mailbox| !mailbox.waiting.is_empty()) {
+            if let Some((to, _)) = mailbox.caller.take() {
+                deliveries.push(MailDelivery { to, messages: mailbox.waiting.take_frame() });
+            }
+        }
+    }
+
+    /// When [`Mailboxes::wake`] wants to be called, in monotonic milliseconds.
+    pub(super) fn next_wake_ms(&self) -> Option<u64> {
+        self.boxes.values().filter_map(|mailbox| mailbox.caller).map(|(_, until_ms)| until_ms).min()
+    }
+
+    /// Time has passed: who has waited for long enough is answered.
+    pub(super) fn wake(&mut self, now: Now, deliveries: &mut Vec<MailDelivery>) {
+        for mailbox in self.boxes.values_mut() {
+            if let Some((to, _)) = mailbox.caller.take_if(|(_, until_ms)| *until_ms <= now.mono_ms) {
+                deliveries.push(MailDelivery { to, messages: Vec::new() });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(mono_ms: u64) -> Now {
+        Now { mono_ms, wall_ms: 0 }
+    }
+
+    fn to(request: u32) -> ReplyTo {
+        ReplyTo { shard: 0, connection: 0, generation: 1, request, part: 0 }
+    }
+
+    fn delivery(request: u32, messages: &[&'static [u8]]) -> MailDelivery {
+        MailDelivery {
+            to: to(request),
+            messages: messages.iter().map(|bytes| Bytes::from_static(bytes)).collect(),
+        }
+    }
+
+    #[test]
+    fn mail_goes_to_who_asks_for_it_at_once_or_when_there_is_some() {
+        let (mut mail, mut told) = (Mailboxes::default(), Vec::new());
+        mail.set_members(&[5], &mut told);
+        assert_eq!(mail.send(6, &Bytes::new()), None);
+        assert_eq!(mail.send(5, &Bytes::from_static(b"one")), Some(true));
+        mail.go_on(&mut told);
+        assert!(told.is_empty(), "nobody asks");
+        mail.call(at(0), 5, to(1), &mut told);
+        mail.go_on(&mut told);
+        assert_eq!(std::mem::take(&mut told), [delivery(1, &[b"one"])]);
+        mail.call(at(10), 5, to(2), &mut told);
+        mail.go_on(&mut told);
+        assert!(told.is_empty());
+        assert_eq!(mail.next_wake_ms(), Some(510));
+        mail.send(5, &Bytes::from_static(b"two"));
+        mail.send(5, &Bytes::from_static(b"three"));
+        mail.go_on(&mut told);
+        assert_eq!(std::mem::take(&mut told), [delivery(2, &[b"two", b"three"])]);
+        assert_eq!(mail.next_wake_ms(), None);
+    }
+
+    #[test]
+    fn nobody_waits_for_ever() {
+        let (mut mail, mut told) = (Mailboxes::default(), Vec::new());
+        mail.set_members(&[5, 6], &mut told);
+        mail.call(at(0), 5, to(1), &mut told);
+        mail.call(at(1), 5, to(2), &mut told);
+        assert_eq!(std::mem::take(&mut told), [delivery(1, &[])], "it asks elsewhere now");
+        mail.wake(at(500), &mut told);
+        assert!(told.is_empty());
+        mail.wake(at(501), &mut told);
+        assert_eq!(std::mem::take(&mut told), [delivery(2, &[])]);
+        mail.call(at(600), 6, to(3), &mut told);
+        mail.set_members(&[5], &mut told);
+        mail.call(at(600), 7, to(4), &mut told);
+        assert_eq!(told, [delivery(3, &[]), delivery(4, &[])], "neither is a member");
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let mut waiting = Waiting::default();
+        let mut taken = 0;
+        while waiting.push(Bytes::from(vec![0; 1 << 20])) {
+            taken += 1;
+        }
+        assert_eq!((taken, waiting.take_frame().len()), (9, 1));
+        waiting.clear();
+        assert!(waiting.is_empty() && waiting.take_frame().is_empty());
+    }
+}
