@@ -76,7 +76,7 @@ fn is_lacking(client: &str, key: ApiKey) -> bool {
 }
 
 /// What no client sends that was recorded.
-const NOT_RECORDED: [ApiKey; 16] = [
+const NOT_RECORDED: [ApiKey; 18] = [
     ApiKey::OffsetForLeaderEpoch,
     ApiKey::CreateAcls,
     ApiKey::DeleteAcls,
@@ -92,6 +92,8 @@ const NOT_RECORDED: [ApiKey; 16] = [
     ApiKey::BrokerRegistration,
     ApiKey::BrokerHeartbeat,
     ApiKey::AllocateProducerIds,
+    ApiKey::RaftMessages,
+    ApiKey::JoinQuorum,
     // A quorum with fixed voters refuses them.
     ApiKey::AddRaftVoter,
     ApiKey::RemoveRaftVoter,

@@ -248,8 +248,9 @@ impl Shard {
     /// The active controller has told who the members of the quorum are: news for a node that does not know them yet.
     pub(super) fn quorum_has(&mut self, told: Members) {
         let Some(control) = &self.control else { return };
-        let (raft_id, members) = control.start.controller.members();
-        if members.iter().len() == 0 {
+        let controller = &control.start.controller;
+        if controller.members().iter().len() == 0 {
+            let raft_id = controller.raft_id();
             self.members_are(raft_id, told);
         }
     }
@@ -331,10 +332,10 @@ impl Shard {
         }
         let Some(control) = &mut self.control else { return };
         control.outputs = outputs;
-        let (raft_id, members) = control.start.controller.members();
+        let members = control.start.controller.members();
         let is_news = members.iter().len() > 0 && !self.peers.knows(members);
         if is_news && self.peers.is_clustered() {
-            let members = members.clone();
+            let (raft_id, members) = (control.start.controller.raft_id(), members.clone());
             self.members_are(raft_id, members);
         }
         self.publish_next();

@@ -62,6 +62,13 @@ impl Shard {
         key
     }
 
+    /// The largest frame that may come on a connection, without its prefix, in bytes.
+    pub fn frame_limit_bytes(&mut self, key: ConnectionKey) -> u32 {
+        let listener = self.connection(key).map(|connection| connection.context.listener);
+        let of_clients = self.node.config.socket_request_max_bytes;
+        listener.map_or(of_clients, |listener| self.node.frame_limit_bytes(listener))
+    }
+
     /// Moves connections by another rule than a node's own.
     pub fn set_move_rule(&mut self, rule: MoveRule) {
         self.move_rule = Some(rule);

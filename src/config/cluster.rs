@@ -49,16 +49,6 @@ pub struct ClusterConfig {
     pub voters: Vec<Voter>,
     /// `controller.quorum.bootstrap.servers` in the order given.
     pub bootstrap_servers: Vec<Endpoint>,
-    /// `controller.quorum.election.timeout.ms`
-    pub quorum_election_timeout_ms: u64,
-    /// `controller.quorum.election.backoff.max.ms`
-    pub quorum_election_backoff_max_ms: u64,
-    /// `controller.quorum.fetch.timeout.ms`: silence of the leader that starts an election.
-    pub quorum_fetch_timeout_ms: u64,
-    /// `controller.quorum.request.timeout.ms`
-    pub quorum_request_timeout_ms: u64,
-    /// `controller.quorum.retry.backoff.ms`
-    pub quorum_retry_backoff_ms: u64,
     /// `broker.heartbeat.interval.ms`
     pub heartbeat_interval_ms: u64,
     /// `broker.session.timeout.ms`: silence of a broker after which it is fenced.
@@ -75,10 +65,6 @@ pub struct ClusterConfig {
     pub unclean_election_interval_ms: u64,
     /// `request.timeout.ms`: the most that a call between nodes may take.
     pub request_timeout_ms: u64,
-    /// `socket.connection.setup.timeout.ms`
-    pub connection_setup_timeout_ms: u64,
-    /// `socket.connection.setup.timeout.max.ms`
-    pub connection_setup_timeout_max_ms: u64,
     /// `replica.fetch.*`
     pub fetch: ReplicaFetchConfig,
 }
@@ -88,11 +74,6 @@ pub(super) fn read(given: &Given, problems: &mut Vec<Problem>) -> ClusterConfig 
     ClusterConfig {
         voters: voters(given, problems),
         bootstrap_servers: bootstrap_servers(given, problems),
-        quorum_election_timeout_ms: given.number("controller.quorum.election.timeout.ms"),
-        quorum_election_backoff_max_ms: given.number("controller.quorum.election.backoff.max.ms"),
-        quorum_fetch_timeout_ms: given.number("controller.quorum.fetch.timeout.ms"),
-        quorum_request_timeout_ms: given.number("controller.quorum.request.timeout.ms"),
-        quorum_retry_backoff_ms: given.number("controller.quorum.retry.backoff.ms"),
         heartbeat_interval_ms: time_ms(given, "broker.heartbeat.interval.ms"),
         session_timeout_ms: time_ms(given, "broker.session.timeout.ms"),
         registration_timeout_ms: time_ms(given, "initial.broker.registration.timeout.ms"),
@@ -103,8 +84,6 @@ pub(super) fn read(given: &Given, problems: &mut Vec<Problem>) -> ClusterConfig 
             .saturating_mul(1000),
         unclean_election_interval_ms: given.number("unclean.leader.election.interval.ms"),
         request_timeout_ms: time_ms(given, "request.timeout.ms"),
-        connection_setup_timeout_ms: time_ms(given, "socket.connection.setup.timeout.ms"),
-        connection_setup_timeout_max_ms: time_ms(given, "socket.connection.setup.timeout.max.ms"),
         fetch: ReplicaFetchConfig {
             min_bytes: given.number("replica.fetch.min.bytes"),
             partition_max_bytes: given.number("replica.fetch.max.bytes"),
@@ -349,8 +328,6 @@ mod tests {
         let cluster = NodeConfig::default().cluster;
         assert!(cluster.voters.is_empty() && cluster.bootstrap_servers.is_empty());
         assert_eq!((cluster.heartbeat_interval_ms, cluster.session_timeout_ms), (2_000, 9_000));
-        assert_eq!((cluster.quorum_election_timeout_ms, cluster.quorum_fetch_timeout_ms), (1_000, 2_000));
-        assert_eq!((cluster.quorum_request_timeout_ms, cluster.quorum_retry_backoff_ms), (2_000, 20));
         assert!(cluster.controlled_shutdown && cluster.auto_leader_rebalance);
         assert_eq!(cluster.leader_imbalance_check_interval_ms, 300_000);
         let fetch = cluster.fetch;

@@ -94,8 +94,6 @@ pub struct ControllerConfig {
     /// The voters of a new cluster, with their raft ids; none where the node joins one that is there. A log that
     /// names its members counts more.
     pub voters: Vec<VoterEndpoint>,
-    /// Whether this node is one of them.
-    pub is_voter: bool,
     /// Given to the cluster if the log does not name it yet.
     pub cluster_id: Arc<str>,
     /// The node's configuration: defaults of topics, and what configurations are checked against.

@@ -9,6 +9,7 @@ use kafka_protocol::messages::{
 };
 
 use super::controlled::{Asked, Controlled};
+use super::refused::Refusal;
 use super::{CloseReason, Scene, Work, encoded};
 use crate::controller::{ControllerAnswer, ControllerRequest, Endpoint, features};
 use crate::partition::ReplyTo;
@@ -25,20 +26,13 @@ pub(super) fn register(
     scene: &mut Scene,
 ) -> Result<Work, CloseReason> {
     let request: BrokerRegistrationRequest = guard::decode(body, header.version, guard::Limits::default())?;
-    if is_own(request.broker_id.0, scene) {
-        return Ok(registered(header, Err(ErrorCode::NotController)));
-    }
-    if request.is_migrating_zk_broker {
-        return Ok(registered(header, Err(ErrorCode::BrokerIdNotRegistered)));
-    }
-    if !serves_finalized(&request.features, scene) {
-        return Ok(registered(header, Err(ErrorCode::UnsupportedVersion)));
-    }
-    if let Err(code) = check(&request) {
+    let node_id = request.broker_id.0;
+    if let Err(code) = check(&request, scene) {
+        scene.refused(Refusal::Registration, node_id, code);
         return Ok(registered(header, Err(code)));
     }
     let asked = ControllerRequest::RegisterBroker {
-        node_id: request.broker_id.0,
+        node_id,
         incarnation: request.incarnation_id,
         listeners: request.listeners.iter().map(endpoint).collect(),
         rack: request.rack.as_deref().map(Into::into),
@@ -47,7 +41,7 @@ pub(super) fn register(
         cluster_id: Some((&*request.cluster_id).into()),
     };
     scene.desk.controls.push((to, asked));
-    Ok(Controlled::waiting(Asked::RegisterBroker))
+    Ok(Controlled::waiting(Asked::RegisterBroker(node_id)))
 }
 
 /// The broker of this process speaks to its controller without a connection: who claims to be it is another, or one
@@ -56,8 +50,17 @@ fn is_own(broker_id: i32, scene: &Scene) -> bool {
     broker_id == scene.node.config.node_id
 }
 
-/// Refuses what is no registration of any broker.
-fn check(request: &BrokerRegistrationRequest) -> Result<(), ErrorCode> {
+/// Refuses what is no registration of any broker, or none for this cluster.
+fn check(request: &BrokerRegistrationRequest, scene: &Scene) -> Result<(), ErrorCode> {
+    if is_own(request.broker_id.0, scene) {
+        return Err(ErrorCode::NotController);
+    }
+    if request.is_migrating_zk_broker {
+        return Err(ErrorCode::BrokerIdNotRegistered);
+    }
+    if !serves_finalized(&request.features, scene) {
+        return Err(ErrorCode::UnsupportedVersion);
+    }
     if request.broker_id.0 < 0 || request.incarnation_id.is_nil() {
         return Err(ErrorCode::InvalidRequest);
     }
@@ -130,7 +133,7 @@ pub(super) fn heartbeat(
         wants_shutdown: request.want_shut_down,
     };
     scene.desk.controls.push((to, asked));
-    Ok(Controlled::waiting(Asked::Heartbeat))
+    Ok(Controlled::waiting(Asked::Heartbeat(request.broker_id.0)))
 }
 
 /// The answer to a heartbeat.
@@ -156,14 +159,16 @@ pub(super) fn allocate_producer_ids(
     scene: &mut Scene,
 ) -> Result<Work, CloseReason> {
     let request: AllocateProducerIdsRequest = guard::decode(body, header.version, guard::Limits::default())?;
-    let code = match scene.view.image.broker(request.broker_id.0) {
+    let node_id = request.broker_id.0;
+    let code = match scene.view.image.broker(node_id) {
         None => ErrorCode::BrokerIdNotRegistered,
         Some(broker) if broker.epoch != request.broker_epoch => ErrorCode::StaleBrokerEpoch,
         Some(_) => {
             scene.desk.controls.push((to, ControllerRequest::AllocateProducerIds));
-            return Ok(Controlled::waiting(Asked::ProducerIds));
+            return Ok(Controlled::waiting(Asked::ProducerIds(node_id)));
         }
     };
+    scene.refused(Refusal::ProducerIds, node_id, code);
     Ok(encoded(header, &AllocateProducerIdsResponse::default().with_error_code(code.code())))
 }
 

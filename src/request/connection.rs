@@ -19,7 +19,7 @@ use crate::wire::header::{self, RequestHeader};
 
 /// A request that has to wait keeps a slice of the buffer that it was received into only if it is
 /// at least so long; a shorter one would hold a block of 256 KiB for a few bytes.
-const BODY_SHARED_BYTES: usize = 64 * 1024;
+pub(super) const BODY_SHARED_BYTES: usize = 64 * 1024;
 
 /// What a handler knows of who asks and through which door.
 #[derive(Clone, Copy, Debug)]

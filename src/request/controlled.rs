@@ -1,8 +1,11 @@
 //! Requests whose every answer comes from the controller, in one piece.
 
 use super::alter_configs::Alter;
-use super::{Work, brokers, elections, features, isr, quorum, reassignments, unregister};
-use crate::controller::ControllerAnswer;
+use super::refused::Refusal;
+use super::{
+    Scene, Work, brokers, elections, features, isr, join_quorum, quorum, reassignments, unregister, voters,
+};
+use crate::controller::{ApiError, ControllerAnswer};
 use crate::wire::ErrorCode;
 use crate::wire::header::RequestHeader;
 
@@ -24,10 +27,28 @@ pub(super) enum Asked {
     AlterReassignments(reassignments::Alter),
     ListReassignments,
     UnregisterBroker,
-    RegisterBroker,
-    Heartbeat,
-    ProducerIds,
+    AddVoter,
+    RemoveVoter,
+    /// Of this node, as the next three.
+    JoinQuorum(i32),
+    RegisterBroker(i32),
+    Heartbeat(i32),
+    ProducerIds(i32),
     AlterPartition(isr::Alter),
+}
+
+impl Asked {
+    /// What only a node asks, and which one did.
+    fn of_node(&self) -> Option<(Refusal, i32)> {
+        Some(match self {
+            Self::JoinQuorum(node_id) => (Refusal::Join, *node_id),
+            Self::RegisterBroker(node_id) => (Refusal::Registration, *node_id),
+            Self::Heartbeat(node_id) => (Refusal::Heartbeat, *node_id),
+            Self::ProducerIds(node_id) => (Refusal::ProducerIds, *node_id),
+            Self::AlterPartition(alter) => (Refusal::IsrChange, alter.node_id()),
+            _ => return None,
+        })
+    }
 }
 
 impl Controlled {
@@ -40,7 +61,18 @@ impl Controlled {
         self.answer.get_or_insert(ControllerAnswer::Refused(ErrorCode::RequestTimedOut));
     }
 
-    pub(super) fn answer(&mut self, answer: ControllerAnswer) {
+    pub(super) fn answer(&mut self, answer: ControllerAnswer, scene: &mut Scene) {
+        let (ControllerAnswer::Refused(code)
+        | ControllerAnswer::Heartbeat(Err(code))
+        | ControllerAnswer::QuorumChanged(Err(ApiError { code, .. }))
+        | ControllerAnswer::Isr(Err(code))) = &answer
+        else {
+            self.answer = Some(answer);
+            return;
+        };
+        if let Some((what, node_id)) = self.asked.of_node() {
+            scene.refused(what, node_id, *code);
+        }
         self.answer = Some(answer);
     }
 
@@ -49,8 +81,9 @@ impl Controlled {
     }
 
     /// The whole response.
-    pub(super) fn encode(self, header: &RequestHeader) -> Work {
+    pub(super) fn encode(self, header: &RequestHeader, scene: &Scene) -> Work {
         match self.asked {
+            Asked::JoinQuorum(_) => join_quorum::encode(header, self.answer, scene),
             Asked::AlterConfigs(alter) => alter.encode(header, true, self.answer),
             Asked::IncrementalAlterConfigs(alter) => alter.encode(header, false, self.answer),
             Asked::UpdateFeatures(update) => update.encode(header, self.answer),
@@ -59,9 +92,11 @@ impl Controlled {
             Asked::AlterReassignments(alter) => alter.encode(header, self.answer),
             Asked::ListReassignments => reassignments::encode_list(header, self.answer),
             Asked::UnregisterBroker => unregister::encode(header, self.answer),
-            Asked::RegisterBroker => brokers::encode_registered(header, self.answer),
-            Asked::Heartbeat => brokers::encode_heartbeat(header, self.answer),
-            Asked::ProducerIds => brokers::encode_producer_ids(header, self.answer),
+            Asked::AddVoter => voters::encode_added(header, self.answer),
+            Asked::RemoveVoter => voters::encode_removed(header, self.answer),
+            Asked::RegisterBroker(_) => brokers::encode_registered(header, self.answer),
+            Asked::Heartbeat(_) => brokers::encode_heartbeat(header, self.answer),
+            Asked::ProducerIds(_) => brokers::encode_producer_ids(header, self.answer),
             Asked::AlterPartition(alter) => alter.encode(header, self.answer),
         }
     }

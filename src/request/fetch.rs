@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::leader_hint::LeaderHints;
 use super::outbox::Outbox;
+use super::refused::Refusal;
 use super::session::{NewSession, SessionUse, Told, TopicKey, Wanted};
 use super::{Call, CloseReason, ClusterView, Scene, Timer, Work};
 use crate::config::CompressionType;
@@ -437,7 +438,9 @@ fn enter(
         header.version >= VERSION_BY_ID,
     ) {
         Ok(_) if request.replica_id >= 0 && !is_among_brokers(scene) => {
-            (SessionUse::None, Some(ErrorCode::ClusterAuthorizationFailed))
+            let code = ErrorCode::ClusterAuthorizationFailed;
+            scene.refused(Refusal::ReplicaFetch, request.replica_id, code);
+            (SessionUse::None, Some(code))
         }
         Ok(session) => (session, None),
         Err(error) => (SessionUse::None, Some(error)),

@@ -21,9 +21,13 @@ const EPOCH_UNKNOWN: i64 = -1;
 
 type AlteredTopic = (Uuid, Vec<(i32, Option<ErrorCode>)>);
 
-/// The topics and partitions of a request, in order; with the error of those that nobody has to be asked about.
+/// Who asks, and the topics and partitions of a request, in order; with the error of those that nobody has to be asked
+/// about.
 #[derive(Debug)]
-pub(super) struct Alter(Vec<AlteredTopic>);
+pub(super) struct Alter {
+    node_id: i32,
+    topics: Vec<AlteredTopic>,
+}
 
 pub(super) fn alter(
     header: &RequestHeader,
@@ -45,7 +49,7 @@ pub(super) fn alter(
     }
     let (node_id, epoch) = (request.broker_id.0, request.broker_epoch);
     scene.desk.controls.push((to, ControllerRequest::AlterPartition { node_id, epoch, changes }));
-    Ok(Controlled::waiting(Asked::AlterPartition(Alter(asked))))
+    Ok(Controlled::waiting(Asked::AlterPartition(Alter { node_id, topics: asked })))
 }
 
 /// Nothing for a state of the leader's recovery that Kafka does not have.
@@ -61,6 +65,10 @@ fn change_of(wanted: Wanted) -> Option<IsrChange> {
 }
 
 impl Alter {
+    pub(super) fn node_id(&self) -> i32 {
+        self.node_id
+    }
+
     pub(super) fn encode(self, header: &RequestHeader, answer: Option<ControllerAnswer>) -> Work {
         let response = AlterPartitionResponse::default();
         let results = match answer {
@@ -80,8 +88,8 @@ impl Alter {
                 partition(index, result)
             }
         };
-        let mut topics = Vec::with_capacity(self.0.len());
-        for (topic_id, partitions) in self.0 {
+        let mut topics = Vec::with_capacity(self.topics.len());
+        for (topic_id, partitions) in self.topics {
             let partitions = partitions.into_iter().map(&mut answered).collect();
             topics.push(TopicData::default().with_topic_id(topic_id).with_partitions(partitions));
         }

@@ -17,6 +17,7 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::authorized::{CLUSTER_OPERATIONS, NOT_ASKED, TOPIC_OPERATIONS};
+use super::cluster::anyone;
 use super::coordinator;
 use super::leader_hint::endpoint;
 use super::partition_state::{is_internal, partition_state, topic_name};
@@ -29,6 +30,8 @@ use crate::wire::{ErrorCode, error_number, guard, response};
 
 /// First version that may tell a topic by its id, with a null name.
 const VERSION_BY_ID: i16 = 12;
+/// First version whose lists of replicas hold those on nodes that are not there.
+const VERSION_OFFLINE: i16 = 1;
 /// First version that tells a leader without the caller's listener from no leader.
 const VERSION_LISTENER_ERROR: i16 = 6;
 
@@ -88,16 +91,19 @@ impl Metadata {
         self.created
     }
 
-    pub(super) fn encode(self, header: &RequestHeader, buffer: &mut BytesMut, scene: &Scene) {
+    pub(super) fn encode(self, header: &RequestHeader, buffer: &mut BytesMut, scene: &mut Scene) {
         let version = header.version;
         let topics_or_refusal = self.topics(version, scene);
+        let brokers = brokers(scene);
+        let told: Vec<i32> = brokers.iter().map(|broker| broker.node_id.0).collect();
+        let controller = anyone(&told, &mut scene.desk.random);
         let answer = match topics_or_refusal {
             Ok(topics) => {
                 let with_cluster_operations =
                     (8..=10).contains(&version) && self.request.include_cluster_authorized_operations;
                 MetadataResponse::default()
-                    .with_brokers(brokers(scene))
-                    .with_controller_id(BrokerId(scene.node.config.node_id))
+                    .with_brokers(brokers)
+                    .with_controller_id(BrokerId(controller))
                     .with_cluster_id(Some(StrBytes::from_string(scene.node.cluster_id.clone())))
                     .with_topics(topics)
                     .with_cluster_authorized_operations(if with_cluster_operations {
@@ -199,7 +205,10 @@ fn unknown_name(name: &TopicName) -> MetadataResponseTopic {
 fn known_topic(topic: &TopicImage, version: i16, scene: &Scene) -> MetadataResponseTopic {
     let names_listeners = version >= VERSION_LISTENER_ERROR;
     let partitions = (0..topic.partitions.len() as i32).filter_map(|index| {
-        let state = partition_state(scene, topic, index, names_listeners)?;
+        let mut state = partition_state(scene, topic, index, names_listeners)?;
+        if version < VERSION_OFFLINE {
+            state.leave_out_offline();
+        }
         Some(
             MetadataResponsePartition::default()
                 .with_error_code(error_number(state.error))

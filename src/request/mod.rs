@@ -32,6 +32,7 @@ mod fetch_tests;
 mod forward;
 mod groups;
 mod isr;
+mod join_quorum;
 mod leader_hint;
 mod log_dirs;
 mod metadata;
@@ -43,9 +44,11 @@ mod producer_id;
 mod producers;
 mod quorum;
 mod quotas;
+mod raft_messages;
 mod reassignments;
 #[cfg(test)]
 mod refusals_tests;
+mod refused;
 mod scene;
 mod session;
 #[cfg(test)]
@@ -60,6 +63,8 @@ pub use connection::{Connection, Exchange, RequestContext};
 pub use forward::Forwarded;
 pub use outbox::{Chunk, Outbox};
 pub use producer_id::ProducerIds;
+pub use raft_messages::{QuorumAsk, QuorumTold, RaftMail};
+pub use refused::Refusals;
 pub use scene::{Call, ClusterView, Coordination, Desk, DiskSpace, Node, Scene, Timer};
 pub use session::{FetchSessions, MovedSession};
 pub use traffic::{MoveRule, Traffic, has_room_for};
@@ -130,6 +135,8 @@ pub enum Answered {
     Coordinator(Box<group::Response>),
     /// From the controller of another node: the whole response, header and body; `None` where nobody could be asked.
     Forwarded(Option<Bytes>),
+    /// From the controller's shard, about the metadata quorum.
+    Quorum(QuorumTold),
 }
 
 /// A request between its start and its response.
@@ -165,6 +172,10 @@ pub enum Work {
     ProducerId(producer_id::InitProducerId),
     /// What another node's controller decides.
     Forward(Box<forward::Forward>),
+    /// RaftMessages.
+    RaftMessages(raft_messages::Delivered),
+    /// DescribeCluster that asks who leads the controllers.
+    Controllers(Box<cluster::Controllers>),
     /// The response is encoded already.
     Encoded(BytesMut),
 }
@@ -222,7 +233,7 @@ impl Work {
             ApiKey::OffsetForLeaderEpoch => epochs::Epochs::start(header, &body, to, scene),
             ApiKey::DescribeConfigs => configs::describe(header, &body, scene),
             ApiKey::CreatePartitions => topics::extend(header, &body, to, scene),
-            ApiKey::DescribeCluster => cluster::describe(header, &body, scene),
+            ApiKey::DescribeCluster => cluster::describe(header, &body, to, scene),
             ApiKey::AlterConfigs => alter_configs::alter(header, &body, to, scene),
             ApiKey::IncrementalAlterConfigs => alter_configs::alter_incrementally(header, &body, to, scene),
             ApiKey::ListConfigResources => config_resources::list(header, &body, scene),
@@ -245,7 +256,9 @@ impl Work {
             | ApiKey::BrokerHeartbeat
             | ApiKey::AllocateProducerIds
             | ApiKey::AlterPartition
-            | ApiKey::Envelope => start_controlled(header, &body, to, scene),
+            | ApiKey::Envelope
+            | ApiKey::RaftMessages
+            | ApiKey::JoinQuorum => start_controlled(header, &body, to, scene),
         }
     }
 
@@ -266,7 +279,9 @@ impl Work {
             (Self::FindCoordinator(find), Answered::Controller(_)) => find.created(),
             (Self::Groups(groups), Answered::Coordinator(response)) => groups.answer(to.part, *response),
             (Self::Topics(topics), Answered::Controller(answer)) => topics.answer(*answer),
-            (Self::Controlled(controlled), Answered::Controller(answer)) => controlled.answer(*answer),
+            (Self::Controlled(controlled), Answered::Controller(answer)) => controlled.answer(*answer, scene),
+            (Self::RaftMessages(delivered), Answered::Quorum(told)) => delivered.answer(told, scene),
+            (Self::Controllers(controllers), Answered::Quorum(told)) => controllers.answer(told),
             (Self::Envelope(envelope), answered) => envelope.answer(to, answered, scene),
             (this @ Self::ProducerId(_), Answered::Controller(answer)) => {
                 *this = Self::Encoded(producer_id::finish(header, *answer, scene));
@@ -347,6 +362,8 @@ impl Work {
             Self::Envelope(envelope) => envelope.is_done(),
             Self::ProducerId(_) => false,
             Self::Forward(forward) => forward.is_done(),
+            Self::RaftMessages(delivered) => delivered.is_done(),
+            Self::Controllers(controllers) => controllers.is_done(),
             Self::Encoded(_) => true,
         }
     }
@@ -370,10 +387,16 @@ impl Work {
             Self::FindCoordinator(find) => find.encode(header, outbox.buffer(), scene),
             Self::Groups(groups) => groups.encode(header, outbox.buffer()),
             Self::Topics(topics) => topics.encode(header, outbox.buffer(), scene),
-            Self::Controlled(controlled) => return controlled.encode(header).encode(header, outbox, scene),
+            Self::Controlled(controlled) => {
+                return controlled.encode(header, scene).encode(header, outbox, scene);
+            }
             Self::Envelope(envelope) => return envelope.encode(header, scene)?.encode(header, outbox, scene),
             Self::ProducerId(_) => unreachable!("an unanswered request is not encoded"),
             Self::Forward(forward) => return forward.into_work()?.encode(header, outbox, scene),
+            Self::RaftMessages(delivered) => delivered.encode(header, outbox),
+            Self::Controllers(controllers) => {
+                return controllers.encode(header).encode(header, outbox, scene);
+            }
             Self::Encoded(bytes) => outbox.buffer().extend_from_slice(&bytes),
         }
         Ok(())
@@ -400,14 +423,16 @@ fn start_controlled(
         ApiKey::ListPartitionReassignments => reassignments::list(header, body, to, scene),
         ApiKey::UpdateFeatures => features::update(header, body, to, scene),
         ApiKey::DescribeQuorum => quorum::describe(header, body, to, scene),
-        ApiKey::AddRaftVoter => voters::add(header, body, scene),
-        ApiKey::RemoveRaftVoter => voters::remove(header, body, scene),
+        ApiKey::AddRaftVoter => voters::add(header, body, to, scene),
+        ApiKey::RemoveRaftVoter => voters::remove(header, body, to, scene),
         ApiKey::UnregisterBroker => unregister::unregister(header, body, to, scene),
         ApiKey::BrokerRegistration => brokers::register(header, body, to, scene),
         ApiKey::BrokerHeartbeat => brokers::heartbeat(header, body, to, scene),
         ApiKey::AllocateProducerIds => brokers::allocate_producer_ids(header, body, to, scene),
         ApiKey::AlterPartition => isr::alter(header, body, to, scene),
         ApiKey::Envelope => envelope::open(header, body, to, scene),
+        ApiKey::RaftMessages => raft_messages::deliver(body, to, scene),
+        ApiKey::JoinQuorum => join_quorum::join(header, body, to, scene),
         // Nothing else is sent here.
         _ => Err(CloseReason::UnknownApi),
     }

@@ -20,6 +20,23 @@ pub(super) struct PartitionState {
     pub isr: Vec<BrokerId>,
     /// Replicas on nodes that are not there, or on failed log directories of this one.
     pub offline: Vec<BrokerId>,
+    /// Eligible leader replicas (KIP-966).
+    pub elr: Vec<BrokerId>,
+    /// Who led last where nobody can.
+    pub last_known_elr: Vec<BrokerId>,
+}
+
+impl PartitionState {
+    /// As the oldest version of Metadata tells it: replicas that are not there are left out, and that some are is an
+    /// error of a partition that has a leader.
+    pub fn leave_out_offline(&mut self) {
+        let known = (self.replicas.len(), self.isr.len());
+        self.replicas.retain(|node| !self.offline.contains(node));
+        self.isr.retain(|node| !self.offline.contains(node));
+        if known != (self.replicas.len(), self.isr.len()) {
+            self.error.get_or_insert(ErrorCode::ReplicaNotAvailable);
+        }
+    }
 }
 
 /// The state of a partition; `None` if the topic has no such partition. `names_listeners`: the caller
@@ -50,6 +67,8 @@ pub(super) fn partition_state(
         replicas: ids(&partition.replicas),
         isr: ids(&partition.isr),
         offline: partition.replicas.iter().filter(|node| is_offline(node)).map(|id| BrokerId(*id)).collect(),
+        elr: ids(&partition.elr),
+        last_known_elr: ids(&partition.last_known_elr),
     })
 }
 
@@ -89,6 +108,29 @@ mod tests {
         let failed = state(&mut stage, 0);
         assert_eq!((failed.error, failed.leader.0), (Some(ErrorCode::LeaderNotAvailable), -1));
         assert_eq!((failed.isr, failed.offline), (vec![BrokerId(1)], vec![BrokerId(1)]));
+    }
+
+    #[test]
+    fn the_oldest_version_leaves_out_who_is_not_there() {
+        let mut state = PartitionState {
+            error: None,
+            leader: BrokerId(1),
+            leader_epoch: 5,
+            replicas: vec![BrokerId(1), BrokerId(2)],
+            isr: vec![BrokerId(1)],
+            offline: vec![BrokerId(2)],
+            elr: Vec::new(),
+            last_known_elr: Vec::new(),
+        };
+        state.leave_out_offline();
+        assert_eq!(
+            (&state.replicas[..], state.error),
+            (&[BrokerId(1)][..], Some(ErrorCode::ReplicaNotAvailable))
+        );
+        let mut headless = PartitionState { error: Some(ErrorCode::LeaderNotAvailable), ..state.clone() };
+        headless.replicas.push(BrokerId(2));
+        headless.leave_out_offline();
+        assert_eq!(headless.error, Some(ErrorCode::LeaderNotAvailable));
     }
 
     #[test]

@@ -7,6 +7,8 @@ use uuid::Uuid;
 use super::connection::RequestContext;
 use super::forward::Forwarded;
 use super::producer_id::ProducerIds;
+use super::raft_messages::QuorumAsk;
+use super::refused::{Refusal, Refusals};
 use super::session::FetchSessions;
 use crate::config::{NodeConfig, TopicConfig};
 use crate::controller::{ControllerRequest, Image, ShardId, ShardMap};
@@ -14,7 +16,8 @@ use crate::effect::Now;
 use crate::group;
 use crate::log::codec::CodecPool;
 use crate::partition::{Op, ReplyTo};
-use crate::wire::api::Listener;
+use crate::wire::ErrorCode;
+use crate::wire::api::{Listener, RAFT_FRAME_BYTES};
 
 /// One request part on its way to the partition that serves it.
 #[derive(Clone, Debug)]
@@ -88,6 +91,16 @@ impl Node {
         let is_controllers = name.is_some_and(|name| self.config.controller_listeners.contains(name));
         if is_controllers { Listener::Controller } else { Listener::Client }
     }
+
+    /// The largest frame that may come by a listener, without its prefix, in bytes. Controllers send each other whole
+    /// entries of the metadata's log, however small `socket.request.max.bytes` is.
+    pub fn frame_limit_bytes(&self, listener: usize) -> u32 {
+        let of_clients = self.config.socket_request_max_bytes;
+        if of_clients < RAFT_FRAME_BYTES && self.door(listener) == Listener::Controller {
+            return RAFT_FRAME_BYTES;
+        }
+        of_clients
+    }
 }
 
 /// The room on the device of a log directory.
@@ -116,6 +129,13 @@ pub struct Scene<'a> {
     pub desk: &'a mut Desk,
 }
 
+impl Scene<'_> {
+    /// A node was refused what only nodes of the cluster ask for: the operator is to know.
+    pub(super) fn refused(&mut self, what: Refusal, node_id: i32, code: ErrorCode) {
+        self.desk.refusals.note(what, node_id, self.context.peer, code);
+    }
+}
+
 /// What the requests of one shard share, and what they leave to be carried on.
 #[derive(Debug)]
 pub struct Desk {
@@ -139,6 +159,10 @@ pub struct Desk {
     pub forwards_changes: bool,
     /// Heartbeats of brokers: on which connection, and whose.
     pub heard: Vec<(ReplyTo, i32)>,
+    /// What is asked of the controller's shard about the metadata quorum.
+    pub quorum: Vec<(ReplyTo, QuorumAsk)>,
+    /// What was refused among nodes.
+    pub refusals: Refusals,
     /// Deadlines.
     pub timers: Vec<Timer>,
     /// Requests that want to know how much room the log directories have.
@@ -161,6 +185,8 @@ impl Desk {
             forwards: Vec::new(),
             forwards_changes: false,
             heard: Vec::new(),
+            quorum: Vec::new(),
+            refusals: Refusals::default(),
             timers: Vec::new(),
             space_asked: Vec::new(),
             failed_directories: Vec::new(),
@@ -199,5 +225,19 @@ mod tests {
         let node = Node { config, cluster_id: String::new(), shard_count: 1, seed: 1 };
         assert_eq!(node.door(0), Listener::Client);
         assert_eq!(node.door(1), Listener::Controller);
+    }
+
+    #[test]
+    fn controllers_may_send_each_other_what_is_too_long_for_clients() {
+        let limits = |max_bytes: &str| {
+            let text =
+                "listeners=PLAINTEXT://:9092,CONTROLLER://:9093\ncontroller.listener.names=CONTROLLER\n";
+            let given = [("socket.request.max.bytes".to_owned(), max_bytes.to_owned())];
+            let (config, _) = NodeConfig::load(Some(text), &given).unwrap();
+            let node = Node { config, cluster_id: String::new(), shard_count: 1, seed: 1 };
+            [0, 1].map(|listener| node.frame_limit_bytes(listener))
+        };
+        assert_eq!(limits("1000000"), [1_000_000, RAFT_FRAME_BYTES]);
+        assert_eq!(limits("100000000"), [100_000_000; 2]);
     }
 }

@@ -138,7 +138,7 @@ impl Stage {
         });
     }
 
-    fn apply(&mut self, record: Record) {
+    pub fn apply(&mut self, record: Record) {
         self.builder.apply(&record).unwrap();
         let version = self.view.image.version() + 1;
         self.view.image = self.builder.publish(version).0;

@@ -92,8 +92,8 @@ fn page(request: &DescribeTopicPartitionsRequest, scene: &Scene) -> Option<Descr
                         .with_leader_epoch(state.leader_epoch)
                         .with_replica_nodes(state.replicas)
                         .with_isr_nodes(state.isr)
-                        .with_eligible_leader_replicas(Some(Vec::new()))
-                        .with_last_known_elr(Some(Vec::new()))
+                        .with_eligible_leader_replicas(Some(state.elr))
+                        .with_last_known_elr(Some(state.last_known_elr))
                         .with_offline_replicas(state.offline),
                 )
             })
@@ -131,8 +131,12 @@ fn unknown(name: &str) -> DescribeTopicPartitionsResponseTopic {
 mod tests {
     use kafka_protocol::messages::describe_topic_partitions_request::{Cursor as From, TopicRequest};
 
+    use kafka_protocol::messages::BrokerId;
+    use uuid::Uuid;
+
     use super::super::stage::Stage;
     use super::*;
+    use crate::controller::record::{PartitionRecord, Record};
 
     type Shown = (Vec<(i16, String, Vec<i32>)>, Option<(String, i32)>);
 
@@ -219,5 +223,33 @@ mod tests {
         assert_eq!((partition.leader_id.0, partition.leader_epoch), (1, 5));
         assert_eq!(partition.eligible_leader_replicas.as_deref(), Some(&[][..]));
         assert_eq!(partition.last_known_elr.as_deref(), Some(&[][..]));
+    }
+
+    #[test]
+    fn eligible_leader_replicas_and_the_last_leader_are_told() {
+        let mut stage = stage();
+        let (topic_id, ids) = (Uuid::from_u128(9), |ids: &[i32]| ids.iter().copied().collect());
+        stage.apply(Record::Topic { name: "d".into(), topic_id });
+        stage.apply(Record::Partition(PartitionRecord {
+            topic_id,
+            index: 0,
+            replicas: ids(&[1, 2, 3]),
+            leader: -1,
+            elr: ids(&[2]),
+            last_known_elr: ids(&[3]),
+            ..PartitionRecord::default()
+        }));
+        let named = TopicRequest::default().with_name(topic_name("d"));
+        let request = DescribeTopicPartitionsRequest::default()
+            .with_topics(vec![named])
+            .with_response_partition_limit(1);
+        let response: DescribeTopicPartitionsResponse =
+            stage.ask(ApiKey::DescribeTopicPartitions, 0, &request);
+        let told = &response.topics[0].partitions[0];
+        let of = |nodes: &Option<Vec<BrokerId>>| -> Vec<i32> {
+            nodes.iter().flatten().map(|node| node.0).collect()
+        };
+        assert_eq!((of(&told.eligible_leader_replicas), of(&told.last_known_elr)), (vec![2], vec![3]));
+        assert_eq!(told.offline_replicas, [BrokerId(2), BrokerId(3)]);
     }
 }

@@ -1,4 +1,5 @@
-//! AddRaftVoter and RemoveRaftVoter (KIP-853). A quorum whose `kraft.version` is 0 has the voters that it began with.
+//! AddRaftVoter and RemoveRaftVoter (KIP-853): the leader of the metadata quorum changes who votes. A quorum whose
+//! voters are fixed in the configuration (`kraft.version` 0) has those that it began with.
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
@@ -6,10 +7,20 @@ use kafka_protocol::messages::{
 };
 use uuid::Uuid;
 
+use super::controlled::{Asked, Controlled};
+use super::topics::limit_wait;
 use super::{CloseReason, Scene, StrBytes, Work, encoded};
-use crate::controller::ApiError;
+use crate::controller::quorum::raft_id_of;
+use crate::controller::{ApiError, ControllerAnswer, ControllerRequest, Endpoint};
+use crate::partition::ReplyTo;
 use crate::wire::header::RequestHeader;
 use crate::wire::{ErrorCode, guard};
+
+/// Whether the voters are those of the configuration for good: it names them, or nobody to ask for them.
+pub(super) fn has_fixed_voters(scene: &Scene) -> bool {
+    let cluster = &scene.node.config.cluster;
+    !cluster.voters.is_empty() || cluster.bootstrap_servers.is_empty()
+}
 
 /// A refusal with its words.
 fn refuse<T>(code: ErrorCode, message: impl Into<String>) -> Result<T, ApiError> {
@@ -18,7 +29,7 @@ fn refuse<T>(code: ErrorCode, message: impl Into<String>) -> Result<T, ApiError>
 
 /// What both requests are checked for.
 fn check(
-    verb: &str,
+    (verb, changing): (&str, &str),
     cluster_id: Option<&str>,
     (voter, directory): (i32, Uuid),
     scene: &Scene,
@@ -30,33 +41,204 @@ fn check(
         let words = format!("{verb} voter request didn't include a valid voter");
         return refuse(ErrorCode::InvalidRequest, words);
     }
+    if has_fixed_voters(scene) {
+        let words =
+            format!("Cluster doesn't support {changing} voter because the kraft.version feature is 0");
+        return refuse(ErrorCode::UnsupportedVersion, words);
+    }
     Ok(())
 }
 
-fn unsupported(verb: &str) -> ApiError {
-    let words = format!("Cluster doesn't support {verb} voter because the kraft.version feature is 0");
-    ApiError { code: ErrorCode::UnsupportedVersion, message: words }
+/// What the controller is asked for a voter that is to be added.
+fn added(request: &AddRaftVoterRequest, scene: &Scene) -> Result<ControllerRequest, ApiError> {
+    let voter = (request.voter_id, request.voter_directory_id);
+    check(("Add", "adding"), request.cluster_id.as_deref(), voter, scene)?;
+    // The quorum's members find each other by the first of the controllers' listeners, as in Kafka.
+    let name = scene.node.config.controller_listeners.first().map_or("", String::as_str);
+    let Some(listener) = request.listeners.iter().find(|listener| listener.name.as_str() == name) else {
+        let words =
+            format!("Add voter request didn't include the endpoint for the default listener name {name}");
+        return refuse(ErrorCode::InvalidRequest, words);
+    };
+    Ok(ControllerRequest::AddVoter {
+        node_id: request.voter_id,
+        raft_id: raft_id_of(request.voter_directory_id),
+        endpoint: Endpoint {
+            name: name.into(),
+            host: listener.host.as_str().into(),
+            port: listener.port,
+            security_protocol: 0,
+        },
+    })
 }
 
-/// The words of an answer; Kafka tells none where its code says all.
-fn words(error: &ApiError) -> Option<StrBytes> {
-    (!error.message.is_empty()).then(|| StrBytes::from_string(error.message.clone()))
-}
-
-pub(super) fn add(header: &RequestHeader, body: &Bytes, scene: &Scene) -> Result<Work, CloseReason> {
+pub(super) fn add(
+    header: &RequestHeader,
+    body: &Bytes,
+    to: ReplyTo,
+    scene: &mut Scene,
+) -> Result<Work, CloseReason> {
     let request: AddRaftVoterRequest = guard::decode(body, header.version, guard::Limits::default())?;
-    let voter = (request.voter_id, request.voter_directory_id);
-    let checked = check("Add", request.cluster_id.as_deref(), voter, scene);
-    let error = checked.err().unwrap_or_else(|| unsupported("adding"));
-    let response = AddRaftVoterResponse::default().with_error_code(error.code.code());
-    Ok(encoded(header, &response.with_error_message(words(&error))))
+    match added(&request, scene) {
+        Ok(asked) => {
+            limit_wait(request.timeout_ms, to, scene);
+            scene.desk.controls.push((to, asked));
+            Ok(Controlled::waiting(Asked::AddVoter))
+        }
+        Err(error) => Ok(encode_added(header, Some(ControllerAnswer::QuorumChanged(Err(error))))),
+    }
 }
 
-pub(super) fn remove(header: &RequestHeader, body: &Bytes, scene: &Scene) -> Result<Work, CloseReason> {
+pub(super) fn remove(
+    header: &RequestHeader,
+    body: &Bytes,
+    to: ReplyTo,
+    scene: &mut Scene,
+) -> Result<Work, CloseReason> {
     let request: RemoveRaftVoterRequest = guard::decode(body, header.version, guard::Limits::default())?;
-    let voter = (request.voter_id, request.voter_directory_id);
-    let checked = check("Remove", request.cluster_id.as_deref(), voter, scene);
-    let error = checked.err().unwrap_or_else(|| unsupported("removing"));
-    let response = RemoveRaftVoterResponse::default().with_error_code(error.code.code());
-    Ok(encoded(header, &response.with_error_message(words(&error))))
+    let (node_id, directory) = (request.voter_id, request.voter_directory_id);
+    match check(("Remove", "removing"), request.cluster_id.as_deref(), (node_id, directory), scene) {
+        Ok(()) => {
+            let asked = ControllerRequest::RemoveVoter { node_id, raft_id: raft_id_of(directory) };
+            scene.desk.controls.push((to, asked));
+            Ok(Controlled::waiting(Asked::RemoveVoter))
+        }
+        Err(error) => Ok(encode_removed(header, Some(ControllerAnswer::QuorumChanged(Err(error))))),
+    }
+}
+
+/// The code of an answer, and its words; Kafka tells none where its code says all.
+fn told(answer: Option<ControllerAnswer>) -> (i16, Option<StrBytes>) {
+    match answer {
+        Some(ControllerAnswer::QuorumChanged(Ok(()))) => (0, None),
+        Some(ControllerAnswer::QuorumChanged(Err(ApiError { code, message }))) => {
+            (code.code(), (!message.is_empty()).then(|| StrBytes::from_string(message)))
+        }
+        Some(ControllerAnswer::Refused(code)) => (code.code(), None),
+        _ => (ErrorCode::UnknownServerError.code(), None),
+    }
+}
+
+pub(super) fn encode_added(header: &RequestHeader, answer: Option<ControllerAnswer>) -> Work {
+    let (code, words) = told(answer);
+    encoded(header, &AddRaftVoterResponse::default().with_error_code(code).with_error_message(words))
+}
+
+pub(super) fn encode_removed(header: &RequestHeader, answer: Option<ControllerAnswer>) -> Work {
+    let (code, words) = told(answer);
+    encoded(header, &RemoveRaftVoterResponse::default().with_error_code(code).with_error_message(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::add_raft_voter_request::Listener;
+    use kafka_protocol::protocol::{Decodable, Encodable, Request};
+
+    use super::super::stage::{Stage, TO};
+    use super::*;
+    use crate::wire::api::ApiKey;
+
+    fn text(text: &str) -> StrBytes {
+        StrBytes::from_string(text.to_owned())
+    }
+
+    /// A controller of a quorum whose voters stand in its own log.
+    fn stage() -> Stage {
+        Stage::new(&[
+            ("listeners", "PLAINTEXT://:9092,CONTROLLER://:9093"),
+            ("controller.listener.names", "CONTROLLER"),
+            ("controller.quorum.bootstrap.servers", "a:9093"),
+        ])
+    }
+
+    fn directory() -> Uuid {
+        Uuid::from_u64_pair(7, 40)
+    }
+
+    fn adding(listeners: &[(&str, &str, u16)]) -> AddRaftVoterRequest {
+        let listeners = listeners.iter().map(|(name, host, port)| {
+            Listener::default().with_name(text(name)).with_host(text(host)).with_port(*port)
+        });
+        AddRaftVoterRequest::default()
+            .with_cluster_id(Some(text("AAAAAAAAAAAAAAAAAAAAAA")))
+            .with_timeout_ms(3_000)
+            .with_voter_id(4)
+            .with_voter_directory_id(directory())
+            .with_listeners(listeners.collect())
+    }
+
+    fn both<Q: Encodable + Request, R: Decodable>(
+        key: ApiKey,
+        request: &Q,
+        code_of: impl Fn(R) -> (i16, Option<StrBytes>),
+    ) -> ControllerRequest {
+        let refused = |code, words: &str| {
+            ControllerAnswer::QuorumChanged(Err(ApiError { code, message: words.to_owned() }))
+        };
+        let mut asked = None;
+        for (answer, code, words) in [
+            (ControllerAnswer::QuorumChanged(Ok(())), 0, None),
+            (
+                refused(ErrorCode::DuplicateVoter, "the node votes already"),
+                126,
+                Some("the node votes already"),
+            ),
+            (refused(ErrorCode::VoterNotFound, ""), 127, None),
+            (ControllerAnswer::Refused(ErrorCode::NotController), 41, None),
+            (ControllerAnswer::Refused(ErrorCode::RequestTimedOut), 7, None),
+        ] {
+            let (of, response): (_, R) = stage().ask_controller(key, 0, request, answer);
+            let (told_code, told_words) = code_of(response);
+            assert_eq!((told_code, told_words.as_deref()), (code, words));
+            asked = Some(of);
+        }
+        asked.unwrap()
+    }
+
+    #[test]
+    fn a_voter_is_added_by_its_disk_and_the_controllers_first_listener() {
+        let request = adding(&[("OTHER", "no", 1), ("CONTROLLER", "d", 9093)]);
+        let asked = both(ApiKey::AddRaftVoter, &request, |response: AddRaftVoterResponse| {
+            (response.error_code, response.error_message)
+        });
+        let endpoint =
+            Endpoint { name: "CONTROLLER".into(), host: "d".into(), port: 9093, security_protocol: 0 };
+        assert_eq!(asked, ControllerRequest::AddVoter { node_id: 4, raft_id: 41, endpoint });
+        let mut stage = stage();
+        stage.start(ApiKey::AddRaftVoter, 0, &request);
+        let timer = stage.desk.timers.pop().expect("it has a time");
+        assert_eq!((timer.at_ms, timer.to), (4_000, TO));
+        let elsewhere: AddRaftVoterResponse =
+            stage.ask(ApiKey::AddRaftVoter, 0, &adding(&[("OTHER", "no", 1)]));
+        assert_eq!(elsewhere.error_code, 42);
+        assert!(elsewhere.error_message.unwrap().contains("the default listener name CONTROLLER"));
+    }
+
+    #[test]
+    fn a_voter_is_removed_by_its_disk() {
+        let request = RemoveRaftVoterRequest::default()
+            .with_cluster_id(None)
+            .with_voter_id(4)
+            .with_voter_directory_id(directory());
+        let asked = both(ApiKey::RemoveRaftVoter, &request, |response: RemoveRaftVoterResponse| {
+            (response.error_code, response.error_message)
+        });
+        assert_eq!(asked, ControllerRequest::RemoveVoter { node_id: 4, raft_id: 41 });
+    }
+
+    #[test]
+    fn voters_that_the_configuration_names_are_fixed() {
+        let mut named = Stage::new(&[
+            ("process.roles", "broker,controller"),
+            ("listeners", "PLAINTEXT://:9092,CONTROLLER://:9093"),
+            ("controller.listener.names", "CONTROLLER"),
+            ("controller.quorum.voters", "1@localhost:9093"),
+        ]);
+        assert!(has_fixed_voters(&named.scene()));
+        let refused: AddRaftVoterResponse =
+            named.ask(ApiKey::AddRaftVoter, 0, &adding(&[("CONTROLLER", "d", 9093)]));
+        assert_eq!(refused.error_code, 35);
+        assert!(has_fixed_voters(&Stage::new(&[]).scene()), "a cluster of one node");
+        assert!(!has_fixed_voters(&stage().scene()));
+    }
 }

@@ -143,7 +143,7 @@ fn receive(
             }
             receive_shared(runtime, key, fd, own)?
         } else {
-            let asked = match frame::front(own, runtime.frame_limit_bytes())? {
+            let asked = match frame::front(own, runtime.frame_limit_bytes(key))? {
                 Some(front) => {
                     let step = front.length_bytes.saturating_sub(own.len()).min(GROWTH_BYTES_MAX);
                     if step > 0 && !runtime.may_grow(key, front, step) {
@@ -278,7 +278,7 @@ pub(super) fn receive_into(
 
 /// Hands every whole frame that is admitted to the broker.
 fn dispatch(runtime: &Runtime, key: ConnectionKey, buffer: &mut BytesMut) -> Result<(), CloseReason> {
-    let limit_bytes = runtime.frame_limit_bytes();
+    let limit_bytes = runtime.frame_limit_bytes(key);
     while let Some(front) = frame::front(buffer, limit_bytes)? {
         if buffer.len() < front.length_bytes || !runtime.admit(key, front) {
             break;

@@ -388,7 +388,6 @@ fn control_start(
     let controller = ControllerConfig {
         raft_id: boot.quorum.raft_id,
         voters: boot.quorum.voters.clone(),
-        is_voter: boot.quorum.is_voter,
         cluster_id: boot.cluster_id.as_str().into(),
         node: Arc::new(config.clone()),
         snapshot_entries: SNAPSHOT_ENTRIES,

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::broker::peers::finder::VoterAddress;
 use crate::config::{INITIAL_VOTERS_FILE, InitialVoters, NodeConfig};
-use crate::controller::quorum::founder_raft_id;
+use crate::controller::quorum::{founder_raft_id, raft_id_of};
 use crate::controller::{Endpoint, VoterEndpoint};
 use crate::log::encode_uuid;
 
@@ -29,15 +29,8 @@ pub(super) struct QuorumPlace {
     pub raft_id: u64,
     /// Who votes at first; nobody where the quorum is there already.
     pub voters: Vec<VoterEndpoint>,
-    /// Whether this node is one of them.
-    pub is_voter: bool,
     /// Nobody else is there, and nobody can come: the node has no listener for controllers.
     pub is_alone: bool,
-}
-
-/// The raft id of a disk: not 0, and new with every one (a wiped disk must not vote as its predecessor).
-fn raft_id_of(directory_id: Uuid) -> u64 {
-    directory_id.as_u64_pair().1 | 1
 }
 
 impl QuorumPlace {
@@ -67,7 +60,7 @@ impl QuorumPlace {
         cluster_id: &str,
     ) -> Result<Self, String> {
         let raft_id = raft_id_of(directory_id);
-        let joins = Self { raft_id, voters: Vec::new(), is_voter: false, is_alone: false };
+        let joins = Self { raft_id, voters: Vec::new(), is_alone: false };
         if !config.roles.controller {
             return Ok(joins);
         }
@@ -84,7 +77,7 @@ impl QuorumPlace {
             });
             let voters: Vec<_> = voters.collect();
             let is_alone = voters.len() == 1 && !hears_controllers(config);
-            return Ok(Self { raft_id, voters, is_voter: true, is_alone });
+            return Ok(Self { raft_id, voters, is_alone });
         }
         if config.cluster.voters.len() > 1 {
             let voters = config.cluster.voters.iter().map(|voter| VoterEndpoint {
@@ -94,10 +87,10 @@ impl QuorumPlace {
                 port: voter.endpoint.port,
             });
             let raft_id = founder_raft_id(cluster_id, config.node_id);
-            return Ok(Self { raft_id, voters: voters.collect(), is_voter: true, is_alone: false });
+            return Ok(Self { raft_id, voters: voters.collect(), is_alone: false });
         }
         let voters = vec![VoterEndpoint::alone(config.node_id, raft_id)];
-        Ok(Self { raft_id, voters, is_voter: true, is_alone: !hears_controllers(config) })
+        Ok(Self { raft_id, voters, is_alone: !hears_controllers(config) })
     }
 
     /// Where a node begins to look for the active controller. Bootstrap servers have no node ids; they get some that
@@ -188,7 +181,7 @@ mod tests {
     #[test]
     fn a_node_that_nobody_is_told_of_is_a_quorum_of_its_own() {
         let alone = place(&NodeConfig::default(), None, 1).unwrap();
-        assert_eq!((alone.raft_id, alone.is_voter, alone.is_alone), (1, true, true));
+        assert_eq!((alone.raft_id, alone.is_alone), (1, true));
         assert_eq!(alone.voters, [VoterEndpoint::alone(1, 1)]);
         assert!(alone.known_voters(&NodeConfig::default()).is_empty());
         assert!(!place(&combined(&[]), None, 1).unwrap().is_alone, "others may be added to it");
@@ -198,7 +191,7 @@ mod tests {
     fn voters_of_a_formatted_disk_vote_as_that_disk_and_on_no_other() {
         let config = combined(&[("node.id", "2")]);
         let two = place(&config, Some(THREE), 3).unwrap();
-        assert_eq!((two.raft_id, two.is_voter, two.is_alone, two.voters.len()), (3, true, false, 3));
+        assert_eq!((two.raft_id, two.is_alone, two.voters.len()), (3, false, 3));
         assert_eq!(two.voters[0].raft_id, Some(1));
         assert_eq!(two.endpoint(&config, &[]).host.as_ref(), "b");
         assert_eq!(two.known_voters(&config).len(), 3);
@@ -211,7 +204,7 @@ mod tests {
     fn voters_of_the_configuration_have_ids_of_cluster_and_node() {
         let config = combined(&[("controller.quorum.voters", "1@a:9093,2@b:9093")]);
         let one = place(&config, None, 7).unwrap();
-        assert_eq!((one.raft_id, one.is_voter), (founder_raft_id("c", 1), true));
+        assert_eq!(one.raft_id, founder_raft_id("c", 1));
         assert_eq!(one.voters[1].raft_id, None);
         assert_eq!(one.known_voters(&config)[1].node_id, 2);
     }
@@ -222,7 +215,7 @@ mod tests {
         let broker =
             config(&[("process.roles", "broker"), ("controller.listener.names", "CONTROLLER"), servers]);
         let joins = place(&broker, None, 8).unwrap();
-        assert_eq!((joins.raft_id, joins.is_voter, joins.voters.len(), joins.is_alone), (9, false, 0, false));
+        assert_eq!((joins.raft_id, joins.voters.len(), joins.is_alone), (9, 0, false));
         let known = joins.known_voters(&broker);
         assert_eq!(known.iter().map(|voter| voter.node_id).collect::<Vec<_>>(), [-1, -2]);
         let listener =
@@ -231,6 +224,6 @@ mod tests {
         assert_eq!(joins.endpoint(&broker, std::slice::from_ref(&of_brokers)).port, 0);
         let added = place(&combined(&[servers]), Some(""), 8).unwrap();
         assert_eq!(added.endpoint(&combined(&[]), &[of_brokers, listener.clone()]), listener);
-        assert_eq!((added.raft_id, added.is_voter, added.voters.len()), (9, false, 0));
+        assert_eq!((added.raft_id, added.voters.len()), (9, 0));
     }
 }

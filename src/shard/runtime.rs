@@ -26,7 +26,7 @@ use super::moves::{Arrival, Busy};
 use super::node::Descriptors;
 use super::peers::{self, Links};
 use super::sockets::Socket;
-use crate::broker::{ConnectionKey, Output, Owner, Shard};
+use crate::broker::{ConnectionKey, LinkId, Output, Owner, Shard};
 use crate::effect::{ByteSpan, FileName, FileOp, Stem};
 use crate::partition::{ReadFound, ReplyTo};
 use crate::request::CloseReason;
@@ -57,6 +57,9 @@ pub(super) struct Common {
     pub idle_ms: Option<u64>,
 }
 
+/// A connection that is to be made: the link, which of its connections it is, host and port.
+type Dial = (LinkId, u64, Arc<str>, u16);
+
 /// One shard's shell.
 #[derive(Debug)]
 pub(super) struct Runtime {
@@ -80,6 +83,8 @@ pub(super) struct State {
     pub intake: Intake,
     /// Connections to other nodes.
     pub links: Links,
+    /// Who is to be dialled at the end of the turn.
+    dials: Vec<Dial>,
     pub(super) outputs: Vec<Output>,
     came_back: VecDeque<(Owner, Outcome)>,
     /// Connections that are not read for a reason of their own.
@@ -118,6 +123,7 @@ impl Runtime {
             receive_buffer: None,
             intake: Intake::new(common.budget),
             links: Links::new(common.frame_limit_bytes as usize + ANSWER_BYTES, common.budget.openings / 2),
+            dials: Vec::new(),
             outputs: Vec::new(),
             came_back: VecDeque::new(),
             paused: Vec::new(),
@@ -218,7 +224,12 @@ impl Runtime {
         state.counters.took("a turn", started.elapsed());
         let shard = state.core.id().0;
         state.counters.tell(now.mono_ms, shard);
+        let dials = std::mem::take(&mut state.dials);
         drop(state);
+        // A task takes its first steps while it is spawned, and those need the state.
+        for (link, number, host, port) in dials {
+            glommio::spawn_local(peers::run(Rc::clone(self), link, number, host, port)).detach();
+        }
         adopted.into_iter().for_each(|arrival| self.adopt(arrival));
         left
     }
@@ -332,8 +343,7 @@ impl State {
             Output::Close(key, reason) => self.close(key, reason, now.mono_ms),
             Output::Dial { link, host, port } => {
                 let number = self.links.begin(link);
-                let dialled = peers::run(Rc::clone(runtime), link, number, host, port);
-                glommio::spawn_local(dialled).detach();
+                self.dials.push((link, number, host, port));
             }
             Output::LinkSend { link, bytes } => self.links.send(link, bytes),
             Output::LinkClose { link } => self.links.close(link),

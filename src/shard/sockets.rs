@@ -17,6 +17,7 @@ use super::runtime::{Common, Runtime, State};
 use super::transfer::{self, Sent};
 use crate::broker::{ConnectionKey, QUEUE_KEPT};
 use crate::request::{CloseReason, Connection};
+use crate::wire::api::RAFT_FRAME_BYTES;
 use crate::wire::frame::Front;
 
 /// Requests that one connection may have in flight before it is read no further.
@@ -197,8 +198,10 @@ impl Runtime {
         self.bell.ring();
     }
 
-    pub fn frame_limit_bytes(&self) -> u32 {
-        self.common.frame_limit_bytes
+    /// The largest frame that may come on a connection.
+    pub fn frame_limit_bytes(&self, key: ConnectionKey) -> u32 {
+        let of_clients = self.common.frame_limit_bytes;
+        if of_clients >= RAFT_FRAME_BYTES { of_clients } else { self.state().core.frame_limit_bytes(key) }
     }
 
     /// The shard's receive buffer, with room for at least one `recv`.

@@ -6,8 +6,9 @@
 mod table;
 
 pub use super::api_document::markdown;
+use super::outbound;
 
-pub use table::TABLE;
+pub use table::{RAFT_FRAME_BYTES, TABLE};
 
 /// The APIs that are served, by their Kafka number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,7 +118,14 @@ pub enum ApiKey {
     AddRaftVoter = 80,
     /// Takes a voter out of the metadata quorum.
     RemoveRaftVoter = 81,
+    /// What controllers say to each other; ours alone.
+    RaftMessages = outbound::RAFT_MESSAGES,
+    /// A node wants to be fed the metadata log; ours alone.
+    JoinQuorum = outbound::JOIN_QUORUM,
 }
+
+/// Kafka's numbers are far below.
+const PRIVATE_FROM: i16 = 1000;
 
 /// Who is at the other end of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,10 +268,16 @@ impl Api {
         version >= self.flexible_first
     }
 
+    /// Whether it is ours alone: nobody is told of it, and only nodes of this build call it.
+    pub fn is_private(&self) -> bool {
+        self.key as i16 >= PRIVATE_FROM
+    }
+
     /// Whether a broker may pass it on to the controller for its client, in an Envelope.
     pub fn is_forwardable(&self) -> bool {
         matches!(self.route, Route::Controller)
             && self.listeners.controller
+            && !self.is_private()
             && !matches!(
                 self.key,
                 ApiKey::Envelope
@@ -284,7 +298,7 @@ mod tests {
     #[test]
     fn the_table_agrees_with_the_library_on_names_ranges_and_flexible_versions() {
         assert!(TABLE.is_sorted_by_key(|api| api.key));
-        for api in &TABLE {
+        for api in TABLE.iter().filter(|api| !api.is_private()) {
             let library = messages::ApiKey::try_from(api.key as i16).unwrap();
             assert_eq!(format!("{library:?}"), api.name);
             let range = library.valid_versions();
@@ -298,6 +312,20 @@ mod tests {
                 assert_eq!(library.response_header_version(version), expected);
             }
         }
+    }
+
+    #[test]
+    fn what_is_ours_alone_is_between_controllers_and_flexible() {
+        let own: Vec<&Api> = TABLE.iter().filter(|api| api.is_private()).collect();
+        let [raft, join] = own[..] else { panic!("{own:?}") };
+        assert_eq!((raft.key as i16, join.key as i16), (outbound::RAFT_MESSAGES, outbound::JOIN_QUORUM));
+        assert!(raft.serves(outbound::RAFT_MESSAGES_VERSION) && join.serves(outbound::JOIN_QUORUM_VERSION));
+        for api in own {
+            assert!(api.is_flexible(api.version_first) && !api.is_forwardable());
+            let only = |door| api.listeners.admit(door) == (door == Listener::Controller);
+            assert!([Listener::Client, Listener::Broker, Listener::Controller].into_iter().all(only));
+        }
+        assert!(raft.frame_limit_bytes as usize > crate::controller::quorum::codec::MESSAGE_BYTES_MAX);
     }
 
     #[test]

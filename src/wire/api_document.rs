@@ -22,14 +22,16 @@ pub fn markdown() -> String {
             FRAME_UNLIMITED => "`socket.request.max.bytes`".to_owned(),
             bytes => format!("{} KiB", bytes / 1024),
         };
+        let advertised = match api.is_private() {
+            true => "never".to_owned(),
+            false => format!("{}–{}", api.advertised_first, api.version_last),
+        };
         writeln!(
             text,
-            "| {} | {} | {}–{} | {}–{} | {} | {} | {} | {} | {} | {limit} |",
+            "| {} | {} | {}–{} | {advertised} | {} | {} | {} | {} | {} | {limit} |",
             api.key as i16,
             api.name,
             api.version_first,
-            api.version_last,
-            api.advertised_first,
             api.version_last,
             api.flexible_first,
             listeners.join(", "),

@@ -8,10 +8,15 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::api::{Api, ApiKey};
 use super::guard::{MEMORY_LIMIT_BYTES, READ_COST_BYTES};
+use super::outbound::RAFT_MESSAGES_MAX;
 use super::{WireError, api};
 
 /// Bytes of the length prefix.
 pub const PREFIX_BYTES: usize = 4;
+
+/// What each raft message of a frame takes beside its bytes, and all of them at most.
+const PLACE_BYTES: usize = size_of::<Bytes>();
+const PLACES_BYTES_MAX: usize = PLACE_BYTES * RAFT_MESSAGES_MAX as usize;
 
 /// The shortest request: key, version, correlation id and a null client id.
 const FRAME_BYTES_MIN: u32 = 10;
@@ -65,10 +70,11 @@ pub fn front(buffer: &[u8], limit_bytes: u32) -> Result<Option<Front>, WireError
 
 /// Bytes of memory that a request takes at most while it is served. Produce and Fetch are read
 /// where they were received; what the library decodes takes what the guard charges for each byte
-/// at most, and the guard's limit at most.
+/// at most, and the guard's limit at most. Raft messages are read in place too, but each has a place in a list.
 pub fn cost_bytes(api: &Api, frame_bytes: usize) -> usize {
     match api.key {
         ApiKey::Produce | ApiKey::Fetch => frame_bytes,
+        ApiKey::RaftMessages => frame_bytes + frame_bytes.saturating_mul(PLACE_BYTES).min(PLACES_BYTES_MAX),
         _ => frame_bytes + frame_bytes.saturating_mul(READ_COST_BYTES).min(MEMORY_LIMIT_BYTES),
     }
 }
@@ -129,6 +135,8 @@ mod tests {
         assert_eq!(cost(&frame(1, 12, 90)), 100);
         assert_eq!(cost(&frame(3, 9, 90)), 100 + 100 * READ_COST_BYTES);
         assert_eq!(cost(&frame(3, 9, 1_000_000)), 1_000_010 + MEMORY_LIMIT_BYTES);
+        assert_eq!(cost(&frame(1000, 0, 90)), 100 + 100 * PLACE_BYTES);
+        assert_eq!(cost(&frame(1000, 0, 20_000_000)), 20_000_010 + PLACES_BYTES_MAX);
     }
 
     #[test]

@@ -202,6 +202,7 @@ mod tests {
 
     use super::super::StrBytes;
     use super::super::api::{ApiKey, TABLE};
+    use super::super::outbound::{JoinQuorum, RaftMessages};
     use super::*;
 
     fn name(text: &'static str) -> TopicName {
@@ -405,6 +406,8 @@ mod tests {
             ApiKey::AllocateProducerIds => run::<messages::AllocateProducerIdsRequest>(body, version),
             ApiKey::AddRaftVoter => run::<messages::AddRaftVoterRequest>(body, version),
             ApiKey::RemoveRaftVoter => run::<messages::RemoveRaftVoterRequest>(body, version),
+            ApiKey::RaftMessages => RaftMessages::parse(body).map(|mail| mail.messages.len()),
+            ApiKey::JoinQuorum => JoinQuorum::parse(body).map(|join| join.host.len()),
             _ => return None,
         })
     }

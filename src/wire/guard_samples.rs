@@ -19,6 +19,7 @@ use kafka_protocol::protocol::Encodable;
 
 use super::StrBytes;
 use super::api::ApiKey as Key;
+use super::outbound::{JoinQuorum, RaftMessages};
 
 fn encoded<T: Encodable>(request: &T, version: i16) -> Bytes {
     let mut buffer = BytesMut::new();
@@ -128,6 +129,20 @@ fn cluster_sample(key: Key, version: i16) -> Option<Bytes> {
         }
         Key::RemoveRaftVoter => {
             encoded(&RemoveRaftVoterRequest::default().with_cluster_id(Some(text("cluster"))), version)
+        }
+        Key::RaftMessages => {
+            let messages = vec![Bytes::from_static(b"one"), Bytes::from_static(b"two")];
+            let mail =
+                RaftMessages { cluster_id: "cluster".to_owned(), node_id: 1, from: 2, to: 3, messages };
+            let mut buffer = BytesMut::new();
+            mail.write(&mut buffer);
+            buffer.freeze()
+        }
+        Key::JoinQuorum => {
+            let (cluster_id, host) = ("cluster".to_owned(), "host".to_owned());
+            let mut buffer = BytesMut::new();
+            JoinQuorum { cluster_id, node_id: 1, raft_id: 2, host, port: 9093 }.write(&mut buffer);
+            buffer.freeze()
         }
         _ => return None,
     })

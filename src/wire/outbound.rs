@@ -21,6 +21,9 @@ pub const JOIN_QUORUM: i16 = 1001;
 /// The version of [`JOIN_QUORUM`].
 pub const JOIN_QUORUM_VERSION: i16 = 0;
 
+/// Most messages in one frame of [`RAFT_MESSAGES`]: a list of them takes memory beside their bytes.
+pub const RAFT_MESSAGES_MAX: u32 = 1 << 16;
+
 /// What this broker calls itself in the requests that it sends.
 const CLIENT_ID: &str = "tidemill-broker";
 
@@ -108,7 +111,7 @@ impl RaftMessages {
         writer.tags(0);
     }
 
-    /// Reads a body; the messages share its memory.
+    /// Reads a body; the messages share its memory. There may be [`RAFT_MESSAGES_MAX`] of them.
     pub fn parse(body: &Bytes) -> Result<Self, WireError> {
         let mut reader = Reader::new(body, true);
         let cluster_id = reader.string()?.to_owned();
@@ -123,7 +126,8 @@ impl RaftMessages {
 /// A node wants to be fed the log of the quorum, or is a member whose address has changed.
 ///
 /// `JoinQuorum` v0: cluster id (compact string), node id (INT32), raft id (INT64), host (compact string) and port
-/// (UINT16) of its controllers' listener, tagged fields. The answer is that of [`RaftMessages`].
+/// (UINT16) of its controllers' listener, tagged fields. The answer is that of [`RaftMessages`], with the members of the
+/// quorum as its only message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JoinQuorum {
     /// The cluster that the node believes to be in.
@@ -163,7 +167,7 @@ impl JoinQuorum {
 }
 
 /// The body of the answer to [`RaftMessages`]: INT16 error code, messages for whoever asked (compact array of compact
-/// bytes), tagged fields. [`JoinQuorum`] is answered in the same way, without messages.
+/// bytes), tagged fields. [`JoinQuorum`] is answered in the same form.
 pub fn write_raft_answer(buffer: &mut BytesMut, error: i16, messages: &[Bytes]) {
     let mut writer = Writer::new(buffer, true);
     writer.i16(error);
@@ -190,6 +194,9 @@ fn write_messages(writer: &mut Writer<'_>, messages: &[Bytes]) {
 
 fn read_messages(reader: &mut Reader<'_>, body: &Bytes) -> Result<Vec<Bytes>, WireError> {
     let count = reader.array_length(1)?;
+    if count > RAFT_MESSAGES_MAX {
+        return Err(WireError::Malformed);
+    }
     let mut messages = Vec::with_capacity(count as usize);
     for _ in 0..count {
         messages.push(body.slice_ref(reader.bytes_nullable()?.ok_or(WireError::Null)?));
@@ -263,5 +270,18 @@ mod tests {
         let mail = vec![Bytes::from_static(b"four")];
         write_raft_answer(&mut answer, 104, &mail);
         assert_eq!(parse_raft_answer(&answer.freeze()), Ok((104, mail)));
+    }
+
+    #[test]
+    fn a_frame_has_so_many_raft_messages_and_no_more() {
+        let of = |count: u32| {
+            let messages = vec![Bytes::new(); count as usize];
+            let mail = RaftMessages { cluster_id: String::new(), node_id: 3, from: 1, to: 5, messages };
+            let mut body = BytesMut::new();
+            mail.write(&mut body);
+            RaftMessages::parse(&body.freeze()).map(|mail| mail.messages.len())
+        };
+        assert_eq!(of(RAFT_MESSAGES_MAX), Ok(RAFT_MESSAGES_MAX as usize));
+        assert_eq!(of(RAFT_MESSAGES_MAX + 1), Err(WireError::Malformed));
     }
 }

@@ -5,7 +5,7 @@ use kafka_protocol::messages::ApiVersionsResponse;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::protocol::Encodable;
 
-use super::api::{ApiKey, Listener, TABLE};
+use super::api::{Api, ApiKey, Listener, TABLE};
 use super::{ErrorCode, WireError, beyond, header};
 
 /// Appends a whole response, with length and header, to the buffer; returns its bytes. On an error,
@@ -28,7 +28,8 @@ pub fn encode<T: Encodable>(
 /// The answer to ApiVersions on a listener: the table's rows that may be called there. Features
 /// are for the caller to add; v3 clients fail on a feature whose lowest version is 0 (KIP-1022).
 pub fn api_versions(listener: Listener) -> ApiVersionsResponse {
-    let rows = TABLE.iter().filter(|api| api.listeners.admit(listener)).map(|api| {
+    let is_told = |api: &&Api| api.listeners.admit(listener) && !api.is_private();
+    let rows = TABLE.iter().filter(is_told).map(|api| {
         ApiVersion::default()
             .with_api_key(api.key as i16)
             .with_min_version(api.advertised_first)

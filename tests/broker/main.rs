@@ -12,6 +12,7 @@ mod budget;
 mod configuration;
 mod connections;
 mod consumers;
+mod controllers;
 mod crash;
 mod deletion;
 mod describe;

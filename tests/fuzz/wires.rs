@@ -17,6 +17,7 @@ use tidemill::log::record::Records;
 use tidemill::wire::api::Listener;
 use tidemill::wire::fetch::FetchRequest;
 use tidemill::wire::guard::{Limits, decode};
+use tidemill::wire::outbound::{JoinQuorum, RaftMessages};
 use tidemill::wire::produce::ProduceRequest;
 use tidemill::wire::{frame, header};
 use uuid::Uuid;
@@ -98,6 +99,8 @@ fn frames_and_requests_are_read_or_refused() {
                 62 => drop(decode::<messages::BrokerRegistrationRequest>(&body, version, limits)),
                 63 => drop(decode::<messages::BrokerHeartbeatRequest>(&body, version, limits)),
                 67 => drop(decode::<messages::AllocateProducerIdsRequest>(&body, version, limits)),
+                1001 => drop(JoinQuorum::parse(&body)),
+                1000 => drop(RaftMessages::parse(&body).map(|mail| walk_raft(&mail))),
                 80 => drop(decode::<messages::AddRaftVoterRequest>(&body, version, limits)),
                 81 => drop(decode::<messages::RemoveRaftVoterRequest>(&body, version, limits)),
                 57 => drop(decode::<messages::UpdateFeaturesRequest>(&body, version, limits)),
@@ -120,6 +123,12 @@ fn walk_produce(request: &ProduceRequest) -> usize {
             .flat_map(|topic| topic.partitions)
             .map(|one| one.records.map_or(0, |records| records.len()))
             .sum::<usize>()
+}
+
+/// How many of the messages raft would look at.
+fn walk_raft(mail: &RaftMessages) -> usize {
+    let sound = |message: &&Bytes| tidemill::controller::quorum::codec::decode(message).is_ok();
+    mail.messages.iter().filter(sound).count()
 }
 
 fn walk_fetch(request: &FetchRequest) -> usize {

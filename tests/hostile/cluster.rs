@@ -1,7 +1,7 @@
 //! Bodies of requests that nodes of a cluster send each other, and of those about the metadata quorum: valid, and from
 //! brokers that the controller does not know, so that none has an effect.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::add_raft_voter_request as voters;
 use kafka_protocol::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
 use kafka_protocol::messages::broker_registration_request::{Feature, Listener};
@@ -9,6 +9,8 @@ use kafka_protocol::messages::{
     AddRaftVoterRequest, AllocateProducerIdsRequest, AlterPartitionRequest, BrokerHeartbeatRequest, BrokerId,
     BrokerRegistrationRequest, EnvelopeRequest, RemoveRaftVoterRequest,
 };
+use tidemill::controller::quorum::codec::{self, Body};
+use tidemill::wire::outbound::{JOIN_QUORUM, JoinQuorum, RAFT_MESSAGES, RaftMessages};
 use uuid::Uuid;
 
 use crate::body::{Bodies, encoded, text};
@@ -57,8 +59,40 @@ impl Bodies<'_> {
                     .with_voter_directory_id(Uuid::from_u128(u128::from(self.rng.u8(..2))));
                 encoded(&request, version)
             }
+            RAFT_MESSAGES => self.raft_messages(),
+            JOIN_QUORUM => {
+                let cluster_id = ["", "another-cluster"][self.rng.usize(..2)].to_owned();
+                let (node_id, raft_id) = (self.node().0, self.rng.u64(..));
+                let host = "nowhere.invalid".to_owned();
+                let mut body = BytesMut::new();
+                JoinQuorum { cluster_id, node_id, raft_id, host, port: self.rng.u16(..) }.write(&mut body);
+                body.freeze()
+            }
             _ => panic!("tests/hostile has no body for API {key}: add one"),
         }
+    }
+
+    /// Of another cluster, or for another disk than this node's; some of what they say raft would look at.
+    fn raft_messages(&mut self) -> Bytes {
+        let (from, to) = (self.rng.u64(1..), self.rng.u64(1..));
+        let messages = (0..self.rng.usize(0..4)).map(|_| {
+            let body = Body::Vote {
+                pre: self.rng.bool(),
+                index: self.rng.u64(..100),
+                log_term: self.rng.u64(..100),
+                commit: 0,
+                commit_term: 0,
+                transfer: self.rng.bool(),
+            };
+            let noise = (0..self.rng.usize(0..60)).map(|_| self.rng.u8(..)).collect();
+            let said = codec::encode(&codec::Message { from, to, term: self.rng.u64(1..1_000), body });
+            said.filter(|_| self.rng.bool()).unwrap_or(noise)
+        });
+        let messages = messages.collect();
+        let cluster_id = ["", "another-cluster"][self.rng.usize(..2)].to_owned();
+        let mut body = BytesMut::new();
+        RaftMessages { cluster_id, node_id: self.node().0, from, to, messages }.write(&mut body);
+        body.freeze()
     }
 
     fn node(&mut self) -> BrokerId {

@@ -123,7 +123,6 @@ pub fn boot(
     let controller = ControllerConfig {
         raft_id,
         voters: vec![VoterEndpoint::alone(config.node_id, raft_id)],
-        is_voter: true,
         cluster_id: "simulated".into(),
         node: Arc::new(config.clone()),
         snapshot_entries: 20,

@@ -10,6 +10,7 @@
 //! | [`finder`], [`envoy`], [`messages`] | who the active controller is, and what a node says to it |
 //! | `plane` | the controller's shard: the envoy's news, joining and leaving |
 //! | [`post`], `mailbox` | raft messages between the members of the quorum |
+//! | `quorum` | what other members say, and what requests ask of the quorum |
 //! | [`senses`] | a broker whose process is gone is known by its connections |
 //!
 //! Every shard has its own links to the leaders that it follows. The controller's shard has one to the active
@@ -29,6 +30,7 @@ mod mailbox;
 pub mod messages;
 mod plane;
 pub mod post;
+mod quorum;
 pub mod senses;
 
 use std::sync::Arc;
@@ -52,7 +54,7 @@ use crate::config::NodeConfig;
 use crate::controller::{self, ControllerAnswer, ControllerRequest, Endpoint, Image, Members, ShardId};
 use crate::effect::Now;
 use crate::partition::{IsrChange, ReplyTo};
-use crate::request::{Answered, Forwarded};
+use crate::request::{Answered, Forwarded, QuorumAsk, QuorumTold};
 use crate::wire::ErrorCode;
 
 /// What shards of one node say to each other of other nodes.
@@ -72,6 +74,10 @@ pub enum PeersMessage {
     Gone(Process),
     /// From the controller's shard: whether another node's controller decides what clients want changed.
     Elsewhere(bool),
+    /// To the controller's shard: a request asks something of the metadata quorum, or brings it messages.
+    Quorum(ReplyTo, QuorumAsk),
+    /// From the controller's shard: the answer.
+    QuorumTold(ReplyTo, QuorumTold),
 }
 
 /// What makes a node part of a cluster of several.
@@ -237,6 +243,7 @@ impl Shard {
         if let Some(post) = post {
             post.go_on(now, outputs);
         }
+        self.deliver_mail();
         self.peers_tell(now);
         let told = std::mem::take(&mut self.peers.post_events);
         if !told.is_empty() {

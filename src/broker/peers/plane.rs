@@ -138,6 +138,8 @@ impl Shard {
                 self.peers.is_elsewhere = is_elsewhere;
                 self.desk.forwards_changes = is_elsewhere;
             }
+            PeersMessage::Quorum(to, ask) => self.quorum_asked(now, to, ask),
+            PeersMessage::QuorumTold(to, told) => self.quorum_told(to, told),
         }
         self.peers_go_on(now);
     }

@@ -3,19 +3,19 @@
 use super::{Key, key_table};
 
 key_table! {
-    "replica.lag.time.max.ms" Long Some("30000"), Min(1), ReadOnly, Planned,
+    "replica.lag.time.max.ms" Long Some("30000"), Min(1), ReadOnly, Honoured,
         "A follower that is not caught up for this long leaves the in-sync set.";
     "replica.high.watermark.checkpoint.interval.ms" Long Some("5000"), Min(1), ReadOnly, Honoured,
         "How often high watermarks are written down.";
-    "replica.fetch.min.bytes" Int Some("1"), Any, ReadOnly, Planned,
+    "replica.fetch.min.bytes" Int Some("1"), Any, ReadOnly, Honoured,
         "Bytes that a follower's fetch waits for.";
-    "replica.fetch.max.bytes" Int Some("1048576"), Min(0), ReadOnly, Planned,
+    "replica.fetch.max.bytes" Int Some("1048576"), Min(0), ReadOnly, Honoured,
         "Bytes that a follower asks for per partition.";
-    "replica.fetch.wait.max.ms" Int Some("500"), Any, ReadOnly, Planned,
+    "replica.fetch.wait.max.ms" Int Some("500"), Any, ReadOnly, Honoured,
         "How long a follower's fetch waits.";
-    "replica.fetch.response.max.bytes" Int Some("10485760"), Min(0), ReadOnly, Planned,
+    "replica.fetch.response.max.bytes" Int Some("10485760"), Min(0), ReadOnly, Honoured,
         "Bytes that a follower asks for per fetch.";
-    "replica.fetch.backoff.ms" Int Some("1000"), Min(0), ReadOnly, Planned,
+    "replica.fetch.backoff.ms" Int Some("1000"), Min(0), ReadOnly, Honoured,
         "How long a follower rests after a failed fetch.";
     "replica.selector.class" Text None, Any, ReadOnly, SELECTOR,
         "How a consumer's near replica is chosen.";
@@ -26,17 +26,17 @@ key_table! {
         "Most bytes per second that leaders send to throttled followers.";
     "follower.replication.throttled.rate" Long Some("9223372036854775807"), Min(0), Cluster, Planned,
         "Most bytes per second that throttled followers take.";
-    "auto.leader.rebalance.enable" Boolean Some("true"), Any, ReadOnly, Planned,
+    "auto.leader.rebalance.enable" Boolean Some("true"), Any, ReadOnly, Honoured,
         "Whether leadership returns to preferred replicas by itself.";
-    "leader.imbalance.check.interval.seconds" Long Some("300"), Min(1), ReadOnly, Planned,
+    "leader.imbalance.check.interval.seconds" Long Some("300"), Min(1), ReadOnly, Honoured,
         "How often leadership is looked at for that.";
-    "unclean.leader.election.interval.ms" Long Some("300000"), Min(1), ReadOnly, Planned,
+    "unclean.leader.election.interval.ms" Long Some("300000"), Min(1), ReadOnly, Honoured,
         "How often partitions without a leader are looked at for an unclean election.";
-    "broker.heartbeat.interval.ms" Int Some("2000"), Any, ReadOnly, Planned,
+    "broker.heartbeat.interval.ms" Int Some("2000"), Any, ReadOnly, Honoured,
         "How often a broker tells the controller that it lives.";
-    "broker.session.timeout.ms" Int Some("9000"), Any, ReadOnly, Planned,
+    "broker.session.timeout.ms" Int Some("9000"), Any, ReadOnly, Honoured,
         "How long the controller waits for a heartbeat.";
-    "controlled.shutdown.enable" Boolean Some("true"), Any, ReadOnly, Planned,
+    "controlled.shutdown.enable" Boolean Some("true"), Any, ReadOnly, Honoured,
         "Whether leadership moves away before a stop.";
     "fetch.max.bytes" Int Some("57671680"), Min(1024), ReadOnly, Honoured,
         "Most bytes of a fetch response.";
@@ -165,21 +165,21 @@ key_table! {
         "How often those classes are asked.";
     "auto.include.jmx.reporter" Boolean Some("true"), Any, ReadOnly, Ignored(JMX),
         "Whether JMX reports without being named.";
-    "controller.quorum.election.timeout.ms" Int Some("1000"), Min(0), ReadOnly, Planned,
+    "controller.quorum.election.timeout.ms" Int Some("1000"), Min(0), ReadOnly, Ignored(QUORUM),
         "Wait for votes before another election.";
-    "controller.quorum.election.backoff.max.ms" Int Some("1000"), Min(0), ReadOnly, Planned,
+    "controller.quorum.election.backoff.max.ms" Int Some("1000"), Min(0), ReadOnly, Ignored(QUORUM),
         "Longest wait between elections.";
-    "controller.quorum.fetch.timeout.ms" Int Some("2000"), Min(0), ReadOnly, Planned,
+    "controller.quorum.fetch.timeout.ms" Int Some("2000"), Min(0), ReadOnly, Ignored(QUORUM),
         "Silence of the leader that starts an election.";
     "controller.quorum.fetch.max.bytes" Int Some("1048576"), Min(1), ReadOnly, Ignored(QUORUM),
         "Bytes of a fetch among controllers.";
     "controller.quorum.fetch.snapshot.max.bytes" Int Some("1048576"), Min(1), ReadOnly, Ignored(QUORUM),
         "Bytes of a snapshot fetch among controllers.";
-    "controller.quorum.request.timeout.ms" Int Some("2000"), Min(0), ReadOnly, Planned,
+    "controller.quorum.request.timeout.ms" Int Some("2000"), Min(0), ReadOnly, Ignored(QUORUM),
         "How long a request among controllers waits.";
     "controller.quorum.append.linger.ms" Int Some("25"), Min(0), ReadOnly, Ignored(QUORUM),
         "How long the controller gathers records.";
-    "controller.quorum.retry.backoff.ms" Int Some("20"), Min(0), ReadOnly, Planned,
+    "controller.quorum.retry.backoff.ms" Int Some("20"), Min(0), ReadOnly, Ignored(QUORUM),
         "Wait after a failed request among controllers.";
     "controller.quorum.auto.join.enable" Boolean Some("false"), Any, ReadOnly, Ignored(QUORUM),
         "Whether a controller joins the quorum by itself.";
@@ -214,17 +214,17 @@ key_table! {
         "Largest fetch of the metadata log, for tests.";
     "internal.metadata.delete.delay.millis" Long Some("60000"), Any, ReadOnly, Ignored(QUORUM),
         "Wait before metadata segments are deleted, for tests.";
-    "initial.broker.registration.timeout.ms" Int Some("60000"), Any, ReadOnly, Planned,
+    "initial.broker.registration.timeout.ms" Int Some("60000"), Any, ReadOnly, Honoured,
         "How long a broker tries to register.";
-    "replica.socket.timeout.ms" Int Some("30000"), Any, ReadOnly, Planned,
+    "replica.socket.timeout.ms" Int Some("30000"), Any, ReadOnly, Honoured,
         "How long a follower's fetch may take.";
     "replica.socket.receive.buffer.bytes" Int Some("65536"), Any, ReadOnly, Ignored(QUORUM),
         "Kernel receive buffer of a follower.";
-    "request.timeout.ms" Int Some("30000"), Any, ReadOnly, Planned,
+    "request.timeout.ms" Int Some("30000"), Any, ReadOnly, Honoured,
         "How long a call between nodes may take.";
-    "socket.connection.setup.timeout.ms" Long Some("10000"), Any, ReadOnly, Planned,
+    "socket.connection.setup.timeout.ms" Long Some("10000"), Any, ReadOnly, Ignored(QUORUM),
         "How long connecting to a node may take at first.";
-    "socket.connection.setup.timeout.max.ms" Long Some("30000"), Any, ReadOnly, Planned,
+    "socket.connection.setup.timeout.max.ms" Long Some("30000"), Any, ReadOnly, Ignored(QUORUM),
         "How long connecting to a node may take at most.";
     "server.max.startup.time.ms" Long Some("9223372036854775807"), Min(0), ReadOnly, Ignored(QUORUM),
         "How long a start may take.";

@@ -23,7 +23,7 @@ key_table! {
         "The largest record batch, after compression.";
     "min.insync.replicas" Int Some("1"), Min(1), Cluster, Honoured,
         "In-sync replicas that acks=all needs.";
-    "unclean.leader.election.enable" Boolean Some("false"), Any, Cluster, Planned,
+    "unclean.leader.election.enable" Boolean Some("false"), Any, Cluster, Honoured,
         "Whether a replica that is not in sync may lead, at the price of records.";
     "compression.type" Text Some("producer"),
         OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), Cluster, Honoured,

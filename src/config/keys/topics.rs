@@ -124,7 +124,7 @@ topic_table! {
         "Most random time taken off a segment's age.";
     "segment.ms" Long Some("604800000"), Min(1), Honoured, ["log.roll.ms", "log.roll.hours"],
         "A segment of this age is closed.";
-    "unclean.leader.election.enable" Boolean Some("false"), Any, Planned, ["unclean.leader.election.enable"],
+    "unclean.leader.election.enable" Boolean Some("false"), Any, Honoured, ["unclean.leader.election.enable"],
         "Whether a replica that is not in sync may lead, at the price of records.";
     "message.downconversion.enable" Boolean Some("true"), Any, Ignored(REMOVED), [],
         "Whether records were rewritten for old consumers.";

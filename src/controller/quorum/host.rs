@@ -42,10 +42,19 @@ pub(in crate::controller) fn raft_of(
 }
 
 impl Controller {
-    /// This node's raft id, and the members of the quorum as it knows them; none before a node that joined has learned
-    /// them.
-    pub fn members(&self) -> (u64, &Members) {
-        (self.config.raft_id, self.raft.members())
+    /// Raft id of this node.
+    pub fn raft_id(&self) -> u64 {
+        self.config.raft_id
+    }
+
+    /// The members of the quorum as this node knows them; none before a node that joined has learned them.
+    pub fn members(&self) -> &Members {
+        self.raft.members()
+    }
+
+    /// Node id of whoever leads the quorum, as far as this node knows it.
+    pub fn leader(&self) -> Option<i32> {
+        self.peer_of(self.raft.status().leader_id).map(|peer| peer.node_id)
     }
 
     /// Whether time means anything: somebody else is there, or this node does not lead yet.
@@ -89,7 +98,7 @@ impl Controller {
             self.quorum.senders.clear();
             self.quorum.replicas.clear();
         }
-        let node_id = self.peer_of(status.leader_id).map(|peer| peer.node_id);
+        let node_id = self.leader();
         let told = Some((node_id, status.term));
         if self.quorum.told != told {
             self.quorum.told = told;

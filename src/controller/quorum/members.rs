@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use crate::controller::codec::{Malformed, Reader, put_list, put_text};
 use crate::controller::record::{Endpoint, QUORUM_TYPE};
@@ -44,6 +45,12 @@ pub fn founder_raft_id(cluster_id: &str, node_id: i32) -> u64 {
     };
     // Not 0, which is nobody.
     (half(1) << 32 | half(2)).max(1)
+}
+
+/// The raft id of a disk by its `directory.id`: half of it, and not 0. It is new with every one: a wiped disk must not
+/// vote as its predecessor.
+pub fn raft_id_of(directory: Uuid) -> u64 {
+    directory.as_u64_pair().1 | 1
 }
 
 /// A node as raft knows it.

@@ -25,7 +25,7 @@ mod transfer;
 use std::collections::{BTreeMap, VecDeque};
 
 pub(super) use self::host::raft_of;
-pub use self::members::{Member, Members, RaftPeer, VoterEndpoint, founder_raft_id};
+pub use self::members::{Member, Members, RaftPeer, VoterEndpoint, founder_raft_id, raft_id_of};
 
 use self::codec::Message;
 use self::replicas::Replicas;

@@ -115,7 +115,6 @@ fn config(seed: u64) -> ControllerConfig {
     ControllerConfig {
         raft_id: 1,
         voters: vec![VoterEndpoint::alone(0, 1)],
-        is_voter: true,
         cluster_id: "4L6g3nShT-eMCtK--X86sw".into(),
         node: Arc::new(node_config()),
         snapshot_entries: 5,

@@ -172,7 +172,6 @@ impl Net {
         config.node = Arc::new(NodeConfig::load(None, &pairs).unwrap().0);
         config.raft_id = machine.raft_id;
         config.voters = if machine.founder { founders } else { Vec::new() };
-        config.is_voter = machine.founder;
         config.snapshot_entries = 25;
         machine.controller = Some(Controller::new(config, recovered).unwrap());
         machine.image = Arc::default();
@@ -375,7 +374,7 @@ impl Net {
     /// Machines that are no members join; voters whose disk is lost go; there are as many voters as wanted.
     fn operate(&mut self) {
         let Some(leader) = self.leader() else { return };
-        let members = self.machines[leader].controller.as_ref().unwrap().members().1.clone();
+        let members = self.machines[leader].controller.as_ref().unwrap().members().clone();
         let current = |node_id: i32| self.machines[node_id as usize].raft_id;
         let request = if let Some(lost) =
             members.voters().find(|voter| voter.raft_id != current(voter.node_id))
@@ -447,7 +446,7 @@ impl Net {
     /// One disk may be lost when all others who vote have theirs, and everybody agrees who that is.
     fn may_lose(&self, at: usize) -> bool {
         let all: Option<Vec<_>> =
-            self.machines.iter().map(|machine| Some(machine.controller.as_ref()?.members().1)).collect();
+            self.machines.iter().map(|machine| Some(machine.controller.as_ref()?.members())).collect();
         let Some(all) = all else { return false };
         let members = all[at];
         let is_whole = |voter: &Member| self.machines[voter.node_id as usize].raft_id == voter.raft_id;
@@ -480,7 +479,7 @@ impl Net {
         assert!(self.blocks.iter().all(|first| *first < next), "an acknowledged block is lost (seed {seed})");
         for machine in &self.machines {
             assert_eq!(machine.image, last, "node {} is behind (seed {seed})", machine.node_id);
-            let (_, members) = machine.controller.as_ref().unwrap().members();
+            let members = machine.controller.as_ref().unwrap().members();
             assert!(
                 members.get(machine.raft_id).is_some(),
                 "node {} is no member (seed {seed})",

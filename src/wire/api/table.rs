@@ -15,6 +15,9 @@ const FRAME_SMALL: u32 = 64 * 1024;
 /// The largest list, and who sent it.
 const FRAME_ENVELOPE: u32 = FRAME_LIST + FRAME_SMALL;
 
+/// The longest raft message, and who sent it. Controllers may send it whatever `socket.request.max.bytes` says.
+pub const RAFT_FRAME_BYTES: u32 = 21 * 1024 * 1024;
+
 /// A row without particularities: every version is advertised, and it is a barrier.
 const fn barrier(
     (key, name): (ApiKey, &'static str),
@@ -41,7 +44,7 @@ const fn barrier(
 }
 
 /// The table, by key.
-pub static TABLE: [Api; 52] = [
+pub static TABLE: [Api; 54] = [
     Api {
         key: ApiKey::Produce,
         name: "Produce",
@@ -516,6 +519,24 @@ pub static TABLE: [Api; 52] = [
         0,
         EVERY_LISTENER,
         AclOperation::ClusterAlter,
+        Route::Controller,
+        FRAME_SMALL,
+    ),
+    barrier(
+        (ApiKey::RaftMessages, "RaftMessages"),
+        0..=0,
+        0,
+        CONTROLLER_LISTENERS,
+        AclOperation::ClusterAction,
+        Route::Controller,
+        RAFT_FRAME_BYTES,
+    ),
+    barrier(
+        (ApiKey::JoinQuorum, "JoinQuorum"),
+        0..=0,
+        0,
+        CONTROLLER_LISTENERS,
+        AclOperation::ClusterAction,
         Route::Controller,
         FRAME_SMALL,
     ),
