@@ -23,6 +23,44 @@ pub enum Bug {
     LogStartBeforeCheckpoint,
     /// Retention takes a segment for old as soon as its first record is.
     RetentionByFirstRecord,
+    /// The high watermark does not wait for followers.
+    WatermarkOfLeaderAlone,
+    /// The high watermark waits for the ISR that is known, and not for the one that was asked for.
+    WatermarkOfKnownIsr,
+    /// A replica may join the ISR without everything from before the leader's epoch.
+    JoinsBeforeEpochStart,
+    /// A new leader tells its end before it knows up to where the one before had committed.
+    EndBeforeWatermark,
+    /// Consumers read to the log end.
+    ReadsUncommitted,
+    /// A leader does not look at the leader epoch of those who ask it.
+    EpochUnchecked,
+    /// A replica that begins to follow cuts its log at its own high watermark.
+    CutAtWatermark,
+    /// A leader does not tell a follower that its log is another one.
+    DivergenceUntold,
+    /// A follower cuts where the leader's epoch ended, whatever its own did there.
+    CutAtLeadersWord,
+    /// A follower tells what is on its way to its files as held.
+    UnwrittenCountsAsHeld,
+    /// A follower's high watermark is its leader's, also beyond its own log.
+    WatermarkBeyondLog,
+    /// A follower does not take in the producers of what it fetches.
+    FollowersProducersForgotten,
+    /// A follower does not take in the leader epochs of what it fetches.
+    FollowersEpochsForgotten,
+    /// Any replica that is up is elected, the first one first.
+    AnyReplicaLeads,
+    /// A new leader has the epoch of the one before.
+    EpochOutlivesLeader,
+    /// The ISR is changed whatever it was when that was decided.
+    IsrChangedBlindly,
+    /// A controller says what it promises before that is on its disk.
+    PromisedBeforePersisted,
+    /// A controller answers before that is committed.
+    AnsweredBeforeCommit,
+    /// Blocks of producer ids are given twice.
+    ProducerIdsTwice,
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -6,6 +6,7 @@ use super::record::Record;
 use super::request::{ControllerAnswer, ControllerRequest, QuorumState};
 use super::topics::{self, Rules};
 use super::{configs, elections, features, isr, reassign};
+use crate::planted::{Bug, is_planted};
 use crate::wire::ErrorCode;
 
 /// Producer ids in one block, as in Kafka.
@@ -56,7 +57,9 @@ pub(super) fn answer(
         ControllerRequest::AllocateProducerIds => {
             let first = state.image().producer_id_next();
             let producer_id_next = first.saturating_add(i64::from(PRODUCER_ID_BLOCK));
-            topics::apply_all(state, &[Record::ProducerIdBlock { producer_id_next }], records);
+            if !is_planted(Bug::ProducerIdsTwice) {
+                topics::apply_all(state, &[Record::ProducerIdBlock { producer_id_next }], records);
+            }
             (ControllerAnswer::ProducerIds { first, count: PRODUCER_ID_BLOCK }, true)
         }
         ControllerRequest::AlterConfigs { resources, validate_only } => {

@@ -5,6 +5,7 @@ use super::quorum::Arrived;
 use super::raft::{Entry, Work};
 use super::record::Record;
 use super::{Controller, Output};
+use crate::planted::{Bug, is_planted};
 
 impl Controller {
     pub(super) fn drain_raft(&mut self, out: &mut Vec<Output>) -> Result<(), String> {
@@ -70,6 +71,10 @@ impl Controller {
         }
         self.publish(out);
         self.quorum.held.extend(work.messages_after.into_iter().map(|message| (number, message)));
+        if is_planted(Bug::PromisedBeforePersisted) {
+            let early = std::mem::take(&mut self.quorum.held);
+            early.into_iter().for_each(|(_, message)| self.send(message, out));
+        }
         let mut hard_state = work.hard_state;
         if let Some((index, term)) = work.snapshot {
             let arrived = self.quorum.arrived.take().filter(|arrived| arrived.index == index);

@@ -19,6 +19,7 @@ use super::record::{DirectoryIds, LeaderRecovery, NodeIds, PartitionChange, Reco
 use super::request::{ApiError, ConfigChanges, ElectionKind};
 use super::topics::{Checked, apply_all, refuse};
 use crate::config::NodeConfig;
+use crate::planted::{Bug, is_planted};
 use crate::wire::ErrorCode;
 
 /// The fewest in-sync replicas with which anything is committed; a key of topics and of all brokers.
@@ -173,6 +174,9 @@ impl<'a> Draft<'a> {
         let fits = |node: &i32| self.isr.contains(node) && active(node);
         let clean = |leader: i32| Elected { leader, is_unclean: false };
         let unclean = |leader: i32| Elected { leader, is_unclean: true };
+        if is_planted(Bug::AnyReplicaLeads) {
+            return self.replicas.iter().find(|node| active(node)).map(|node| clean(*node));
+        }
         let preferred = self.replicas.first().filter(|_| self.election == Election::Preferred);
         let in_isr = preferred.filter(|node| fits(node)).or_else(|| {
             let there = Some(&self.before.leader).filter(|node| self.replicas.contains(node) && fits(node));
@@ -236,7 +240,8 @@ impl<'a> Draft<'a> {
             return None;
         }
         Some(PartitionChange {
-            leader_epoch: before.leader_epoch + i32::from(is_new_epoch),
+            leader_epoch: before.leader_epoch
+                + i32::from(is_new_epoch && !is_planted(Bug::EpochOutlivesLeader)),
             partition_epoch: before.partition_epoch + 1,
             ..change
         })

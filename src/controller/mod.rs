@@ -69,6 +69,7 @@ use self::storage::{LogStorage, Snapshot, StorageEvent};
 use self::topics::Rules;
 use crate::config::NodeConfig;
 use crate::effect::{FileOp, FileResult, Now, Ticket};
+use crate::planted::{Bug, is_planted};
 use crate::wire::ErrorCode;
 
 /// How long the log rests after a full device refused to take more of it.
@@ -545,6 +546,7 @@ impl Controller {
         let Some(leadership) = &mut self.leadership else { return Ok(()) };
         // The limits above keep below raft's own, and raft leads: a refusal is a fault of this code.
         let index = self.raft.propose(data).map_err(|_| "raft refused a proposal of its leader")?;
+        let index = if is_planted(Bug::AnsweredBeforeCommit) { 0 } else { index };
         leadership.held.push_back(Held { index, bytes, token, answer });
         leadership.bytes_in_flight += bytes;
         Ok(())

@@ -10,8 +10,10 @@ use super::append::Gathered;
 use super::batch::{self, BatchError, BatchInfo, HEADER_BYTES};
 use super::codec::Codec;
 use super::head::Extent;
+use super::producer::Undo;
 use super::{Log, State};
 use crate::effect::Now;
+use crate::planted::{Bug, is_planted};
 use crate::wire::ErrorCode;
 
 /// Why the batches of a leader are not appended. None of them is.
@@ -128,11 +130,15 @@ impl Log {
             max_timestamp_ms: info.max_timestamp_ms,
         };
         self.roll_before(now, base_offset, &extent);
-        let epoch = (info.leader_epoch >= 0)
+        let epoch = (info.leader_epoch >= 0 && !is_planted(Bug::FollowersEpochsForgotten))
             .then(|| self.epochs.assign_undoably(info.leader_epoch, base_offset))
             .flatten();
         self.epochs_dirty |= epoch.is_some();
-        let producer = self.producers.take_in(info, &batch);
+        let producer = if is_planted(Bug::FollowersProducersForgotten) {
+            Undo::nothing()
+        } else {
+            self.producers.take_in(info, &batch)
+        };
         self.reserved.push(&extent, self.config.index_interval_bytes);
         if info.codec() == Ok(Codec::Zstd) {
             self.zstd_end = self.reserved.offset_end;

@@ -162,6 +162,13 @@ pub struct Undo {
     previous: Option<(i64, Option<Producer>)>,
 }
 
+impl Undo {
+    /// Nothing was taken in.
+    pub(super) fn nothing() -> Self {
+        Self { previous: None }
+    }
+}
+
 /// Why bytes are not a snapshot; the next older one is to be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {
@@ -250,7 +257,7 @@ impl ProducerStates {
     /// time. Checks nothing: what a leader wrote is taken as it is.
     pub fn update(&mut self, info: &BatchInfo, base_offset: i64, timestamp_ms: i64) -> Undo {
         if !info.has_producer() {
-            return Undo { previous: None };
+            return Undo::nothing();
         }
         let previous = self.producers.get(&info.producer_id).copied();
         let producer = self.producers.entry(info.producer_id).or_insert(Producer::UNKNOWN);
@@ -297,7 +304,7 @@ impl ProducerStates {
             return self.update(info, info.base_offset, info.max_timestamp_ms);
         }
         if !info.has_producer() {
-            return Undo { previous: None };
+            return Undo::nothing();
         }
         let previous = self.producers.get(&info.producer_id).copied();
         self.replay_whole(info, batch);

@@ -16,6 +16,7 @@ use super::{Partition, Role, State};
 use crate::effect::Now;
 use crate::log::EPOCH_UNDEFINED as UNDEFINED;
 use crate::log::batch::{BatchInfo, HEADER_BYTES};
+use crate::planted::{Bug, is_planted};
 use crate::wire::ErrorCode;
 
 /// How long it rests after a write that failed or bytes that were not what they should be
@@ -60,7 +61,8 @@ impl Partition {
             && leader >= 0
             && leader != self.node_id
             && assignment.replicas.contains(&self.node_id);
-        let fetch_offset = self.log.log_end();
+        let tells_unwritten = is_planted(Bug::UnwrittenCountsAsHeld);
+        let fetch_offset = if tells_unwritten { self.log.reserved_end() } else { self.log.log_end() };
         let is_busy = self.log.is_truncating() || self.log.reserved_end() != fetch_offset;
         if !follows || is_busy || follower.rests_until_ms.is_some() {
             return None;
@@ -144,6 +146,7 @@ impl Partition {
         let cut_at = match own_epoch {
             // Nothing is known here of that epoch or any before: the leader's word alone counts.
             UNDEFINED => end_offset.min(log_end),
+            _ if is_planted(Bug::CutAtLeadersWord) => end_offset.min(log_end),
             own if own == epoch => own_end.min(end_offset).min(log_end),
             // Records of epochs between, which the leader never had, go first; then both are compared again.
             _ => own_end.min(log_end),
@@ -193,7 +196,8 @@ impl Partition {
     /// the leader's, as soon as what goes is known to be committed.
     pub(super) fn follow_watermark(&mut self, leader_log_start_offset: i64, effects: &mut Vec<Effect>) {
         let Role::Follower(follower) = &self.role else { return };
-        let known = follower.leader_high_watermark.min(self.log.log_end());
+        let log_end = if is_planted(Bug::WatermarkBeyondLog) { i64::MAX } else { self.log.log_end() };
+        let known = follower.leader_high_watermark.min(log_end);
         // It was committed once: a leader that does not know it yet will.
         self.high_watermark = self.high_watermark.max(known);
         if leader_log_start_offset <= self.high_watermark {
@@ -233,12 +237,15 @@ impl Partition {
     }
 
     /// Follows from now on whom the assignment names, or nobody.
-    pub(super) fn follow(&mut self) {
+    pub(super) fn follow(&mut self, now: Now) {
         let told = match &mut self.role {
             Role::Follower(follower) => follower.told.take(),
             Role::Leader(_) => None,
         };
         self.role = Role::Follower(Follower { told, ..Follower::new() });
+        if is_planted(Bug::CutAtWatermark) && self.high_watermark < self.log.log_end() {
+            self.log.begin_truncate(now, self.high_watermark);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use super::effect::Effect;
 use super::{Assignment, IsrChange, IsrState, LeaderRecovery, Partition, Role, State};
 use crate::effect::Now;
 use crate::log::LogPosition;
+use crate::planted::{Bug, is_planted};
 use crate::wire::ErrorCode;
 
 /// How long the leader waits before it asks again for what the controller refused.
@@ -139,6 +140,9 @@ impl Lead {
 
     /// Whether the high watermark waits for this replica: it is in the maximal ISR, or is about to join it.
     pub(super) fn counts(&self, now_ms: u64, remote: &Remote, by: &IsrRules) -> bool {
+        if is_planted(Bug::WatermarkOfKnownIsr) {
+            return by.assignment.isr.contains(&remote.id);
+        }
         let wanted = |change: &IsrChange| change.isr.iter().any(|(id, _)| *id == remote.id);
         by.assignment.isr.contains(&remote.id)
             || self.change.as_ref().is_some_and(wanted)
@@ -242,7 +246,8 @@ impl Partition {
         let Some(remote) = lead.remote(id).filter(|remote| remote.is_eligible(&self.assignment)) else {
             return;
         };
-        let needed = self.high_watermark.max(lead.epoch_start);
+        let epoch_start = if is_planted(Bug::JoinsBeforeEpochStart) { 0 } else { lead.epoch_start };
+        let needed = self.high_watermark.max(epoch_start);
         if remote.end.is_none_or(|end| end.offset < needed) {
             return;
         }

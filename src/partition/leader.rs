@@ -117,7 +117,7 @@ impl Partition {
         }
         let by =
             IsrRules { assignment: &self.assignment, leader_end: end.offset, lag_max_ms: self.lag_max_ms };
-        for remote in &lead.remotes {
+        for remote in lead.remotes.iter().filter(|_| !is_planted(Bug::WatermarkOfLeaderAlone)) {
             let is_behind = remote.end.is_none_or(|known| known.offset < end.offset);
             if is_behind && lead.counts(now.mono_ms, remote, &by) {
                 end = remote.end?;
@@ -130,5 +130,6 @@ impl Partition {
     /// every in-sync replica has told where it is, nobody is shown an end that goes back (KIP-207).
     pub(super) fn is_watermark_behind(&self) -> bool {
         self.lead().is_some_and(|lead| self.high_watermark < lead.epoch_start)
+            && !is_planted(Bug::EndBeforeWatermark)
     }
 }

@@ -226,7 +226,7 @@ impl Partition {
             }
             Role::Follower(_) if is_named => self.lead_when_idle(now, effects),
             Role::Follower(_) if !new_epoch => {}
-            _ => self.follow(),
+            _ => self.follow(now),
         }
     }
 

@@ -8,6 +8,7 @@ use super::{Partition, State};
 use crate::effect::{FileResult, Now, Ticket};
 use crate::log::EPOCH_UNDEFINED as UNDEFINED;
 use crate::log::{Found, LogPosition, Lookup, LookupStep, Query, Span};
+use crate::planted::{Bug, is_planted};
 use crate::wire::ErrorCode;
 
 /// Look-ups that wait for a read. Few at a time: a linear search is the fastest map.
@@ -100,6 +101,9 @@ impl Partition {
                 self.check_replica(id, epoch, read.current_leader_epoch >= 0)?;
                 (Watched::LogEnd, self.log.log_end_position())
             }
+            (Reader::Consumer, _) if is_planted(Bug::ReadsUncommitted) => {
+                (Watched::LogEnd, self.log.log_end_position())
+            }
             (Reader::Consumer, Isolation::Uncommitted) => (Watched::HighWatermark, self.readable),
             (Reader::Consumer, Isolation::Committed) => (Watched::LastStable, self.last_stable_position()),
         })
@@ -118,7 +122,9 @@ impl Partition {
         if epoch < 0 || end_offset < 0 || read.offset < self.log.log_start_offset() {
             return Err(ErrorCode::OffsetOutOfRange);
         }
-        Ok((epoch < last_fetched_epoch || end_offset < read.offset).then_some((epoch, end_offset)))
+        let diverges = (epoch < last_fetched_epoch || end_offset < read.offset)
+            && !is_planted(Bug::DivergenceUntold);
+        Ok(diverges.then_some((epoch, end_offset)))
     }
 
     /// Serves one partition of a ListOffsets request.
@@ -315,6 +321,7 @@ impl Partition {
         let known = self.assignment.leader_epoch;
         match current_leader_epoch {
             -1 => Ok(()),
+            _ if is_planted(Bug::EpochUnchecked) => Ok(()),
             epoch if epoch < known => Err(ErrorCode::FencedLeaderEpoch),
             epoch if epoch > known => Err(ErrorCode::UnknownLeaderEpoch),
             _ => Ok(()),

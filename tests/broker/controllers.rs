@@ -128,7 +128,7 @@ fn what_controllers_say_is_not_advertised_and_who_they_are_is_told() {
     assert_eq!((described.error_code, described.controller_id.0), (0, 7));
     let controllers: Vec<_> =
         described.brokers.iter().map(|one| format!("{}:{}", one.host, one.port)).collect();
-    assert_eq!(controllers, [stage.controller.clone()]);
+    assert_eq!(controllers, std::slice::from_ref(&stage.controller));
     assert_eq!(stage.broker.stop(), Some(0));
 }
 

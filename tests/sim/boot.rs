@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidemill::broker::{
-    Checkpoints, ControlHost, ControlStart, DirectoryFacts, FoundReplica, FoundReplicas, Shard, StoredOffsets,
+    Checkpoints, ControlHost, ControlStart, DirectoryFacts, FoundReplica, FoundReplicas, PeersStart, Shard,
+    StoredOffsets,
 };
 use tidemill::config::{NodeConfig, TimestampType};
 use tidemill::controller::recovery::{Recovery, Step};
 use tidemill::controller::storage::METADATA_DIRECTORY;
-use tidemill::controller::{
-    Controller, ControllerConfig, Endpoint, Image, ShardId, ShardMap, ShardPlacement, VoterEndpoint,
-};
+use tidemill::controller::{Controller, ControllerConfig, Image, ShardId, ShardMap, ShardPlacement};
 use tidemill::effect::{FileDone, FileOp, Stem};
 use tidemill::log::PartitionMetadata;
 use tidemill::log::directory::{DirectoryPlan, DirectoryStart, DirectoryState, DirectoryStep, LogDirEntry};
@@ -23,6 +22,7 @@ use uuid::Uuid;
 use crate::disk::Disk;
 use crate::history::Place;
 use crate::machine::Machine;
+use crate::membership::{self, CLUSTER_ID, Life};
 use crate::plan::Plan;
 
 /// Why a start did not come through.
@@ -32,6 +32,14 @@ pub enum Failed {
     Crashed,
     /// It refused to start.
     Refused(String),
+}
+
+/// A node that is ready to be started.
+#[derive(Debug)]
+pub struct Booted {
+    pub shards: Vec<Shard>,
+    /// What makes it one of several.
+    pub peers: Option<PeersStart>,
 }
 
 /// The configuration of a machine's broker in a run.
@@ -64,6 +72,9 @@ pub fn config(plan: &Plan, machine: usize) -> NodeConfig {
     if plan.log_append_time {
         topics.timestamp_type = TimestampType::LogAppendTime;
     }
+    if plan.linked {
+        membership::make_member(&mut config, plan, machine);
+    }
     config
 }
 
@@ -91,7 +102,7 @@ impl Hands<'_> {
     }
 }
 
-/// Starts the broker of a machine: its shards, ready to be started. `crash_after` operations it dies.
+/// Starts the broker of a machine. `crash_after` operations it dies.
 pub fn boot(
     plan: &Plan,
     number: usize,
@@ -99,17 +110,16 @@ pub fn boot(
     boot_id: &str,
     crash_after: Option<u64>,
     random: &mut fastrand::Rng,
-) -> Result<Vec<Shard>, Failed> {
+) -> Result<Booted, Failed> {
     let config = config(plan, number);
     let synced = &machine.synced;
     let mut hands = Hands { disks: &mut machine.disks, random, left: crash_after };
     let (mut facts, mut stored, mut found) = (Vec::new(), Vec::new(), FoundReplicas::new());
-    let mut raft_id = 0;
+    let (mut directories, mut epochs) = (Vec::new(), Vec::new());
     for number in 0..hands.disks.len() {
         let state = open_directory(&mut hands, number, &config, boot_id)?;
-        if number == 0 {
-            raft_id = state.directory_id.as_u64_pair().1 | 1;
-        }
+        directories.push(state.directory_id);
+        epochs.push(state.clean_shutdown.unwrap_or(-1));
         remove_retired(&mut hands, number, &state)?;
         facts.push(facts_of(&state));
         find_replicas(&mut hands, number, &state, synced, &mut found)?;
@@ -120,10 +130,11 @@ pub fn boot(
         });
     }
     let recovered = recover_controller(&mut hands)?;
+    let place = membership::quorum_place(plan, number, directories[0]);
     let controller = ControllerConfig {
-        raft_id,
-        voters: vec![VoterEndpoint::alone(config.node_id, raft_id)],
-        cluster_id: "simulated".into(),
+        raft_id: place.raft_id,
+        voters: place.voters.clone(),
+        cluster_id: CLUSTER_ID.into(),
         node: Arc::new(config.clone()),
         snapshot_entries: 20,
         snapshot_bytes: 4096,
@@ -134,17 +145,16 @@ pub fn boot(
         placement: ShardPlacement::new(config.node_id, plan.shards, plan.directories as u16),
         found,
         incarnation: Uuid::from_u128(hands.random.u128(..)),
-        listeners: vec![Endpoint {
-            name: "PLAINTEXT".into(),
-            host: plan.host_of(number).into(),
-            port: 9092,
-            security_protocol: 0,
-        }],
+        listeners: vec![membership::endpoint(plan, number)],
         metadata_directory: 0,
         checkpoints: Checkpoints::new(stored, boot_id.to_string(), &config),
     };
+    // One that was not closed in order may have lost what it had.
+    let previous_epoch = if epochs.windows(2).all(|pair| pair[0] == pair[1]) { epochs[0] } else { -1 };
+    let life = Life { incarnation: start.incarnation, directories, previous_epoch };
+    let peers = membership::peers(plan, number, &place, life);
     let seed = hands.random.u64(..);
-    let node = Arc::new(Node { cluster_id: "simulated".into(), shard_count: plan.shards, seed, config });
+    let node = Arc::new(Node { cluster_id: CLUSTER_ID.into(), shard_count: plan.shards, seed, config });
     let view = Arc::new(ClusterView {
         version: 0,
         image: Arc::new(Image::default()),
@@ -159,7 +169,8 @@ pub fn boot(
     let shard = |id| {
         Shard::new(ShardId(id), Arc::clone(&node), Arc::clone(&view), Arc::clone(&facts), control.take())
     };
-    Ok((0..plan.shards).map(shard).map(|shard| with_rule(shard, plan)).collect())
+    let shards = (0..plan.shards).map(shard).map(|shard| with_rule(shard, plan)).collect();
+    Ok(Booted { shards, peers })
 }
 
 /// A shard whose connections go to others by the plan's rule.
@@ -210,7 +221,7 @@ fn open_directory(
     boot_id: &str,
 ) -> Result<DirectoryState, Failed> {
     let mut start = DirectoryStart::new(DirectoryPlan {
-        cluster_id: "simulated".into(),
+        cluster_id: CLUSTER_ID.into(),
         node_id: config.node_id,
         directory_id: Uuid::from_u128(hands.random.u128(..)),
         boot_id: boot_id.to_string(),

@@ -9,6 +9,7 @@ use kafka_protocol::messages::{MetadataRequest, MetadataResponse, RequestHeader,
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use uuid::Uuid;
 
+use crate::faults::Fault;
 use crate::history::History;
 
 /// A request that is not answered after this much virtual time on an open connection is stuck.
@@ -19,12 +20,16 @@ const DEADLINE_US: u64 = 25_000_000;
 pub enum Action {
     /// Open a connection.
     Open,
+    /// Open a connection to the broker of this id.
+    OpenAt(i32),
     /// Send bytes on it.
     Send(Bytes),
     /// Close it.
     Close,
     /// Call [`Client::wake`] at this time.
     WakeAt(u64),
+    /// What it did was a fault, and it came through.
+    Hit(Fault),
     /// It is a good time for a power cut.
     CutPower { after_us: u64 },
 }
@@ -51,6 +56,8 @@ pub struct Stage<'a> {
     pub calm: bool,
     /// Brokers of the cluster. With several of them a client that meets the wrong one looks for the right one.
     pub brokers: usize,
+    /// Machines of one cluster: a client says which broker it goes to.
+    pub linked: bool,
 }
 
 /// A broker does not lead what it was asked about.
@@ -108,6 +115,10 @@ pub struct Link<T> {
     correlation_id: i32,
     outstanding: VecDeque<Outstanding<T>>,
     buffer: BytesMut,
+    /// The broker that the next connection goes to; any of them where that is nobody.
+    target: Option<i32>,
+    /// The broker of this connection, where the client chose it.
+    at: Option<i32>,
 }
 
 /// A response whose turn it was.
@@ -146,7 +157,21 @@ impl<T: std::fmt::Debug> Link<T> {
             correlation_id: 0,
             outstanding: VecDeque::new(),
             buffer: BytesMut::new(),
+            target: None,
+            at: None,
         }
+    }
+
+    /// The broker that it is connected to, where the client chose it.
+    pub fn at(&self) -> Option<i32> {
+        self.at
+    }
+
+    /// Goes to another broker, or to any; what was asked for and not answered comes back.
+    pub fn go_to(&mut self, node_id: Option<i32>, stage: &mut Stage) -> Vec<T> {
+        let lost = self.close(stage);
+        self.target = node_id;
+        lost
     }
 
     /// Whether it is open; opens it again when it is time. Ends the run if a response is overdue.
@@ -164,7 +189,14 @@ impl<T: std::fmt::Debug> Link<T> {
             State::Up => true,
             State::Down { retry_at_us } if retry_at_us <= stage.now_us => {
                 self.state = State::Opening;
-                stage.actions.push(Action::Open);
+                stage.actions.push(if stage.linked {
+                    let any = stage.random.i32(1..=stage.brokers as i32);
+                    let node_id = self.target.take().unwrap_or(any);
+                    self.at = Some(node_id);
+                    Action::OpenAt(node_id)
+                } else {
+                    Action::Open
+                });
                 false
             }
             State::Down { .. } | State::Opening => false,

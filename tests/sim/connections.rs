@@ -13,6 +13,11 @@ use crate::node::{Arrived, Node};
 use crate::trace::digest;
 use crate::world::{Event, World, at_machine, draw};
 
+/// The listener for clients and brokers, among those of a node.
+pub const CLIENTS_LISTENER: usize = 0;
+/// The listener of a node that votes, for brokers and controllers.
+pub const CONTROLLERS_LISTENER: usize = 1;
+
 /// Who opened a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
@@ -42,6 +47,8 @@ pub struct Connection {
     pub blocked: bool,
     /// Its client may be refused for what it sends.
     pub hostile: bool,
+    /// The listener by which it came in.
+    pub listener: usize,
 }
 
 impl World {
@@ -66,6 +73,11 @@ impl World {
     /// A client opens a connection to a machine of its cluster.
     pub fn open(&mut self, client: usize) {
         let Some(machine) = self.machine_for(client) else { return };
+        self.open_at(client, machine);
+    }
+
+    /// A client opens a connection to this machine.
+    pub fn open_at(&mut self, client: usize, machine: usize) {
         let (here, there) = (self.network.site_of_client(client), machine);
         let us = draw(self.plan.network_us, &mut self.random.network);
         let cut = self.network.cut_until(here, there, self.now_us);
@@ -78,7 +90,7 @@ impl World {
             return self.after(us, Event::Opened { client, connection: None });
         }
         let hostile = self.seats[client].client.is_hostile();
-        let id = self.accept(Caller::Client(client), machine, us, hostile);
+        let id = self.accept(Caller::Client(client), machine, us, hostile, CLIENTS_LISTENER);
         self.seats[client].connection = Some((id, machine));
         self.after(us, Event::Opened { client, connection: Some(id) });
     }
@@ -95,7 +107,14 @@ impl World {
     }
 
     /// A machine takes a connection, on any of its shards.
-    pub fn accept(&mut self, caller: Caller, machine: usize, us: u64, hostile: bool) -> u64 {
+    pub fn accept(
+        &mut self,
+        caller: Caller,
+        machine: usize,
+        us: u64,
+        hostile: bool,
+        listener: usize,
+    ) -> u64 {
         self.connections_made += 1;
         let id = self.connections_made;
         let shard = self.random.network.usize(0..usize::from(self.plan.shards));
@@ -110,6 +129,7 @@ impl World {
             taken_us: self.now_us,
             blocked: false,
             hostile,
+            listener,
         };
         self.connections.insert(id, connection);
         self.arrive(machine, shard, Arrived::Connect(id));

@@ -54,6 +54,10 @@ pub enum Fault {
     RefusedDial,
     /// A machine came back with empty disks.
     LostDisk,
+    /// Leaders were elected because somebody asked for it.
+    Election,
+    /// Replicas were to be elsewhere, or a move was taken back.
+    Reassignment,
 }
 
 impl Fault {
@@ -250,10 +254,11 @@ impl World {
         at.boot_number += 1;
         let boot_number = at.boot_number;
         self.hits.count(Fault::PowerCut);
-        let kept = self.forget_unsynced(machine);
-        // What another replica has is not at stake.
-        let durable = if self.plan.linked { &kept } else { durable };
-        self.histories[cluster].crashed(durable, true);
+        // Power is cut only in clusters that sync before they acknowledge: nothing may be gone there.
+        if !self.plan.linked {
+            self.forget_unsynced(machine);
+            self.histories[cluster].crashed(durable, true);
+        }
         self.note(machine, 24, [boot_number, 0], || "the power is cut".into());
     }
 
@@ -288,11 +293,14 @@ impl World {
             if self.plan.lost_disks > 0.0 && self.random.faults.f64() < self.plan.lost_disks {
                 self.lose_disk(machine);
             }
-        } else {
+        } else if !self.plan.linked {
             let cluster = self.machines[machine].cluster;
             self.histories[cluster].crashed(&durable, false);
         }
-        let us = self.random.faults.u64(1_000..300_000);
+        let mut us = self.random.faults.u64(1_000..300_000);
+        if self.plan.linked && !self.is_calm() && self.random.faults.u8(0..3) == 0 {
+            us = self.random.faults.u64(1_000..=self.plan.cluster.away_ms * 1000);
+        }
         self.after(us, Event::Boot { machine });
     }
 
@@ -303,8 +311,10 @@ impl World {
         at.synced.clear();
         let cluster = at.cluster;
         self.hits.count(Fault::LostDisk);
-        let kept = self.forget_disk(machine);
-        self.histories[cluster].crashed(&kept, true);
+        if !self.plan.linked {
+            let kept = self.forget_disk(machine);
+            self.histories[cluster].crashed(&kept, true);
+        }
         self.note(machine, 33, [0, 0], || "its disks are lost".into());
     }
 

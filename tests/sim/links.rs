@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use bytes::{Buf, Bytes, BytesMut};
 use tidemill::broker::{LinkId, LinkLoss};
 
-use crate::connections::Caller;
+use crate::connections::{CLIENTS_LISTENER, CONTROLLERS_LISTENER, Caller};
 use crate::faults::Fault;
 use crate::node::{Arrived, Node};
 use crate::probe::PROBE_LINK_FIRST;
@@ -185,12 +185,20 @@ impl World {
             let patience_us = self.random.links.u64(SILENCE_US);
             return self.tell_later(self.now_us + patience_us, end, dial, LinkNews::Down(LinkLoss::Timeout));
         }
-        let listens = if port == CONTROLLER_PORT { target.node.is_some() } else { target.takes_clients() };
+        let is_controllers = port == CONTROLLER_PORT;
+        // The listeners of one that is part of a cluster are open as long as its process runs.
+        let listens = match is_controllers {
+            true => target.node.is_some() && self.plan.has_controller(there),
+            false if self.plan.linked => target.node.is_some(),
+            false => target.takes_clients(),
+        };
         if !listens {
             self.hits.count(Fault::RefusedDial);
             return self.tell_later(self.now_us + 2 * us, end, dial, LinkNews::Down(LinkLoss::Refused));
         }
-        let id = self.accept(Caller::Link(end), there, us, false);
+        let listener =
+            if is_controllers && self.plan.linked { CONTROLLERS_LISTENER } else { CLIENTS_LISTENER };
+        let id = self.accept(Caller::Link(end), there, us, false, listener);
         self.links.taken(end, id);
         let connection = self.connections.get_mut(&id).expect("it was taken");
         connection.to_client_at_us += us;

@@ -20,13 +20,17 @@ mod group_auditor;
 mod history;
 mod hostile;
 mod invariants;
+mod linked;
 mod links;
 mod machine;
 mod member;
+mod membership;
 mod network;
 mod node;
 mod operations;
 mod plan;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod probe;
 mod producer;
 mod seats;
@@ -48,6 +52,8 @@ use world::World;
 const SEEDS: u64 = 200;
 /// Seeds on several machines.
 const MACHINE_SEEDS: u64 = 24;
+/// Seeds on machines that are one cluster.
+const LINKED_SEEDS: u64 = 0;
 /// Lines of the trace that a failure prints, unless `SIM_TAIL` says otherwise.
 const TAIL_LINES: u64 = 300;
 /// Runs that a failed seed is made smaller with, unless `SIM_SHRINK` says otherwise.
@@ -90,9 +96,45 @@ fn run(plan: Plan, with_words: bool) -> Result<Done, Failed> {
     }
 }
 
+/// The machines of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cast {
+    /// So many, each a cluster of its own.
+    Strangers(u64),
+    /// So many that are one cluster.
+    Linked(u64),
+}
+
+impl Cast {
+    /// What a seed is made of on them.
+    fn plan(self, seed: u64) -> Plan {
+        match self {
+            Self::Strangers(machines) => Plan::of(seed).on_machines(machines as usize),
+            Self::Linked(machines) => Plan::of(seed).linked_on(machines as usize),
+        }
+    }
+
+    /// What the environment has to say to get them.
+    fn told(self) -> String {
+        match self {
+            Self::Strangers(1) => String::new(),
+            Self::Strangers(machines) => format!("SIM_MACHINES={machines} "),
+            Self::Linked(machines) => format!("SIM_LINKED={machines} "),
+        }
+    }
+
+    /// What the environment asks for.
+    fn asked() -> Self {
+        match (number("SIM_LINKED"), number("SIM_MACHINES")) {
+            (Some(machines), _) => Self::Linked(machines),
+            (None, machines) => Self::Strangers(machines.unwrap_or(1)),
+        }
+    }
+}
+
 /// What a seed is made of, with what the environment sets otherwise.
-fn plan_of(seed: u64, machines: u64) -> Plan {
-    let plan = Plan::of(seed).on_machines(machines as usize);
+fn plan_of(seed: u64, cast: Cast) -> Plan {
+    let plan = cast.plan(seed);
     let settings = std::env::var("SIM_SET").unwrap_or_default();
     Settings::parse(&settings).apply(&plan)
 }
@@ -126,14 +168,14 @@ fn shrunk(plan: &Plan, failed: &Failed, runs: u64) -> Settings {
 }
 
 /// Tells a failure: what was violated, the run's last events, its parameters, how to repeat it, and a smaller run.
-fn report(seed: u64, machines: u64, failed: &Failed) -> String {
-    let plan = plan_of(seed, machines);
+fn report(seed: u64, cast: Cast, failed: &Failed) -> String {
+    let plan = plan_of(seed, cast);
     let again = run(plan.clone(), true);
     let tail = match &again {
         Err(failed) => failed.world.trace.tail(number("SIM_TAIL").unwrap_or(TAIL_LINES) as usize).join("\n"),
         Ok(_) => "the repeated run passed: the simulator is not deterministic".into(),
     };
-    let place = if machines > 1 { format!("SIM_MACHINES={machines} ") } else { String::new() };
+    let place = cast.told();
     let command = "cargo test --release --test sim seeds -- --nocapture";
     let violated = &failed.violated;
     let mut told = format!(
@@ -148,12 +190,12 @@ fn report(seed: u64, machines: u64, failed: &Failed) -> String {
 }
 
 /// Runs seeds to their ends; the faults that hit something in them. Tells the first failure and fails with all.
-fn run_clean(seeds: &[u64], machines: impl Fn(u64) -> u64) -> Hits {
+fn run_clean(seeds: &[u64], cast: impl Fn(u64) -> Cast) -> Hits {
     quiet();
     let mut failed = Vec::new();
     let mut hits = Hits::default();
     for seed in seeds {
-        match run(plan_of(*seed, machines(*seed)), false) {
+        match run(plan_of(*seed, cast(*seed)), false) {
             Ok(done) => {
                 println!("seed {seed}: {:016x}, {}", done.hash, done.summary);
                 hits.add(&done.hits);
@@ -166,7 +208,7 @@ fn run_clean(seeds: &[u64], machines: impl Fn(u64) -> u64) -> Hits {
     }
     println!("faults that hit: {hits}");
     if let Some((seed, first)) = failed.first() {
-        println!("{}", report(*seed, machines(*seed), first));
+        println!("{}", report(*seed, cast(*seed), first));
         panic!(
             "{} seeds failed: {:?}",
             failed.len(),
@@ -178,19 +220,26 @@ fn run_clean(seeds: &[u64], machines: impl Fn(u64) -> u64) -> Hits {
 
 #[test]
 fn seeds_run_clean() {
-    run_clean(&seeds(SEEDS), |_| number("SIM_MACHINES").unwrap_or(1));
+    run_clean(&seeds(SEEDS), |_| Cast::asked());
 }
 
 /// Several machines with the network's faults between them and their clients. Every fault has to hit something.
 #[test]
 fn several_machines_run_clean() {
     let count = number("SIM_MACHINE_SEEDS").unwrap_or(MACHINE_SEEDS);
-    let hits = run_clean(&(1..=count).collect::<Vec<u64>>(), |seed| 2 + seed % 3);
+    let hits = run_clean(&(1..=count).collect::<Vec<u64>>(), |seed| Cast::Strangers(2 + seed % 3));
     if count >= MACHINE_SEEDS {
         let missing: Vec<Fault> =
             Fault::OF_STRANGERS.into_iter().filter(|fault| hits.of(*fault) == 0).collect();
         assert!(missing.is_empty(), "faults that never hit anything: {missing:?}");
     }
+}
+
+/// Machines that are one cluster.
+#[test]
+fn linked_machines_run_clean() {
+    let count = number("SIM_LINKED_SEEDS").unwrap_or(LINKED_SEEDS);
+    run_clean(&(1..=count).collect::<Vec<u64>>(), |seed| Cast::Linked(3 + seed % 3));
 }
 
 #[test]
@@ -202,43 +251,5 @@ fn the_same_seed_gives_the_same_trace() {
     for (seed, machines) in [(3, 1), (14, 1), (159, 1), (3, 3), (14, 4), (15, 2)] {
         let plan = || Plan::of(seed).on_machines(machines);
         assert_eq!(hash(run(plan(), false)), hash(run(plan(), true)), "seed {seed} on {machines} machines");
-    }
-}
-
-/// Each planted bug is found, and the seeds that find it are told.
-#[cfg(feature = "planted-bugs")]
-#[test]
-fn planted_bugs_are_found() {
-    use tidemill::planted::{Bug, plant};
-
-    quiet();
-    let bugs = [
-        Bug::ReplyBeforeWrite,
-        Bug::StateAfterFailedAppend,
-        Bug::TornBatch,
-        Bug::OutlivingCheckpoint,
-        Bug::ReservedHighWatermark,
-        Bug::ForgottenProducers,
-        Bug::CommitBeforeWrite,
-        Bug::LogStartBeforeCheckpoint,
-        Bug::RetentionByFirstRecord,
-    ];
-    for bug in bugs {
-        plant(Some(bug));
-        let found = (1..=SEEDS).find_map(|seed| Some((seed, run(Plan::of(seed), false).err()?)));
-        let Some((seed, failed)) = found else {
-            plant(None);
-            println!("{bug:?} is not found in {SEEDS} seeds");
-            panic!("{bug:?} is not found in {SEEDS} seeds");
-        };
-        println!("{bug:?} is found by seed {seed}: {}", failed.violated);
-        // What is left of the run fails in the same way.
-        let plan = Plan::of(seed);
-        let settings = shrunk(&plan, &failed, 25);
-        let again = run(settings.apply(&plan), false).err();
-        let same = again.is_some_and(|again| anomaly(&again.violated) == anomaly(&failed.violated));
-        plant(None);
-        println!("  and with {settings}");
-        assert!(same, "{bug:?} is not found any more with {settings}");
     }
 }

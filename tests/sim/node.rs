@@ -11,6 +11,7 @@ use tidemill::request::RequestContext;
 use tidemill::security::Principal;
 use tidemill::wire::frame;
 
+use crate::boot::Booted;
 use crate::faults::Fault;
 use crate::history::Place;
 use crate::links::{LinkEnd, LinkNews, LinkOrder};
@@ -126,8 +127,9 @@ impl Node {
 }
 
 impl World {
-    /// A process begins with these shards.
-    pub fn start_node(&mut self, machine: usize, shards: Vec<Shard>) {
+    /// A process begins.
+    pub fn start_node(&mut self, machine: usize, booted: Booted) {
+        let Booted { shards, peers } = booted;
         self.machines[machine].firsts.clear();
         let count = shards.len();
         let host = |core| Host {
@@ -153,6 +155,10 @@ impl World {
             fatal: None,
             probe: None,
         };
+        if let Some(peers) = peers {
+            let now = self.now(&node);
+            node.hosts[0].core.join_cluster(now, peers);
+        }
         for shard in 0..count {
             let now = self.now(&node);
             node.hosts[shard].core.start(now);
@@ -288,7 +294,7 @@ impl World {
             Arrived::Connect(id) => {
                 let Some(connection) = self.connections.get_mut(&id) else { return };
                 let key = host.core.connect(RequestContext {
-                    listener: 0,
+                    listener: connection.listener,
                     peer: std::net::Ipv4Addr::LOCALHOST.into(),
                     principal: Principal::Anonymous,
                 });

@@ -135,8 +135,50 @@ pub struct Plan {
     pub drift_ppm: i64,
     /// Share of power cuts after which a machine comes back with empty disks; for brokers that know each other.
     pub lost_disks: f64,
+    /// What makes the brokers one cluster.
+    pub cluster: ClusterPlan,
     /// Faults that are left out, by their number in the run.
     pub skipped: BTreeSet<u64>,
+}
+
+/// The parameters of machines that are one cluster.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterPlan {
+    /// The first so many machines vote in the metadata quorum, beside being brokers.
+    pub voters: usize,
+    /// Replicas and `min.insync.replicas` of each topic.
+    pub replication: Vec<(i16, i32)>,
+    /// `broker.heartbeat.interval.ms`
+    pub heartbeat_ms: u64,
+    /// `broker.session.timeout.ms`
+    pub session_ms: u64,
+    /// `replica.lag.time.max.ms`
+    pub lag_ms: u64,
+    /// How long a machine is away after a crash at most.
+    pub away_ms: u64,
+    /// Mean time between elections that are asked for and replicas that are moved, 0 for none.
+    pub moves_every_ms: u64,
+}
+
+impl ClusterPlan {
+    /// Draws one for so many machines and topics.
+    fn draw(machines: usize, topics: usize, r: &mut fastrand::Rng) -> Self {
+        let replication = |r: &mut fastrand::Rng| {
+            let replicas = *r.choice(&[1, 2, 3, 3, 3]).expect("some");
+            let replicas = machines.min(replicas);
+            (replicas as i16, r.i32(1..=replicas as i32))
+        };
+        let heartbeat_ms = *r.choice(&[100, 300, 600]).expect("some");
+        Self {
+            voters: if r.u8(0..4) > 0 { 3.min(machines) } else { 1 },
+            replication: (0..topics).map(|_| replication(r)).collect(),
+            heartbeat_ms,
+            session_ms: heartbeat_ms * r.u64(3..=6),
+            lag_ms: *r.choice(&[600, 1_500, 4_000]).expect("some"),
+            away_ms: *r.choice(&[300, 3_000, 8_000]).expect("some"),
+            moves_every_ms: *r.choice(&[0, 0, 300, 1_500]).expect("some"),
+        }
+    }
 }
 
 /// Who gives up old records in a run: nobody in every second one.
@@ -277,6 +319,45 @@ impl Plan {
             records: self.records / machines as u64 + 10,
             ..self
         }
+    }
+
+    /// The same on machines that are one cluster. What such a cluster does not have yet is left out, and so is what
+    /// takes records away: nothing that was committed may go.
+    pub fn linked_on(self, machines: usize) -> Self {
+        let mut random = fastrand::Rng::with_seed(self.seed ^ 0x11_4e_d0_05);
+        let cluster = ClusterPlan::draw(machines, self.topics.len(), &mut random);
+        // A power cut takes what is not synced, so everything is where power is cut.
+        let flushed = self.power_cuts > 0.0;
+        let topics = self.topics.iter().map(|(partitions, own)| (*partitions, flushed || *own)).collect();
+        Self {
+            linked: true,
+            probes: false,
+            cluster,
+            topics,
+            churn_topics: 0,
+            consumers: self.consumers + 2,
+            hostile: 0,
+            more_partitions: 0,
+            members: (0, 1),
+            consumer_members: (0, 1),
+            tunes: false,
+            shortens: Shortens { check_ms: self.shortens.check_ms, ..Shortens::default() },
+            expiration_ms: None,
+            // What was read is what was sent, whichever machine stamped it.
+            log_append_time: false,
+            session_slots: 1_000,
+            ..self.on_machines(machines.max(2))
+        }
+    }
+
+    /// Whether a controller runs on a machine.
+    pub fn has_controller(&self, machine: usize) -> bool {
+        !self.linked || machine < self.cluster.voters
+    }
+
+    /// The machine of a broker.
+    pub fn machine_of(&self, node_id: i32) -> usize {
+        if self.linked { node_id as usize - 1 } else { 0 }
     }
 
     /// How many clusters there are.

@@ -28,6 +28,9 @@ pub type Topic = (i32, bool, bool);
 impl World {
     /// Everyone who works with a cluster until the end.
     pub fn seat_clients(&mut self, cluster: usize, topics: &[Topic]) {
+        if self.plan.linked {
+            return self.seat_linked();
+        }
         let plan = self.plan.clone();
         self.seat(cluster, Box::new(Admin::new(topics, plan.quick_churn, plan.more_partitions)));
         let all: Vec<(usize, i32)> = (0..topics.len())
@@ -105,7 +108,7 @@ impl World {
         self.after(0, Event::Wake { client: number });
     }
 
-    fn with_stage<T>(&mut self, cluster: usize, step: impl FnOnce(&mut Stage) -> T) -> T {
+    pub fn with_stage<T>(&mut self, cluster: usize, step: impl FnOnce(&mut Stage) -> T) -> T {
         let mut actions = Vec::new();
         let (mut stage, _) = self.stage(cluster, &mut actions);
         step(&mut stage)
@@ -119,7 +122,9 @@ impl World {
     ) -> (Stage<'a>, &'a mut Vec<Seat>) {
         let of_cluster = self.machines.iter().filter(|machine| machine.cluster == cluster);
         let brokers = of_cluster.clone().count();
-        let power_was_cut = of_cluster.clone().any(|machine| machine.power_was_cut);
+        // What is synced before it is acknowledged survives on the others too.
+        let power_was_cut =
+            !self.plan.linked && of_cluster.clone().any(|machine| machine.power_was_cut);
         let stage = Stage {
             now_us: self.now_us,
             wall_ms: WALL_START_MS + (self.now_us / 1000) as i64,
@@ -131,6 +136,7 @@ impl World {
             power_was_cut,
             calm: self.phase != Phase::Faulty,
             brokers,
+            linked: self.plan.linked,
         };
         (stage, &mut self.seats)
     }
@@ -149,6 +155,7 @@ impl World {
     fn act(&mut self, client: usize, action: Action) {
         match action {
             Action::Open => self.open(client),
+            Action::OpenAt(node_id) => self.open_at(client, self.plan.machine_of(node_id)),
             Action::Send(bytes) => {
                 let Some((id, _)) = self.seats[client].connection else { return };
                 self.send_to_server(id, bytes);
@@ -163,6 +170,7 @@ impl World {
                 self.after(after_us, Event::Crash { machine, incarnation, power: true });
             }
             Action::CutPower { .. } => {}
+            Action::Hit(fault) => self.hits.count(fault),
             Action::WakeAt(at_us) => self.at(at_us, Event::Wake { client }),
         }
     }

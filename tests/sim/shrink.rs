@@ -27,7 +27,7 @@ const fn dial(name: &'static str, get: fn(&Plan) -> u64, set: fn(&mut Plan, u64)
 }
 
 /// The knobs, those that save most first.
-const KNOBS: [Knob; 37] = [
+const KNOBS: [Knob; 38] = [
     dial("faulty_ms", |plan| plan.faulty_ms, |plan, n| plan.faulty_ms = n, 1),
     switch("machines", |plan| plan.machines as u64, |plan, n| plan.machines = n as usize, 1),
     switch("shards", |plan| plan.shards.into(), |plan, n| plan.shards = n as u16, 1),
@@ -80,6 +80,12 @@ const KNOBS: [Knob; 37] = [
     switch("slow_every_ms", |plan| plan.slow_every_ms, |plan, n| plan.slow_every_ms = n, 0),
     switch("pause_every_ms", |plan| plan.pause_every_ms, |plan, n| plan.pause_every_ms = n, 0),
     switch("reset_every_ms", |plan| plan.reset_every_ms, |plan, n| plan.reset_every_ms = n, 0),
+    switch(
+        "moves_every_ms",
+        |plan| plan.cluster.moves_every_ms,
+        |plan, n| plan.cluster.moves_every_ms = n,
+        0,
+    ),
     switch("clock_jumps", |plan| plan.clock_jumps.into(), |plan, n| plan.clock_jumps = n > 0, 0),
     switch("drift_ppm", |plan| plan.drift_ppm as u64, |plan, n| plan.drift_ppm = n as i64, 0),
     switch("power_cuts", |plan| (plan.power_cuts > 0.0).into(), |plan, n| plan.power_cuts *= n as f64, 0),

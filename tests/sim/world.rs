@@ -308,10 +308,14 @@ impl World {
                 self.phase = Phase::Idle { until_us: self.now_us + 5_000_000 };
             }
             Phase::Idle { until_us } if until_us <= self.now_us => {
-                self.check_idle();
                 self.compare_replicas();
-                self.phase = Phase::Stopping;
-                self.stop_all();
+                if self.plan.linked {
+                    self.end_all();
+                } else {
+                    self.check_idle();
+                    self.phase = Phase::Stopping;
+                    self.stop_all();
+                }
             }
             Phase::Stopping if self.machines.iter().any(|machine| machine.node.is_some()) => self.stop_all(),
             Phase::Stopping => {
@@ -321,13 +325,17 @@ impl World {
             Phase::AuditAgain if done => self.phase = Phase::Over,
             _ => {}
         }
-        if self.now_us > self.calm_since_us + CALM_US && self.phase != Phase::Over {
+        let patience_us = if self.plan.linked { 2 * CALM_US } else { CALM_US };
+        if self.now_us > self.calm_since_us + patience_us && self.phase != Phase::Over {
             self.fail_stuck();
         }
         self.after(20_000, Event::Look);
     }
 
     fn seat_auditors(&mut self) {
+        if self.plan.linked {
+            return self.seat_linked_auditors();
+        }
         for cluster in 0..self.histories.len() {
             self.seat(cluster, Box::new(Auditor::new()));
             self.seat(cluster, Box::new(GroupAuditor::new()));
@@ -336,6 +344,14 @@ impl World {
 
     fn stop_all(&mut self) {
         (0..self.machines.len()).for_each(|machine| self.begin_stop(machine));
+    }
+
+    /// Every process of a cluster dies in the same moment, then everything is read again.
+    fn end_all(&mut self) {
+        self.phase = Phase::AuditAgain;
+        let power = self.plan.power_cuts > 0.0;
+        (0..self.machines.len()).for_each(|machine| self.crash(machine, power));
+        self.seat_auditors();
     }
 
     fn fail_stuck(&self) {
@@ -354,11 +370,11 @@ impl World {
         at.incarnation += 1;
         at.is_dark = false;
         let incarnation = at.incarnation;
-        let shards = boot::boot(&self.plan, machine, at, &boot_id, crash_after, &mut self.random.disk);
-        match shards {
-            Ok(shards) => {
+        let booted = boot::boot(&self.plan, machine, at, &boot_id, crash_after, &mut self.random.disk);
+        match booted {
+            Ok(booted) => {
                 self.note(machine, 22, [incarnation, 0], || format!("start ({boot_id})"));
-                self.start_node(machine, shards);
+                self.start_node(machine, booted);
                 self.start_probe(machine);
             }
             Err(Failed::Crashed) => {

@@ -1,0 +1,105 @@
+//! Reads one partition from its start to its end, when nothing fails any more, and compares it with the history.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use kafka_protocol::messages::FetchRequest;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+
+use super::PASSING;
+use super::pilot::Pilot;
+use crate::client::{Action, Client, Response, Stage};
+
+/// What was asked: the offset, and the end that was known.
+type Ask = (i64, i64);
+
+/// The auditor.
+#[derive(Debug)]
+pub struct LinkedAuditor {
+    pilot: Pilot<Ask>,
+    position: i64,
+    done: bool,
+}
+
+impl LinkedAuditor {
+    /// One that has read nothing.
+    pub fn new(place: (usize, i32)) -> Self {
+        Self { pilot: Pilot::new(format!("auditor of {place:?}"), place), position: 0, done: false }
+    }
+
+    fn step(&mut self, stage: &mut Stage) {
+        if self.done || !self.pilot.is_there(stage) || self.pilot.in_flight() > 0 {
+            return;
+        }
+        let Some((topic_id, index)) = self.pilot.place() else { return };
+        let max_bytes = *stage.random.choice(&[1, 700, 10_000, 1 << 20]).expect("some");
+        let partition = FetchPartition::default()
+            .with_partition(index)
+            .with_current_leader_epoch(self.pilot.leader_epoch())
+            .with_fetch_offset(self.position)
+            .with_partition_max_bytes(max_bytes);
+        let topic = FetchTopic::default().with_topic_id(topic_id).with_partitions(vec![partition]);
+        let request = FetchRequest::default()
+            .with_replica_id((-1).into())
+            .with_max_bytes(1 << 20)
+            .with_session_epoch(-1)
+            .with_topics(vec![topic]);
+        let known = stage.history.end_known((topic_id, index));
+        self.pilot.send(&request, 13, Some((self.position, known)), stage);
+    }
+
+    fn answered(&mut self, response: &Response<Option<Ask>>, stage: &mut Stage) {
+        let (Some((from, known)), Some(place)) = (response.ask, self.pilot.place()) else { return };
+        let answer = response.decode::<FetchRequest>();
+        let part = &answer.responses[0].partitions[0];
+        if part.error_code != 0 {
+            assert!(PASSING.contains(&part.error_code), "the last read: error {}", part.error_code);
+            return self.pilot.denied(stage);
+        }
+        let end = part.high_watermark;
+        if end < known {
+            // A leader learns from its followers how far it had committed.
+            return self.pilot.rest(stage);
+        }
+        stage.history.saw_end(place, end, known);
+        let records = part.records.clone().unwrap_or_default();
+        self.position = stage.history.fetched(place, self.pilot.topic(), from, end, &records);
+        assert!(self.position > from || from == end, "{place:?} gives nothing at {from} of {end}");
+        if self.position == end {
+            stage.history.check_whole(place, 0, end);
+            stage.history.check_acked(&BTreeMap::from([(place, end)]));
+            self.done = true;
+        }
+    }
+}
+
+impl Client for LinkedAuditor {
+    fn opened(&mut self, stage: &mut Stage) {
+        self.pilot.opened();
+        self.step(stage);
+    }
+
+    fn received(&mut self, bytes: Bytes, stage: &mut Stage) {
+        for response in self.pilot.received(&bytes, stage) {
+            self.answered(&response, stage);
+        }
+        self.step(stage);
+    }
+
+    fn closed(&mut self, stage: &mut Stage) {
+        drop(self.pilot.closed(stage));
+    }
+
+    fn wake(&mut self, stage: &mut Stage) {
+        self.step(stage);
+        stage.actions.push(Action::WakeAt(stage.now_us + 10_000));
+    }
+
+    fn is_done(&self) -> bool {
+        self.done
+    }
+
+    fn state(&self) -> String {
+        format!("{self:?}")
+    }
+}

@@ -1,0 +1,83 @@
+//! Clients of machines that are one cluster. Each works on one partition and follows its leader from broker to broker.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | [`pilot`] | finds a partition's leader, and goes where it went |
+//! | [`admin`] | creates the topics, and sees in the end that every replica is in sync |
+//! | [`mover`] | elects preferred leaders and moves replicas |
+//! | [`producer`], [`consumer`] | write and read one partition |
+//! | [`auditor`] | reads one partition whole in the end |
+
+pub mod admin;
+pub mod auditor;
+pub mod consumer;
+pub mod mover;
+pub mod pilot;
+pub mod producer;
+
+use self::admin::LinkedAdmin;
+use self::auditor::LinkedAuditor;
+use self::consumer::LinkedConsumer;
+use self::mover::Mover;
+use self::producer::LinkedProducer;
+use crate::history::Kind;
+use crate::world::World;
+
+/// Errors that mean nothing but that it is to be tried again, here or elsewhere: unknown topic, no leader, not the
+/// leader, too late, no coordinator yet, too few in sync, storage, leader epochs, offsets not known yet, topic ids.
+pub const PASSING: [i16; 16] = [3, 5, 6, 7, 14, 15, 16, 19, 20, 41, 56, 74, 75, 78, 100, 103];
+
+impl World {
+    /// Everyone who works with the cluster until the end.
+    pub fn seat_linked(&mut self) {
+        let plan = self.plan.clone();
+        let topics: Vec<_> = plan.topics.iter().zip(&plan.cluster.replication).collect();
+        let wanted = topics.iter().map(|((partitions, flushed), (replicas, least))| admin::Wanted {
+            partitions: *partitions,
+            flushed: *flushed,
+            replicas: *replicas,
+            in_sync_least: *least,
+        });
+        self.seat(0, Box::new(LinkedAdmin::new(wanted.collect())));
+        let all = self.linked_places();
+        if plan.cluster.moves_every_ms > 0 {
+            let replicas = |topic: usize| plan.cluster.replication[topic].0 as usize;
+            let places = all.iter().map(|(topic, partition)| (*topic, *partition, replicas(*topic)));
+            self.seat(0, Box::new(Mover::new(places.collect(), plan.cluster.moves_every_ms)));
+        }
+        let kinds = [
+            (Kind::Idempotent, 2 * plan.idempotent),
+            (Kind::LeaderAcks, plan.leader_acks),
+            (Kind::NoAcks, plan.no_acks),
+        ];
+        for (kind, count) in kinds {
+            for _ in 0..count {
+                let (topic, partition) = *self.random.clients.choice(&all).expect("some");
+                let (records, pace) = (plan.records, plan.pace);
+                let producer = self.with_stage(0, |stage| {
+                    LinkedProducer::new(kind, (topic, partition), (records, pace), stage)
+                });
+                self.seat(0, Box::new(producer));
+            }
+        }
+        for number in 0..plan.consumers {
+            let (topic, partition) = *self.random.clients.choice(&all).expect("some");
+            let consumer =
+                self.with_stage(0, |stage| LinkedConsumer::new(number, (topic, partition), stage));
+            self.seat(0, Box::new(consumer));
+        }
+    }
+
+    /// Everyone who reads everything in the end.
+    pub fn seat_linked_auditors(&mut self) {
+        for (topic, partition) in self.linked_places() {
+            self.seat(0, Box::new(LinkedAuditor::new((topic, partition))));
+        }
+    }
+
+    /// Every partition of every topic.
+    fn linked_places(&self) -> Vec<(usize, i32)> {
+        let topics = self.plan.topics.iter().enumerate();
+        topics.flat_map(|(topic, (partitions, _))| (0..*partitions).map(move |at| (topic, at))).collect()
+    }
+}
