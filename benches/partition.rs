@@ -13,7 +13,7 @@ use tidemill::log::Log;
 use tidemill::log::batch::{BatchBuilder, BatchInfo};
 use tidemill::log::check::CheckedBatch;
 use tidemill::partition::{
-    Acks, Answer, Assignment, Effect, Isolation, LeaderRecovery, Op, Partition, Read, Reader, ReplyTo,
+    Acks, Answer, Assignment, Effect, LeaderRecovery, Op, Partition, Read, Reader, ReplyTo,
 };
 
 const NODE_ID: i32 = 1;
@@ -78,15 +78,7 @@ impl Stage {
 
     fn read(&mut self, offset: i64) {
         let before = self.answers;
-        let read = Read {
-            reader: Reader::Consumer,
-            offset,
-            max_bytes: 16 << 10,
-            current_leader_epoch: -1,
-            isolation: Isolation::Uncommitted,
-            knows_zstd: true,
-            watch_below_bytes: 0,
-        };
+        let read = Read::new(Reader::Consumer, offset, 16 << 10);
         self.partition.call(NOW, TO, Op::Read(read), &mut self.effects);
         self.drain();
         assert_eq!(self.answers - before, 1, "a read finds something");

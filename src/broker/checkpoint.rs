@@ -13,7 +13,6 @@ mod log_starts;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use uuid::Uuid;
 
 use self::log_starts::LogStarts;
 use super::message::{Output, Owner, Progress};
@@ -153,16 +152,17 @@ impl Checkpoints {
         from: ShardId,
         (progress, opening): (Vec<Progress>, usize),
         last: bool,
-        is_there: impl Fn(Uuid) -> bool,
+        is_there: impl Fn(&Progress) -> bool,
         outputs: &mut Vec<Output>,
     ) {
         if last != self.stopping || !self.missing.remove(&from.0) {
             return;
         }
-        self.surveyed.extend(progress);
+        // Looked at twice: a replica may have left when its shard's answer comes, or leave until all have answered.
+        self.surveyed.extend(progress.into_iter().filter(&is_there));
         self.opening += opening;
         if self.missing.is_empty() {
-            self.surveyed.retain(|progress| is_there(progress.topic_id));
+            self.surveyed.retain(is_there);
             self.write(outputs);
         }
     }
@@ -200,6 +200,7 @@ impl Checkpoints {
         if is_planted(Bug::OutlivingCheckpoint) {
             return;
         }
+        self.surveyed.retain(|one| !is_gone(one.directory, &one.topic, one.partition));
         for (number, directory) in (0..).zip(&mut self.directories) {
             let changed = directory.offsets.files().map(|(_, offsets)| {
                 let before = offsets.len();
@@ -356,6 +357,8 @@ impl Directory {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+
+    use uuid::Uuid;
 
     use super::*;
     use crate::effect::{FileDone, FileOp};
@@ -537,10 +540,10 @@ mod tests {
         assert!(checkpoints.survey_is_due(Now { mono_ms: 1_000_000, wall_ms: 0 }, 2));
         let mut outputs = Vec::new();
         let before = Progress { topic_id: old, ..progress(0, 0, 100) };
-        checkpoints.surveyed(ShardId(0), (vec![before], 0), false, |id| id == old, &mut outputs);
+        checkpoints.surveyed(ShardId(0), (vec![before], 0), false, |one| one.topic_id == old, &mut outputs);
         checkpoints.forget(|_, topic, _| topic == "t", &mut outputs);
         let other = Progress { topic_id: new, ..progress(0, 1, 3) };
-        checkpoints.surveyed(ShardId(1), (vec![other], 0), false, |id| id == new, &mut outputs);
+        checkpoints.surveyed(ShardId(1), (vec![other], 0), false, |one| one.topic_id == new, &mut outputs);
         let files = contents(&mut checkpoints, outputs);
         assert_eq!(files["0/recovery-point-offset-checkpoint"], "0\n1\nt 1 3\n");
         assert_eq!(files["0/log-start-offset-checkpoint"], "0\n0\n");

@@ -6,6 +6,8 @@
 //! next one also waits until the checkpoints have forgotten the removed ones: a topic created again
 //! under its old name meets neither the old directory nor the old offsets.
 
+mod leaving;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
@@ -195,11 +197,11 @@ impl ControlHost {
 
     /// Before the first Image is published: whatever the checkpoints say of replicas that are not
     /// there, or were another topic's of the same name, is forgotten.
-    fn forget_strangers(&mut self, outputs: &mut Vec<Output>) {
+    fn forget_strangers(&mut self, node_id: i32, outputs: &mut Vec<Output>) {
         let Some((image, _)) = self.decided.front().filter(|_| self.published.is_none()) else { return };
         let found = &self.start.found;
         let is_gone = |directory: u16, topic: &str, partition: i32| {
-            let known = image.topic(topic).filter(|known| image.partition(known.id, partition).is_some());
+            let known = image.topic(topic).filter(|known| is_here(image, node_id, known.id, partition));
             let places = found.get(&(topic.to_string(), partition));
             let is_its = |(at, id): &(u16, Option<Uuid>)| {
                 *at == directory && known.is_some_and(|known| id.is_none_or(|id| id == known.id))
@@ -370,12 +372,13 @@ impl Shard {
         if control.applying.is_some() || control.start.checkpoints.is_forgetting() {
             return;
         }
-        control.forget_strangers(&mut self.outputs);
+        control.forget_strangers(node.config.node_id, &mut self.outputs);
         if control.start.checkpoints.is_forgetting() {
             return;
         }
         let Some((image, delta)) = control.decided.pop_front() else { return };
         control.forget_topics(&delta, &mut self.outputs);
+        control.forget_left(node.config.node_id, &image, &delta, &mut self.outputs);
         control.published = Some(Arc::clone(&image));
         let found = &control.start.found;
         // A replica from before this start that is nowhere is where nobody can look: an empty one
@@ -469,9 +472,9 @@ impl Shard {
     /// Log starts of a shard's replicas, for the checkpoint.
     pub(super) fn store_log_starts(&mut self, from: ShardId, mut starts: Vec<Progress>) {
         let Some(control) = &mut self.control else { return };
-        let published = control.published.clone();
+        let (published, node_id) = (control.published.clone(), self.node.config.node_id);
         starts.retain(|start| {
-            published.as_ref().is_some_and(|image| image.topic_by_id(start.topic_id).is_some())
+            published.as_ref().is_some_and(|image| is_here(image, node_id, start.topic_id, start.partition))
         });
         control.start.checkpoints.store_log_starts(from, starts, &mut self.outputs);
     }
@@ -513,10 +516,17 @@ impl Shard {
     /// A shard has told how far its replicas have got; `last` if they are closed.
     pub(super) fn surveyed(&mut self, from: ShardId, progress: (Vec<Progress>, usize), last: bool) {
         let Some(control) = &mut self.control else { return };
-        let published = control.published.clone();
-        let is_there = |id| published.as_ref().is_some_and(|image| image.topic_by_id(id).is_some());
+        let (published, node_id) = (control.published.clone(), self.node.config.node_id);
+        let is_there = |of: &Progress| {
+            published.as_ref().is_some_and(|image| is_here(image, node_id, of.topic_id, of.partition))
+        };
         control.start.checkpoints.surveyed(from, progress, last, is_there, &mut self.outputs);
     }
+}
+
+/// Whether this node is to have a replica of a partition.
+fn is_here(image: &Image, node_id: i32, topic_id: Uuid, partition: i32) -> bool {
+    image.partition(topic_id, partition).is_some_and(|known| known.replicas.contains(&node_id))
 }
 
 /// What the operator is told of logs that no topic claims.

@@ -224,8 +224,8 @@ impl Coordinators {
         }
     }
 
-    /// The log of a replica of this shard is open.
-    pub(super) fn opened(&mut self, topic_id: Uuid, partition: i32) {
+    /// A replica of this shard leads: its log can be read.
+    pub(super) fn began_to_lead(&mut self, topic_id: Uuid, partition: i32) {
         if topic_id == self.topic_id {
             self.load_again(partition);
         }
@@ -260,6 +260,11 @@ impl Coordinators {
     fn addressee(&self, to: ReplyTo) -> Option<i32> {
         let partition = i32::try_from(to.request).ok()?;
         self.led.get(&partition).filter(|led| led.life == to.generation).map(|_| partition)
+    }
+
+    /// Whether a call was made by a coordinator that is not there any more, or has begun anew since.
+    fn has_left(&self, call: &Call) -> bool {
+        Self::is_addressed(call.to) && self.addressee(call.to).is_none()
     }
 
     fn append_answered(&mut self, now: Now, partition: i32, part: u32, answer: &Answer) {
@@ -301,7 +306,7 @@ impl Coordinators {
         for partition in due {
             self.set_wake(partition, None);
             if self.led.get(&partition).is_some_and(|led| led.load.is_some()) {
-                self.load_again(partition);
+                self.load_wake(partition);
             } else {
                 self.step(now, partition, Input::Tick);
             }
@@ -385,6 +390,10 @@ impl Shard {
     /// The removal of topics, new leaders and new limits reach the coordinators.
     pub(super) fn reconcile_coordinators(&mut self, now: Now, removed: &[Arc<str>]) {
         self.coordinators.reconcile(now, &self.view);
+        // What was decided under an earlier leadership and did not reach the partition must not be appended under
+        // the next one: whoever asked was told that this is not the coordinator.
+        let coordinators = &self.coordinators;
+        self.todo.retain(|todo| !matches!(todo, Todo::Call(call) if coordinators.has_left(call)));
         if !removed.is_empty() {
             self.coordinators.topics_deleted(now, &removed.iter().cloned().collect());
         }

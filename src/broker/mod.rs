@@ -18,6 +18,7 @@ mod moving;
 pub mod peers;
 mod replicas;
 mod routing;
+mod throttle;
 mod timers;
 
 use std::collections::VecDeque;
@@ -43,7 +44,7 @@ use crate::log::codec::CodecPool;
 use crate::partition::{Answer, ReadFound, ReplyTo};
 use crate::request::{
     Answered, Call, CloseReason, ClusterView, Connection, Coordination, Desk, DiskSpace, FetchSessions,
-    MoveRule, Node, Outbox, RequestContext, Scene, Work,
+    MoveRule, Node, RequestContext, Scene, Work,
 };
 
 /// Room that a shard's queues keep when it rests: a burst of tens of thousands is not held in memory for good.
@@ -205,16 +206,6 @@ impl Shard {
         find(&mut self.connections, key)
     }
 
-    /// The unsent answers of a connection.
-    pub fn outbox(&mut self, key: ConnectionKey) -> Option<&mut Outbox> {
-        self.connection(key).map(|connection| &mut connection.outbox)
-    }
-
-    /// How many requests of a connection are not answered yet.
-    pub fn in_flight(&mut self, key: ConnectionKey) -> usize {
-        self.connection(key).map_or(0, |connection| connection.in_flight())
-    }
-
     fn address(&self, key: ConnectionKey, request: u32) -> ReplyTo {
         ReplyTo { shard: self.id.0, connection: key.slot, generation: key.generation, request, part: 0 }
     }
@@ -317,7 +308,7 @@ impl Shard {
         if !Arc::ptr_eq(&before.config, &view.config) {
             self.outputs.push(Output::Configured(Arc::clone(&view.config)));
         }
-        self.replicas.reconcile(now, &view);
+        self.replicas.reconcile(now, &before, &view);
         self.drain_replicas();
         self.reconcile_coordinators(now, &removed);
         self.peers_review();

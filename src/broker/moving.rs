@@ -1,4 +1,5 @@
-//! Connections that begin on this shard, and those that go to the shard that owns most of what they ask for.
+//! Connections: those that begin on this shard, what they hold, and those that go to the shard that owns most of what
+//! they ask for.
 //!
 //! A connection goes when all its requests are answered and all its answers have left, so there is nothing of it on
 //! two shards: the order per connection and partition holds, and answers to its old address are nobody's. What it has
@@ -12,7 +13,7 @@ use super::{Shard, find};
 use crate::controller::ShardId;
 use crate::effect::Now;
 use crate::partition::ReplyTo;
-use crate::request::{CloseReason, Connection, MoveRule, MovedSession, RequestContext, Traffic};
+use crate::request::{CloseReason, Connection, MoveRule, MovedSession, Outbox, RequestContext, Traffic};
 
 /// What one shard tells another of a connection that goes there.
 #[derive(Debug)]
@@ -67,6 +68,16 @@ impl Shard {
         let listener = self.connection(key).map(|connection| connection.context.listener);
         let of_clients = self.node.config.socket_request_max_bytes;
         listener.map_or(of_clients, |listener| self.node.frame_limit_bytes(listener))
+    }
+
+    /// The unsent answers of a connection.
+    pub fn outbox(&mut self, key: ConnectionKey) -> Option<&mut Outbox> {
+        self.connection(key).map(|connection| &mut connection.outbox)
+    }
+
+    /// How many requests of a connection are not answered yet.
+    pub fn in_flight(&mut self, key: ConnectionKey) -> usize {
+        self.connection(key).map_or(0, |connection| connection.in_flight())
     }
 
     /// Moves connections by another rule than a node's own.

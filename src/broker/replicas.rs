@@ -3,11 +3,13 @@
 //! A slot is given back only when its replica is gone and none of its operations is in flight,
 //! so a late completion never reaches a successor.
 
+mod leaving;
 mod opening;
 mod progress;
 mod recovered;
 mod replication;
 mod retention;
+mod throttles;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -19,12 +21,13 @@ use self::opening::Opening;
 use self::progress::progress;
 use self::replication::{Replication, assignment};
 use self::retention::Round;
+use self::throttles::Throttles;
 use super::message::{Delivery, Output, Owner, Progress};
 use crate::config::{NodeConfig, TopicConfig};
 use crate::controller::{PartitionImage, ShardId};
 use crate::effect::{FileResult, Now, OpQueue, Ticket};
 use crate::log::{Log, Recovered, RecoveryPlan};
-use crate::partition::{Answer, Effect, Partition};
+use crate::partition::{Answer, Effect, Op, Partition};
 use crate::request::{Call, ClusterView};
 use crate::wire::ErrorCode;
 
@@ -86,7 +89,7 @@ enum State {
     /// Its log cannot be opened, or its log directory failed before it was: nothing of it is
     /// served or changed.
     Offline(FoundReplica),
-    /// Its topic is deleted and its log was never opened: the directory goes without it.
+    /// Its topic is deleted, or it is assigned elsewhere, and its log was never opened: the directory goes without it.
     Removing(OpQueue<()>),
     /// It is closed or deleted.
     Gone,
@@ -100,6 +103,8 @@ pub struct Replicas {
     directories: Arc<[DirectoryFacts]>,
     /// Names of topics that were removed since the start: what it found under them was theirs.
     outdated: BTreeSet<Arc<str>>,
+    /// Replicas that the start found, by log directory, and that this node is not to have, or had not to since.
+    left: BTreeSet<(Arc<str>, i32, u16)>,
     slots: Slab<Slot>,
     by_partition: BTreeMap<(Uuid, i32), u32>,
     /// Slots that want the end of the turn.
@@ -107,8 +112,8 @@ pub struct Replicas {
     wakes: BTreeSet<(u64, u32)>,
     effects: Vec<Effect>,
     deliveries: VecDeque<Delivery>,
-    /// Replicas that have begun to serve.
-    opened: Vec<(Uuid, i32)>,
+    /// Replicas that have begun to lead.
+    leading: Vec<(Uuid, i32)>,
     closed: Vec<Progress>,
     /// Removed replicas whose directory still has its old name.
     retiring: BTreeSet<u32>,
@@ -121,6 +126,7 @@ pub struct Replicas {
     /// Log starts to be stored.
     log_starts: Vec<Progress>,
     replication: Replication,
+    throttles: Throttles,
     pub(super) outputs: Vec<Output>,
 }
 
@@ -131,13 +137,14 @@ impl Replicas {
             node_id: config.node_id,
             directories,
             outdated: BTreeSet::new(),
+            left: BTreeSet::new(),
             slots: Slab::new(),
             by_partition: BTreeMap::new(),
             dirty: Vec::new(),
             wakes: BTreeSet::new(),
             effects: Vec::new(),
             deliveries: VecDeque::new(),
-            opened: Vec::new(),
+            leading: Vec::new(),
             closed: Vec::new(),
             retiring: BTreeSet::new(),
             failed: BTreeSet::new(),
@@ -146,6 +153,7 @@ impl Replicas {
             round: Round::new(config),
             log_starts: Vec::new(),
             replication: Replication::new(config),
+            throttles: Throttles::new(config),
             outputs: Vec::new(),
         }
     }
@@ -177,8 +185,8 @@ impl Replicas {
         }
     }
 
-    /// Brings the replicas to what a view says of the topics it changed.
-    pub(super) fn reconcile(&mut self, now: Now, view: &ClusterView) {
+    /// Brings the replicas from what the view before says to what a view says of the topics it changed.
+    pub(super) fn reconcile(&mut self, now: Now, before: &ClusterView, view: &ClusterView) {
         let brokers_changed = self.replication.take_brokers(&view.image);
         for topic_id in view.removed.iter() {
             let slots: Vec<u32> = self
@@ -193,8 +201,12 @@ impl Replicas {
         for topic_id in view.changed.iter() {
             let Some(topic) = view.image.topic_by_id(*topic_id) else { continue };
             let Some(config) = view.topic_configs.get(topic_id) else { continue };
+            self.review_found(topic, before, view);
             for (index, image) in (0..).zip(&topic.partitions) {
-                let Some((shard, directory)) = view.placement.shard_of(*topic_id, index) else { continue };
+                let Some((shard, directory)) = view.placement.shard_of(*topic_id, index) else {
+                    self.leave(now, (*topic_id, index), image);
+                    continue;
+                };
                 if shard != self.shard {
                     continue;
                 }
@@ -212,6 +224,7 @@ impl Replicas {
         if brokers_changed {
             self.tell_brokers(now, view);
         }
+        self.throttles.reconcile(view);
     }
 
     fn open(
@@ -225,7 +238,7 @@ impl Replicas {
         let name = format!("{topic}-{partition}");
         let facts = self.directories.get(usize::from(directory));
         let found = facts.and_then(|facts| facts.found.get(&(topic.to_string(), partition)).copied());
-        let outdated = self.outdated.contains(&topic);
+        let outdated = self.outdated.contains(&topic) || self.has_left(&topic, partition, directory);
         let plan = facts.zip(found).map(|(facts, found)| RecoveryPlan {
             topic_id,
             clean: facts.clean && !outdated,
@@ -277,7 +290,6 @@ impl Replicas {
                 opening.refused.iter().for_each(|batch| log.refuse(batch));
                 high_watermark = opening.high_watermark;
             }
-            self.opened.push((entry.topic_id, entry.partition));
             let mut partition = Partition::new(self.node_id, Arc::clone(config), log);
             partition.restore(high_watermark, self.replication.lag_max_ms);
             entry.state = State::Open(Box::new(partition));
@@ -328,14 +340,15 @@ impl Replicas {
     }
 
     /// A request part for a partition that should be here, unless its topic is not known any more.
-    pub(super) fn call(&mut self, now: Now, call: Call, topic_known: bool) {
+    pub(super) fn call(&mut self, now: Now, mut call: Call, topic_known: bool) {
         let slot = self.by_partition.get(&(call.topic_id, call.partition)).copied();
+        self.throttle(now, slot, &mut call);
         let open = slot.filter(|slot| self.partition(*slot).is_some());
         match open {
             Some(slot) => {
                 self.step(slot, |partition, effects| partition.call(now, call.to, call.op, effects));
             }
-            None if matches!(call.op, crate::partition::Op::Unwatch) => {}
+            None if matches!(call.op, Op::Unwatch | Op::Sent(_)) => {}
             None => {
                 self.note_refused(slot, &call);
                 let entry = slot.and_then(|slot| self.slots.get(slot as usize));
@@ -349,19 +362,6 @@ impl Replicas {
                 let answer = Answer::Failed { error, log_start_offset: -1 };
                 self.deliveries.push_back(Delivery { to: call.to, answer, span: None });
             }
-        }
-    }
-
-    /// A batch that is sent away before its log is open comes again. Batches behind it may come
-    /// first, when the log is open: they must not be taken for the producer's first one.
-    fn note_refused(&mut self, slot: Option<u32>, call: &Call) {
-        let entry = slot.and_then(|slot| self.slots.get_mut(slot as usize));
-        if let Some(Slot { state: State::Opening(opening), .. }) = entry
-            && let crate::partition::Op::Append { batch, .. } = &call.op
-            && batch.info.has_producer()
-            && opening.refused.len() < REFUSED_MAX
-        {
-            opening.refused.push(batch.info);
         }
     }
 
@@ -395,9 +395,11 @@ impl Replicas {
             return;
         }
         let entry = self.slots.remove(slot as usize);
-        self.replication.forget((entry.topic_id, entry.partition));
-        if self.by_partition.get(&(entry.topic_id, entry.partition)) == Some(&slot) {
-            self.by_partition.remove(&(entry.topic_id, entry.partition));
+        let replica = (entry.topic_id, entry.partition);
+        // It may be here again, in another slot.
+        if self.by_partition.get(&replica).is_none_or(|other| *other == slot) {
+            self.by_partition.remove(&replica);
+            self.replication.forget(replica);
         }
         if let Some(at_ms) = entry.wake_at_ms {
             self.wakes.remove(&(at_ms, slot));
@@ -500,9 +502,9 @@ impl Replicas {
         self.by_partition.values().filter_map(|slot| progress(self.slots.get(*slot as usize)?)).collect()
     }
 
-    /// A replica that has begun to serve.
-    pub(super) fn take_opened(&mut self) -> Option<(Uuid, i32)> {
-        self.opened.pop()
+    /// A replica that has begun to lead.
+    pub(super) fn take_leading(&mut self) -> Option<(Uuid, i32)> {
+        self.leading.pop()
     }
 
     pub(super) fn take_delivery(&mut self) -> Option<Delivery> {
@@ -520,7 +522,11 @@ impl Replicas {
         let Some(entry) = self.slots.get_mut(slot as usize) else { return };
         let State::Open(partition) = &mut entry.state else { return };
         let mut effects = std::mem::take(&mut self.effects);
+        let led = partition.is_leader();
         step(partition, &mut effects);
+        if !led && partition.is_leader() {
+            self.leading.push((entry.topic_id, entry.partition));
+        }
         let wake_at_ms = partition.next_wake_ms();
         if wake_at_ms.is_some_and(|at| entry.wake_at_ms.is_none_or(|registered| at < registered)) {
             if let Some(registered) = entry.wake_at_ms {

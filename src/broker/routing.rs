@@ -108,8 +108,8 @@ impl Shard {
         if !starts.is_empty() {
             self.tell_control(Message::StoreLogStarts(starts));
         }
-        while let Some((topic_id, partition)) = self.replicas.take_opened() {
-            self.coordinators.opened(topic_id, partition);
+        while let Some((topic_id, partition)) = self.replicas.take_leading() {
+            self.coordinators.began_to_lead(topic_id, partition);
             self.drain_coordinators();
         }
         while let Some(delivery) = self.replicas.take_delivery() {

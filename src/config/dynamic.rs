@@ -31,6 +31,8 @@ const NODE_KEYS: &[&str] = &[
     "max.connections.per.ip.overrides",
     "max.connection.creation.rate",
     "producer.id.expiration.ms",
+    "leader.replication.throttled.rate",
+    "follower.replication.throttled.rate",
 ];
 
 /// Listener keys that may be given for all brokers.
@@ -72,6 +74,12 @@ impl NodeConfig {
             }
             "max.connection.creation.rate" => self.max_connection_creation_rate = checked_number(value),
             "producer.id.expiration.ms" => self.producer_id_expiration_ms = checked_number(value),
+            "leader.replication.throttled.rate" => {
+                self.replication_limits.leader_bytes_per_s = checked_number(value);
+            }
+            "follower.replication.throttled.rate" => {
+                self.replication_limits.follower_bytes_per_s = checked_number(value);
+            }
             name => {
                 topic::set_default(&mut self.topic_defaults, &mut self.compression_levels, name, value);
             }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::cluster::{self, Checked};
 use super::given::{Given, Problem, Warning};
 use super::listeners;
+use super::throttles;
 use super::topic;
 use super::{
     ConfigError, ConsumerGroupConfig, GroupConfig, NodeConfig, ProcessRoles, ShardCpus, TransactionConfig,
@@ -99,6 +100,8 @@ fn build(given: &Given, warnings: &mut Vec<Warning>, problems: &mut Vec<Problem>
         log_retention_check_interval_ms: given.number("log.retention.check.interval.ms"),
         producer_id_expiration_ms: given.number("producer.id.expiration.ms"),
         replica_lag_time_max_ms,
+        replication_limits: throttles::read(given),
+        rack_aware_reads: given.text_or_default("replica.selector.class").is_some(),
         cluster,
         group: group(given),
         transaction: transaction(given),

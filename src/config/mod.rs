@@ -15,6 +15,7 @@ mod listeners;
 mod load;
 mod node;
 pub mod properties;
+mod throttles;
 mod topic;
 
 pub use cluster::{ClusterConfig, ReplicaFetchConfig, Voter};
@@ -33,6 +34,7 @@ pub use node::{
     ConsumerGroupConfig, Endpoint, GroupConfig, Listener, NodeConfig, ProcessRoles, SecurityProtocol,
     ShardCpus, TransactionConfig,
 };
+pub use throttles::{ReplicationLimits, ThrottledReplicas};
 pub use topic::{
     CleanupPolicy, CompressionLevels, CompressionType, TimestampType, TopicConfig, check_topic_configs,
 };

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::{ClusterConfig, CompressionLevels, TopicConfig};
+use super::{ClusterConfig, CompressionLevels, ReplicationLimits, TopicConfig};
 
 /// `process.roles`: what this node does in its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,6 +224,10 @@ pub struct NodeConfig {
     pub producer_id_expiration_ms: u64,
     /// `replica.lag.time.max.ms`
     pub replica_lag_time_max_ms: u64,
+    /// The rates of throttled replicas.
+    pub replication_limits: ReplicationLimits,
+    /// `replica.selector.class` names Kafka's RackAwareReplicaSelector: consumers are sent to replicas in their racks.
+    pub rack_aware_reads: bool,
 
     /// The keys of a cluster of several nodes.
     pub cluster: ClusterConfig,

@@ -2,9 +2,9 @@
 //!
 //! Both go through the same function, key by key of the topic table: a broker key sets its topic key's default.
 
-use super::NodeConfig;
 use super::given::{Given, Problem, checked_double, checked_number};
 use super::keys::{TOPIC_KEYS, Tier, TopicKey, items, topic_key};
+use super::{NodeConfig, ThrottledReplicas};
 
 /// `cleanup.policy`, any subset; neither means keep for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +91,10 @@ pub struct TopicConfig {
     pub min_compaction_lag_ms: i64,
     /// `max.compaction.lag.ms`
     pub max_compaction_lag_ms: i64,
+    /// `leader.replication.throttled.replicas`
+    pub leader_throttled: ThrottledReplicas,
+    /// `follower.replication.throttled.replicas`
+    pub follower_throttled: ThrottledReplicas,
 }
 
 impl Default for TopicConfig {
@@ -121,6 +125,8 @@ impl Default for TopicConfig {
             min_cleanable_dirty_ratio: 0.5,
             min_compaction_lag_ms: 0,
             max_compaction_lag_ms: i64::MAX,
+            leader_throttled: ThrottledReplicas::None,
+            follower_throttled: ThrottledReplicas::None,
         }
     }
 }
@@ -303,6 +309,10 @@ fn set(config: &mut TopicConfig, levels: &mut CompressionLevels, key: &str, valu
         "min.cleanable.dirty.ratio" => config.min_cleanable_dirty_ratio = checked_double(value),
         "min.compaction.lag.ms" => config.min_compaction_lag_ms = checked_number(value),
         "max.compaction.lag.ms" => config.max_compaction_lag_ms = checked_number(value),
+        "leader.replication.throttled.replicas" => config.leader_throttled = ThrottledReplicas::parse(value),
+        "follower.replication.throttled.replicas" => {
+            config.follower_throttled = ThrottledReplicas::parse(value);
+        }
         _ => {}
     }
 }
@@ -352,7 +362,7 @@ mod tests {
     fn every_honoured_topic_key_changes_something() {
         let node = node(&[]);
         for row in TOPIC_KEYS.iter().filter(|row| row.tier == super::super::keys::Tier::Honoured) {
-            let probes = ["17", "compact", "lz4", "LogAppendTime", "0.25", "true", "1048577"];
+            let probes = ["17", "compact", "lz4", "LogAppendTime", "0.25", "true", "1048577", "*"];
             let changes = |codec: &str| {
                 let base = effective(&node, &[("compression.type", codec)]);
                 let probed = |probe: &&str| {

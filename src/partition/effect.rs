@@ -2,6 +2,7 @@
 //! shard that owns it, field by field. File operations are those of [`crate::effect`].
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::controller::IsrChange;
 use crate::effect::{FileOp, Ticket};
@@ -64,7 +65,7 @@ pub enum Reader {
 }
 
 /// A read at one offset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Read {
     /// Who reads.
     pub reader: Reader,
@@ -80,6 +81,32 @@ pub struct Read {
     pub knows_zstd: bool,
     /// Leave a one-shot watch behind if fewer than this many bytes are found; 0 for never.
     pub watch_below_bytes: u64,
+    /// A consumer that may read from a follower, too, up to the high watermark that is known there (KIP-392).
+    pub from_follower: bool,
+    /// Replicas that are nearer to the consumer than the leader: it is sent to one of them that is in sync and has
+    /// the offset (KIP-392).
+    pub nearer: SmallVec<[i32; 4]>,
+    /// A replica that has used up its share of a limited rate: where it is counts, but it gets no records now.
+    pub withheld: bool,
+}
+
+impl Read {
+    /// A read of committed records from the leader, by somebody who knows no leader epoch, all codecs, and leaves no
+    /// watch behind.
+    pub fn new(reader: Reader, offset: i64, max_bytes: u64) -> Self {
+        Self {
+            reader,
+            offset,
+            max_bytes,
+            current_leader_epoch: -1,
+            isolation: Isolation::Uncommitted,
+            knows_zstd: true,
+            watch_below_bytes: 0,
+            from_follower: false,
+            nearer: SmallVec::new(),
+            withheld: false,
+        }
+    }
 }
 
 /// Which offset a ListOffsets request asks for (its special timestamps).
@@ -87,6 +114,9 @@ pub struct Read {
 pub enum OffsetQuery {
     /// -1: the end that the reader may see.
     Latest,
+    /// The end of everything that has been given an offset, also of what is still being written. No client asks for
+    /// it: a coordinator loads so far, and misses nothing that was appended before.
+    Reserved,
     /// -2 and -4: the log start (the local one is the same without tiering).
     Earliest,
     /// -3: the record with the largest timestamp.
@@ -140,6 +170,8 @@ pub enum Op {
     Producers,
     /// Forget the watches of this request part; there is no answer.
     Unwatch,
+    /// A throttled replica was sent this many bytes of the partition; there is no answer.
+    Sent(u64),
 }
 
 impl Op {
@@ -166,6 +198,8 @@ pub struct ReadFound {
     /// The replica's log is another than the leader's: the largest epoch that both may have, and where it ends
     /// here. There is no span then. Epoch -1 where the replica told none and only is beyond the log end.
     pub diverging: Option<(i32, i64)>,
+    /// Node id of a replica from which the consumer is to read instead (KIP-392). There is no span then.
+    pub preferred: Option<i32>,
 }
 
 /// What one partition answers.

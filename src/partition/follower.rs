@@ -11,7 +11,7 @@
 
 use bytes::Bytes;
 
-use super::effect::{Effect, FetchPosition, FetchedPart};
+use super::effect::{Effect, FetchPosition, FetchedPart, Op, Read, Reader};
 use super::{Partition, Role, State};
 use crate::effect::Now;
 use crate::log::EPOCH_UNDEFINED as UNDEFINED;
@@ -117,7 +117,7 @@ impl Partition {
                 None => self.append_fetched(now, batches),
             }
         }
-        self.follow_watermark(part.log_start_offset, effects);
+        self.follow_watermark(now, part.log_start_offset, effects);
     }
 
     /// The leader's log starts inside a batch, and an empty log that was begun at that offset gets the batch
@@ -156,6 +156,7 @@ impl Partition {
             return self.rest_a_while(now);
         }
         self.high_watermark = self.high_watermark.min(cut_at);
+        self.cuts += 1;
         if cut_at < self.log.log_start_offset() {
             return self.restart_at(now, cut_at);
         }
@@ -175,6 +176,7 @@ impl Partition {
 
     fn restart_at(&mut self, now: Now, offset: i64) {
         self.high_watermark = offset;
+        self.cuts += 1;
         self.log.begin_restart_at(now, offset);
         self.forget_deletions();
     }
@@ -183,6 +185,7 @@ impl Partition {
     pub(super) fn truncated(&mut self, now: Now, log_end: i64) {
         let log_start_offset = self.log.log_start_offset();
         self.high_watermark = self.high_watermark.clamp(log_start_offset, log_end);
+        self.readable = self.first_readable();
         self.forget_deletions();
         if let Role::Follower(follower) = &mut self.role
             && !follower.waiting.is_empty()
@@ -194,15 +197,30 @@ impl Partition {
 
     /// The own log end, or what is known of the leader's watermark, has moved. The log starts nowhere before
     /// the leader's, as soon as what goes is known to be committed.
-    pub(super) fn follow_watermark(&mut self, leader_log_start_offset: i64, effects: &mut Vec<Effect>) {
+    pub(super) fn follow_watermark(
+        &mut self,
+        now: Now,
+        leader_log_start_offset: i64,
+        effects: &mut Vec<Effect>,
+    ) {
         let Role::Follower(follower) = &self.role else { return };
         let log_end = if is_planted(Bug::WatermarkBeyondLog) { i64::MAX } else { self.log.log_end() };
         let known = follower.leader_high_watermark.min(log_end);
         // It was committed once: a leader that does not know it yet will.
         self.high_watermark = self.high_watermark.max(known);
+        if !self.watches.is_empty() && !self.log.is_truncating() {
+            self.find_readable(now, effects);
+        }
         if leader_log_start_offset <= self.high_watermark {
             self.want_log_start(leader_log_start_offset, effects);
         }
+    }
+
+    /// Whether a consumer may be served here (KIP-392): from whatever is known to be committed, but not while what
+    /// lies in the files changes.
+    pub(super) fn serves_as_follower(&self, op: &Op) -> bool {
+        let is_consumer = |read: &Read| read.from_follower && read.reader == Reader::Consumer;
+        matches!(op, Op::Read(read) if is_consumer(read)) && !self.log.is_truncating()
     }
 
     pub(super) fn rest_a_while(&mut self, now: Now) {

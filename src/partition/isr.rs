@@ -7,7 +7,7 @@
 
 use smallvec::SmallVec;
 
-use super::effect::Effect;
+use super::effect::{Effect, Read};
 use super::{Assignment, IsrChange, IsrState, LeaderRecovery, Partition, Role, State};
 use crate::effect::Now;
 use crate::log::LogPosition;
@@ -217,6 +217,28 @@ impl Partition {
             return Err(ErrorCode::NotLeaderOrFollower);
         }
         Ok(())
+    }
+
+    /// Which of the replicas that are nearer to a consumer it is to read from (KIP-392): one that is in sync and
+    /// has the offset; of several the one that has most, and caught up last. One that lags is never named: the
+    /// consumer would fall behind with it.
+    pub(super) fn preferred_replica(&self, now: Now, read: &Read) -> Option<i32> {
+        if read.nearer.is_empty() {
+            return None;
+        }
+        let fits = |remote: &&Remote| {
+            read.nearer.contains(&remote.id)
+                && self.assignment.isr.contains(&remote.id)
+                && remote.log_start_offset <= read.offset
+                && remote.end.is_some_and(|end| end.offset >= read.offset)
+        };
+        let remotes = self.lead()?.remotes.iter().filter(fits);
+        let lag_ms =
+            |remote: &Remote| remote.caught_up_ms.map_or(u64::MAX, |ms| now.mono_ms.saturating_sub(ms));
+        let order = |remote: &&Remote| {
+            (remote.end.map(|end| end.offset), std::cmp::Reverse(lag_ms(remote)), remote.id)
+        };
+        remotes.max_by_key(order).map(|remote| remote.id)
     }
 
     /// A replica's fetch was served: what it has counts for the high watermark, and it may join the ISR.

@@ -8,7 +8,7 @@
 //!
 //! Invariants, asserted after every step ([`Partition::check_invariants`]): the high watermark is
 //! not above the log end; it does not go back within a leader epoch; the ISR is a subset of the
-//! replicas and holds the leader; nobody waits on a replica that does not lead.
+//! replicas and holds the leader; on a replica that does not lead only consumers wait.
 
 mod deletion;
 mod effect;
@@ -111,6 +111,8 @@ pub struct Partition {
     watches: Watches,
     lookups: Lookups,
     deletions: Deletions,
+    /// How often the log was cut or begun anew: what was found in it before is not there any more.
+    cuts: u32,
     end_turn_asked: bool,
     /// The node stops while the directory is being renamed.
     gone_when_retired: bool,
@@ -144,6 +146,7 @@ impl Partition {
             watches: Watches::default(),
             lookups: Lookups::default(),
             deletions: Deletions::default(),
+            cuts: 0,
             end_turn_asked: false,
             gone_when_retired: false,
         }
@@ -187,7 +190,8 @@ impl Partition {
         Ends { high_watermark, last_stable, log_end: self.log.log_end() }
     }
 
-    fn is_leader(&self) -> bool {
+    /// Whether it leads. Who is named the leader does as soon as nothing of what it followed before is in flight.
+    pub fn is_leader(&self) -> bool {
         matches!(self.role, Role::Leader(_))
     }
 
@@ -248,6 +252,9 @@ impl Partition {
             self.watches.remove(to);
             return;
         }
+        if let Op::Sent(_) = op {
+            return;
+        }
         if let Some(error) = self.refusal(&op) {
             effects.push(fail(to, error));
             return;
@@ -256,7 +263,7 @@ impl Partition {
             Op::Append { batch, acks, deadline_ms } => {
                 self.append(now, to, &batch, acks, deadline_ms, effects);
             }
-            Op::Read(read) => self.read(now, to, read, effects),
+            Op::Read(read) => self.read(now, to, &read, effects),
             Op::Offset { query, isolation, current_leader_epoch } => {
                 self.offset(now, to, query, isolation, current_leader_epoch, effects);
             }
@@ -270,7 +277,7 @@ impl Partition {
             Op::Producers => {
                 effects.push(Effect::Reply(to, Answer::Producers(self.log.producers().active())));
             }
-            Op::Unwatch => {}
+            Op::Unwatch | Op::Sent(_) => {}
         }
         self.settle(now, effects);
     }
@@ -282,7 +289,9 @@ impl Partition {
             State::Offline => Some(ErrorCode::KafkaStorageError),
             State::Retiring => Some(ErrorCode::UnknownTopicOrPartition),
             State::Closing => Some(ErrorCode::NotLeaderOrFollower),
-            State::Online if !self.is_leader() => Some(ErrorCode::NotLeaderOrFollower),
+            State::Online if !self.is_leader() && !self.serves_as_follower(op) => {
+                Some(ErrorCode::NotLeaderOrFollower)
+            }
             State::Online => None,
         }
     }
@@ -299,7 +308,7 @@ impl Partition {
             }
             LogEvent::None => {}
             LogEvent::Appended if self.is_leader() => self.advance(now, effects),
-            LogEvent::Appended => self.follow_watermark(-1, effects),
+            LogEvent::Appended => self.follow_watermark(now, -1, effects),
             LogEvent::Truncated { log_end } => self.truncated(now, log_end),
             LogEvent::Expired(log_start_offset) => self.want_log_start(log_start_offset, effects),
             LogEvent::Dropped { from_offset, error: _ } => {
@@ -446,7 +455,7 @@ impl Partition {
             assert!(self.readable.offset <= self.high_watermark, "consumers read beyond the high watermark");
         } else if self.state == State::Online {
             assert!(self.written.is_empty(), "a produce waits on a replica that does not lead");
-            assert!(self.watches.is_empty(), "a reader waits on a replica that does not lead");
+            assert!(!self.watches.has_replica(), "a replica waits on a replica that does not lead");
         }
     }
 }

@@ -32,8 +32,8 @@ enum Asked {
     Fetch(Fetching),
     /// A ListOffsets.
     Offset { to: ReplyTo, is_client: bool },
-    /// The place of the high watermark with this offset.
-    Readable { offset: i64 },
+    /// The place of the high watermark with this offset, when the log had been cut that often.
+    Readable { offset: i64, cuts: u32 },
 }
 
 /// A fetch that is being served.
@@ -44,6 +44,9 @@ struct Fetching {
     offset: i64,
     /// The leader's epoch when it came.
     leader_epoch: i32,
+    /// How often the log had been cut when it came.
+    cuts: u32,
+    withheld: bool,
     /// Less than this leaves a watch behind.
     watch_below_bytes: u64,
     watched: Watched,
@@ -62,21 +65,31 @@ impl Lookups {
 
 impl Partition {
     /// Serves a fetch: a span, or nothing yet and a watch where one is wanted.
-    pub(super) fn read(&mut self, now: Now, to: ReplyTo, read: Read, effects: &mut Vec<Effect>) {
-        let (watched, end) = match self.may_read(&read) {
+    pub(super) fn read(&mut self, now: Now, to: ReplyTo, read: &Read, effects: &mut Vec<Effect>) {
+        if !self.is_leader() {
+            // What followed the leader's watermark without readers knows it as an offset only.
+            self.find_readable(now, effects);
+        }
+        let (watched, end) = match self.may_read(read) {
             Ok(granted) => granted,
             Err(error) => return effects.push(self.refuse(to, error)),
         };
+        if let Some(id) = self.preferred_replica(now, read) {
+            let found = ReadFound { preferred: Some(id), ..self.read_found(None, None) };
+            return effects.push(Effect::Reply(to, Answer::Read(found)));
+        }
         let fetching = Fetching {
             to,
             reader: read.reader,
             offset: read.offset,
             leader_epoch: self.assignment.leader_epoch,
+            cuts: self.cuts,
+            withheld: read.withheld,
             watch_below_bytes: read.watch_below_bytes,
             watched,
             above: end.offset,
         };
-        match self.diverging(&read) {
+        match self.diverging(read) {
             Ok(None) => {}
             Ok(diverging) => return self.found_diverging(to, diverging, effects),
             Err(error) => return effects.push(self.refuse(to, error)),
@@ -122,8 +135,8 @@ impl Partition {
         if epoch < 0 || end_offset < 0 || read.offset < self.log.log_start_offset() {
             return Err(ErrorCode::OffsetOutOfRange);
         }
-        let diverges = (epoch < last_fetched_epoch || end_offset < read.offset)
-            && !is_planted(Bug::DivergenceUntold);
+        let diverges =
+            (epoch < last_fetched_epoch || end_offset < read.offset) && !is_planted(Bug::DivergenceUntold);
         Ok(diverges.then_some((epoch, end_offset)))
     }
 
@@ -150,9 +163,11 @@ impl Partition {
             OffsetQuery::Latest if is_client && self.is_watermark_behind() => {
                 return effects.push(self.refuse(to, ErrorCode::OffsetNotAvailable));
             }
-            OffsetQuery::Latest => {
+            OffsetQuery::Latest | OffsetQuery::Reserved => {
+                let is_reserved = query == OffsetQuery::Reserved;
+                let offset = if is_reserved { self.log.reserved_end() } else { end_offset };
                 let leader_epoch = self.assignment.leader_epoch;
-                return effects.push(offset_answer(to, end_offset, -1, leader_epoch));
+                return effects.push(offset_answer(to, offset, -1, leader_epoch));
             }
             OffsetQuery::Earliest => {
                 let offset = self.log.log_start_offset();
@@ -223,8 +238,10 @@ impl Partition {
         match waiting.asked {
             Asked::Fetch(fetching) => self.fetch_step(now, fetching, waiting.knows_zstd, step, effects),
             Asked::Offset { to, is_client } => effects.push(self.offset_found(to, is_client, &step)),
-            Asked::Readable { offset } => {
-                if let LookupStep::Found(Found::Span(span)) = step {
+            Asked::Readable { offset, cuts } => {
+                if let LookupStep::Found(Found::Span(span)) = step
+                    && cuts == self.cuts
+                {
                     self.found_readable(beginning(&span, offset), effects);
                 }
             }
@@ -279,10 +296,14 @@ impl Partition {
     }
 
     /// Finds the place of the high watermark in the files, where it is not the log end. A new leader knows it as
-    /// an offset only.
+    /// an offset only, and so does a follower.
     pub(super) fn find_readable(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let offset = self.high_watermark;
-        if self.readable.offset >= offset {
+        let (offset, cuts) = (self.high_watermark, self.cuts);
+        let is_looking = |(_, waiting): &(Ticket, Waiting)| match waiting.asked {
+            Asked::Readable { cuts: then, .. } => then == cuts,
+            Asked::Fetch(_) | Asked::Offset { .. } => false,
+        };
+        if self.readable.offset >= offset || self.lookups.list.iter().any(is_looking) {
             return;
         }
         let end = self.log.log_end_position();
@@ -291,12 +312,12 @@ impl Partition {
             return self.found_readable(end, effects);
         }
         let (lookup, step) = self.log.lookup(Query::Fetch { offset, max_bytes: 1, end });
-        let asked = Asked::Readable { offset };
+        let asked = Asked::Readable { offset, cuts };
         self.lookup_step(now, Waiting { asked, lookup, knows_zstd: true }, step, effects);
     }
 
     fn found_readable(&mut self, end: LogPosition, effects: &mut Vec<Effect>) {
-        if self.is_leader() && end.offset <= self.high_watermark {
+        if end.offset <= self.high_watermark && !self.log.is_truncating() {
             self.can_read_to(end);
             self.watches.fire(&self.ends(), effects);
         }
@@ -334,9 +355,11 @@ impl Partition {
     fn found_span(&mut self, now: Now, fetching: Fetching, span: Option<Span>, effects: &mut Vec<Effect>) {
         let to = fetching.to;
         let is_replica = matches!(fetching.reader, Reader::Replica { .. });
-        let is_stale = is_replica && fetching.leader_epoch != self.assignment.leader_epoch;
-        if self.state == State::Online && (is_stale || !self.is_leader()) {
-            // Another leads, or may have led meanwhile.
+        let follows = !self.is_leader();
+        let is_stale = (is_replica || follows) && fetching.leader_epoch != self.assignment.leader_epoch;
+        let is_cut = fetching.cuts != self.cuts || self.log.is_truncating();
+        if self.state == State::Online && (is_stale || is_cut || (follows && is_replica)) {
+            // Another leads, or may have led meanwhile; or what was found is not there any more.
             return effects.push(self.refuse(to, ErrorCode::NotLeaderOrFollower));
         }
         if let Reader::Replica { id, epoch, log_start_offset, .. } = fetching.reader {
@@ -349,8 +372,11 @@ impl Partition {
                 self.replica_fetched(now, ReplicaFetch { id, epoch, log_start_offset, end }, effects);
             }
         }
-        effects.push(Effect::Reply(to, Answer::Read(self.read_found(span, None))));
-        if span.map_or(0, |span| span.length) < fetching.watch_below_bytes {
+        let told = span.filter(|_| !fetching.withheld);
+        effects.push(Effect::Reply(to, Answer::Read(self.read_found(told, None))));
+        // What is withheld is there: nothing that may come makes it be given.
+        if span.map_or(0, |span| span.length) < fetching.watch_below_bytes && told.is_some() == span.is_some()
+        {
             self.watches.add(to, fetching.watched, fetching.above);
             self.watches.fire(&self.ends(), effects);
         }
@@ -368,6 +394,7 @@ impl Partition {
             last_stable_offset: self.last_stable_offset(),
             log_start_offset: self.log.log_start_offset(),
             diverging,
+            preferred: None,
         }
     }
 

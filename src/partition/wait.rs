@@ -171,6 +171,11 @@ impl Watches {
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
+
+    /// Whether a replica waits.
+    pub fn has_replica(&self) -> bool {
+        self.list.iter().any(|watch| watch.watched == Watched::LogEnd)
+    }
 }
 
 #[cfg(test)]

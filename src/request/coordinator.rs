@@ -11,6 +11,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::leader_hint::endpoint;
 use super::{CloseReason, Scene, Work};
+use crate::config::NodeConfig;
 use crate::controller::ControllerRequest;
 use crate::controller::request::NewTopic;
 use crate::group::{self, OFFSETS_TOPIC};
@@ -45,7 +46,9 @@ pub(super) fn new_topic(name: String, scene: &Scene) -> NewTopic {
         return NewTopic::with_defaults(name);
     }
     let config = &scene.node.config.group;
+    let factor = config.offsets_topic_replication_factor;
     let live = scene.view.image.brokers().filter(|broker| !broker.fenced).count().max(1);
+    let most = if is_alone(&scene.node.config) { i16::try_from(live).unwrap_or(i16::MAX) } else { factor };
     let configs = [
         ("cleanup.policy", "compact".to_string()),
         ("compression.type", "producer".to_string()),
@@ -54,12 +57,21 @@ pub(super) fn new_topic(name: String, scene: &Scene) -> NewTopic {
     NewTopic {
         name,
         partitions: config.offsets_topic_num_partitions,
-        replication_factor: config
-            .offsets_topic_replication_factor
-            .min(i16::try_from(live).unwrap_or(i16::MAX)),
+        replication_factor: factor.min(most),
         configs: configs.into_iter().map(|(key, value)| (key.to_string(), Some(value))).collect(),
         ..NewTopic::default()
     }
+}
+
+/// Whether this node is configured as a whole cluster: it need not know of replication factors. In any other cluster
+/// the offsets topic waits for as many brokers as it is to have replicas, as in Kafka: made by whoever came up first,
+/// it would be lost with one disk.
+fn is_alone(config: &NodeConfig) -> bool {
+    let cluster = &config.cluster;
+    config.roles.broker
+        && config.roles.controller
+        && cluster.voters.len() <= 1
+        && cluster.bootstrap_servers.is_empty()
 }
 
 pub(super) fn find(
@@ -153,6 +165,7 @@ mod tests {
     use super::super::Answered;
     use super::super::stage::{Stage, TO};
     use super::*;
+    use crate::config::{Endpoint, Voter};
     use crate::controller::ControllerAnswer;
 
     fn request(version: i16, key_type: i8, key: &'static str) -> FindCoordinatorRequest {
@@ -197,6 +210,21 @@ mod tests {
             let told = told(version, stage.finish(&header, work));
             assert_eq!(told, (0, 1, "host-1".to_string(), 9092));
         }
+    }
+
+    #[test]
+    fn in_a_cluster_the_topic_waits_for_as_many_brokers_as_it_is_to_have_replicas() {
+        let mut stage = Stage::new(&[]);
+        let voter = |node_id: i32| Voter { node_id, endpoint: Endpoint { host: "host".into(), port: 9093 } };
+        stage.node.config.cluster.voters = (1..=3).map(voter).collect();
+        let (header, mut work) = stage.start(ApiKey::FindCoordinator, 4, &request(4, 0, "g"));
+        let (_, asked) = stage.desk.controls.pop().unwrap();
+        let ControllerRequest::AutoCreateTopics { topics } = asked else { panic!("a creation") };
+        assert_eq!(topics[0].replication_factor, 3, "also while one broker is there");
+        // The controller has refused it.
+        let answer = Answered::Controller(Box::new(ControllerAnswer::Topics(Vec::new())));
+        work.answer(&header, TO, answer, &mut stage.scene());
+        assert_eq!(told(4, stage.finish(&header, work)).0, 15);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use uuid::Uuid;
 
 use super::leader_hint::LeaderHints;
+use super::nearer::Nearness;
 use super::outbox::Outbox;
 use super::refused::Refusal;
 use super::session::{NewSession, SessionUse, Told, TopicKey, Wanted};
@@ -45,6 +46,7 @@ pub struct Fetch {
     isolation: Isolation,
     /// Node id and broker epoch of the replica that fetches; `None` for a consumer.
     replica: Option<(i32, i64)>,
+    nearness: Nearness,
     /// Topics that say `compression.type=zstd` may be read.
     reads_zstd_topics: bool,
     /// Batches of zstd may be read.
@@ -103,7 +105,11 @@ impl Part {
 
     /// Whether there is something to say that does not wait for `min_bytes`.
     fn is_urgent(&self) -> bool {
-        self.found.is_err() || self.diverging().is_some()
+        self.found.is_err() || self.is_sent_elsewhere() || self.diverging().is_some()
+    }
+
+    fn is_sent_elsewhere(&self) -> bool {
+        self.found.as_ref().is_ok_and(|found| found.preferred.is_some())
     }
 }
 
@@ -117,6 +123,7 @@ impl Fetch {
         let request = FetchRequest::parse(body, header.version)?;
         let (session, parts, refusal) = enter(&request, header, scene);
         let at_least = |value: i32| u64::try_from(value).unwrap_or(0);
+        let replica = (request.replica_id >= 0).then_some((request.replica_id, request.replica_epoch));
         let mut fetch = Self {
             parts,
             session,
@@ -126,7 +133,11 @@ impl Fetch {
             } else {
                 Isolation::Uncommitted
             },
-            replica: (request.replica_id >= 0).then_some((request.replica_id, request.replica_epoch)),
+            replica,
+            nearness: match replica {
+                None => Nearness::of(header.version, request.rack_id(), scene),
+                Some(_) => Nearness::default(),
+            },
             reads_zstd_topics: header.version >= VERSION_ZSTD,
             knows_zstd: header.version >= VERSION_ZSTD || header.version <= VERSION_ZSTD_UNSAID,
             min_bytes: at_least(request.min_bytes),
@@ -169,29 +180,28 @@ impl Fetch {
             TopicKey::Id(id) => unknown_id(self.session, *id, part.index, scene),
         });
         let topic = topic.and_then(|topic| {
-            let known = usize::try_from(part.index).is_ok_and(|index| index < topic.partitions.len());
-            if !known {
-                return Err(ErrorCode::UnknownTopicOrPartition);
-            }
+            let image = usize::try_from(part.index).ok().and_then(|index| topic.partitions.get(index));
+            let Some(image) = image else { return Err(ErrorCode::UnknownTopicOrPartition) };
             let config = (!self.reads_zstd_topics).then(|| scene.view.topic_configs.get(&topic.id)).flatten();
             match config.map(|config| config.compression_type) {
                 Some(CompressionType::Zstd(_)) => Err(ErrorCode::UnsupportedCompressionType),
-                _ => Ok(topic),
+                _ => Ok((topic, self.nearness.nearer(image, scene.node.config.node_id))),
             }
         });
         match topic {
-            Ok(topic) => {
+            Ok((topic, nearer)) => {
                 part.watched |= watching;
                 part.reading = true;
                 self.outstanding += 1;
+                let max_bytes = u64::try_from(part.wanted.max_bytes).unwrap_or(0).min(self.max_bytes);
                 let read = Read {
-                    reader: part.reader(self.replica),
-                    offset: part.wanted.fetch_offset,
-                    max_bytes: u64::try_from(part.wanted.max_bytes).unwrap_or(0).min(self.max_bytes),
                     current_leader_epoch: part.wanted.current_leader_epoch,
                     isolation: self.isolation,
                     knows_zstd: self.knows_zstd,
                     watch_below_bytes: if watching { self.min_bytes } else { 0 },
+                    from_follower: self.nearness.from_follower,
+                    nearer,
+                    ..Read::new(part.reader(self.replica), part.wanted.fetch_offset, max_bytes)
                 };
                 let to = ReplyTo { part: at as u32, ..to };
                 scene.desk.calls.push(Call {
@@ -249,7 +259,9 @@ impl Fetch {
         }
         let bytes: u64 = self.parts.iter().map(Part::records_bytes).sum();
         if bytes >= self.min_bytes || self.parts.iter().any(Part::is_urgent) {
-            return self.finish(to, scene);
+            self.finish(to, scene);
+            self.share_budget();
+            return self.count_sent(to, scene);
         }
         if !std::mem::replace(&mut self.timer_set, true) {
             scene.desk.timers.push(Timer { at_ms: self.deadline_ms, to: ReplyTo { part: 0, ..to } });
@@ -272,6 +284,25 @@ impl Fetch {
         }
     }
 
+    /// What throttled replicas are sent counts in the rate of their leader's shard.
+    fn count_sent(&self, to: ReplyTo, scene: &mut Scene) {
+        let view = scene.view;
+        if self.replica.is_none() || !view.config.replication_limits.limits_leaders() {
+            return;
+        }
+        for (at, part) in (0..).zip(&self.parts) {
+            let bytes = part.records_bytes();
+            let topic = topic_of(&part.topic, view).filter(|_| bytes > 0);
+            let config = topic.and_then(|topic| Some((topic.id, view.topic_configs.get(&topic.id)?)));
+            if let Some((topic_id, config)) = config
+                && config.leader_throttled.contains(part.index, scene.node.config.node_id)
+            {
+                let (to, op) = (ReplyTo { part: at, ..to }, Op::Sent(bytes));
+                scene.desk.calls.push(Call { topic_id, partition: part.index, to, op });
+            }
+        }
+    }
+
     /// `max_wait_ms` has passed: what is there is answered.
     pub(super) fn timeout(&mut self, to: ReplyTo, scene: &mut Scene) {
         self.min_bytes = 0;
@@ -288,7 +319,6 @@ impl Fetch {
     }
 
     pub(super) fn encode(mut self, header: &RequestHeader, outbox: &mut Outbox, scene: &mut Scene) {
-        self.share_budget();
         let (sessions, view) = (&mut scene.desk.sessions, scene.view);
         let session_id = match self.session {
             SessionUse::Make => {
@@ -378,7 +408,8 @@ impl Part {
                 log_start_offset: found.log_start_offset,
                 records_bytes,
                 is_error: false,
-                is_diverging: found.diverging.is_some(),
+                // Either is told until the reader does something else.
+                is_diverging: found.diverging.is_some() || found.preferred.is_some(),
             },
             Err((_, log_start_offset)) => Told {
                 high_watermark: -1,
@@ -399,7 +430,7 @@ impl Part {
                 last_stable_offset: found.last_stable_offset,
                 log_start_offset: found.log_start_offset,
                 aborted_transactions: (isolation == Isolation::Committed).then_some(&[]),
-                preferred_read_replica: -1,
+                preferred_read_replica: found.preferred.unwrap_or(-1),
                 diverging_epoch: found.diverging.map(|(epoch, end_offset)| EpochEnd { epoch, end_offset }),
                 current_leader: None,
                 snapshot_id: None,

@@ -2,12 +2,13 @@
 
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic, ReplicaState};
 use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse};
+use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::partition_state::topic_name;
 use super::stage::{Stage, TO};
 use super::{Answered, Work};
-use crate::partition::{Answer, Op, ReadFound, Reader, ReplyTo};
+use crate::partition::{Answer, Op, Read, ReadFound, Reader, ReplyTo};
 use crate::wire::api::ApiKey;
 use crate::wire::header::RequestHeader;
 
@@ -37,6 +38,7 @@ fn nothing(high_watermark: i64) -> ReadFound {
         last_stable_offset: high_watermark,
         log_start_offset: 0,
         diverging: None,
+        preferred: None,
     }
 }
 
@@ -197,7 +199,7 @@ fn what_a_replica_says_of_itself_reaches_the_partition_also_in_a_session() {
         let id = ask(&mut stage, version, &first).session_id;
         let (header, mut work) =
             stage.start(ApiKey::Fetch, version, &of_replica(version, request(id, 1, vec![])));
-        let Op::Read(read) = stage.desk.calls[0].op else { panic!("it reads") };
+        let Op::Read(read) = &stage.desk.calls[0].op else { panic!("it reads") };
         let reader = Reader::Replica {
             id: 2,
             epoch: if version >= 15 { 9 } else { -1 },
@@ -248,4 +250,55 @@ fn a_partition_that_is_named_twice_counts_once_with_what_was_said_last() {
         let response = stage.finish(&header, work);
         assert_eq!(told(&response), [(2, 0), (0, 0), (1, 0)]);
     }
+}
+
+/// What version 12 is told when it fetches `t-0` from this rack: error, preferred replica; and what was asked.
+fn from_rack(stage: &mut Stage, version: i16, rack: &str, preferred: Option<i32>) -> ((i16, i32), Read) {
+    let full =
+        request(0, -1, vec![named(version, &[0])]).with_rack_id(StrBytes::from_string(rack.to_owned()));
+    let (header, mut work) =
+        stage.start(ApiKey::Fetch, version, &full.with_max_wait_ms(500).with_min_bytes(1));
+    let call = stage.desk.calls.pop().unwrap();
+    let Op::Read(read) = call.op else { panic!("a read: {:?}", call.op) };
+    let found = ReadFound { preferred, ..nothing(9) };
+    let answer = Answered::Partition(Answer::Read(found), None);
+    work.answer(&header, call.to, answer, &mut stage.scene());
+    if preferred.is_none() {
+        assert!(!work.is_done(), "it waits for records");
+        work.timeout(call.to, &mut stage.scene());
+        nothing_new(stage, &header, &mut work, 9);
+    }
+    let response: FetchResponse = stage.finish(&header, work);
+    let partition = &response.responses[0].partitions[0];
+    ((partition.error_code, partition.preferred_read_replica.0), read)
+}
+
+#[test]
+fn a_consumer_is_sent_to_a_replica_in_its_rack_and_may_read_from_followers() {
+    const SELECTOR: (&str, &str) =
+        ("replica.selector.class", "org.apache.kafka.common.replica.RackAwareReplicaSelector");
+    let mut stage = Stage::new(&[SELECTOR, ("broker.rack", "a")]);
+    stage.broker(2, Some("b"), false);
+    stage.broker(3, Some("b"), false);
+    stage.broker(4, Some("c"), true);
+    stage.broker(5, Some("b"), false);
+    stage.replicated("t", 7, &[1, 2, 3, 4]);
+    let asked = |stage: &mut Stage, version: i16, rack: &str| {
+        let (told, read) = from_rack(stage, version, rack, None);
+        assert_eq!(told, (0, -1));
+        (read.from_follower, read.nearer.to_vec())
+    };
+    for version in [11, 12, 13, 18] {
+        assert_eq!(asked(&mut stage, version, "b"), (true, vec![2, 3]), "v{version}");
+        assert_eq!(asked(&mut stage, version, "a"), (true, vec![]), "the leader is there");
+        assert_eq!(asked(&mut stage, version, "c"), (true, vec![]), "nobody there is alive");
+        assert_eq!(asked(&mut stage, version, ""), (true, vec![]));
+        // It is told at once.
+        assert_eq!(from_rack(&mut stage, version, "b", Some(3)).0, (0, 3));
+    }
+    assert_eq!(asked(&mut stage, 10, "b"), (false, vec![]));
+    let mut stage = Stage::new(&[("broker.rack", "a")]);
+    stage.broker(2, Some("b"), false);
+    stage.replicated("t", 7, &[1, 2]);
+    assert_eq!(asked(&mut stage, 12, "b"), (true, vec![]), "without a selector leaders serve");
 }

@@ -36,6 +36,7 @@ mod join_quorum;
 mod leader_hint;
 mod log_dirs;
 mod metadata;
+mod nearer;
 mod offsets;
 mod outbox;
 mod partition_state;

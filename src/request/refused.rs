@@ -1,9 +1,9 @@
 //! Requests among nodes that were refused, for the operator: who asked, for what, and why. Each kind is said the first
 //! ten times and then at each doubling, so that nobody fills the log by asking again.
 
+use core::net::IpAddr;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
 
 use crate::wire::ErrorCode;
 
@@ -75,7 +75,7 @@ impl Refusals {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use core::net::Ipv4Addr;
 
     use super::*;
 

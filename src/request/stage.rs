@@ -96,21 +96,31 @@ impl Stage {
         let topic_id = Uuid::from_u128(id);
         self.apply(Record::Topic { name: name.into(), topic_id });
         for (index, leader) in (0..).zip(leaders) {
-            let replicas = [leader.abs()];
-            self.apply(Record::Partition(PartitionRecord {
-                topic_id,
-                index,
-                replicas: replicas.into_iter().collect(),
-                isr: replicas.into_iter().collect(),
-                leader: *leader,
-                leader_epoch: 5,
-                partition_epoch: 7,
-                directories: std::iter::once(Uuid::nil()).collect(),
-                ..PartitionRecord::default()
-            }));
+            self.partition(topic_id, index, *leader, &[leader.abs()]);
         }
         self.view.topic_configs.insert(topic_id, Arc::new(TopicConfig::default()));
         topic_id
+    }
+
+    /// A topic with one partition on these nodes, all in sync and led by the first.
+    pub fn replicated(&mut self, name: &str, id: u128, replicas: &[i32]) -> Uuid {
+        let topic_id = self.topic(name, id, &[]);
+        self.partition(topic_id, 0, replicas[0], replicas);
+        topic_id
+    }
+
+    fn partition(&mut self, topic_id: Uuid, index: i32, leader: i32, replicas: &[i32]) {
+        self.apply(Record::Partition(PartitionRecord {
+            topic_id,
+            index,
+            replicas: replicas.iter().copied().collect(),
+            isr: replicas.iter().copied().collect(),
+            leader,
+            leader_epoch: 5,
+            partition_epoch: 7,
+            directories: replicas.iter().map(|_| Uuid::nil()).collect(),
+            ..PartitionRecord::default()
+        }));
     }
 
     /// Gives this node's replicas of a topic to shard 0 and log directory 0.

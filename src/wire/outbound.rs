@@ -126,8 +126,8 @@ impl RaftMessages {
 /// A node wants to be fed the log of the quorum, or is a member whose address has changed.
 ///
 /// `JoinQuorum` v0: cluster id (compact string), node id (INT32), raft id (INT64), host (compact string) and port
-/// (UINT16) of its controllers' listener, tagged fields. The answer is that of [`RaftMessages`], with the members of the
-/// quorum as its only message.
+/// (UINT16) of its controllers' listener, tagged fields. The answer is that of [`RaftMessages`], with the members of
+/// the quorum as its only message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JoinQuorum {
     /// The cluster that the node believes to be in.

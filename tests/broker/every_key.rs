@@ -124,10 +124,10 @@ const TOPIC_TABLE: &[(&str, Option<Shows>)] = &[
     ("file.delete.delay.ms", Some(deletion_delay)),
     ("flush.messages", Some(flush)),
     ("flush.ms", Some(flush)),
-    ("follower.replication.throttled.replicas", None),
+    ("follower.replication.throttled.replicas", Some(elsewhere)),
     ("index.interval.bytes", Some(index_interval)),
     ("internal.segment.bytes", Some(segment_size)),
-    ("leader.replication.throttled.replicas", None),
+    ("leader.replication.throttled.replicas", Some(elsewhere)),
     ("local.retention.bytes", None),
     ("local.retention.ms", None),
     ("max.compaction.lag.ms", None),
@@ -155,6 +155,9 @@ const TOPIC_TABLE: &[(&str, Option<Shows>)] = &[
 /// A key, and what shows that altering it counts.
 type Shown = (&'static str, fn(&mut Stage));
 
+/// What needs a second broker is shown by the tests of `broker::replicas`.
+fn elsewhere(_: &mut Stage, _: &str, _: Lever) {}
+
 /// Keys of the broker alone.
 const BROKER_TABLE: &[Shown] = &[
     ("max.connection.creation.rate", rate_of_connections),
@@ -163,6 +166,9 @@ const BROKER_TABLE: &[Shown] = &[
     ("max.connections.per.ip", |_| {}),
     ("max.connections.per.ip.overrides", |_| {}),
     ("producer.id.expiration.ms", producer_expiration),
+    // Both need a second broker; `broker::replicas` shows them.
+    ("leader.replication.throttled.rate", |_| {}),
+    ("follower.replication.throttled.rate", |_| {}),
 ];
 
 #[test]

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use tidemill::effect::{FileOp, Stem};
-use tidemill::partition::{Answer, Effect, FetchPosition, FetchedPart, Isolation, Op, Read, Reader};
+use tidemill::partition::{Answer, Effect, FetchPosition, FetchedPart, Op, Read, Reader};
 
 use crate::shown;
 use crate::stage::{Stage, Words};
@@ -123,15 +123,8 @@ fn by(id: i32, lines: Vec<String>) -> Vec<String> {
 
 fn wanted(id: i32, position: &FetchPosition, epoch: i64) -> Op {
     let FetchPosition { leader_epoch, fetch_offset, last_fetched_epoch, log_start_offset, .. } = *position;
-    Op::Read(Read {
-        reader: Reader::Replica { id, epoch, log_start_offset, last_fetched_epoch },
-        offset: fetch_offset,
-        max_bytes: 1_000_000,
-        current_leader_epoch: leader_epoch,
-        isolation: Isolation::Uncommitted,
-        knows_zstd: true,
-        watch_below_bytes: 0,
-    })
+    let reader = Reader::Replica { id, epoch, log_start_offset, last_fetched_epoch };
+    Op::Read(Read { current_leader_epoch: leader_epoch, ..Read::new(reader, fetch_offset, 1_000_000) })
 }
 
 /// The leader's answer, and what else came of it. Reads of its files are carried out at once.

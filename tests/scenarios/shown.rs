@@ -108,6 +108,7 @@ pub fn answer(answer: &Answer) -> String {
         Answer::Read(ReadFound { diverging: Some((epoch, end_offset)), .. }) => {
             format!("the logs part: epoch {epoch} ends at {end_offset}")
         }
+        Answer::Read(ReadFound { preferred: Some(id), .. }) => format!("read from broker {id}"),
         Answer::Read(ReadFound { span, high_watermark, last_stable_offset, log_start_offset, .. }) => {
             let found = span.map_or("nothing".to_owned(), |span| {
                 let name = file(Stem::Log(span.segment_base_offset).into());

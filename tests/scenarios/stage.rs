@@ -6,8 +6,8 @@
 //! | `configure [KEY=VALUE…]` | a changed topic configuration |
 //! | `assign epoch=N [pe=N] [leader=1] [replicas=1] [isr=1] [alive=1:EPOCH]` | what the Image says of the partition |
 //! | `produce NAME [acks=all\|1] [records=1] [size=10] [pid=P seq=S pe=E] [timeout=30000] [time=T]` | one batch |
-//! | `read NAME offset=N [max=1000000] [watch=BYTES] [epoch=-1]` | a fetch |
-//! | `fetch NAME from=ID offset=N [last=-1] [be=1] [start=0] [watch=BYTES] [epoch=-1]` | a replica's fetch |
+//! | `read NAME offset=N [max=1000000] [watch=BYTES] [epoch=-1] [anywhere] [nearer=ID,…]` | a fetch |
+//! | `fetch NAME from=ID offset=N [last=-1] [be=1] [start=0] [watch=BYTES] [epoch=-1] [withheld]` | a replica's fetch |
 //! | `isr ok\|ERROR` | the controller's word on the change of the ISR that is in flight |
 //! | `position` | what a follower wants next |
 //! | `offset NAME latest\|earliest\|max-timestamp\|MILLISECONDS` | a ListOffsets |
@@ -329,14 +329,14 @@ fn append(words: &Words, now: Now) -> Op {
 }
 
 fn read(words: &Words, reader: Reader) -> Op {
+    let ids = |key: &str| words.value(key).map(|_| words.list(key).collect()).unwrap_or_default();
     Op::Read(Read {
-        reader,
-        offset: words.number("offset", 0),
-        max_bytes: words.number("max", 1_000_000),
         current_leader_epoch: words.number("epoch", -1),
-        isolation: Isolation::Uncommitted,
-        knows_zstd: true,
         watch_below_bytes: words.number("watch", 0),
+        from_follower: words.words.contains(&"anywhere"),
+        nearer: ids("nearer"),
+        withheld: words.words.contains(&"withheld"),
+        ..Read::new(reader, words.number("offset", 0), words.number("max", 1_000_000))
     })
 }
 

@@ -107,14 +107,7 @@ impl World {
     }
 
     /// A machine takes a connection, on any of its shards.
-    pub fn accept(
-        &mut self,
-        caller: Caller,
-        machine: usize,
-        us: u64,
-        hostile: bool,
-        listener: usize,
-    ) -> u64 {
+    pub fn accept(&mut self, caller: Caller, machine: usize, us: u64, hostile: bool, listener: usize) -> u64 {
         self.connections_made += 1;
         let id = self.connections_made;
         let shard = self.random.network.usize(0..usize::from(self.plan.shards));

@@ -90,7 +90,6 @@ fn planted_bugs_are_found() {
 fn planted_bugs_of_clusters_are_found() {
     quiet();
     let seeds = number("SIM_BUG_SEEDS").unwrap_or(LINKED_SEEDS);
-    let missed: Vec<Bug> =
-        asked(&OF_CLUSTERS).into_iter().filter(|bug| !find(*bug, seeds, linked)).collect();
+    let missed: Vec<Bug> = asked(&OF_CLUSTERS).into_iter().filter(|bug| !find(*bug, seeds, linked)).collect();
     assert!(missed.is_empty(), "not found in {seeds} seeds: {missed:?}");
 }

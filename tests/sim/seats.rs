@@ -123,8 +123,7 @@ impl World {
         let of_cluster = self.machines.iter().filter(|machine| machine.cluster == cluster);
         let brokers = of_cluster.clone().count();
         // What is synced before it is acknowledged survives on the others too.
-        let power_was_cut =
-            !self.plan.linked && of_cluster.clone().any(|machine| machine.power_was_cut);
+        let power_was_cut = !self.plan.linked && of_cluster.clone().any(|machine| machine.power_was_cut);
         let stage = Stage {
             now_us: self.now_us,
             wall_ms: WALL_START_MS + (self.now_us / 1000) as i64,

@@ -2,10 +2,12 @@
 //! slice after another. A turn of the shard takes in at most [`RECORDS_MAX`] records, of one partition; then the shard
 //! does what else there is to do, and the next partition that loads has its turn.
 //!
-//! What is not committed yet is waited for, so a batch that is in flight when the load begins is neither missed nor
-//! taken for committed. After a power cut the log may end in offsets without a batch, which nobody fills: where the
-//! end was known as committed before a read that found nothing, the load is over. A look-up or read that fails is
-//! tried again after a while, or when the log is opened.
+//! The end is behind everything that has been given an offset by then, and what is not committed yet is waited for: a
+//! batch that is in flight when the load begins, of this broker's own earlier leadership above all, is neither missed
+//! nor taken for committed. If it never reaches the log (its write fails), the end goes back, and the load begins
+//! again; so a load that waits asks for the end now and then. After a power cut the log may end in offsets without a
+//! batch, which nobody fills: where the end was known as committed before a read that found nothing, the load is over.
+//! A look-up or read that fails is tried again after a while, or when the replica begins to lead.
 
 use bytes::Bytes;
 
@@ -14,7 +16,7 @@ use super::{Coordinators, Led, PART_END, PART_READ, PART_START};
 use crate::broker::Output;
 use crate::effect::{ByteSpan, FileDone, FileResult, Now};
 use crate::group::Input;
-use crate::partition::{Answer, Isolation, OffsetQuery, Op, Read, Reader};
+use crate::partition::{Answer, OffsetQuery, Op, Read, Reader};
 
 /// What one slice reads, unless a single batch is longer.
 const SLICE_BYTES: u64 = 64 * 1024;
@@ -34,6 +36,8 @@ pub(super) struct Load {
     end: Option<i64>,
     /// The high watermark as the last read told it.
     high_watermark: i64,
+    /// It waits for what comes next to be committed.
+    waits: bool,
     /// A slice that was read and waits for its turn.
     read: Option<Bytes>,
     /// Records in front of `next` that wait for their turn.
@@ -50,13 +54,27 @@ impl Coordinators {
         let high_watermark =
             led.load.as_ref().filter(|load| load.id == id).map_or(-1, |load| load.high_watermark);
         let records = Vec::new().into_iter();
-        led.load = Some(Load { id, next: None, end: None, high_watermark, read: None, records });
-        for (part, query) in [(PART_START, OffsetQuery::Earliest), (PART_END, OffsetQuery::Latest)] {
-            self.call(partition, part, Op::Offset { query, isolation: None, current_leader_epoch: -1 });
+        let (next, end, read, waits) = (None, None, None, false);
+        led.load = Some(Load { id, next, end, high_watermark, waits, read, records });
+        self.ask_for(partition, PART_START, OffsetQuery::Earliest);
+        self.ask_for(partition, PART_END, OffsetQuery::Reserved);
+    }
+
+    fn ask_for(&mut self, partition: i32, part: u32, query: OffsetQuery) {
+        self.call(partition, part, Op::Offset { query, isolation: None, current_leader_epoch: -1 });
+    }
+
+    /// Time has passed, and the partition still loads: either something failed, or it waits.
+    pub(super) fn load_wake(&mut self, partition: i32) {
+        let load = self.led.get(&partition).and_then(|led| led.load.as_ref());
+        if load.is_some_and(|load| load.waits) {
+            self.ask_for(partition, PART_END, OffsetQuery::Reserved);
+        } else {
+            self.load_again(partition);
         }
     }
 
-    /// The log of a partition is open, or enough time has passed since a failure.
+    /// The replica has begun to lead, or enough time has passed since a failure.
     pub(super) fn load_again(&mut self, partition: i32) {
         if let Some(id) = self.led.get(&partition).and_then(|led| led.load.as_ref()).map(|load| load.id) {
             self.begin_load(partition, id);
@@ -73,7 +91,13 @@ impl Coordinators {
         span: Option<ByteSpan>,
     ) {
         let Some(load) = self.led.get_mut(&partition).and_then(|led| led.load.as_mut()) else { return };
+        let again_ms = now.mono_ms + RETRY_MS;
         match answer {
+            Answer::Offset { offset, .. } if part == PART_END && load.end.is_some() => match load.waits {
+                true if load.end > Some(offset) => self.load_again(partition),
+                true => self.set_wake(partition, Some(again_ms)),
+                false => {}
+            },
             Answer::Offset { offset, .. } => {
                 let known = if part == PART_START { &mut load.next } else { &mut load.end };
                 *known = Some(offset);
@@ -91,12 +115,21 @@ impl Coordinators {
                     // Perhaps it was committed while the read was under way.
                     None if is_committed(found.high_watermark) => self.load_again(partition),
                     // A watch was left behind: what comes next is not committed yet.
-                    None => {}
+                    None => {
+                        load.waits = true;
+                        self.set_wake(partition, Some(again_ms));
+                    }
                 }
             }
-            Answer::Fired => self.load_on(now, partition),
+            Answer::Fired => {
+                load.waits = false;
+                self.load_on(now, partition);
+            }
             // A failure; the others answer what is not asked here.
-            _ => self.set_wake(partition, Some(now.mono_ms + RETRY_MS)),
+            _ => {
+                load.waits = false;
+                self.set_wake(partition, Some(again_ms));
+            }
         }
     }
 
@@ -107,15 +140,7 @@ impl Coordinators {
         if next >= end {
             return self.load_records(now, partition, Vec::new(), true);
         }
-        let read = Read {
-            reader: Reader::Consumer,
-            offset: *next,
-            max_bytes: SLICE_BYTES,
-            current_leader_epoch: -1,
-            isolation: Isolation::Uncommitted,
-            knows_zstd: true,
-            watch_below_bytes: 1,
-        };
+        let read = Read { watch_below_bytes: 1, ..Read::new(Reader::Consumer, *next, SLICE_BYTES) };
         self.call(partition, PART_READ, Op::Read(read));
     }
 

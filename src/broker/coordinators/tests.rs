@@ -28,6 +28,7 @@ fn nothing_below(high_watermark: i64) -> ReadFound {
         last_stable_offset: high_watermark,
         log_start_offset: 0,
         diverging: None,
+        preferred: None,
     }
 }
 
@@ -343,6 +344,52 @@ fn a_load_ends_where_committed_offsets_have_no_batch() {
 }
 
 #[test]
+fn a_load_that_waits_for_what_never_reaches_the_log_begins_again() {
+    let mut stage = Stage::serving();
+    stage.commit(1);
+    stage.calls();
+    stage.publish(1, 2);
+    stage.answers();
+    let asked = stage.calls();
+    assert!(
+        asked.iter().any(|call| matches!(call.op, Op::Offset { query: OffsetQuery::Reserved, .. })),
+        "what is still being written counts: {asked:?}"
+    );
+    let answer = |stage: &mut Stage, call: &Call, offset: i64| {
+        stage.answer(call, Answer::Offset { offset, timestamp_ms: -1, leader_epoch: 2 });
+    };
+    answer(&mut stage, &asked[0], 0);
+    answer(&mut stage, &asked[1], 1);
+    let read = stage.calls().pop().unwrap();
+    stage.answer(&read, Answer::Read(nothing_below(0)));
+    for end in [1, 0] {
+        stage.now.mono_ms += 1_000;
+        assert_eq!(stage.coordinators.next_wake_ms(), Some(stage.now.mono_ms));
+        stage.coordinators.wake(stage.now);
+        let calls = stage.calls();
+        assert_eq!(calls.len(), 1, "only the end is asked for while it waits");
+        answer(&mut stage, &calls[0], end);
+    }
+    // The write failed: the end is another.
+    stage.bounds(0, 0);
+    assert_eq!(stage.fetched(), Ok(None));
+}
+
+#[test]
+fn what_was_decided_under_an_earlier_leadership_is_not_appended_under_the_next() {
+    let mut stage = Stage::serving();
+    stage.commit(1);
+    let zombie = stage.calls().pop().unwrap();
+    assert!(!stage.coordinators.has_left(&zombie));
+    for (leader, epoch) in [(1, 2), (-1, 3), (1, 4)] {
+        stage.publish(leader, epoch);
+        assert!(stage.coordinators.has_left(&zombie), "epoch {epoch}");
+    }
+    let others = Call { to: ASKER, ..zombie };
+    assert!(!stage.coordinators.has_left(&others), "a producer's batch is no coordinator's");
+}
+
+#[test]
 fn a_failed_append_loads_again_once_nothing_is_in_flight() {
     let mut stage = Stage::serving();
     stage.commit(1);
@@ -363,13 +410,13 @@ fn a_failed_append_loads_again_once_nothing_is_in_flight() {
 }
 
 #[test]
-fn a_load_is_tried_again_after_a_while_or_when_the_log_is_opened() {
+fn a_load_is_tried_again_after_a_while_or_when_the_replica_begins_to_lead() {
     let mut stage = Stage::new();
     for call in stage.calls() {
         stage.answer(&call, failed(ErrorCode::NotLeaderOrFollower));
     }
     assert_eq!(stage.coordinators.next_wake_ms(), Some(2_000));
-    stage.coordinators.opened(TOPIC, 0);
+    stage.coordinators.began_to_lead(TOPIC, 0);
     let stale = stage.calls();
     stage.now.mono_ms = 2_000;
     stage.coordinators.wake(stage.now);

@@ -221,7 +221,11 @@ impl Shard {
     fn take_parts(&mut self, now: Now) {
         let mut parts = std::mem::take(&mut self.peers.parts);
         for (key, position, part) in parts.drain(..) {
+            let bytes = part.records.len() as u64;
             self.replicas.fetched(now, key, &position, part);
+            if let Some((until_ms, held)) = self.replicas.throttle_fetched(now, key, bytes) {
+                held.into_iter().for_each(|key| self.peers.followers.hold(key, until_ms));
+            }
         }
         self.peers.parts = parts;
         self.drain_replicas();

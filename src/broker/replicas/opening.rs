@@ -1,11 +1,12 @@
 //! Replicas that do not serve: being recovered, waiting for space, given a name that another topic's
-//! directory still has, offline, or deleted before they were ever opened.
+//! directory still has, offline, or going before they were ever opened.
 
-use super::{FoundReplica, Output, Owner, Replicas, State};
+use super::{FoundReplica, Output, Owner, REFUSED_MAX, Replicas, State};
 use crate::effect::{FileError, FileOp, FileResult, Now, OpQueue, Ticket};
 use crate::log::batch::BatchInfo;
 use crate::log::{Recovery, RecoveryPlan};
-use crate::request::ClusterView;
+use crate::partition::Op;
+use crate::request::{Call, ClusterView};
 
 /// How long a recovery that a full device refused rests.
 const AGAIN_MS: u64 = 5000;
@@ -45,6 +46,19 @@ impl Opening {
 }
 
 impl Replicas {
+    /// A batch that is sent away before its log is open comes again. Batches behind it may come
+    /// first, when the log is open: they must not be taken for the producer's first one.
+    pub(super) fn note_refused(&mut self, slot: Option<u32>, call: &Call) {
+        let entry = slot.and_then(|slot| self.slots.get_mut(slot as usize));
+        if let Some(super::Slot { state: State::Opening(opening), .. }) = entry
+            && let Op::Append { batch, .. } = &call.op
+            && batch.info.has_producer()
+            && opening.refused.len() < REFUSED_MAX
+        {
+            opening.refused.push(batch.info);
+        }
+    }
+
     /// Orders the recovery of a replica that is being opened; false if it has none to wait for.
     pub(super) fn recover(&mut self, slot: u32) -> bool {
         let Some(entry) = self.slots.get(slot as usize) else { return true };
@@ -148,7 +162,7 @@ impl Replicas {
         self.emit_unopened(slot);
     }
 
-    fn emit_unopened(&mut self, slot: u32) {
+    pub(super) fn emit_unopened(&mut self, slot: u32) {
         let Some(entry) = self.slots.get_mut(slot as usize) else { return };
         let queue = match &mut entry.state {
             State::Opening(opening) => &mut opening.aside,

@@ -27,7 +27,7 @@ impl Replicas {
         }
         let (topic_id, seed) = (entry.topic_id, jitter_seed(entry));
         match (self.wanted(slot, view), result) {
-            // Removed while it was being recovered.
+            // Removed, or assigned elsewhere, while it was being recovered.
             (None, result) => self.recovered_in_vain(now, slot, result, seed),
             (Some((image, config)), Ok(Opened::Log(recovered))) => {
                 self.take_over(now, slot, *recovered, image, config);
@@ -50,6 +50,9 @@ impl Replicas {
         let entry = self.slots.get(slot as usize)?;
         let topic = view.image.topic_by_id(entry.topic_id)?;
         let image = topic.partitions.get(usize::try_from(entry.partition).ok()?)?;
+        if !image.replicas.contains(&self.node_id) {
+            return None;
+        }
         Some((image, view.topic_configs.get(&entry.topic_id)?))
     }
 
@@ -113,7 +116,7 @@ impl Replicas {
         self.set_offline(slot);
     }
 
-    /// The topic was removed while its replica was being recovered: what was found is retired.
+    /// The replica is not wanted any more when its recovery ends: what was found is retired.
     fn recovered_in_vain(&mut self, now: Now, slot: u32, result: Result<Opened, RecoveryError>, seed: u64) {
         match result {
             Ok(Opened::Log(recovered)) if recovered.quarantined.is_none() => {

@@ -189,15 +189,8 @@ mod tests {
 
     /// The other replica fetches, and may join.
     fn fetch(replicas: &mut Replicas) {
-        let read = Read {
-            reader: Reader::Replica { id: 2, epoch: 6, log_start_offset: 0, last_fetched_epoch: -1 },
-            offset: 0,
-            max_bytes: 1,
-            current_leader_epoch: -1,
-            isolation: crate::partition::Isolation::Uncommitted,
-            knows_zstd: true,
-            watch_below_bytes: 0,
-        };
+        let reader = Reader::Replica { id: 2, epoch: 6, log_start_offset: 0, last_fetched_epoch: -1 };
+        let read = Read::new(reader, 0, 1);
         let to = ReplyTo { shard: 0, connection: 0, generation: 0, request: 0, part: 0 };
         replicas.step(0, |partition, effects| partition.call(NOW, to, Op::Read(read), effects));
     }

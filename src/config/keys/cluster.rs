@@ -17,14 +17,15 @@ key_table! {
         "Bytes that a follower asks for per fetch.";
     "replica.fetch.backoff.ms" Int Some("1000"), Min(0), ReadOnly, Honoured,
         "How long a follower rests after a failed fetch.";
-    "replica.selector.class" Text None, Any, ReadOnly, SELECTOR,
-        "How a consumer's near replica is chosen.";
+    "replica.selector.class" Text None,
+        OneOf(&["org.apache.kafka.common.replica.RackAwareReplicaSelector"]), ReadOnly, Honoured,
+        "How a consumer's near replica is chosen; without it consumers are sent to leaders.";
     "replica.alter.log.dirs.io.max.bytes.per.second" Long Some("9223372036854775807"),
         Min(0), Cluster, Planned,
         "Most bytes per second that moves between directories may use.";
-    "leader.replication.throttled.rate" Long Some("9223372036854775807"), Min(0), Cluster, Planned,
+    "leader.replication.throttled.rate" Long Some("9223372036854775807"), Min(0), Cluster, Honoured,
         "Most bytes per second that leaders send to throttled followers.";
-    "follower.replication.throttled.rate" Long Some("9223372036854775807"), Min(0), Cluster, Planned,
+    "follower.replication.throttled.rate" Long Some("9223372036854775807"), Min(0), Cluster, Honoured,
         "Most bytes per second that throttled followers take.";
     "auto.leader.rebalance.enable" Boolean Some("true"), Any, ReadOnly, Honoured,
         "Whether leadership returns to preferred replicas by itself.";
@@ -54,9 +55,9 @@ key_table! {
         "Windows that controller quotas look back on.";
     "controller.quota.window.size.seconds" Int Some("1"), Min(1), ReadOnly, Planned,
         "Length of a window of controller quotas.";
-    "replication.quota.window.num" Int Some("11"), Min(1), ReadOnly, Planned,
+    "replication.quota.window.num" Int Some("11"), Min(1), ReadOnly, Honoured,
         "Windows that replication throttles look back on.";
-    "replication.quota.window.size.seconds" Int Some("1"), Min(1), ReadOnly, Planned,
+    "replication.quota.window.size.seconds" Int Some("1"), Min(1), ReadOnly, Honoured,
         "Length of a window of replication throttles.";
     "alter.log.dirs.replication.quota.window.num" Int Some("11"), Min(1), ReadOnly, Planned,
         "Windows that the throttle between directories looks back on.";

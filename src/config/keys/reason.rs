@@ -14,10 +14,6 @@ pub(super) const REMOVED: &str = "Kafka 4 has removed it";
 const NO_PLUGIN: &str = "a Java class cannot be loaded; remove the key";
 
 pub(super) const PLUGIN: Tier = Refused { unless: &[], why: NO_PLUGIN };
-pub(super) const SELECTOR: Tier = Refused {
-    unless: &["org.apache.kafka.common.replica.RackAwareReplicaSelector"],
-    why: "a Java class cannot be loaded; remove the key or name Kafka's RackAwareReplicaSelector",
-};
 pub(super) const SHARE_ASSIGNORS: Tier = Refused {
     unless: &["simple", "org.apache.kafka.coordinator.group.assignor.SimpleAssignor"],
     why: "a Java class cannot be loaded; keep to simple",

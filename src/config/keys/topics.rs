@@ -70,13 +70,13 @@ topic_table! {
     "flush.ms" Long Some("9223372036854775807"), Min(0), Honoured,
         ["log.flush.interval.ms", "log.flush.scheduler.interval.ms"],
         "Time after which the log is synced.";
-    "follower.replication.throttled.replicas" List Some(""), ThrottledReplicas, Planned, [],
+    "follower.replication.throttled.replicas" List Some(""), ThrottledReplicas, Honoured, [],
         "Replicas whose fetches are throttled.";
     "index.interval.bytes" Int Some("4096"), Min(0), Honoured, ["log.index.interval.bytes"],
         "Bytes of log between two index entries.";
     "internal.segment.bytes" Int None, Min(1), Honoured, [],
         "Segment size below the least that Kafka allows, for tests.";
-    "leader.replication.throttled.replicas" List Some(""), ThrottledReplicas, Planned, [],
+    "leader.replication.throttled.replicas" List Some(""), ThrottledReplicas, Honoured, [],
         "Replicas to which the leader's sending is throttled.";
     "local.retention.bytes" Long Some("-2"), Min(-2), Planned, ["log.local.retention.bytes"],
         "Bytes kept on local disks when the topic is tiered.";

@@ -327,3 +327,30 @@ fn another_move_forgets_what_the_first_was_adding() {
     reassign(&mut node, None, false).unwrap();
     assert_eq!(line(&node, 0), "leader 1 in 2, isr [1] of [1]");
 }
+
+#[test]
+fn leaderships_go_back_to_preferred_leaders_after_the_interval_where_these_are_in_sync() {
+    let mut node = three(&[1, 2, 3]);
+    gone(&mut node, 1);
+    back(&mut node, 1, true);
+    assert_eq!(line(&node, 0), "leader 2 in 1, isr [2, 3] of [1, 2, 3]");
+    let pass = |node: &mut Node, ms: u64| {
+        for _ in 0..ms / 1_000 {
+            node.now_ms += 1_000;
+            for broker in 1..4 {
+                let epoch = epoch(node, broker);
+                node.call(heartbeat(broker, epoch));
+            }
+            node.give(Input::Tick);
+            node.run(1_000);
+        }
+    };
+    pass(&mut node, 300_000);
+    assert_eq!(line(&node, 0), "leader 2 in 1, isr [2, 3] of [1, 2, 3]", "the first replica is not in sync");
+    let change = wants(&node, &[1, 2, 3]);
+    alter(&mut node, change).unwrap();
+    pass(&mut node, 299_000);
+    assert_eq!(line(&node, 0), "leader 2 in 1, isr [1, 2, 3] of [1, 2, 3]", "it is not time yet");
+    pass(&mut node, 1_000);
+    assert_eq!(line(&node, 0), "leader 1 in 2, isr [1, 2, 3] of [1, 2, 3]");
+}

@@ -194,6 +194,17 @@ impl Walk {
             self.node.now_ms += 300_000;
             self.node.give(Input::Tick);
             self.node.run(1000);
+            let could_lead = |one: &PartitionImage| {
+                let first = one.preferred_leader();
+                one.leader != -1 && one.isr.contains(&first) && self.node.image.is_active(first)
+            };
+            for (topic, index, one) in self.node.image.partitions().filter(|(_, _, one)| could_lead(one)) {
+                assert_eq!(
+                    one.leader,
+                    one.preferred_leader(),
+                    "leads again after the interval: {topic} {index}"
+                );
+            }
         }
         self.look();
     }

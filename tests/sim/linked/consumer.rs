@@ -97,8 +97,7 @@ impl LinkedConsumer {
         let topic = ListOffsetsTopic::default()
             .with_name(topic_name(&stage.names[self.pilot.topic()]))
             .with_partitions(vec![partition]);
-        let request =
-            ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]);
+        let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]);
         let version = stage.random.i16(4..=10);
         self.pilot.send(&request, version, Some(Ask::End(self.end)), stage);
     }
@@ -129,7 +128,12 @@ impl LinkedConsumer {
         self.pilot.denied(stage);
     }
 
-    fn fetched(&mut self, response: &Response<Option<Ask>>, (number, epoch, position): Sent, stage: &mut Stage) {
+    fn fetched(
+        &mut self,
+        response: &Response<Option<Ask>>,
+        (number, epoch, position): Sent,
+        stage: &mut Stage,
+    ) {
         let answer = response.decode::<FetchRequest>();
         assert_eq!(answer.error_code, 0, "a fetch without a session");
         let part = answer.responses.first().and_then(|topic| topic.partitions.first());

@@ -62,8 +62,7 @@ impl World {
         }
         for number in 0..plan.consumers {
             let (topic, partition) = *self.random.clients.choice(&all).expect("some");
-            let consumer =
-                self.with_stage(0, |stage| LinkedConsumer::new(number, (topic, partition), stage));
+            let consumer = self.with_stage(0, |stage| LinkedConsumer::new(number, (topic, partition), stage));
             self.seat(0, Box::new(consumer));
         }
     }

@@ -73,9 +73,8 @@ impl Mover {
         let topic = ReassignableTopic::default()
             .with_name(topic_name(&stage.names[topic]))
             .with_partitions(vec![moved]);
-        let request = AlterPartitionReassignmentsRequest::default()
-            .with_topics(vec![topic])
-            .with_timeout_ms(3_000);
+        let request =
+            AlterPartitionReassignmentsRequest::default().with_topics(vec![topic]).with_timeout_ms(3_000);
         self.link.send(&request, 0, Some(Ask::Move), stage);
     }
 

@@ -52,12 +52,7 @@ pub struct LinkedProducer {
 
 impl LinkedProducer {
     /// A producer of so many records for a partition.
-    pub fn new(
-        kind: Kind,
-        place: (usize, i32),
-        (records, pace): (u64, u8),
-        stage: &mut Stage,
-    ) -> Self {
+    pub fn new(kind: Kind, place: (usize, i32), (records, pace): (u64, u8), stage: &mut Stage) -> Self {
         let number = stage.history.add_producer();
         let codecs = [Codec::None, Codec::Lz4, Codec::Gzip, Codec::Snappy, Codec::Zstd];
         Self {
