@@ -14,6 +14,7 @@ use crate::controller::ShardId;
 use crate::effect::Now;
 use crate::partition::ReplyTo;
 use crate::request::{CloseReason, Connection, MoveRule, MovedSession, Outbox, RequestContext, Traffic};
+use crate::wire::api::Listener;
 
 /// What one shard tells another of a connection that goes there.
 #[derive(Debug)]
@@ -54,7 +55,9 @@ impl Shard {
     pub fn connect(&mut self, context: RequestContext) -> ConnectionKey {
         let generation = self.generation_next;
         self.generation_next = self.generation_next.wrapping_add(1);
-        let slot = self.connections.insert((generation, Connection::new(context)));
+        let mut connection = Connection::new(context);
+        connection.of_node = self.node.door(context.listener) == Listener::Controller;
+        let slot = self.connections.insert((generation, connection));
         let slot = u32::try_from(slot).expect("connections are bounded by descriptors");
         let key = ConnectionKey { slot, generation };
         if self.shut {

@@ -53,6 +53,11 @@ impl Shard {
                 _ => self.todo.push_back(Todo::Coordinate(coordination)),
             }
         }
+        for to in self.desk.replicas_heard.drain(..) {
+            if let Some(connection) = find(&mut self.connections, ConnectionKey::of(to)) {
+                connection.of_node = true;
+            }
+        }
         for (to, node_id) in std::mem::take(&mut self.desk.heard) {
             self.heard_heartbeat(ConnectionKey::of(to), node_id);
         }

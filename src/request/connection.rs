@@ -73,6 +73,8 @@ pub struct Connection {
     pub traffic: Traffic,
     /// The fetch session that it used last; 0 for none.
     pub session: i32,
+    /// It is another node's: what clients wait for may depend on what it sends.
+    pub of_node: bool,
     /// It has seen the cluster as this version of the view says: nothing starts before.
     pub view_min: u64,
     /// The client's name, kept apart from the frames so that a parked request holds none.
@@ -96,6 +98,7 @@ impl Connection {
             closing: false,
             traffic: Traffic::default(),
             session: 0,
+            of_node: false,
             view_min: 0,
             client_id: None,
             exchanges: VecDeque::new(),

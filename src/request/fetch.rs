@@ -124,6 +124,7 @@ impl Fetch {
         let (session, parts, refusal) = enter(&request, header, scene);
         let at_least = |value: i32| u64::try_from(value).unwrap_or(0);
         let replica = (request.replica_id >= 0).then_some((request.replica_id, request.replica_epoch));
+        scene.desk.replicas_heard.extend((replica.is_some() && refusal.is_none()).then_some(to));
         let mut fetch = Self {
             parts,
             session,

@@ -157,6 +157,8 @@ pub struct Desk {
     pub forwards: Vec<(ReplyTo, Forwarded)>,
     /// Whether another node's controller decides what clients want changed.
     pub forwards_changes: bool,
+    /// Fetches of replicas: their connections are other nodes'.
+    pub replicas_heard: Vec<ReplyTo>,
     /// Heartbeats of brokers: on which connection, and whose.
     pub heard: Vec<(ReplyTo, i32)>,
     /// What is asked of the controller's shard about the metadata quorum.
@@ -184,6 +186,7 @@ impl Desk {
             controls: Vec::new(),
             forwards: Vec::new(),
             forwards_changes: false,
+            replicas_heard: Vec::new(),
             heard: Vec::new(),
             quorum: Vec::new(),
             refusals: Refusals::default(),

@@ -8,9 +8,13 @@
 //! a large frame is not starved by small ones. When openings are full, no socket is read that might
 //! add to them.
 //!
-//! Invariants: admitted and reserved bytes never pass the frames' part, except that a request
+//! What waits for other nodes holds its bytes: an acks=all produce until followers have fetched it, a request for the
+//! controller until that has a quorum. So what other nodes send has room beyond the frames' part, as much as openings,
+//! and waits in no queue.
+//!
+//! Invariants: admitted and reserved bytes of clients never pass the frames' part, except that a request
 //! which may cost more than all of it is admitted when nothing else is; openings never pass theirs.
-//! Nothing in openings is needed to finish what is in frames, so the two cannot wait for each
+//! Nothing of a client in openings is needed to finish what is in frames, so the two cannot wait for each
 //! other. One connection takes at most a share of the frames' part, or one frame.
 
 use std::collections::VecDeque;
@@ -120,6 +124,19 @@ impl Intake {
         self.peak_bytes = self.peak_bytes.max(admitted_bytes + self.reserved_bytes + self.unsent_bytes);
     }
 
+    /// Admits the next frame of another node past those of clients, if there is room beyond theirs.
+    pub fn admit_node(&mut self, share: &mut Share, cost_bytes: usize, admitted_bytes: usize) -> bool {
+        if share.reserved_bytes > 0 {
+            return true;
+        }
+        let held = admitted_bytes + self.reserved_bytes;
+        let fits = held + cost_bytes <= self.budget.frames + self.budget.openings;
+        if fits {
+            self.reserve(share, cost_bytes, admitted_bytes);
+        }
+        fits
+    }
+
     /// Admits the next frame of a connection, or lets it wait for its turn.
     pub fn admit(
         &mut self,
@@ -216,6 +233,17 @@ mod tests {
         assert_eq!(intake.next_granted(5), None, "the budget is full");
         intake.leave(key(1), &mut shares[1]);
         assert_eq!(intake.next_granted(5), Some((key(2), 1)));
+    }
+
+    #[test]
+    fn nodes_have_room_beyond_what_waits_for_them() {
+        let mut intake = Intake::new(Budget { frames: 100, openings: 50, connection: 100 });
+        let (mut client, mut node) = (Share::default(), Share::default());
+        assert!(!intake.admit(key(0), &mut client, 10, 95));
+        assert!(intake.admit_node(&mut node, 55, 95) && intake.admit_node(&mut node, 55, 95));
+        intake.hand_over(&mut node);
+        assert!(!intake.admit_node(&mut node, 1, 150), "not without an end");
+        assert!(intake.admit_node(&mut node, 1, 149));
     }
 
     #[test]

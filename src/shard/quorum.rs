@@ -65,6 +65,12 @@ impl QuorumPlace {
             return Ok(joins);
         }
         if let Some(initial) = initial {
+            if initial.voters.len() != 1 && !hears_controllers(config) {
+                return Err(format!(
+                    "says that this node is one of several controllers ({initial}), and it has no listener for them: \
+                     add one to listeners, and its name to controller.listener.names"
+                ));
+            }
             if initial.voters.is_empty() {
                 return Ok(joins);
             }
@@ -196,6 +202,9 @@ mod tests {
         assert_eq!(two.endpoint(&config, &[]).host.as_ref(), "b");
         assert_eq!(two.known_voters(&config).len(), 3);
         assert!(place(&config, Some(THREE), 4).unwrap_err().contains("copied from another disk"));
+        let deaf = NodeConfig { node_id: 2, ..NodeConfig::default() };
+        assert!(place(&deaf, Some(THREE), 3).unwrap_err().contains("no listener for them"));
+        assert!(place(&deaf, Some(""), 3).unwrap_err().contains("no listener for them"));
         let stranger = combined(&[("node.id", "4")]);
         assert!(place(&stranger, Some(THREE), 4).unwrap_err().contains("none of them"));
     }

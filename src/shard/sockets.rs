@@ -164,7 +164,7 @@ impl Runtime {
         let mut state = self.state();
         let why = if state.is_busy(key) {
             Pause::Own
-        } else if !state.intake.may_open() {
+        } else if !state.intake.may_open() && !state.is_of_node(key) {
             Pause::Openings
         } else {
             return true;
@@ -288,10 +288,14 @@ impl State {
         self.core.connection(key).is_some_and(|connection| takes_no_more(connection))
     }
 
+    fn is_of_node(&mut self, key: ConnectionKey) -> bool {
+        self.core.connection(key).is_some_and(|connection| connection.of_node)
+    }
+
     fn admit(&mut self, key: ConnectionKey, front: Front) -> bool {
         let admitted_bytes = self.core.admitted_bytes();
         let Some(connection) = self.core.connection(key) else { return false };
-        let own_bytes = connection.cost_bytes();
+        let (own_bytes, of_node) = (connection.cost_bytes(), connection.of_node);
         let is_busy = takes_no_more(connection)
             || (own_bytes > 0 && own_bytes + front.cost_bytes > self.intake.connection_bytes());
         let Some(socket) = Self::find(&mut self.sockets, key) else { return false };
@@ -299,7 +303,10 @@ impl State {
             self.pause(key, Pause::Own);
             return false;
         }
-        if self.intake.admit(key, &mut socket.share, front.cost_bytes, admitted_bytes) {
+        let (share, cost_bytes) = (&mut socket.share, front.cost_bytes);
+        if of_node && self.intake.admit_node(share, cost_bytes, admitted_bytes)
+            || self.intake.admit(key, share, cost_bytes, admitted_bytes)
+        {
             return true;
         }
         self.counters.frames_waited += 1;

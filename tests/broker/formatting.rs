@@ -39,13 +39,14 @@ fn a_broker_starts_in_the_cluster_that_its_directory_was_formatted_for() {
 }
 
 #[test]
-fn a_controller_of_several_does_not_start_alone() {
+fn a_controller_of_several_that_nobody_can_reach_does_not_start() {
     let home = Home::new(&[]);
     let formatted = run(&home, &["format", "-t", CLUSTER, "--initial-controllers", TWO]);
     assert_eq!(formatted.status.code(), Some(0), "{}", said(&formatted));
     let (code, why) = home.refused(&[]);
     assert_eq!(code, Some(1));
     assert!(why.contains("quorum.properties") && why.contains("2@127.0.0.1:9094"), "{why}");
+    assert!(why.contains("controller.listener.names"), "{why}");
     assert!(home.data().join("meta.properties").exists());
     let random = run(&home, &["storage", "random-uuid"]);
     assert_eq!(said(&random).trim().len(), 22);
