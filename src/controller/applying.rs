@@ -34,12 +34,19 @@ impl Controller {
         Ok(())
     }
 
-    /// Publishes what was applied, then releases the answers that waited for it. Nothing before an
-    /// entry of this term is applied: only then is everything that was committed before. An older
-    /// Image may have a topic that was deleted and made again, whose new directory would be taken
-    /// for another topic's and be removed.
+    /// Whether an Image may be the first after a start: nothing that the node knew before, and acted on, is missing in
+    /// it. What is committed is on disk before it is applied, but that it is committed may not be: so every entry that
+    /// was found is applied, or has given way to one of a later term. An older Image may lack partitions that are here,
+    /// or have a topic that was deleted and made again: their directories would be taken for somebody else's.
+    fn may_publish_first(&self) -> bool {
+        let (index, term) = self.recovered;
+        let is_whole = self.applied_index >= index || self.applied_term > term;
+        is_whole && self.applied_term == self.raft.status().term
+    }
+
+    /// Publishes what was applied, then releases the answers that waited for it.
     fn publish(&mut self, out: &mut Vec<Output>) {
-        if self.published.is_none() && self.applied_term != self.raft.status().term {
+        if self.published.is_none() && !self.may_publish_first() {
             return;
         }
         if self.published.unwrap_or(0) < self.applied_index {

@@ -45,6 +45,8 @@ struct Session {
     applied: u64,
     /// Raft index at which it had given up its leaderships, to stop.
     stops_at: Option<u64>,
+    /// Its connection is gone, and it has not been heard since.
+    has_left: bool,
 }
 
 /// The sessions of all brokers, and when what is next due.
@@ -100,7 +102,7 @@ impl Liveness {
             *session = Session::new(heard.epoch, now_ms);
         }
         session.heard_at_ms = now_ms;
-        session.has_spoken = true;
+        (session.has_spoken, session.has_left) = (true, false);
         session.applied = session.applied.max(heard.applied_version);
     }
 
@@ -108,6 +110,7 @@ impl Liveness {
     fn touched(&mut self, node_id: i32, epoch: i64, now_ms: u64) {
         if let Some(session) = self.sessions.get_mut(&node_id).filter(|session| session.epoch == epoch) {
             session.heard_at_ms = now_ms;
+            session.has_left = false;
         }
     }
 
@@ -115,8 +118,17 @@ impl Liveness {
     pub(super) fn has_session(&self, node_id: i32, epoch: i64, now_ms: u64) -> bool {
         let session = self.sessions.get(&node_id).filter(|session| session.epoch == epoch);
         session.is_some_and(|session| {
-            (session.has_spoken || !self.is_own(node_id)) && !self.is_over(session, now_ms)
+            (session.has_spoken || !self.is_own(node_id))
+                && !session.has_left
+                && !self.is_over(session, now_ms)
         })
+    }
+
+    /// The connection of a broker with that epoch is gone.
+    fn left(&mut self, node_id: i32, epoch: i64) {
+        if let Some(session) = self.sessions.get_mut(&node_id).filter(|session| session.epoch == epoch) {
+            session.has_left = true;
+        }
     }
 
     fn is_over(&self, session: &Session, now_ms: u64) -> bool {
@@ -183,7 +195,7 @@ impl Liveness {
 
 impl Session {
     fn new(epoch: i64, now_ms: u64) -> Self {
-        Self { epoch, heard_at_ms: now_ms, has_spoken: false, applied: 0, stops_at: None }
+        Self { epoch, heard_at_ms: now_ms, has_spoken: false, applied: 0, stops_at: None, has_left: false }
     }
 }
 
@@ -198,21 +210,54 @@ impl Controller {
             return Ok(());
         }
         let due = leadership.liveness.look(&leadership.speculative, now.mono_ms);
-        due.into_iter().try_for_each(|own| self.decide_own(own))
+        due.into_iter().try_for_each(|own| self.decide_own(own))?;
+        self.fence_gone()
     }
 
     /// A broker's process is known to be dead: it is fenced if it is the one that registered last.
     pub(super) fn broker_gone(&mut self, node_id: i32, incarnation: Uuid) -> Result<(), String> {
-        if self.must_not_decide_alone() {
+        let known = self.builder.image().broker(node_id);
+        if known.is_some_and(|known| known.incarnation == incarnation) {
+            self.gone.insert(node_id, incarnation);
+        }
+        self.fence_gone()
+    }
+
+    /// The process of a member of the quorum is gone, and with it the broker in it. Who is not the leader keeps that in
+    /// mind: where it was the leader's process, the next one has heard no heartbeats and would wait a whole session.
+    pub(super) fn member_gone(&mut self, raft_id: u64) -> Result<(), String> {
+        let Some(node_id) = self.members().get(raft_id).map(|member| member.node_id) else { return Ok(()) };
+        let Some(incarnation) = self.builder.image().broker(node_id).map(|known| known.incarnation) else {
+            return Ok(());
+        };
+        self.broker_gone(node_id, incarnation)
+    }
+
+    /// Fences whose processes are gone, where this controller decides.
+    pub(super) fn fence_gone(&mut self) -> Result<(), String> {
+        if self.gone.is_empty() || self.leadership.is_none() || self.must_not_decide_alone() {
             return Ok(());
         }
-        let Some(leadership) = &mut self.leadership else { return Ok(()) };
-        let known = leadership.speculative.broker(node_id);
-        if known.is_none_or(|known| known.incarnation != incarnation) || leadership.liveness.is_own(node_id) {
-            return Ok(());
+        for (node_id, incarnation) in std::mem::take(&mut self.gone) {
+            let Some(leadership) = &mut self.leadership else { return Ok(()) };
+            let known = leadership.speculative.broker(node_id);
+            let is_known = known.is_some_and(|known| known.incarnation == incarnation);
+            if is_known && !leadership.liveness.is_own(node_id) {
+                leadership.liveness.forget(node_id);
+                self.decide_own(Own::Fence(node_id))?;
+            }
         }
-        leadership.liveness.forget(node_id);
-        self.decide_own(Own::Fence(node_id))
+        Ok(())
+    }
+
+    /// The connection of a broker is gone and its port is taken: the next process of its id may take its place, unless
+    /// it is heard again.
+    pub(super) fn broker_left(&mut self, node_id: i32, incarnation: Uuid) {
+        let Some(leadership) = &mut self.leadership else { return };
+        let Some(known) = leadership.speculative.broker(node_id) else { return };
+        if known.incarnation == incarnation {
+            leadership.liveness.left(node_id, known.epoch);
+        }
     }
 
     /// Raft would refuse what nobody asked for: this controller gives its place away, or too much waits for its

@@ -43,7 +43,7 @@ pub mod storage;
 mod tests;
 mod topics;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -126,6 +126,13 @@ pub enum Input {
         /// Which of its lives, as it registered: an earlier one is not news.
         incarnation: uuid::Uuid,
     },
+    /// The connection of a broker's heartbeats is gone, and somebody listens where it did: itself, or its next process.
+    BrokerLeft {
+        /// Which one.
+        node_id: i32,
+        /// Which of its lives.
+        incarnation: uuid::Uuid,
+    },
     /// A file operation ended.
     Completed {
         /// Which one.
@@ -147,8 +154,9 @@ pub enum Input {
     },
     /// The node stops in order: where it leads, another voter takes over before it is gone.
     Resign,
-    /// The process of that raft id is gone for certain: if it led, the next election begins at once.
-    LeaderGone {
+    /// The process of that raft id is gone for certain: if it led, the next election begins at once, and the broker of
+    /// the same process is gone too.
+    MemberGone {
         /// Raft id.
         raft_id: u64,
     },
@@ -234,10 +242,14 @@ pub struct Controller {
     builder: ImageBuilder,
     applied_index: u64,
     applied_term: u64,
+    /// The last entry that was found at the start, and the term that this node was in.
+    recovered: (u64, u64),
     /// Version last published; `None` before the first.
     published: Option<u64>,
     leadership: Option<Leadership>,
     queued: VecDeque<(u64, ControllerRequest)>,
+    /// Brokers whose processes are known to be gone, until a leader here has fenced them.
+    gone: BTreeMap<i32, uuid::Uuid>,
     rng: fastrand::Rng,
     ticked_at_ms: Option<u64>,
     /// Monotonic time of the input that is being taken.
@@ -258,6 +270,9 @@ impl Controller {
         for record in &records {
             builder.apply(record).map_err(|e| e.to_string())?;
         }
+        let index_last = stored.entries.last().map_or(stored.snapshot_index, |entry| entry.index);
+        let term = stored.hard_state.term.max(stored.entries.last().map_or(0, |entry| entry.term));
+        let recovered = (index_last, term);
         let raft = quorum::raft_of(&config, builder.image(), stored)?;
         let rng = fastrand::Rng::with_seed(config.seed);
         Ok(Self {
@@ -267,9 +282,11 @@ impl Controller {
             builder,
             applied_index,
             applied_term,
+            recovered,
             published: None,
             leadership: None,
             queued: VecDeque::new(),
+            gone: BTreeMap::new(),
             rng,
             ticked_at_ms: None,
             now_ms: 0,
@@ -308,8 +325,12 @@ impl Controller {
                 self.resign();
                 Ok(())
             }
-            Input::LeaderGone { raft_id } => {
+            Input::MemberGone { raft_id } => {
                 self.raft.leader_gone(raft_id);
+                self.member_gone(raft_id)
+            }
+            Input::BrokerLeft { node_id, incarnation } => {
+                self.broker_left(node_id, incarnation);
                 Ok(())
             }
         };
@@ -440,6 +461,7 @@ impl Controller {
             self.bootstrap()?;
             self.bootstrap_members()?;
         }
+        self.fence_gone()?;
         Ok(true)
     }
 

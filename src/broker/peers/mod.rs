@@ -72,6 +72,8 @@ pub enum PeersMessage {
     BrokerEpoch(i64),
     /// To the controller's shard: a broker's process is gone.
     Gone(Process),
+    /// To the controller's shard: a broker's connection is gone, and somebody listens where it did.
+    Left(Process),
     /// From the controller's shard: whether another node's controller decides what clients want changed.
     Elsewhere(bool),
     /// To the controller's shard: a request asks something of the metadata quorum, or brings it messages.
@@ -171,7 +173,9 @@ impl Shard {
         if followers.owns(link) {
             followers.up(link);
         } else if senses.owns(link) {
-            senses.up(link, &mut self.outputs);
+            if let Some(process) = senses.up(link, &mut self.outputs) {
+                self.tell_control(Message::Peers(PeersMessage::Left(process)));
+            }
         } else if let Some(envoy) = envoy.as_mut().filter(|envoy| envoy.owns(link)) {
             envoy.up();
         } else if let Some(post) = post {

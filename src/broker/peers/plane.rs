@@ -134,6 +134,9 @@ impl Shard {
             }
             PeersMessage::BrokerEpoch(epoch) => followers.set_broker_epoch(epoch),
             PeersMessage::Gone(process) => self.broker_gone(now, process),
+            PeersMessage::Left(Process { node_id, incarnation }) => {
+                self.control_inputs(now, [controller::Input::BrokerLeft { node_id, incarnation }]);
+            }
             PeersMessage::Elsewhere(is_elsewhere) => {
                 self.peers.is_elsewhere = is_elsewhere;
                 self.desk.forwards_changes = is_elsewhere;

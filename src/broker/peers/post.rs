@@ -57,7 +57,7 @@ impl PostEvent {
     pub fn into_input(self) -> Input {
         match self {
             Self::Unreachable(to) => Input::PeerUnreachable { to },
-            Self::Gone(raft_id) => Input::LeaderGone { raft_id },
+            Self::Gone(raft_id) => Input::MemberGone { raft_id },
             Self::Message(from, bytes) => Input::Message { from, bytes },
         }
     }

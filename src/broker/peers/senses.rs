@@ -78,11 +78,11 @@ impl Senses {
         self.probes.contains_key(&link)
     }
 
-    /// Somebody listens there.
-    pub fn up(&mut self, link: LinkId, outputs: &mut Vec<Output>) {
-        if self.probes.remove(&link).is_some() {
-            outputs.push(Output::LinkClose { link });
-        }
+    /// Somebody listens there: the process that lost its connection, or the next one in its place.
+    pub fn up(&mut self, link: LinkId, outputs: &mut Vec<Output>) -> Option<Process> {
+        let (process, _) = self.probes.remove(&link)?;
+        outputs.push(Output::LinkClose { link });
+        Some(process)
     }
 
     /// A dial has ended. Gives the process that is gone, if that is what it means.

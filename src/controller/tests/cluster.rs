@@ -150,6 +150,24 @@ fn an_earlier_life_of_a_broker_is_not_news() {
 }
 
 #[test]
+fn the_next_process_of_a_broker_whose_connection_is_gone_need_not_wait_for_the_session() {
+    let mut node = three(&[1, 2, 3]);
+    let known = node.image.broker(1).unwrap();
+    let (incarnation, next) = (known.incarnation, registration(1, known.incarnation.as_u128() + 1));
+    let refused = ControllerAnswer::Refused(ErrorCode::DuplicateBrokerRegistration);
+    assert_eq!(node.call(next.clone()), refused);
+    node.give(Input::BrokerLeft { node_id: 1, incarnation: uuid::Uuid::from_u128(99) });
+    assert_eq!(node.call(next.clone()), refused, "an earlier life");
+    node.give(Input::BrokerLeft { node_id: 1, incarnation });
+    let epoch = epoch(&node, 1);
+    node.call(heartbeat(1, epoch));
+    assert_eq!(node.call(next.clone()), refused, "it has another connection by now");
+    node.give(Input::BrokerLeft { node_id: 1, incarnation });
+    assert!(matches!(node.call(next), ControllerAnswer::Registered { .. }));
+    assert!(!node.image.is_active(1));
+}
+
+#[test]
 fn an_unclean_leader_is_elected_only_where_that_is_configured_or_asked_for() {
     let mut node = three(&[1, 2]);
     gone(&mut node, 2);

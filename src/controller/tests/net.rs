@@ -350,7 +350,7 @@ impl Net {
                 self.give(at, Input::Tick);
             }
             Event::Disk { .. } | Event::Wake { .. } => {}
-            Event::Gone { at, raft_id } => self.give(at, Input::LeaderGone { raft_id }),
+            Event::Gone { at, raft_id } => self.give(at, Input::MemberGone { raft_id }),
             Event::Restart { at } => self.start(at),
             Event::Heal => self.cut.clear(),
             Event::Operator => {

@@ -93,13 +93,58 @@ fn three_voters_elect_one_and_the_next_takes_over_at_once_when_its_process_is_go
     net.crash(leader);
     let since = net.now_ms;
     for other in (0..3).filter(|other| *other != leader) {
-        net.give(other, Input::LeaderGone { raft_id });
+        net.give(other, Input::MemberGone { raft_id });
     }
     while net.leader().is_none() {
         net.run(1);
     }
     assert!(net.now_ms - since < 60, "it took {} ms", net.now_ms - since);
     net.start(leader);
+    net.end_well();
+}
+
+#[test]
+fn the_broker_of_a_leaders_process_that_is_gone_is_fenced_by_the_next_leader() {
+    let mut net = Net::new(1, 3, 3, CALM);
+    net.run(2000);
+    let leader = net.leader().unwrap();
+    let (raft_id, node_id) = (net.machines[leader].raft_id, net.machines[leader].node_id);
+    net.ask(leader, registration(node_id, 7));
+    net.run(1000);
+    let epoch = net.machines[leader].image.broker(node_id).unwrap().epoch;
+    net.ask(leader, heartbeat(node_id, epoch));
+    net.run(1000);
+    assert!((0..3).all(|at| net.machines[at].image.is_active(node_id)));
+    net.crash(leader);
+    for other in (0..3).filter(|other| *other != leader) {
+        net.give(other, Input::MemberGone { raft_id });
+    }
+    // Far less than a session.
+    net.run(2000);
+    let next = net.leader().unwrap();
+    assert!(next != leader && !net.machines[next].image.is_active(node_id));
+    net.start(leader);
+    net.end_well();
+}
+
+#[test]
+fn no_image_of_a_start_is_older_than_what_the_node_knew_before() {
+    let mut net = Net::new(1, 3, 3, CALM);
+    net.run(2000);
+    let leader = net.leader().unwrap();
+    net.ask(leader, registration(77, 7));
+    while !net.machines.iter().all(|machine| machine.image.broker(77).is_some()) {
+        net.run(1);
+    }
+    // Nobody has written down that the last entry is committed.
+    (0..3).for_each(|machine| net.crash(machine));
+    net.start(0);
+    net.run(50);
+    let early = &net.machines[0].image;
+    assert!(early.version() == 0 || early.broker(77).is_some(), "published at {}", early.version());
+    (1..3).for_each(|machine| net.start(machine));
+    net.run(2000);
+    assert!(net.machines.iter().all(|machine| machine.image.broker(77).is_some()));
     net.end_well();
 }
 
