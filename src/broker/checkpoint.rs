@@ -375,6 +375,7 @@ mod tests {
             log_start_offset: 0,
             high_watermark: recovery_point,
             gone_below: 0,
+            lowers: false,
             unclean: false,
         }
     }

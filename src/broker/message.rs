@@ -61,6 +61,8 @@ pub struct Progress {
     pub high_watermark: i64,
     /// Where the log starts at least by the names of its segments, whatever a power cut undoes.
     pub gone_below: i64,
+    /// Not a survey: the log start in the checkpoint is that of a log that is no more, and this one takes its place.
+    pub lowers: bool,
     /// It is offline, or was closed without everything that a clean stop writes: its log directory
     /// must not pass for one that was recovered or stopped cleanly.
     pub unclean: bool,

@@ -279,7 +279,7 @@ impl Shard {
             Message::LogStartsStored(starts) => {
                 for start in starts {
                     let replica = (start.topic_id, start.partition);
-                    self.replicas.log_start_stored(now, replica, start.log_start_offset);
+                    self.replicas.log_start_stored(now, replica, start.log_start_offset, start.lowers);
                 }
                 self.drain_replicas();
             }

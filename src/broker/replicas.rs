@@ -553,9 +553,10 @@ impl Replicas {
             }
             Effect::Reply(to, answer) => self.deliveries.push_back(Delivery { to, answer, span: None }),
             Effect::EndTurn => self.dirty.push(slot),
-            Effect::StoreLogStart(_) => {
-                let stored = self.slots.get(slot as usize).and_then(progress);
-                self.log_starts.extend(stored);
+            Effect::StoreLogStart(_) | Effect::LowerLogStart(_) => {
+                let lowers = matches!(effect, Effect::LowerLogStart(_));
+                let told = self.slots.get(slot as usize).and_then(progress);
+                self.log_starts.extend(told.map(|told| Progress { lowers, ..told }));
             }
             Effect::Retired => drop(self.retiring.remove(&slot)),
             Effect::Gone => self.gone(slot),

@@ -382,7 +382,8 @@ impl Controller {
 
     fn refusal(&self, token: u64) -> Output {
         let answer = ControllerAnswer::Refused(ErrorCode::NotController);
-        Output::Answer { token, version: self.applied_index, answer }
+        // It tells nothing of any Image.
+        Output::Answer { token, version: 0, answer }
     }
 
     fn complete(

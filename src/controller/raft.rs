@@ -234,6 +234,9 @@ impl Raft {
             Body::Heartbeat { commit } if *commit > log.last_index() => {
                 Err("the leader believes that this node has what it has not")
             }
+            Body::Append { entries, .. } if entries.iter().any(|entry| self.contradicts(entry)) => Err(
+                "the leader would replace what is committed: a voter came back without what it had promised",
+            ),
             Body::Appended { index, refused: None, .. } if *index > log.last_index() => {
                 Err("it confirms entries that do not exist")
             }
@@ -241,6 +244,12 @@ impl Raft {
             Body::Snapshot { .. } if self.is_installing => Err("another snapshot is being taken"),
             _ => Ok(()),
         }
+    }
+
+    /// Whether an entry is another one than the committed one of its index.
+    fn contradicts(&self, entry: &Entry) -> bool {
+        let log = &self.node.raft.raft_log;
+        entry.index <= log.committed && self.term_of(entry.index).is_some_and(|term| term != entry.term)
     }
 
     /// Appends an entry; gives its index.

@@ -73,8 +73,8 @@ impl Sealed {
 /// What a sync in flight makes durable.
 #[derive(Clone, Copy, Debug)]
 enum Target {
-    /// One step of the sealed segment with this base offset.
-    Sealed(i64),
+    /// One step of the oldest sealed segment. It stays until it is synced.
+    Sealed,
     /// The names that the last roll made.
     Names,
     /// That the names of the segments below this offset are gone.
@@ -101,25 +101,23 @@ impl Syncs {
     pub(super) fn sealed_from(&self) -> i64 {
         self.sealed.front().map_or(i64::MAX, |sealed| sealed.base_offset)
     }
-
-    /// Forgets sealed segments below an offset: they are deleted.
-    pub(super) fn forget_below(&mut self, offset: i64) {
-        self.sealed.retain(|sealed| sealed.next_base_offset > offset);
-    }
 }
 
 impl Log {
-    pub(super) fn recovered_durable(&mut self, durable_end: i64, now: Now) {
-        if durable_end >= self.written.offset_end {
+    pub(super) fn recovered_durable(&mut self, durable_end: i64, is_synced: bool, now: Now) {
+        if is_synced {
             return;
         }
         // Where inside a segment the durable end lies is not known and not needed: the segments
-        // from there on are synced again.
+        // from there on are synced again. One that ends there may have been synced before it was rolled.
         let bases: Vec<_> = self.segments.iter().map(|segment| segment.base_offset).collect();
         for (base, next) in bases.iter().zip(bases.iter().skip(1)) {
-            if *next > durable_end {
+            if *next >= durable_end {
                 self.seal(Sealed::found(*base, *next));
             }
+        }
+        if durable_end >= self.written.offset_end {
+            return;
         }
         let base = bases.iter().copied().rfind(|base| *base <= durable_end).unwrap_or(durable_end);
         self.durable = LogPosition { offset: durable_end, segment_base_offset: base, position: 0 };
@@ -174,9 +172,7 @@ impl Log {
             _ if self.syncs.loose_names && self.full_until_ms.is_some() => return None,
             _ if self.syncs.loose_names => (FileOp::SyncDir, Target::Names),
             Some(_) if self.sync_waits_for_allocation() => return None,
-            Some(sealed) => {
-                (sealed.step().expect("a synced segment leaves"), Target::Sealed(sealed.base_offset))
-            }
+            Some(sealed) => (sealed.step().expect("a synced segment leaves"), Target::Sealed),
             None => match self.next_gone() {
                 Some(base_offset) => (FileOp::SyncDir, Target::Gone(base_offset)),
                 None if self.sync_due(now) => {
@@ -201,13 +197,8 @@ impl Log {
         result: &FileResult,
     ) -> Option<LogEvent> {
         let (_, target) = self.syncs.in_flight.take_if(|(expected, _)| *expected == ticket)?;
-        let sealed = |base| self.syncs.sealed.front().is_some_and(|sealed| sealed.base_offset == base);
         match (target, result) {
-            // The segment was deleted meanwhile, and perhaps renamed before the sync ran.
-            (Target::Sealed(base), Ok(_) | Err(FileError::NotFound)) if !sealed(base) => Some(LogEvent::None),
-            (Target::Sealed(_), Err(FileError::NotFound)) if self.may_miss() => {
-                Some(self.sealed_step_done(now))
-            }
+            (Target::Sealed, Err(FileError::NotFound)) if self.may_miss() => Some(self.sealed_step_done(now)),
             // There was no descriptor for it.
             (Target::Names | Target::Gone(_), Err(FileError::NoSpace)) => {
                 if let Target::Gone(base) = target {
@@ -225,7 +216,7 @@ impl Log {
                 self.deletions.gone_below = base;
                 Some(LogEvent::None)
             }
-            (Target::Sealed(_), Ok(_)) => Some(self.sealed_step_done(now)),
+            (Target::Sealed, Ok(_)) => Some(self.sealed_step_done(now)),
             (Target::Active(position), Ok(_)) => Some(self.durable_to(position)),
         }
     }
@@ -242,11 +233,12 @@ impl Log {
         }
         let next = sealed.next_base_offset;
         self.syncs.sealed.pop_front();
-        self.delete_below_start(now);
         if self.written.offset_end > self.written.base_offset {
             self.syncs.unsynced_since_ms.get_or_insert(now.mono_ms);
         }
-        self.durable_to(LogPosition { offset: next, segment_base_offset: next, position: 0 })
+        let event = self.durable_to(LogPosition { offset: next, segment_base_offset: next, position: 0 });
+        self.delete_below_start(now);
+        event
     }
 
     fn durable_to(&mut self, position: LogPosition) -> LogEvent {
@@ -254,17 +246,10 @@ impl Log {
             return LogEvent::None;
         }
         assert!(position.offset <= self.written.offset_end, "what is synced was written");
+        let has_moved = position.offset > self.durable.offset;
         self.durable = position;
         self.forget_mark();
-        LogEvent::Appended
-    }
-
-    /// The deleted segments need no sync any more.
-    pub(super) fn durable_at_least(&mut self, base_offset: i64) {
-        self.syncs.forget_below(base_offset);
-        if self.durable.offset < base_offset {
-            self.durable = LogPosition { offset: base_offset, segment_base_offset: base_offset, position: 0 };
-        }
+        if has_moved { LogEvent::Appended } else { LogEvent::None }
     }
 
     /// Writes of all waiting index entries of the active segment.
@@ -395,11 +380,19 @@ impl Log {
         ops.push(FileOp::Create { file, preallocate_bytes: 0 });
         ops.push(FileOp::Write { file, position: 0, bytes: self.producers.snapshot() });
         ops.push(FileOp::Sync { file });
+        let mut may_miss = Vec::new();
         for mut sealed in self.syncs.sealed.drain(..) {
             while let Some(op) = sealed.step() {
-                ops.extend((!sealed.may_miss()).then_some(op));
+                if sealed.may_miss() {
+                    may_miss.push(op)
+                } else {
+                    ops.push(op)
+                }
                 sealed.advance();
             }
+        }
+        if !may_miss.is_empty() {
+            self.jobs.plan_tolerant(Purpose::LastSnapshots, may_miss);
         }
         let base = self.written.base_offset;
         let files = [Stem::Log(base), Stem::OffsetIndex(base), Stem::TimeIndex(base)];

@@ -36,6 +36,10 @@ pub(super) enum Purpose {
     Delete,
     /// The mark of a truncation, or an operation of the machine that carries it out.
     Truncate,
+    /// The checkpoint's log start is lowered: the mark has not to say it any more.
+    Lowered,
+    /// The producer snapshots, before the clean stop, that a power cut may have taken before.
+    LastSnapshots,
     /// The clean stop.
     Close,
     /// Renaming the directory of a deleted topic.

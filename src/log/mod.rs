@@ -19,6 +19,7 @@ mod follow;
 mod head;
 mod index;
 mod jobs;
+mod log_start;
 mod lookup;
 mod mark;
 pub mod memory_dir;
@@ -58,6 +59,7 @@ use flush::Syncs;
 use head::Head;
 use index::PendingIndex;
 use jobs::{Jobs, Progress, Purpose, replace};
+use log_start::OnFile;
 use producer::ProducerStates;
 use retention::Deletions;
 use tail::Tail;
@@ -163,6 +165,8 @@ pub struct Log {
     truncation: Option<Box<Truncation>>,
     /// The mark of a truncation is there until the log is synced to this offset.
     marked_until: Option<i64>,
+    /// The log start in the checkpoint.
+    on_file: OnFile,
     /// When the creation of the log is tried again after a full device.
     create_again_ms: Option<u64>,
     /// A full device refused what everything behind it waits for: when it is tried again.
@@ -221,10 +225,11 @@ impl Log {
         log.epochs = found.epochs;
         log.producers = found.producers;
         log.marked_until = found.marked_until;
+        log.on_file = OnFile::found(found.start_on_file);
         for (offset_last, position) in found.tail {
             log.tail.push(offset_last, position, log.written.base_offset);
         }
-        log.recovered_durable(found.durable_end, now);
+        log.recovered_durable(found.durable_end, found.is_synced, now);
         log.check_invariants();
         log
     }
@@ -263,6 +268,7 @@ impl Log {
             ahead: Ahead::default(),
             truncation: None,
             marked_until: None,
+            on_file: OnFile::default(),
             create_again_ms: None,
             full_until_ms: None,
             unclean: false,
@@ -475,9 +481,14 @@ impl Log {
             | Purpose::CutBack
             | Purpose::GiveBack
             | Purpose::Delete
+            | Purpose::LastSnapshots
             | Purpose::Truncate => LogEvent::None,
             Purpose::Append => self.append_done(now),
             Purpose::Roll => self.roll_done(now),
+            Purpose::Lowered => {
+                self.on_file = OnFile::default();
+                LogEvent::None
+            }
             Purpose::IndexFlush { offset_entries, time_entries } => {
                 self.index_flushed(now, offset_entries, time_entries);
                 LogEvent::None
@@ -521,7 +532,8 @@ impl Log {
                 self.epochs_dirty = true;
                 LogEvent::None
             }
-            Purpose::Close if retriable => self.close_unclean(),
+            Purpose::Close | Purpose::LastSnapshots if retriable => self.close_unclean(),
+            Purpose::Lowered if retriable => self.lowered_later(now),
             Purpose::IndexFlush { .. } if retriable => {
                 self.pending_index.flush_failed(now.mono_ms);
                 LogEvent::None

@@ -76,6 +76,8 @@ pub struct Recovered {
     pub log_end: i64,
     /// Everything below it is synced.
     pub durable_end: i64,
+    /// All files of the log are, also what belongs to no record.
+    pub is_synced: bool,
     /// Bytes of `.log` files that were not batches and were cut off or deleted.
     pub truncated_bytes: u64,
     /// The active segment's newest `.index` entry: last offset and position of a batch.
@@ -91,6 +93,9 @@ pub struct Recovered {
     /// The mark of a truncation is still there: until the log is synced to this offset, the checkpoint may hold a
     /// recovery point that is too high.
     pub marked_until: Option<i64>,
+    /// The log start in the checkpoint, where it is too high and the mark of a truncation says so: it is to be
+    /// lowered ([`Log::start_to_lower`](super::Log::start_to_lower)).
+    pub start_on_file: Option<i64>,
 }
 
 /// A damaged place below the recovery point.

@@ -153,9 +153,9 @@ impl Log {
 
     /// No record below `new_log_start` is served any more; segments wholly below it
     /// are deleted. Whether the log start moved; it never goes back and never beyond the written end. A follower
-    /// calls it with its leader's log start. While the log is being truncated it waits for the end of that.
+    /// calls it with its leader's log start. While the log is being truncated nothing moves.
     pub fn delete_records(&mut self, now: Now, new_log_start: i64) -> bool {
-        if self.log_start_waits(new_log_start) {
+        if self.is_truncating() {
             return false;
         }
         let offset = new_log_start.min(self.written.offset_end);
@@ -190,7 +190,7 @@ impl Log {
             self.deletions.unlink_at(now.mono_ms.saturating_add(delay_ms), old.base_offset);
         }
         self.deletions.files.push_back(Doomed { base_offset, fate: Fate::Forget, files: 0 });
-        self.durable_at_least(base_offset);
+        assert!(self.durable.offset >= base_offset, "what goes is synced");
         self.log_start_offset = self.log_start_offset.max(base_offset);
         self.epochs_dirty |= self.epochs.truncate_from_start(self.log_start_offset);
         if self.epochs_dirty {

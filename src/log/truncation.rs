@@ -9,12 +9,13 @@
 //!
 //! The recovery point in the checkpoint may now be above what is synced, and there may be other records below it.
 //! Nobody has to lower it before the log grows: the mark stays and says what is synced, until the log is synced as
-//! far as it ever was.
+//! far as it ever was. The log start in the checkpoint may be above the log's own, too; that one has to be lowered
+//! ([`log_start`](super::log_start)).
 
 use bytes::Bytes;
 
 use super::jobs::{Purpose, replace};
-use super::mark::{Mark, TRUNCATION_MARK};
+use super::mark::{Mark, mark_file};
 use super::recovery::{Recovered, Recovery, RecoveryError, RecoveryPlan, RecoveryStep};
 use super::search::CORRUPT;
 use super::{Log, LogEvent, RETRY_MS, State};
@@ -58,8 +59,6 @@ enum Phase {
 pub(super) struct Truncation {
     wanted: Goal,
     phase: Phase,
-    /// The log start is to move there afterwards.
-    log_start: Option<i64>,
     /// The clean stop has begun and waits for the end.
     pub(super) is_closing: bool,
     /// Damage was found in what counted as synced. The leader has it whole: it is cut off, too.
@@ -79,7 +78,7 @@ impl Log {
     }
 
     /// Throws everything away and starts empty at `offset`: producers are forgotten, epochs start empty. Otherwise as
-    /// [`Self::begin_truncate`]. Where `offset` is below a log start in the checkpoint, the caller has to lower that.
+    /// [`Self::begin_truncate`].
     pub fn begin_restart_at(&mut self, now: Now, offset: i64) {
         self.begin_goal(now, Goal::Anew(offset.max(0)));
     }
@@ -97,7 +96,6 @@ impl Log {
             self.truncation = Some(Box::new(Truncation {
                 wanted: goal,
                 phase: Phase::Draining,
-                log_start: None,
                 is_closing: false,
                 is_damaged: false,
             }));
@@ -110,13 +108,6 @@ impl Log {
     pub(super) fn drains_a_roll(&self) -> bool {
         let draining = self.truncation.as_ref().is_some_and(|now| matches!(now.phase, Phase::Draining));
         draining && self.roll_is_next() && !self.gather.rolling
-    }
-
-    /// Whether the log start is to move only after the truncation; it is remembered then.
-    pub(super) fn log_start_waits(&mut self, log_start_offset: i64) -> bool {
-        let Some(truncation) = &mut self.truncation else { return false };
-        truncation.log_start = truncation.log_start.max(Some(log_start_offset));
-        true
     }
 
     /// Begins with the files once nothing is on its way.
@@ -158,12 +149,11 @@ impl Log {
         let is_damaged = self.truncation.as_ref().is_some_and(|truncation| truncation.is_damaged);
         let synced = if is_damaged { 0 } else { self.durable.offset };
         let mark = match goal {
-            Goal::Cut(offset) => Mark::Cut { offset, synced },
+            Goal::Cut(offset) => Mark::Cut { offset, synced, start: self.start_not_on_file() },
             Goal::Anew(offset) => Mark::Anew { offset },
         };
         self.set_phase(Phase::Marking(goal));
-        let ops = replace(Stem::Named(TRUNCATION_MARK).into(), Bytes::from(mark.encode()));
-        self.jobs.plan(Purpose::Truncate, ops.into());
+        self.jobs.plan(Purpose::Truncate, replace(mark_file(), Bytes::from(mark.encode())).into());
     }
 
     /// The operation of a truncation, or the last one of its mark, has ended.
@@ -200,7 +190,7 @@ impl Log {
     }
 
     fn begin_recovery(&mut self, now: Now, goal: Goal) -> LogEvent {
-        let recovery = Recovery::new(RecoveryPlan {
+        let plan = RecoveryPlan {
             topic_id: self.topic_id,
             clean: false,
             same_boot: true,
@@ -211,7 +201,8 @@ impl Log {
             log_start_offset: self.log_start_offset,
             config: std::sync::Arc::clone(&self.config),
             wall_ms: now.wall_ms,
-        });
+        };
+        let recovery = Recovery::new(plan).with_start_on_file(self.start_on_file());
         self.recovery_step(now, goal, Box::new(recovery), None)
     }
 
@@ -287,11 +278,9 @@ impl Log {
             return LogEvent::None;
         }
         self.state = State::Open;
-        if let Some(log_start_offset) = truncation.log_start {
-            self.delete_records(now, log_start_offset);
-        }
         self.delete_below_start(now);
         self.forget_mark();
+        self.finish_lowering();
         if truncation.is_closing {
             self.begin_close(now);
         }
@@ -303,8 +292,9 @@ impl Log {
     pub(super) fn forget_mark(&mut self) {
         if self.state == State::Open && self.marked_until.is_some_and(|until| until <= self.durable.offset) {
             self.marked_until = None;
-            let file = Stem::Named(TRUNCATION_MARK).into();
-            self.jobs.plan_tolerant(Purpose::Delete, vec![FileOp::Delete { file }]);
+            if self.start_to_lower().is_none() {
+                self.jobs.plan_tolerant(Purpose::Delete, vec![FileOp::Delete { file: mark_file() }]);
+            }
         }
     }
 

@@ -22,8 +22,8 @@ struct Waiting {
 /// have admitted.
 #[derive(Debug, Default)]
 pub(super) struct Deletions {
-    /// The highest one asked for.
-    wanted: i64,
+    /// To what the checkpoint was asked to be lowered, until that has an end.
+    lowers_to: Option<i64>,
     waiting: Vec<Waiting>,
 }
 
@@ -47,11 +47,6 @@ impl Deletions {
 }
 
 impl Partition {
-    /// The log start that the checkpoint holds or is going to.
-    pub fn log_start_promised(&self) -> i64 {
-        self.deletions.wanted.max(self.log.log_start_offset())
-    }
-
     pub(super) fn delete_records(
         &mut self,
         now: Now,
@@ -81,20 +76,45 @@ impl Partition {
     }
 
     pub(super) fn want_log_start(&mut self, log_start_offset: i64, effects: &mut Vec<Effect>) {
-        if self.state == State::Online && log_start_offset > self.log_start_promised() {
-            self.deletions.wanted = log_start_offset;
+        if self.state == State::Online
+            && log_start_offset > self.log.log_start_promised()
+            && self.log.promise_log_start(log_start_offset)
+        {
             effects.push(Effect::StoreLogStart(log_start_offset));
         }
     }
 
-    /// The checkpoint holds this log start: it counts from now on.
+    /// The checkpoint holds this log start: it counts from now on. One that was wanted of the log before a truncation
+    /// is of no meaning any more; it may lie above all that there is.
     pub fn log_start_stored(&mut self, now: Now, log_start_offset: i64, effects: &mut Vec<Effect>) {
-        if self.state != State::Online {
+        if self.state != State::Online || log_start_offset > self.log.log_start_promised() {
             return;
         }
         self.log.delete_records(now, log_start_offset);
         self.answer_deletions(effects);
         self.settle(now, effects);
+    }
+
+    /// The checkpoint was lowered to this log start ([`Effect::LowerLogStart`]).
+    pub fn log_start_lowered(&mut self, now: Now, log_start_offset: i64, effects: &mut Vec<Effect>) {
+        if self.state == State::Online {
+            self.log.log_start_lowered(log_start_offset);
+            self.settle(now, effects);
+        }
+    }
+
+    /// Asks for what the checkpoint is to hold: a lower log start after a truncation, then what was kept waiting
+    /// by that.
+    pub(super) fn tell_log_start(&mut self, effects: &mut Vec<Effect>) {
+        let lowers_to = self.log.start_to_lower().filter(|_| self.state == State::Online);
+        if self.deletions.lowers_to != lowers_to {
+            self.deletions.lowers_to = lowers_to;
+            effects.extend(lowers_to.map(Effect::LowerLogStart));
+        }
+        let waiting = self.deletions.waiting.iter().map(|waiting| waiting.log_start_offset);
+        if let Some(highest) = waiting.max() {
+            self.want_log_start(highest, effects);
+        }
     }
 
     /// The first offset that this replica or another one which is alive still has: what is below is gone
@@ -115,11 +135,6 @@ impl Partition {
         self.deletions.take(|waiting| waiting.log_start_offset <= log_start_offset).for_each(|waiting| {
             effects.push(Effect::Reply(waiting.to, Answer::Deleted { log_start_offset }))
         });
-    }
-
-    /// The log was cut or begun anew: what was wanted was of the log before.
-    pub(super) fn forget_deletions(&mut self) {
-        self.deletions.wanted = 0;
     }
 
     /// Looks whether retention gives up segments.

@@ -261,6 +261,9 @@ pub enum Effect {
     Reply(ReplyTo, Answer),
     /// Make the log start durable, then call [`Partition::log_start_stored`](super::Partition::log_start_stored).
     StoreLogStart(i64),
+    /// The log start in the checkpoint is that of a log which was cut off or thrown away since: put this one there,
+    /// durably, then call [`log_start_lowered`](super::Partition::log_start_lowered).
+    LowerLogStart(i64),
     /// Step this partition with the end of the turn.
     EndTurn,
     /// The directory has its new name: the old one may be used again.

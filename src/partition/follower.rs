@@ -95,7 +95,7 @@ impl Partition {
         }
         match part.error {
             None => match part.diverging {
-                Some((epoch, end_offset)) => self.diverge(now, epoch, end_offset),
+                Some((epoch, end_offset)) => self.diverge(now, epoch, end_offset, part.log_start_offset),
                 None => self.take_records(now, part, effects),
             },
             Some(ErrorCode::OffsetOutOfRange) => self.leave_range(now, part.log_start_offset),
@@ -140,8 +140,16 @@ impl Partition {
     }
 
     /// The log and the leader's part at the end of `epoch` at the latest, which is at `end_offset` there.
-    fn diverge(&mut self, now: Now, epoch: i32, end_offset: i64) {
+    fn diverge(&mut self, now: Now, epoch: i32, end_offset: i64, leader_log_start_offset: i64) {
         let log_end = self.log.log_end();
+        if epoch == UNDEFINED
+            && self.log.log_start_offset() == log_end
+            && (0..=end_offset).contains(&leader_log_start_offset)
+        {
+            // It is empty and begins behind the leader's end. What it lacks below may be the leader's own, of which
+            // the log that was here knew nothing: all of it is fetched.
+            return self.restart_at(now, leader_log_start_offset);
+        }
         let (own_epoch, own_end) = self.log.epochs().end_offset_for(epoch, log_end);
         let cut_at = match own_epoch {
             // Nothing is known here of that epoch or any before: the leader's word alone counts.
@@ -178,7 +186,6 @@ impl Partition {
         self.high_watermark = offset;
         self.cuts += 1;
         self.log.begin_restart_at(now, offset);
-        self.forget_deletions();
     }
 
     /// The log was cut or begun anew.
@@ -186,7 +193,6 @@ impl Partition {
         let log_start_offset = self.log.log_start_offset();
         self.high_watermark = self.high_watermark.clamp(log_start_offset, log_end);
         self.readable = self.first_readable();
-        self.forget_deletions();
         if let Role::Follower(follower) = &mut self.role
             && !follower.waiting.is_empty()
         {

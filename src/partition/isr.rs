@@ -122,6 +122,13 @@ impl Lead {
         lead
     }
 
+    /// Where the others are is not known any more, until they fetch again.
+    pub(super) fn forget_ends(&mut self) {
+        for remote in &mut self.remotes {
+            *remote = Remote::new(remote.id, None);
+        }
+    }
+
     /// Other replicas may be assigned.
     pub(super) fn take_replicas(&mut self, now: Now, node_id: i32, assignment: &Assignment) {
         self.remotes.retain(|remote| assignment.replicas.contains(&remote.id));

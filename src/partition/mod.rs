@@ -202,6 +202,12 @@ impl Partition {
         let known = &mut self.assignment;
         assert!(assignment.leader_epoch >= known.leader_epoch, "leader epochs never go back");
         let new_epoch = assignment.leader_epoch > known.leader_epoch;
+        if assignment.leader_epoch.saturating_sub(known.leader_epoch) > 1
+            && let Role::Leader(lead) = &mut self.role
+        {
+            // Another may have led in between, and the others may have cut off for it what they had of this one.
+            lead.forget_ends();
+        }
         if !new_epoch && assignment.partition_epoch < known.partition_epoch {
             known.broker_epochs = assignment.broker_epochs;
         } else {
@@ -428,6 +434,7 @@ impl Partition {
             effects.push(Effect::EndTurn);
         }
         self.tell_following(effects);
+        self.tell_log_start(effects);
         self.check_invariants();
     }
 

@@ -12,6 +12,9 @@ use crate::wire::header::{self, RequestHeader};
 use crate::wire::outbound::{self, JoinQuorum};
 use crate::wire::{ErrorCode, error_number};
 
+/// The longest name of a host (RFC 1035).
+const HOST_BYTES_MAX: usize = 255;
+
 pub(super) fn join(
     header: &RequestHeader,
     body: &Bytes,
@@ -21,7 +24,7 @@ pub(super) fn join(
     let JoinQuorum { cluster_id, node_id, raft_id, host, port } = JoinQuorum::parse(body)?;
     let refused = if cluster_id != scene.node.cluster_id {
         Some(ErrorCode::InconsistentClusterId)
-    } else if node_id < 0 || raft_id == 0 {
+    } else if node_id < 0 || raft_id == 0 || host.len() > HOST_BYTES_MAX {
         Some(ErrorCode::InvalidRequest)
     } else {
         None

@@ -95,6 +95,11 @@ impl QuorumPlace {
             let raft_id = founder_raft_id(cluster_id, config.node_id);
             return Ok(Self { raft_id, voters: voters.collect(), is_alone: false });
         }
+        if !config.roles.broker && config.cluster.voters.is_empty() {
+            return Err("is not there: format this controller with --standalone, --initial-controllers or \
+                        --no-initial-controllers"
+                .to_owned());
+        }
         let voters = vec![VoterEndpoint::alone(config.node_id, raft_id)];
         Ok(Self { raft_id, voters, is_alone: !hears_controllers(config) })
     }

@@ -57,6 +57,7 @@ fn nothing_durable_is_lost_and_nothing_truncated_comes_back() {
         assert!(all.truncated > 300 && all.restarted > 100, "truncations end: {all:?}");
         assert!(all.cut_while_truncating > 100, "power cuts meet truncations: {all:?}");
         assert!(all.cut_while_recovering > 100, "power cuts meet recoveries: {all:?}");
+        assert!(all.starts_lowered > 50, "logs begin below the start in the checkpoint: {all:?}");
         assert!(all.marks_kept > 20, "recovery points become too high: {all:?}");
     }
 }

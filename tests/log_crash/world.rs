@@ -1,5 +1,8 @@
 //! One log, its disk, the checkpoints beside it, and what goes wrong.
 
+mod checkpoint;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,6 +15,8 @@ use tidemill::log::{
 };
 use tidemill::wire::ErrorCode;
 use uuid::Uuid;
+
+use checkpoint::{Checkpoint, Store};
 
 use crate::disk::{Cut, Disk};
 use crate::model::{Draft, Goal, Item, Model};
@@ -28,6 +33,7 @@ pub struct Tally {
     pub cut_while_truncating: u64,
     pub cut_while_recovering: u64,
     pub marks_kept: u64,
+    pub starts_lowered: u64,
     pub recovered: u64,
 }
 
@@ -38,6 +44,7 @@ impl Tally {
         self.cut_while_truncating += other.cut_while_truncating;
         self.cut_while_recovering += other.cut_while_recovering;
         self.marks_kept += other.marks_kept;
+        self.starts_lowered += other.starts_lowered;
         self.recovered += other.recovered;
     }
 }
@@ -47,13 +54,6 @@ struct InFlight {
     op: FileOp,
     mark: u64,
     appended: Bytes,
-}
-
-/// What the files of the log directory say of this log.
-#[derive(Clone, Copy, Debug, Default)]
-struct Checkpoint {
-    recovery_point: i64,
-    log_start: i64,
 }
 
 pub struct World {
@@ -66,8 +66,14 @@ pub struct World {
     in_flight: Vec<InFlight>,
     model: Model,
     checkpoint: Checkpoint,
-    /// A recovery point on its way into the checkpoint.
-    surveyed: Option<i64>,
+    /// A recovery point and a log start on their way into the checkpoint.
+    surveyed: Option<Checkpoint>,
+    /// Log starts that were asked for, oldest first.
+    stores: VecDeque<Store>,
+    /// The last one that was to be lower.
+    lowers_to: Option<i64>,
+    /// What the log said last.
+    log_start: i64,
     /// What truncations under way are to come to, in order.
     goals: Vec<Goal>,
     /// The power was cut and no recovery has ended since.
@@ -114,6 +120,9 @@ impl World {
             model: Model::default(),
             checkpoint: Checkpoint::default(),
             surveyed: None,
+            stores: VecDeque::new(),
+            lowers_to: None,
+            log_start: 0,
             goals: Vec::new(),
             after_power_cut: false,
             closed: false,
@@ -133,7 +142,8 @@ impl World {
             44..64 => self.run_some(),
             64..70 => self.pass_time(),
             70..74 => self.delete_records(),
-            74..82 => self.survey(),
+            74..78 => self.survey(),
+            78..82 => self.store_one(),
             82..91 => self.truncate(),
             91..93 => self.run_all(),
             93..95 => self.retain(),
@@ -229,6 +239,10 @@ impl World {
             let appended = if is_append { parts.collect::<Vec<_>>().concat().into() } else { Bytes::new() };
             self.in_flight.push(InFlight { ticket, op, mark: self.disk.mark(), appended });
         }
+        if self.lowers_to != self.log.start_to_lower() {
+            self.lowers_to = self.log.start_to_lower();
+            self.stores.extend(self.lowers_to.map(Store::Lower));
+        }
     }
 
     fn complete_one(&mut self) {
@@ -270,6 +284,8 @@ impl World {
             self.emit();
             if !self.in_flight.is_empty() {
                 self.complete_one();
+            } else if !self.stores.is_empty() {
+                self.store_one();
             } else if self.log.waits_for_space() || self.log.has_gathered() || self.log.is_truncating() {
                 self.now.mono_ms += 1000;
                 self.log.wake(self.now);
@@ -287,13 +303,6 @@ impl World {
         self.log.wake(self.now);
     }
 
-    fn move_log_start(&mut self, offset: i64) {
-        self.checkpoint.log_start = self.checkpoint.log_start.max(offset);
-        if self.rng.u8(0..5) > 0 {
-            self.log.delete_records(self.now, offset);
-        }
-    }
-
     fn delete_records(&mut self) {
         let range = self.log.log_start_offset()..=self.log.log_end();
         if !self.log.is_truncating() && !range.is_empty() {
@@ -308,39 +317,33 @@ impl World {
         }
     }
 
-    /// The recovery point goes into the checkpoint, at once or after others things have happened.
-    fn survey(&mut self) {
-        match self.surveyed.take() {
-            Some(recovery_point) => self.checkpoint.recovery_point = recovery_point,
-            None => self.surveyed = Some(self.log.recovery_point()),
-        }
-    }
-
     fn truncate(&mut self) {
-        let start = self.log.log_start_offset().max(self.checkpoint.log_start);
+        let start = self.log.log_start_offset();
+        // Where leaders are elected uncleanly a log may have to go back behind its start.
+        let below = if self.rng.u8(0..4) == 0 { self.rng.i64(0..50) } else { 0 };
+        let least = (start - below).max(0);
         if self.rng.u8(0..5) == 0 {
-            let offset = start + self.rng.i64(0..200);
+            let offset = least + self.rng.i64(0..200);
             self.goals.push(Goal::Anew(offset));
             self.log.begin_restart_at(self.now, offset);
         } else {
             let end = self.log.reserved_end().max(start);
-            let least = if self.rng.bool() { start } else { start.max(end - 12) };
+            let least = if self.rng.bool() { least } else { least.max(end - 12) };
             let offset = self.rng.i64(least..=end + 2);
-            self.goals.push(Goal::Cut(offset));
+            self.goals.push(if offset < start { Goal::Anew(offset) } else { Goal::Cut(offset) });
             self.log.begin_truncate(self.now, offset);
         }
         assert!(self.log.is_truncating());
     }
 
     fn truncated(&mut self, log_end: i64) {
-        // A log start that came meanwhile has moved by now; what went with the truncation went before.
-        self.model.truncate(&self.goals, i64::MIN);
-        if self.model.end() < self.log.log_start_offset() {
-            self.model.begin_anew(self.log.log_start_offset());
-        }
+        self.model.truncate(&self.goals, self.log_start);
+        let began_anew = self.goals.iter().any(|goal| matches!(goal, Goal::Anew(_)));
         self.tally.truncated += 1;
-        self.tally.restarted += u64::from(self.goals.iter().any(|goal| matches!(goal, Goal::Anew(_))));
+        self.tally.restarted += u64::from(began_anew);
         self.goals.clear();
+        self.log_start = if began_anew { self.model.begin } else { self.log_start };
+        assert_eq!(self.log.log_start_offset(), self.log_start, "what was promised is not what is");
         assert_eq!(self.log.written_end(), self.model.end());
         assert_eq!(log_end, self.log.log_end());
         self.tally.marks_kept += u64::from(self.has_mark());
@@ -402,8 +405,12 @@ impl World {
         }
         self.closed = false;
         let clean = !self.log.is_unclean();
+        while !self.stores.is_empty() && self.rng.bool() {
+            let _ = self.store();
+        }
         let reached = self.reached(self.log.written_end());
-        self.checkpoint.recovery_point = self.log.recovery_point();
+        let last = self.reached_now();
+        self.store_survey(last);
         self.surveyed = None;
         self.recover(clean, reached);
     }
@@ -411,6 +418,13 @@ impl World {
     /// The process dies, perhaps because the power does. What was on its way may have been carried out.
     fn crash(&mut self, power: bool) {
         self.emit();
+        while !self.stores.is_empty() && self.rng.bool() {
+            let _ = self.store();
+        }
+        // A survey that was answered may still be written.
+        if let Some(surveyed) = self.surveyed.take().filter(|_| self.rng.bool()) {
+            self.store_survey(surveyed);
+        }
         let mut reached = self.reached(if power { self.log.durable_end() } else { self.log.written_end() });
         reached.end = reached.end.min(self.model.end());
         for flight in std::mem::take(&mut self.in_flight) {
@@ -423,15 +437,17 @@ impl World {
             self.disk.cut_power(self.cut, &mut self.rng);
             self.after_power_cut = true;
         }
-        // A survey that was answered may still be written.
-        if let Some(recovery_point) = self.surveyed.take().filter(|_| self.rng.bool()) {
-            self.checkpoint.recovery_point = recovery_point;
-        }
         self.recover(false, reached);
     }
 
     fn reached(&self, end: i64) -> Reached {
-        let mut reached = Reached { end, begins: Vec::new() };
+        let promised = self.log.log_start_promised();
+        let mut reached = Reached {
+            end,
+            begins: Vec::new(),
+            starts: self.goals.is_empty().then_some((self.log_start, promised)),
+            believes_checkpoint: self.checkpoint.log_start <= promised,
+        };
         let mut begin = None;
         for goal in &self.goals {
             begin = match (*goal, begin) {
@@ -439,7 +455,7 @@ impl World {
                 (Goal::Cut(offset), Some(begin)) => Some(offset.min(begin)),
                 (Goal::Cut(offset), None) => {
                     reached.end = reached.end.min(self.model.end_below(offset));
-                    None
+                    (reached.end < self.log_start).then_some(self.log_start)
                 }
             };
             reached.begins.extend(begin);
@@ -450,6 +466,8 @@ impl World {
     fn recover(&mut self, mut clean: bool, mut reached: Reached) {
         self.in_flight.clear();
         self.goals.clear();
+        self.stores.clear();
+        self.lowers_to = None;
         let found = loop {
             match self.recover_once(clean) {
                 Ok(found) => break found,
@@ -474,7 +492,11 @@ impl World {
             Err(base) => Log::create_at(TOPIC_ID, base, Arc::clone(&self.config), self.now, 1),
         };
         self.settle(&reached);
-        assert!(self.log.log_start_offset() >= self.checkpoint.log_start.min(self.model.end()));
+        self.log_start = self.log.log_start_offset();
+        if let Some((least, most)) = reached.starts {
+            let is = self.log_start;
+            assert!((least.min(self.model.end())..=most).contains(&is), "{least} to {most} is now {is}");
+        }
         self.check();
         self.emit();
     }
@@ -490,7 +512,8 @@ impl World {
             self.model = kept;
             return;
         }
-        let is_behind_its_start = first == self.checkpoint.log_start && reached.end <= first;
+        let is_behind_its_start =
+            reached.believes_checkpoint && first == self.checkpoint.log_start && reached.end <= first;
         assert!(
             self.log.size_bytes() == 0
                 && first == end
@@ -540,4 +563,8 @@ struct Reached {
     end: i64,
     /// or is empty and begins at one of these.
     begins: Vec<i64>,
+    /// Where nothing was to be truncated: the least and the highest log start.
+    starts: Option<(i64, i64)>,
+    /// The log start in the checkpoint is one that was promised, not that of a log which is no more.
+    believes_checkpoint: bool,
 }

@@ -75,6 +75,7 @@ pub fn effect(effect: &Effect, names: &BTreeMap<u32, String>) -> String {
         Effect::File(_, planned) => op(planned),
         Effect::Reply(to, given) => format!("{}: {}", names[&to.request], answer(given)),
         Effect::StoreLogStart(offset) => format!("stores the log start {offset}"),
+        Effect::LowerLogStart(offset) => format!("lowers the log start to {offset}"),
         Effect::EndTurn => "wants the end of the turn".to_owned(),
         Effect::Retired => "retired".to_owned(),
         Effect::Gone => "gone".to_owned(),

@@ -13,7 +13,7 @@
 //! | `offset NAME latest\|earliest\|max-timestamp\|MILLISECONDS` | a ListOffsets |
 //! | `epoch-end NAME EPOCH [epoch=-1]` | an OffsetForLeaderEpoch |
 //! | `delete-records NAME OFFSET` | a DeleteRecords, -1 for the high watermark |
-//! | `stored OFFSET` | the checkpoint holds this log start |
+//! | `stored OFFSET`, `lowered OFFSET` | the checkpoint holds this log start; was lowered to it |
 //! | `retention` | retention's round comes by |
 //! | `unwatch NAME` | the reader has gone |
 //! | `end-turn` | what was gathered is written |
@@ -126,6 +126,9 @@ impl Stage {
             }
             "stored" => {
                 partition.log_start_stored(now, words.word(0).parse().unwrap(), &mut effects);
+            }
+            "lowered" => {
+                partition.log_start_lowered(now, words.word(0).parse().unwrap(), &mut effects);
             }
             "retention" => partition.apply_retention(now, &mut effects),
             "unwatch" => partition.call(now, to, Op::Unwatch, &mut effects),

@@ -45,7 +45,14 @@ impl Checkpoints {
             }
             let stored = &mut directory.offsets.log_starts;
             let entry = stored.entry((start.topic.to_string(), start.partition)).or_insert(0);
-            *entry = start.log_start_offset.max(*entry);
+            if start.lowers {
+                *entry = start.log_start_offset;
+                // A survey that was answered before speaks of the log that is no more.
+                let before = self.surveyed.iter_mut().filter(|survey| is_of(survey, &start));
+                before.for_each(|survey| survey.log_start_offset = start.log_start_offset);
+            } else {
+                *entry = start.log_start_offset.max(*entry);
+            }
             directory.log_starts.waiting.push((from, start));
         }
         self.directories.iter_mut().for_each(Directory::plan_log_starts);
@@ -64,6 +71,11 @@ impl Checkpoints {
         }
         by_shard
     }
+}
+
+/// Whether both are of the same replica.
+fn is_of(one: &Progress, other: &Progress) -> bool {
+    (one.topic_id, one.partition) == (other.topic_id, other.partition)
 }
 
 impl Directory {
@@ -116,6 +128,7 @@ mod tests {
             log_start_offset,
             high_watermark: 0,
             gone_below: 0,
+            lowers: false,
             unclean: false,
         }
     }
@@ -185,6 +198,31 @@ mod tests {
             complete(&mut checkpoints, &mut outputs, &mut text, Ok(FileDone::Ok));
             assert!(!text.contains("t 0 2") && !text.contains("t 0 4"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_log_that_begins_anew_lowers_it_whatever_a_survey_says_that_was_answered_before() {
+        let (mut checkpoints, mut outputs, mut text) = (checkpoints(1), Vec::new(), String::new());
+        checkpoints.store_log_starts(ShardId(0), vec![start(0, 0, 9), start(0, 1, 9)], &mut outputs);
+        assert!(checkpoints.survey_is_due(now(1_000_000), 2));
+        let before = (vec![start(0, 0, 9), start(0, 1, 9)], 0);
+        checkpoints.surveyed(ShardId(0), before, false, |_| true, &mut outputs);
+        let lowered = Progress { lowers: true, ..start(0, 0, 2) };
+        checkpoints.store_log_starts(ShardId(0), vec![lowered], &mut outputs);
+        while !outputs.is_empty() {
+            complete(&mut checkpoints, &mut outputs, &mut text, Ok(FileDone::Ok));
+        }
+        assert!(text.contains("t 0 2") && text.contains("t 1 9"), "{text}");
+        let stored = checkpoints.take_stored_log_starts();
+        let lowers: Vec<bool> = stored[0].1.iter().map(|start| start.lowers).collect();
+        assert_eq!(lowers, [false, false, true], "in the order in which they were asked for");
+        // The other shard's answer completes the survey.
+        checkpoints.surveyed(ShardId(1), (Vec::new(), 0), false, |_| true, &mut outputs);
+        while !outputs.is_empty() {
+            complete(&mut checkpoints, &mut outputs, &mut text, Ok(FileDone::Ok));
+            assert!(!text.contains("t 0 9"), "{text}");
+        }
+        assert_eq!(checkpoints.directories[0].offsets.log_starts[&("t".to_owned(), 0)], 2);
     }
 
     #[test]

@@ -312,7 +312,8 @@ impl Envoy {
     pub fn down(&mut self, now: Now, loss: LinkLoss) {
         let Some((node_id, link)) = &mut self.link else { return };
         let (node_id, loss) = (*node_id, link.down(now, loss));
-        if matches!(loss.loss, LinkLoss::Refused | LinkLoss::Timeout) {
+        // Who takes connections and answers nothing, again and again, is no controller.
+        if matches!(loss.loss, LinkLoss::Refused | LinkLoss::Timeout) || loss.in_a_row > 1 {
             self.miss(node_id);
         }
         self.lost(now, loss);

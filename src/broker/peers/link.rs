@@ -80,6 +80,8 @@ pub struct Loss<P> {
     pub loss: LinkLoss,
     /// The other process is gone: it had answered, closed or reset, and then nobody listened any more.
     pub is_gone: bool,
+    /// Dials that failed and connections that ended without an answer, in a row, this one included.
+    pub in_a_row: u32,
     /// What was asked and not answered, oldest first.
     pub unanswered: Vec<P>,
 }
@@ -196,7 +198,7 @@ impl<P> Link<P> {
         let rest_ms = self.rest_ms();
         self.failures += 1;
         self.state = State::Resting { until_ms: now.mono_ms + rest_ms };
-        Loss { loss, is_gone, unanswered: self.take_unanswered() }
+        Loss { loss, is_gone, in_a_row: self.failures, unanswered: self.take_unanswered() }
     }
 
     /// How long it rests after this failure.
@@ -218,7 +220,7 @@ impl<P> Link<P> {
         }
         self.state = State::Idle;
         (self.was_left, self.has_answered) = (false, false);
-        Loss { loss: LinkLoss::Closed, is_gone: false, unanswered: self.take_unanswered() }
+        Loss { loss: LinkLoss::Closed, is_gone: false, in_a_row: 0, unanswered: self.take_unanswered() }
     }
 
     /// Sends one request; `frame` is given its correlation id. Only where [`Link::may_send`] says so.

@@ -13,6 +13,8 @@ use crate::partition::ReplyTo;
 
 /// Messages that wait for one member, in bytes; what comes beyond is lost.
 const WAITING_BYTES_MAX: usize = 8 << 20;
+/// What a message takes besides its bytes.
+const MESSAGE_BYTES: usize = 64;
 /// Messages in one frame, in bytes, but for the first.
 const FRAME_BYTES: usize = 1 << 20;
 /// How long a member that asks for its mail is kept waiting for it, in milliseconds.
@@ -34,7 +36,7 @@ impl Waiting {
     pub(super) fn push(&mut self, message: Bytes) -> bool {
         let has_room = self.bytes <= WAITING_BYTES_MAX;
         if has_room {
-            self.bytes += message.len();
+            self.bytes += message.len() + MESSAGE_BYTES;
             self.messages.push_back(message);
         }
         has_room
@@ -47,7 +49,7 @@ impl Waiting {
             self.messages.pop_front_if(|next| bytes == 0 || bytes + next.len() <= FRAME_BYTES)
         {
             bytes += message.len().max(1);
-            self.bytes -= message.len();
+            self.bytes -= message.len() + MESSAGE_BYTES;
             messages.push(message);
         }
         messages
@@ -201,7 +203,7 @@ mod tests {
         while waiting.push(Bytes::from(vec![0; 1 << 20])) {
             taken += 1;
         }
-        assert_eq!((taken, waiting.take_frame().len()), (9, 1));
+        assert_eq!((taken, waiting.take_frame().len()), (8, 1));
         waiting.clear();
         assert!(waiting.is_empty() && waiting.take_frame().is_empty());
     }

@@ -113,6 +113,8 @@ pub(super) struct Peers {
     post_events: Vec<PostEvent>,
     /// Another node's controller decides what clients want changed.
     is_elsewhere: bool,
+    /// What was told of that last; on the controller's shard.
+    told_elsewhere: bool,
     /// A clean stop waits until the controller lets the broker go.
     is_leaving: bool,
     /// The members of the quorum that were told last.
@@ -132,6 +134,7 @@ impl Peers {
             events: Vec::new(),
             post_events: Vec::new(),
             is_elsewhere: false,
+            told_elsewhere: false,
             is_leaving: false,
             members: Members::default(),
         }

@@ -94,7 +94,7 @@ impl Shard {
     /// Tells every shard whether clients' changes go to another node, when that has changed.
     fn peers_elsewhere(&mut self) {
         let is_elsewhere = self.peers.envoy.as_ref().is_some_and(|envoy| !envoy.is_here());
-        if is_elsewhere != self.peers.is_elsewhere {
+        if std::mem::replace(&mut self.peers.told_elsewhere, is_elsewhere) != is_elsewhere {
             self.tell_everyone(|| Message::Peers(PeersMessage::Elsewhere(is_elsewhere)));
         }
     }

@@ -27,7 +27,8 @@ const IN_FLIGHT_MAX: usize = 16;
 const ANSWER_MS: u64 = 2_000;
 /// How long a node that was refused its mail waits before it asks again, in milliseconds.
 const REFUSED_MS: u64 = 500;
-/// How long a node that has got mail waits for its own answer to it before it asks for more, in milliseconds.
+/// How long a node that has got mail waits for its own answer to it before it asks for more, in milliseconds. One that
+/// is no member yet, or no more, is answered at once.
 const SETTLE_MS: u64 = 20;
 
 /// A controller that raft messages go to.
@@ -220,7 +221,7 @@ impl RaftPost {
         match peer.link.frame(now, frame, outputs) {
             Answered::Body((), body) => match outbound::parse_raft_answer(&body) {
                 Ok((0, mail)) => {
-                    peer.asks_at_ms = now.mono_ms + if mail.is_empty() { 0 } else { SETTLE_MS };
+                    peer.asks_at_ms = now.mono_ms + SETTLE_MS;
                     let from = RaftPeer { node_id: peer.node_id, raft_id };
                     events.extend(mail.into_iter().map(|bytes| PostEvent::Message(from, bytes)));
                 }
@@ -343,7 +344,7 @@ mod tests {
             post.send(200, Bytes::from(vec![0; 1 << 20]), &mut events);
             taken += 1;
         }
-        assert_eq!(taken, 10);
+        assert_eq!(taken, 9);
         post.go_on(at(0), &mut outputs);
         let Some(Output::Dial { link, .. }) = outputs.pop() else { panic!("{outputs:?}") };
         events.clear();
@@ -404,8 +405,11 @@ mod tests {
         let (correlation_id, mail) = sent(&outputs.pop().unwrap());
         assert_eq!(mail.messages, ["more"]);
         post.frame(at(6), link, &answer(correlation_id, 0), &mut events, &mut outputs);
-        post.go_on(at(6), &mut outputs);
-        assert_eq!(outputs.len(), 1, "nothing came, so it asks again at once");
+        post.go_on(at(25), &mut outputs);
+        assert!(outputs.is_empty(), "whoever is no member is answered at once");
+        assert_eq!(post.next_wake_ms(), Some(26));
+        post.go_on(at(26), &mut outputs);
+        assert_eq!(outputs.len(), 1);
     }
 
     #[test]

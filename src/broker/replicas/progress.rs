@@ -13,7 +13,7 @@ pub(super) fn progress(slot: &Slot) -> Option<Progress> {
             let log = partition.log();
             let reached = FoundReplica {
                 recovery_point: log.recovery_point(),
-                log_start_offset: partition.log_start_promised(),
+                log_start_offset: log.log_start_promised(),
                 high_watermark: partition.high_watermark(),
             };
             (reached, log.gone_below(), log.is_unclean())
@@ -30,6 +30,7 @@ pub(super) fn progress(slot: &Slot) -> Option<Progress> {
         log_start_offset: found.log_start_offset,
         high_watermark: found.high_watermark,
         gone_below,
+        lowers: false,
         unclean,
     })
 }

@@ -67,15 +67,19 @@ impl Replicas {
         std::mem::take(&mut self.log_starts)
     }
 
-    /// The checkpoint holds the log start of a replica.
+    /// The checkpoint holds the log start of a replica, or was lowered to it.
     pub(in crate::broker) fn log_start_stored(
         &mut self,
         now: Now,
         (topic_id, partition): (Uuid, i32),
         log_start_offset: i64,
+        lowers: bool,
     ) {
         if let Some(slot) = self.by_partition.get(&(topic_id, partition)).copied() {
-            self.step(slot, |partition, effects| partition.log_start_stored(now, log_start_offset, effects));
+            self.step(slot, |partition, effects| match lowers {
+                true => partition.log_start_lowered(now, log_start_offset, effects),
+                false => partition.log_start_stored(now, log_start_offset, effects),
+            });
         }
     }
 }
@@ -110,6 +114,7 @@ mod tests {
             log_start_offset: 0,
             log_end: 9,
             durable_end: 9,
+            is_synced: true,
             truncated_bytes: 0,
             last_index_entry: None,
             bytes_since_index_entry: 0,
@@ -117,6 +122,7 @@ mod tests {
             tail: Vec::new(),
             quarantined: None,
             marked_until: None,
+            start_on_file: None,
         };
         let config = Arc::new(TopicConfig::default());
         let mut partition = Partition::new(1, Arc::clone(&config), Log::recovered(found, config, now(0), 1));
@@ -173,10 +179,10 @@ mod tests {
         let mut replicas = replicas(1);
         replicas.go_round(now(100));
         assert!(replicas.outputs.is_empty(), "nothing goes before it is in the checkpoint");
-        replicas.log_start_stored(now(101), (Uuid::nil(), 0), 9);
+        replicas.log_start_stored(now(101), (Uuid::nil(), 0), 9, false);
         assert_eq!(replicas.outputs.len(), 1, "{:?}", replicas.outputs);
         assert_eq!(replicas.partition(0).unwrap().log().log_start_offset(), 9);
-        replicas.log_start_stored(now(102), (Uuid::nil(), 7), 9);
+        replicas.log_start_stored(now(102), (Uuid::nil(), 7), 9, false);
         assert_eq!(replicas.outputs.len(), 1, "a replica that is gone has nothing to do");
     }
 

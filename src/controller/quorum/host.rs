@@ -319,7 +319,8 @@ impl Controller {
         let raft = &self.raft;
         let matched = |raft_id| raft.matched(raft_id);
         let (own, index_last) = (self.config.raft_id, raft.status().index_last);
-        let scene = Scene { members: raft.members(), own, index_last, matched: &matched };
+        let image = &leadership.speculative;
+        let scene = Scene { members: raft.members(), own, index_last, matched: &matched, image };
         let decision = if is_old {
             Decision::Refused(ErrorCode::UnsupportedVersion, "the metadata.version has fixed voters")
         } else {

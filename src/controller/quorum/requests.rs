@@ -1,6 +1,7 @@
 //! Who may join, vote and go: what a request makes of the members.
 
 use super::members::{Member, Members};
+use crate::controller::image::Image;
 use crate::controller::record::Endpoint;
 use crate::controller::request::ControllerRequest;
 use crate::wire::ErrorCode;
@@ -29,13 +30,15 @@ pub(super) struct Scene<'a> {
     pub(super) index_last: u64,
     /// The last index that a member is known to have; `None` for strangers.
     pub(super) matched: &'a dyn Fn(u64) -> Option<u64>,
+    /// The brokers that are registered.
+    pub(super) image: &'a Image,
 }
 
 /// Decides one of the requests that change the members; others are `Nothing`.
 pub(super) fn decide(scene: &Scene<'_>, request: &ControllerRequest) -> Decision {
     match request {
         ControllerRequest::JoinQuorum { node_id, raft_id, endpoint } => {
-            join(scene.members, *node_id, *raft_id, endpoint)
+            join(scene, *node_id, *raft_id, endpoint)
         }
         ControllerRequest::AddVoter { node_id, raft_id, endpoint } => {
             add_voter(scene, *node_id, *raft_id, endpoint)
@@ -43,7 +46,9 @@ pub(super) fn decide(scene: &Scene<'_>, request: &ControllerRequest) -> Decision
         ControllerRequest::RemoveVoter { node_id, raft_id } => remove_voter(scene, *node_id, *raft_id),
         ControllerRequest::LeaveQuorum { node_id } => {
             let goes = |member: &Member| !member.is_voter && member.node_id == *node_id;
-            if scene.members.iter().any(goes) {
+            // It may have registered again meanwhile.
+            let is_back = scene.image.broker(*node_id).is_some();
+            if !is_back && scene.members.iter().any(goes) {
                 changed(scene.members.without(goes))
             } else {
                 Decision::Nothing
@@ -71,14 +76,20 @@ fn changed(members: Result<Members, &'static str>) -> Decision {
     }
 }
 
-fn join(members: &Members, node_id: i32, raft_id: u64, endpoint: &Endpoint) -> Decision {
-    let endpoint = endpoint.clone();
+fn join(scene: &Scene<'_>, node_id: i32, raft_id: u64, endpoint: &Endpoint) -> Decision {
+    let (members, endpoint) = (scene.members, endpoint.clone());
+    let has_other_disk = members.iter().any(|member| member.node_id == node_id && member.raft_id != raft_id);
     match members.get(raft_id) {
         Some(known) if known.node_id != node_id => {
             Decision::Refused(ErrorCode::InvalidRequest, "this disk belongs to another node")
         }
         Some(known) if known.endpoint == endpoint => Decision::Nothing,
         Some(known) => changed(members.with(Member { endpoint, ..known.clone() })),
+        // Another process has its id and is alive: that one goes on being fed.
+        None if has_other_disk && scene.image.is_active(node_id) => Decision::Refused(
+            ErrorCode::DuplicateBrokerRegistration,
+            "the node's broker is alive on another disk",
+        ),
         None => {
             // What the node had before is lost. An old disk that votes goes on counting until it is removed: it may
             // have promised what is committed.
@@ -144,7 +155,8 @@ mod tests {
 
     fn ask(members: &Members, request: ControllerRequest) -> Decision {
         let matched = |raft_id| members.get(raft_id).map(|member| 5000 + member.raft_id);
-        decide(&Scene { members, own: 10, index_last: 5100, matched: &matched }, &request)
+        let image = &Image::default();
+        decide(&Scene { members, own: 10, index_last: 5100, matched: &matched, image }, &request)
     }
 
     fn change(decision: Decision) -> Members {

@@ -30,7 +30,7 @@ impl Recovery {
             self.finish_small_files(first, log_end);
             if !std::mem::replace(&mut self.synced, true) {
                 self.sync_what_is_left();
-                self.finish_mark(self.durable_end(log_end));
+                self.finish_mark(self.durable_end(log_end), self.log_start(first, log_end));
             }
         }
         if !self.changes.is_empty() {
@@ -57,9 +57,7 @@ impl Recovery {
             self.changes.push_back(FileOp::Sync { file: Stem::Log(*base).into() });
         }
         if self.is_durable_to_its_end() {
-            let first =
-                self.bases.partition_point(|base| *base <= self.plan.recovery_point).saturating_sub(1);
-            let bases: Vec<i64> = self.bases.iter().skip(first).copied().collect();
+            let bases: Vec<i64> = self.bases.iter().skip(self.first_not_passed()).copied().collect();
             // The producers, too: what a process wrote of them before it died counts as synced from here on.
             let snapshot = |base| FileName::from(Stem::ProducerSnapshot(base));
             let files =
@@ -123,10 +121,10 @@ impl Recovery {
                 true => ProducerStates::default(),
                 false => std::mem::take(&mut self.producers),
             },
-            // Damage can hide where the log starts.
-            log_start_offset: self.plan.log_start_offset.max(first).min(log_end),
+            log_start_offset: self.log_start(first, log_end),
             log_end,
             durable_end: self.durable_end(log_end),
+            is_synced: self.is_durable_to_its_end() && self.quarantined.is_none(),
             truncated_bytes: self.truncated_bytes,
             last_index_entry: active.last_index_entry,
             bytes_since_index_entry: active.bytes_since_index_entry,
@@ -134,6 +132,12 @@ impl Recovery {
             tail: active.tail.into(),
             quarantined: self.quarantined,
             marked_until: self.marked_until(),
+            start_on_file: self.start_to_lower(),
         }
+    }
+
+    /// Where the log starts. Damage can hide it.
+    fn log_start(&self, first: i64, log_end: i64) -> i64 {
+        self.plan.log_start_offset.max(first).min(log_end)
     }
 }

@@ -82,6 +82,8 @@ pub struct Recovery {
     pub(super) bases: Vec<i64>,
     /// Segments from this one on are read with their checksums.
     check_from_segment: usize,
+    /// Indexes from this segment on are made again.
+    rebuild_from_segment: usize,
     pub(super) segments: Vec<Segment>,
     /// The batches of the segment before were all read, or there is none.
     pub(super) unbroken: bool,
@@ -93,6 +95,8 @@ pub struct Recovery {
     pub(super) synced: bool,
     /// The mark of a truncation was found.
     pub(super) marked: Option<Marked>,
+    /// The log start in the checkpoint, where that may be above the planned one.
+    pub(super) start_on_file: i64,
 }
 
 /// What is remembered of the last segment alone.
@@ -125,6 +129,7 @@ impl Recovery {
             torn_snapshots: Vec::new(),
             bases: Vec::new(),
             check_from_segment: usize::MAX,
+            rebuild_from_segment: usize::MAX,
             segments: Vec::new(),
             unbroken: true,
             active: Active::default(),
@@ -133,6 +138,7 @@ impl Recovery {
             directory_changed: false,
             synced: false,
             marked: None,
+            start_on_file: 0,
         }
     }
 
@@ -368,11 +374,21 @@ impl Recovery {
                 self.bases.partition_point(|base| *base <= self.plan.recovery_point).saturating_sub(1)
             }
         };
+        self.rebuild_from_segment = match (self.plan.clean, self.plan.same_boot) {
+            (false, false) => self.first_not_passed(),
+            _ => self.check_from_segment,
+        };
         if let Some(base) = self.bases.get(self.check_from_segment) {
             self.snapshot_limit = *base;
         }
         self.begin_segments();
         Flow::Again
+    }
+
+    /// The first segment that the recovery point has not passed. One that ends there may have been synced before it was
+    /// rolled: its records count as synced, but not its indexes, nor the snapshot of the next one.
+    pub(super) fn first_not_passed(&self) -> usize {
+        self.bases.partition_point(|base| *base < self.plan.recovery_point).saturating_sub(1)
     }
 
     /// Opens the segments from the first one on; again, when what was believed at first proves wrong.
@@ -461,7 +477,7 @@ impl Recovery {
         self.state = match self.bases.get(at) {
             Some(&base) => {
                 let checked = at >= self.check_from_segment;
-                let work = SegmentWork::new(self, base, checked);
+                let work = SegmentWork::new(self, base, checked, at >= self.rebuild_from_segment);
                 let is_there = self.length_of(Stem::ProducerSnapshot(base)).is_some();
                 if base > self.replay_from && at > 0 && is_there && !self.plan.clean {
                     // Its snapshot may be torn, and the batches before it may be deleted one day.
@@ -527,7 +543,7 @@ impl Recovery {
         }
     }
 
-    /// No segment is left: what describes records goes too, and the caller creates the log anew.
+    /// No segment is left: what describes records goes too, and the log is created anew, mostly by the caller.
     pub(super) fn start_over(&mut self) -> Flow {
         let gone: Vec<FileName> = self
             .files
@@ -549,7 +565,8 @@ impl Recovery {
             return Flow::Again;
         }
         let base_offset = self.plan.log_start_offset;
-        if self.is_truncating() {
+        if self.marked.is_some() {
+            // The log goes on knowing what its mark says of the checkpoint.
             return self.begin_anew(base_offset);
         }
         Flow::Give(RecoveryStep::Empty { topic_id: self.topic_id, base_offset })

@@ -48,7 +48,7 @@ pub(super) struct SegmentWork {
 }
 
 impl SegmentWork {
-    pub(super) fn new(recovery: &Recovery, base: i64, checked: bool) -> Self {
+    pub(super) fn new(recovery: &Recovery, base: i64, checked: bool, rebuild: bool) -> Self {
         let config = &recovery.plan.config;
         let index = Stem::OffsetIndex(base);
         let index_bytes = recovery.length_of(index).unwrap_or(0);
@@ -56,7 +56,7 @@ impl SegmentWork {
             base,
             length: recovery.length_of(Stem::Log(base)).unwrap_or(0),
             checked,
-            rebuild: false,
+            rebuild,
             tail_only: false,
             unbroken: false,
             offset_end: (0, None),
@@ -173,7 +173,7 @@ impl SegmentWork {
             let believed = recovery.plan.same_boot && !distrusted;
             return self.start_walk(recovery, 0, if believed { hint } else { 0 });
         }
-        if !sound || distrusted {
+        if !sound || distrusted || self.rebuild {
             self.rebuild = true;
             return self.start_walk(recovery, 0, u64::MAX);
         }

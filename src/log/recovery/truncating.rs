@@ -14,14 +14,10 @@ use super::machine::{Flow, Recovery, State};
 use super::whole_read::WholeRead;
 use crate::effect::{FileDone, FileName, FileOp, Stem};
 use crate::log::epoch::{EpochCache, LEADER_EPOCH_CHECKPOINT};
-use crate::log::mark::{Mark, TRUNCATION_MARK};
+use crate::log::mark::{Mark, TRUNCATION_MARK, mark_file};
 
 /// The mark has three lines.
 const MARK_LIMIT_BYTES: u64 = 4 << 10;
-
-fn mark_file() -> FileName {
-    Stem::Named(TRUNCATION_MARK).into()
-}
 
 /// The mark that was found, and what becomes of it.
 #[derive(Debug)]
@@ -29,11 +25,21 @@ pub(super) struct Marked {
     mark: Mark,
     /// The recovery point that the checkpoint may hold.
     checkpointed: i64,
+    /// The log start that the checkpoint may hold.
+    start_on_file: i64,
     /// The mark stays, because the log is not synced that far.
     stays: bool,
+    /// The mark stays, because the log starts below that.
+    lowers: bool,
 }
 
 impl Recovery {
+    /// The log start in the checkpoint may be higher than the one that counts.
+    pub(in crate::log) fn with_start_on_file(mut self, start_on_file: i64) -> Self {
+        self.start_on_file = start_on_file;
+        self
+    }
+
     /// Reads the mark of a truncation, if there is one.
     pub(super) fn look_for_mark(&mut self) -> Flow {
         let Some(length) = self.length_of(Stem::Named(TRUNCATION_MARK)) else { return self.tidy() };
@@ -55,17 +61,18 @@ impl Recovery {
         }
         let mark = Mark::parse(&read.into_bytes()).map_err(RecoveryError::Malformed)?;
         let checkpointed = self.plan.recovery_point;
+        let start_on_file = self.start_on_file.max(self.plan.log_start_offset);
+        let (recovery_point, start) = match mark {
+            Mark::Cut { offset, synced, start } => (checkpointed.min(offset).min(synced), start),
+            Mark::Anew { offset } => (offset, Some(offset)),
+            Mark::Synced { offset } => (checkpointed.min(offset), None),
+            Mark::Begun { start, synced } => (checkpointed.min(synced), Some(start)),
+        };
+        self.plan.recovery_point = recovery_point;
+        self.plan.log_start_offset = start.unwrap_or(self.plan.log_start_offset);
+        self.marked = Some(Marked { mark, checkpointed, start_on_file, stays: false, lowers: false });
         // A log that was closed in the middle of this was not closed in order.
-        self.plan.clean &= matches!(mark, Mark::Synced { .. });
-        match mark {
-            Mark::Cut { offset, synced } => self.plan.recovery_point = checkpointed.min(offset).min(synced),
-            Mark::Anew { offset } => {
-                self.plan.recovery_point = offset;
-                self.plan.log_start_offset = offset;
-            }
-            Mark::Synced { offset } => self.plan.recovery_point = checkpointed.min(offset),
-        }
-        self.marked = Some(Marked { mark, checkpointed, stays: false });
+        self.plan.clean &= !self.is_truncating();
         Ok(self.tidy())
     }
 
@@ -79,7 +86,8 @@ impl Recovery {
 
     /// Whether the mark is that of a truncation under way.
     pub(super) fn is_truncating(&self) -> bool {
-        self.marked.as_ref().is_some_and(|marked| !matches!(marked.mark, Mark::Synced { .. }))
+        let is_under_way = |mark| matches!(mark, Mark::Cut { .. } | Mark::Anew { .. });
+        self.marked.as_ref().is_some_and(|marked| is_under_way(marked.mark))
     }
 
     /// Deletes the segments and snapshots that lie wholly behind the offset, newest first.
@@ -87,7 +95,7 @@ impl Recovery {
         let kept_to = match self.marked.as_ref().map(|marked| marked.mark) {
             Some(Mark::Cut { offset, .. }) => offset,
             Some(Mark::Anew { .. }) => -1,
-            Some(Mark::Synced { .. }) | None => return,
+            Some(Mark::Synced { .. } | Mark::Begun { .. }) | None => return,
         };
         let kept = self.bases.partition_point(|base| *base <= kept_to);
         for base in self.bases.split_off(kept).into_iter().rev() {
@@ -102,7 +110,7 @@ impl Recovery {
         self.sync_directory();
     }
 
-    /// Nothing is left of a log that is being truncated: it goes on with an empty segment.
+    /// Nothing is left of a log with a mark: it goes on with an empty segment.
     pub(super) fn begin_anew(&mut self, base_offset: i64) -> Flow {
         for file in segment_files(base_offset).into_iter().take(3) {
             self.files.insert(file, 0);
@@ -119,17 +127,26 @@ impl Recovery {
     }
 
     /// Everything is as it is to be, and durable: the mark goes. Where the checkpoint may hold a recovery point up
-    /// to which the log is not synced any more, it says so instead.
-    pub(super) fn finish_mark(&mut self, durable_end: i64) {
+    /// to which the log is not synced any more, or a log start above its own, it says so instead.
+    pub(super) fn finish_mark(&mut self, durable_end: i64, start: i64) {
         let Some(marked) = &mut self.marked else { return };
         marked.stays = durable_end < marked.checkpointed;
-        let (stays, is_done) = (marked.stays, matches!(marked.mark, Mark::Synced { .. }));
-        if !stays {
-            self.files.remove(&mark_file());
-            self.change(FileOp::Delete { file: mark_file() });
-        } else if !is_done {
-            let text = Mark::Synced { offset: durable_end }.encode();
-            self.replace(mark_file(), Bytes::from(text));
+        marked.lowers = start < marked.start_on_file;
+        let left = match (marked.lowers, marked.stays, marked.mark) {
+            (false, false, _) => None,
+            // What it says is true, if less than could be said.
+            (true, _, mark @ Mark::Begun { .. }) | (false, true, mark @ Mark::Synced { .. }) => Some(mark),
+            (true, ..) => Some(Mark::Begun { start, synced: durable_end }),
+            (false, true, _) => Some(Mark::Synced { offset: durable_end }),
+        };
+        let is_there = Some(marked.mark) == left;
+        match left {
+            None => {
+                self.files.remove(&mark_file());
+                self.change(FileOp::Delete { file: mark_file() });
+            }
+            Some(_) if is_there => {}
+            Some(mark) => self.replace(mark_file(), Bytes::from(mark.encode())),
         }
         self.sync_directory();
     }
@@ -137,5 +154,10 @@ impl Recovery {
     /// Up to where the log has to be synced for the mark to go, if it is still there.
     pub(super) fn marked_until(&self) -> Option<i64> {
         self.marked.as_ref().filter(|marked| marked.stays).map(|marked| marked.checkpointed)
+    }
+
+    /// The log start in the checkpoint, where it is above the log's own.
+    pub(super) fn start_to_lower(&self) -> Option<i64> {
+        self.marked.as_ref().filter(|marked| marked.lowers).map(|marked| marked.start_on_file)
     }
 }

@@ -212,7 +212,7 @@ fn a_recovered_log_with_an_empty_active_segment_rests_when_the_others_are_synced
     driver.log.reserve_roll(driver.now);
     driver.log.end_turn(driver.now);
     driver.run();
-    driver.log.recovered_durable(0, driver.now);
+    driver.log.recovered_durable(0, false, driver.now);
     assert_eq!(driver.log.durable_end(), 0);
     driver.run();
     assert_eq!(driver.log.durable_end(), 1);

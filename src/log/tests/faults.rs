@@ -112,7 +112,7 @@ fn a_recovered_log_syncs_what_is_there_also_where_a_power_cut_took_a_snapshot() 
         }
         let snapshot = FileOp::Delete { file: Stem::ProducerSnapshot(3).into() };
         driver.dir.execute(&snapshot, std::iter::empty()).unwrap();
-        driver.log.recovered_durable(0, driver.now);
+        driver.log.recovered_durable(0, false, driver.now);
         if close {
             driver.log.begin_close(driver.now);
         }

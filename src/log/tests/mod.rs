@@ -3,6 +3,7 @@
 mod appends;
 mod faults;
 mod follower;
+mod log_starts;
 mod lookups;
 mod model;
 mod retention;

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::log_starts::restarted;
 use super::*;
 use crate::effect::{FileName, Suffix};
 
@@ -194,4 +195,57 @@ fn a_log_is_deleted_also_where_a_roll_waits_for_the_names_of_the_last_one() {
     driver.release();
     driver.run();
     assert!(driver.log.is_retired());
+}
+
+/// What the first segment says of its producers is in the snapshot beside the second one, and that is not synced by
+/// the sync of its records.
+#[test]
+fn a_segment_that_was_synced_before_it_was_rolled_is_synced_again_after_a_restart() {
+    let mut driver = Driver::new(small());
+    driver.append(&checked(BatchBuilder::new().producer(7, 0, 0).record(5, None, Some(&[1; 3900]))));
+    driver.pass(31_000);
+    let recovery_point = driver.log.recovery_point();
+    assert_eq!(recovery_point, 1, "the whole segment is synced");
+    driver.hold_syncs = true;
+    driver.append(&batch(&[6], 3900));
+    assert_eq!(driver.log.segments().len(), 2);
+    driver.hold_syncs = false;
+    driver.held.clear();
+    let mut driver = restarted(driver, recovery_point, 0);
+    assert!(driver.log.delete_records(driver.now, 1));
+    let before = driver.ops.len();
+    driver.run();
+    let ops = &driver.ops[before..];
+    let at = |wanted: &dyn Fn(&FileOp) -> bool| ops.iter().position(wanted).unwrap();
+    let snapshot = FileOp::Sync { file: Stem::ProducerSnapshot(1).into() };
+    let is_gone = |op: &FileOp| matches!(op, FileOp::Rename { from, .. } if from.stem == Stem::Log(0));
+    assert!(at(&|op| *op == snapshot) < at(&is_gone), "{ops:?}");
+}
+
+#[test]
+fn a_stop_syncs_the_snapshots_of_segments_that_a_recovery_found() {
+    let mut driver = Driver::new(small());
+    driver.hold_syncs = true;
+    for sequence in 0..3 {
+        let one = BatchBuilder::new().producer(7, 0, sequence).record(5, None, Some(&[1; 3900]));
+        driver.append(&checked(one));
+    }
+    assert_eq!(driver.log.segments().len(), 3);
+    driver.hold_syncs = false;
+    driver.held.clear();
+    for is_lost in [false, true] {
+        let mut before = driver.dir.clone();
+        if is_lost {
+            before
+                .execute(&FileOp::Delete { file: Stem::ProducerSnapshot(1).into() }, std::iter::empty())
+                .unwrap();
+        }
+        let mut stopped = restarted(Driver::over(small(), before), 0, 0);
+        stopped.log.begin_close(stopped.now);
+        assert_eq!(stopped.run().last(), Some(&LogEvent::Closed));
+        for base in [1, 2] {
+            let synced = FileOp::Sync { file: Stem::ProducerSnapshot(base).into() };
+            assert!(stopped.ops.contains(&synced), "{base}: {:?}", stopped.ops);
+        }
+    }
 }

@@ -8,7 +8,7 @@ use super::*;
 use crate::effect::{FileError, Suffix};
 
 /// A log of batches of two records each, a segment of which holds three; epochs 0, 1, 2, … change with each batch.
-fn filled(batches: i64) -> Driver {
+pub(super) fn filled(batches: i64) -> Driver {
     let mut driver = Driver::new(TopicConfig { segment_bytes: 900, ..small() });
     for at in 0..batches {
         let batch = led(at * 2, at as i32, 2);
@@ -18,7 +18,7 @@ fn filled(batches: i64) -> Driver {
     driver
 }
 
-fn mark(driver: &Driver) -> Option<Mark> {
+pub(super) fn mark(driver: &Driver) -> Option<Mark> {
     driver.dir.file(Stem::Named(TRUNCATION_MARK)).map(|bytes| Mark::parse(bytes).unwrap())
 }
 
@@ -27,7 +27,7 @@ fn bases(driver: &Driver) -> Vec<i64> {
 }
 
 /// Base offsets of the batches that look-ups find.
-fn found(driver: &mut Driver) -> Vec<i64> {
+pub(super) fn found(driver: &mut Driver) -> Vec<i64> {
     let (start, end) = (driver.log.log_start_offset(), driver.log.log_end());
     let mut bases: Vec<i64> = (start..end).map(|offset| driver.first_batch(offset).base_offset).collect();
     bases.dedup();
@@ -225,16 +225,6 @@ fn where_the_batch_of_the_log_start_goes_the_log_begins_anew_at_its_start() {
     driver.run();
     assert!(driver.log.delete_records(driver.now, 13));
     assert_eq!((driver.log.log_start_offset(), driver.log.log_end()), (13, 14));
-}
-
-#[test]
-fn a_log_start_that_comes_meanwhile_moves_afterwards() {
-    let mut driver = filled(10);
-    driver.log.begin_truncate(driver.now, 11);
-    assert!(!driver.log.delete_records(driver.now, 7));
-    assert!(!driver.log.delete_records(driver.now, 5));
-    driver.run();
-    assert_eq!((driver.log.log_start_offset(), driver.log.log_end()), (7, 10));
 }
 
 #[test]

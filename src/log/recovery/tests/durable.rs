@@ -70,3 +70,28 @@ fn the_name_of_an_empty_active_segment_is_made_durable() {
     let (files, _) = synced(&mut dir, &same_boot(0));
     assert!(files.contains(&".".to_string()), "{files:?}");
 }
+
+/// The recovery point may be the end of a segment that was synced, and rolled only then.
+#[test]
+fn of_a_segment_that_ends_at_the_recovery_point_only_the_records_are_believed() {
+    let batches = batches(24);
+    let intact = directory(&batches, &[12, 20]);
+    let (first, point) = (batches[0].base, batches[12].base);
+    let mut dir = intact.clone();
+    let index = dir.get_mut(&name(Stem::TimeIndex(first))).unwrap();
+    assert!(index.len() >= 24, "an entry before the last one");
+    index[..12].fill(0);
+    let snapshot = name(Stem::ProducerSnapshot(point));
+    dir.insert(snapshot.clone(), vec![0; 10]);
+    recover(&mut dir, &plan(point));
+    let made_again = dir.remove(&snapshot).unwrap();
+    assert!(ProducerStates::from_snapshot(&made_again).is_ok());
+    assert_eq!(dir, intact);
+    dir.insert(snapshot, made_again);
+    let (files, _) = synced(&mut dir, &plan(point));
+    for stem in [Stem::OffsetIndex(first), Stem::TimeIndex(first), Stem::ProducerSnapshot(point)] {
+        assert!(files.contains(&name(stem)), "{stem:?} of {files:?}");
+    }
+    let (files, _) = synced(&mut dir, &plan(point + 1));
+    assert!(!files.contains(&name(Stem::TimeIndex(first))), "it has passed the segment");
+}

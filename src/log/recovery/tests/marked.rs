@@ -17,7 +17,7 @@ fn a_truncation_that_was_begun_is_finished_at_every_offset() {
             [(plan(0), false), (same_boot(0), false), (clean(), false), (plan(end), true)]
         {
             let left = batches.iter().take_while(|batch| batch.end() <= offset).count();
-            let mut dir = marked(intact.clone(), Mark::Cut { offset, synced: end });
+            let mut dir = marked(intact.clone(), Mark::Cut { offset, synced: end, start: None });
             let recovered = recover(&mut dir, &plan);
             let log_end = batches[..left].last().map_or(0, |batch| batch.end());
             assert_eq!(recovered.log_end, log_end);
@@ -59,8 +59,9 @@ fn a_crash_after_any_operation_of_a_truncation_changes_nothing_about_the_outcome
     let (batches, intact) = three_segments();
     let inside = batches[7].base + 1;
     for mark in [
-        Mark::Cut { offset: inside, synced: 20 },
-        Mark::Cut { offset: 0, synced: 9 },
+        Mark::Cut { offset: inside, synced: 20, start: None },
+        Mark::Cut { offset: inside, synced: 20, start: Some(0) },
+        Mark::Cut { offset: 0, synced: 9, start: None },
         Mark::Anew { offset: 7 },
     ] {
         for plan in [plan(30), same_boot(30)] {
