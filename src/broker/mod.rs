@@ -18,7 +18,6 @@ mod moving;
 pub mod peers;
 mod replicas;
 mod routing;
-mod throttle;
 mod timers;
 
 use std::collections::VecDeque;

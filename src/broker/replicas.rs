@@ -9,6 +9,7 @@ mod progress;
 mod recovered;
 mod replication;
 mod retention;
+mod throttle;
 mod throttles;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -65,13 +65,9 @@ impl Shard {
             let forwards = std::mem::take(&mut self.desk.forwards);
             self.forward(forwards);
         }
-        if !self.desk.quorum.is_empty() {
-            let asks = std::mem::take(&mut self.desk.quorum);
-            self.ask_quorum(asks);
-        }
-        if !self.desk.refusals.is_silent() {
-            self.outputs.extend(self.desk.refusals.take().into_iter().map(Output::Say));
-        }
+        let asks = std::mem::take(&mut self.desk.quorum);
+        self.ask_quorum(asks);
+        self.outputs.extend(self.desk.refusals.take().into_iter().map(Output::Say));
         for (to, request) in std::mem::take(&mut self.desk.controls) {
             let Some(request) = self.ask_elsewhere(to, request) else { continue };
             let request = Box::new(request);

@@ -170,7 +170,28 @@ impl World {
     }
 
     fn dial(&mut self, end: LinkEnd, host: &str, port: u16) {
+        // News of the connection before may have come in this very turn: it is let go, as the real shell does.
+        if let Some(id) = self.links.close(end) {
+            self.end_to_server(id, true);
+        }
         let dial = self.links.dial(end);
+        if self.plan.host_of(end.machine) == host {
+            // It is in the middle of its own turn.
+            let us = draw(self.plan.network_us, &mut self.random.links);
+            return self.after(us, Event::DialSelf { end, dial, port });
+        }
+        self.reach_out(end, dial, host, port);
+    }
+
+    /// A shard has dialed its own node, if it still wants to.
+    pub fn dial_self(&mut self, end: LinkEnd, dial: u64, port: u16) {
+        if self.links.lines.get(&end).is_some_and(|line| line.dial == dial) {
+            let host = self.plan.host_of(end.machine);
+            self.reach_out(end, dial, &host, port);
+        }
+    }
+
+    fn reach_out(&mut self, end: LinkEnd, dial: u64, host: &str, port: u16) {
         let us = draw(self.plan.network_us, &mut self.random.links);
         let Some(there) = (0..self.machines.len()).find(|at| self.plan.host_of(*at) == host) else {
             return self.tell_later(self.now_us + us, end, dial, LinkNews::Down(LinkLoss::Refused));

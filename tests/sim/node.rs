@@ -12,6 +12,7 @@ use tidemill::security::Principal;
 use tidemill::wire::frame;
 
 use crate::boot::Booted;
+use crate::connections::Caller;
 use crate::faults::Fault;
 use crate::history::Place;
 use crate::links::{LinkEnd, LinkNews, LinkOrder};
@@ -36,6 +37,7 @@ pub struct Node {
     lanes: Vec<VecDeque<(u64, Parcel)>>,
     pub operations: BTreeMap<u64, Operation>,
     pub operations_made: u64,
+    owners_made: u64,
     ready: bool,
     pub stopping: bool,
     finished: bool,
@@ -77,6 +79,8 @@ pub struct Owned {
     pub name: String,
     /// The partition's number.
     pub partition: i32,
+    /// Tells apart those that had the owner's place one after another.
+    pub number: u64,
 }
 
 /// What a shard finds at its next turn.
@@ -148,6 +152,7 @@ impl World {
             lanes: (0..count * count).map(|_| VecDeque::new()).collect(),
             operations: BTreeMap::new(),
             operations_made: 0,
+            owners_made: 0,
             ready: false,
             stopping: false,
             finished: false,
@@ -334,7 +339,11 @@ impl World {
         let core = &mut node.hosts[shard].core;
         let Some(connection) = self.connections.get_mut(&id) else { return false };
         let Some(key) = connection.key else { return false };
-        let (in_flight_max, budget_bytes) = (self.plan.in_flight_max, self.plan.budget_bytes);
+        let (in_flight_max, mut budget_bytes) = (self.plan.in_flight_max, self.plan.budget_bytes);
+        if self.plan.linked && matches!(connection.caller, Caller::Link(_)) {
+            // What waits for other nodes holds its bytes: theirs have to come past that.
+            budget_bytes = usize::MAX;
+        }
         let mut taken = false;
         while core.in_flight(key) < in_flight_max
             && (core.admitted_bytes() == 0 || core.admitted_bytes() < budget_bytes)
@@ -379,7 +388,10 @@ impl World {
         match output {
             Output::Own { owner, directory, name } => {
                 let partition = name.rsplit_once('-').and_then(|(_, index)| index.parse().ok()).unwrap_or(-1);
-                host.owners.insert(owner, Owned { directory: usize::from(directory), name, partition });
+                node.owners_made += 1;
+                let number = node.owners_made;
+                let owned = Owned { directory: usize::from(directory), name, partition, number };
+                node.hosts[shard].owners.insert(owner, owned);
             }
             Output::Disown(owner) => drop(host.owners.remove(&owner)),
             Output::File(owner, ticket, op) => self.order(node, shard, owner, ticket, op),

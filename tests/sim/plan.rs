@@ -346,6 +346,8 @@ impl Plan {
             // What was read is what was sent, whichever machine stamped it.
             log_append_time: false,
             session_slots: 1_000,
+            // What waits for other nodes holds its share for long.
+            budget_bytes: self.budget_bytes.max(1 << 16),
             ..self.on_machines(machines.max(2))
         }
     }

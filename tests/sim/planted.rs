@@ -4,10 +4,14 @@
 
 use tidemill::planted::{Bug, plant};
 
+use crate::shrink::Settings;
 use crate::{Cast, SEEDS, anomaly, number, quiet, run, shrunk};
 
 /// Seeds in which a bug of a cluster is looked for, at most.
 const LINKED_SEEDS: u64 = 2_000;
+
+/// Runs that a find is made smaller with, unless `SIM_SHRINK` says otherwise.
+const SHRINK_RUNS: u64 = 25;
 
 /// Bugs of one broker.
 const OF_ONE: [Bug; 9] = [
@@ -60,9 +64,10 @@ fn find(bug: Bug, seeds: u64, cast: fn(u64) -> Cast) -> bool {
         return false;
     };
     println!("{bug:?} is found by seed {seed}: {}", failed.violated);
-    // What is left of the run fails in the same way.
+    let runs = number("SIM_SHRINK").unwrap_or(SHRINK_RUNS);
     let plan = cast(seed).plan(seed);
-    let settings = shrunk(&plan, &failed, 25);
+    // What is left of the run fails in the same way.
+    let settings = if runs > 0 { shrunk(&plan, &failed, runs) } else { Settings::default() };
     let again = run(settings.apply(&plan), false).err();
     let same = again.is_some_and(|again| anomaly(&again.violated) == anomaly(&failed.violated));
     plant(None);

@@ -88,7 +88,8 @@ impl World {
         let view = ReplicaView {
             place: (log.topic_id(), owned.partition),
             machine: node.machine,
-            incarnation: node.incarnation,
+            // A replica that was moved away and comes back begins anew.
+            incarnation: node.incarnation << 32 | owned.number,
             node_id: self.plan.node_id_of(node.machine),
             leader: assignment.leader,
             leader_epoch: assignment.leader_epoch,
@@ -102,7 +103,7 @@ impl World {
         let kept = Kept { durable_end: log.durable_end(), end: log.written_end() };
         watch.kept.insert((node.machine, view.place), kept);
         let epochs = (view.leader_epoch, view.partition_epoch);
-        let shown = (node.incarnation, view.place, epochs, view.high_watermark, view.log_end);
+        let shown = (view.incarnation, view.place, epochs, view.high_watermark, view.log_end);
         if watch.shown.insert((node.machine, shard, slot), shown) == Some(shown) {
             return;
         }
@@ -110,7 +111,7 @@ impl World {
         demand(watch.leaders.saw(&view));
         demand(watch.watermarks.saw(&view));
         demand(watch.committed.is_on(&view));
-        let compared = watch.compared.entry((node.machine, node.incarnation, view.place)).or_insert(0);
+        let compared = watch.compared.entry((node.machine, view.incarnation, view.place)).or_insert(0);
         if *compared < view.high_watermark {
             let disk = &mut machine.disks[owned.directory];
             let from = (*compared).max(log.first_segment_base_offset());

@@ -37,6 +37,8 @@ pub enum Event {
     ToClient { connection: u64, caller: Caller, bytes: Option<Bytes> },
     /// A machine learns something of a link that it dialed.
     ToLink { end: LinkEnd, dial: u64, news: LinkNews },
+    /// A machine has dialed itself.
+    DialSelf { end: LinkEnd, dial: u64, port: u16 },
     /// Something wants this of a link that it dials.
     Order { end: LinkEnd, order: LinkOrder },
     /// The connection that a client asked for is there, or was refused.
@@ -262,6 +264,7 @@ impl World {
             Event::ToServer { connection, bytes } => self.reach_server(connection, bytes),
             Event::ToClient { connection, caller, bytes } => self.reach_client(connection, caller, bytes),
             Event::ToLink { end, dial, news } => self.tell_link(end, dial, news),
+            Event::DialSelf { end, dial, port } => self.dial_self(end, dial, port),
             Event::Order { end, order } if self.machines[end.machine].incarnation == end.incarnation => {
                 let runs = self.machines[end.machine].node.as_ref().is_some_and(|node| node.probe.is_some());
                 if runs {

@@ -258,11 +258,12 @@ impl Shard {
                 self.peers.envoy.iter_mut().for_each(|envoy| envoy.joining().begin_again());
                 format!("registered with broker epoch {epoch}")
             }
-            HeartEvent::CaughtUp => {
+            HeartEvent::CaughtUp => "caught up with the metadata of the cluster".to_owned(),
+            HeartEvent::Unfenced => {
+                // Before, no metadata names this broker.
                 self.control_is_ready();
-                "caught up with the metadata of the cluster".to_owned()
+                "unfenced: this broker serves".to_owned()
             }
-            HeartEvent::Unfenced => "unfenced: this broker serves".to_owned(),
             HeartEvent::Fenced => {
                 "fenced: this broker serves nobody until the controller hears of it".to_owned()
             }

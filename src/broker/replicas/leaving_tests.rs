@@ -126,7 +126,7 @@ fn a_replica_that_is_assigned_elsewhere_sends_everyone_to_the_leader_and_leaves_
     let left = stage.assign(&[2, 3]);
     assert!(stage.replicas.is_retiring(), "the view is applied when the directory has another name");
     let failed = Answer::Failed { error: ErrorCode::NotLeaderOrFollower, log_start_offset: -1 };
-    assert_eq!(stage.answers(), [failed.clone()]);
+    assert_eq!(stage.answers(), std::slice::from_ref(&failed));
     stage.replicas.end_turn(NOW);
     let told = stage.settle(left);
     assert!(told.contains(&"RetireDir".to_owned()), "{told:?}");

@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use super::replication::ReplicaKey;
+use super::throttle::Throttle;
 use super::{Replicas, State};
-use crate::broker::throttle::Throttle;
 use crate::config::{NodeConfig, ThrottledReplicas};
 use crate::controller::PartitionImage;
 use crate::effect::Now;
