@@ -89,6 +89,7 @@ const UNSAFE_ALLOWED: &[(&str, &str)] = &[
     ("bench-harness/src/floor/block.rs", "memory that is aligned, and shared with the thread that writes it"),
     ("bench-harness/src/host.rs", "a signal handler"),
     ("src/shard/boot.rs", "asks the kernel whether io_uring may be used"),
+    ("src/shard/children.rs", "a child process that ends with its parent"),
     ("src/shard/connection.rs", "receives into a buffer's spare room"),
     ("src/shard/files.rs", "reads without waiting, into a buffer"),
     ("src/shard/helpers.rs", "lowers a thread's priority"),

@@ -11,6 +11,7 @@ mod console_producer;
 mod consumer_groups;
 mod consumer_perf_test;
 mod delete_records;
+mod demo_cluster;
 mod dump_log;
 mod get_offsets;
 mod log_dirs;
@@ -50,6 +51,8 @@ const EXAMPLES: &str = "Examples:
 enum Command {
     /// Start a broker.
     Start(StartArguments),
+    /// Start a cluster of several nodes on this machine.
+    DemoCluster(demo_cluster::Options),
     /// Format the log directories of a node of a cluster.
     Format(storage::FormatOptions),
     /// Format log directories, show whose they are, make ids.
@@ -125,6 +128,7 @@ pub fn main() -> ExitCode {
     match arguments.command {
         None => start::run(&[], &[]),
         Some(Command::Start(StartArguments { files, overrides })) => start::run(&files, &overrides),
+        Some(Command::DemoCluster(options)) => exit(demo_cluster::run(&options)),
         Some(Command::Format(options)) => exit(storage::format(&options)),
         Some(Command::Storage(options)) => exit(storage::run(&options)),
         Some(Command::ConsoleProducer(options)) => exit(console_producer::run(&options)),

@@ -117,6 +117,22 @@ pub(super) fn format(options: &FormatOptions) -> Result<(), ClientError> {
     print(&text)
 }
 
+/// Formats a node of which all is written in a file, with the voters that its quorum begins with.
+pub(super) fn format_node(config: PathBuf, cluster_id: &str, voters: &str) -> Result<(), ClientError> {
+    let options = FormatOptions {
+        config: ConfigOptions { config: Some(config), overrides: Vec::new() },
+        cluster_id: cluster_id.to_owned(),
+        ignore_formatted: false,
+        release_version: None,
+        feature: Vec::new(),
+        standalone: false,
+        no_initial_controllers: false,
+        initial_controllers: Some(voters.to_owned()),
+    };
+    let config = options.config.load()?;
+    format_with(&options, &config).map_err(ClientError::Usage).map(drop)
+}
+
 impl ConfigOptions {
     fn load(&self) -> Result<NodeConfig, ClientError> {
         let files: Vec<PathBuf> = self.config.iter().cloned().collect();
@@ -125,7 +141,7 @@ impl ConfigOptions {
 }
 
 /// As Kafka's: none that a command line takes for an option.
-fn random_id() -> Uuid {
+pub(super) fn random_id() -> Uuid {
     loop {
         let id = Uuid::new_v4();
         if !encode_uuid(id).starts_with('-') {

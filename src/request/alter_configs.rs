@@ -21,6 +21,7 @@ use super::{CloseReason, Scene, StrBytes, Work, encoded};
 use crate::controller::request::{ConfigChanges, ConfigOp};
 use crate::controller::{ApiError, ControllerAnswer, ControllerRequest, ResourceType};
 use crate::partition::ReplyTo;
+use crate::wire::api::Listener;
 use crate::wire::header::RequestHeader;
 use crate::wire::{ErrorCode, guard};
 
@@ -172,15 +173,16 @@ fn changes(resource: &Wanted, replace: bool, scene: &Scene) -> Result<Option<Con
     Ok(Some(ConfigChanges { resource_type, name: name.to_string(), changes, replace }))
 }
 
-/// A broker changes its own values, and those of all brokers.
+/// A broker changes its own values, and those of all brokers; a controller, which is asked by brokers, those of each.
 fn check_broker(name: &str, scene: &Scene) -> Result<(), ApiError> {
     if name.is_empty() {
         return Ok(());
     }
     let expected = scene.node.config.node_id;
+    let is_of_any = scene.node.door(scene.context.listener) == Listener::Controller;
     match name.parse::<i32>() {
         Err(_) => invalid(format!("Node id must be an integer, but it is: {name}")),
-        Ok(id) if id != expected => {
+        Ok(id) if id != expected && !is_of_any => {
             invalid(format!("Unexpected broker id, expected {expected}, but received {name}"))
         }
         Ok(_) => Ok(()),

@@ -188,3 +188,18 @@ fn resources_are_listed_by_type() {
     assert_eq!(list(1, &[2, 32, 2]), (0, named(&[("g", 32), ("t", 2)])));
     assert_eq!(list(1, &[2, 99]), (35, Vec::new()));
 }
+
+#[test]
+fn a_controller_takes_what_a_broker_was_asked_to_change_of_itself() {
+    let mut stage = Stage::new(&[
+        ("listeners", "PLAINTEXT://:9092,CONTROLLER://:9093"),
+        ("controller.listener.names", "CONTROLLER"),
+    ]);
+    stage.context.listener = 1;
+    let wanted = asking(vec![resource(4, "2", &[("log.retention.ms", 0, Some("1"))])]);
+    stage.start(ApiKey::IncrementalAlterConfigs, 1, &wanted);
+    let (_, asked) =
+        stage.desk.controls.pop().expect("whether there is such a broker is the controller's to know");
+    let ControllerRequest::AlterConfigs { resources, .. } = asked else { panic!("{asked:?}") };
+    assert_eq!((resources[0].resource_type, resources[0].name.as_str()), (ResourceType::Broker, "2"));
+}

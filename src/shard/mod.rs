@@ -13,10 +13,12 @@
 //! | `files`, `file_ops` | an owner's files: what runs on the shard, and how |
 //! | `helpers` | threads for whatever can wait for a device |
 //! | `mesh`, `bell` | lanes between shards, and waking them |
+//! | [`children`] | nodes that another process of ours starts |
 //! | `counters`, `clock` | what is counted, what time it is |
 
 mod bell;
 mod boot;
+pub mod children;
 mod clock;
 mod connection;
 mod counters;

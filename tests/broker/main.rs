@@ -9,12 +9,14 @@
 mod altered;
 mod batch_rules;
 mod budget;
+mod cluster;
 mod configuration;
 mod connections;
 mod consumers;
 mod controllers;
 mod crash;
 mod deletion;
+mod demo;
 mod describe;
 mod epochs;
 mod every_key;
@@ -30,6 +32,7 @@ mod long_poll;
 mod lying_broker;
 mod more_partitions;
 mod moving;
+mod nodes;
 mod pipelining;
 mod pressure;
 // Other tests of a broker process share it and use what these do not.

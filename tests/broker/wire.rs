@@ -159,7 +159,7 @@ pub fn read_all(connection: &mut Connection, topic: &str, partition: i32) -> Vec
     let (mut offset, mut read) = (0, Vec::new());
     loop {
         let found = fetch(connection, topic, partition, offset);
-        assert_eq!(found.error_code, 0, "fetching {topic}-{partition} at {offset}");
+        assert_eq!(found.error_code, 0, "fetching {topic}-{partition} at {offset}: {found:?}");
         let before = read.len();
         records(&found.records.unwrap_or_default(), &mut read);
         let Some((last, _)) = read.last() else {

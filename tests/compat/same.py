@@ -30,10 +30,11 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple, Union
 
 import broker
 import install
+import nodes
 from host import Host, Said, alone
 from steps import Step, Story
 
@@ -45,7 +46,7 @@ ANSWERS = install.HERE / "answers"
 class Side:
     """One kind of broker and the tools' runs against it."""
 
-    def __init__(self, instance: broker.Broker, host: Host):
+    def __init__(self, instance: Union[broker.Broker, nodes.Cluster], host: Host):
         self.instance = instance
         self._host = host
         self._beside: List[str] = []
@@ -70,13 +71,17 @@ class Side:
         if step.verb == "stop":
             self.instance.stop()
             return 0, []
+        if step.verb.startswith("node-"):
+            self.instance.act(step.verb.removeprefix("node-"), int(step.beside))
+            return 0, []
         if step.verb == "end":
             self._beside.remove(step.beside)
             return self._host.ask("end", step.beside)
-        places = {"bootstrap": self.instance.bootstrap, "folder": str(self.instance.folder)}
+        places = {"bootstrap": self.instance.bootstrap, "folder": str(self.instance.folder),
+                  "controllers": getattr(self.instance, "controllers", "")}
 
         def placed(text: str) -> str:
-            return re.sub(r"\{(bootstrap|folder)\}", lambda found: places[found.group(1)], text)
+            return re.sub(r"\{(bootstrap|folder|controllers)\}", lambda found: places[found.group(1)], text)
 
         for name, text in step.files.items():
             (self.instance.folder / name).write_text(placed(text))
@@ -179,6 +184,13 @@ class Run:
     def sides(self, story: Story, hosts: List[Host]) -> List[Side]:
         """The brokers of a story, not started: ours, and Kafka's if it runs beside."""
         folder = self.folder / re.sub(r"\W+", "-", story.name)
+        if story.nodes > 1:
+            count, shards, command = story.nodes, self.options.shards, self.options.broker_cmd
+            of_ours = nodes.Cluster.of_tidemill(folder / "tidemill", count, shards, command, story.properties)
+            if not self.live:
+                return [Side(of_ours, hosts[0])]
+            of_kafka = nodes.Cluster.of_kafka(folder / "kafka", count, story.properties)
+            return [Side(of_ours, hosts[0]), Side(of_kafka, hosts[1])]
         ours = broker.Broker(folder / "tidemill", self.options.shards, self.options.broker_cmd, story.properties)
         if not self.live:
             return [Side(ours, hosts[0])]

@@ -15,7 +15,7 @@ MASKS: List[Tuple[str, str]] = [
     (r"\b(adminclient|console-consumer|perf-consumer|producer|consumer-[\w.-]+?)-\d+\b", r"\1-N"),
 ]
 # Lists that are printed in the order of a hash map: what is before them, and their items.
-SETS = [r"(Configs: )(\S+)", r"(Valid \w+ are: )(.+)", r"(topicPartitions=)([^)]*)", r"()(\[[\w-]+\](?:, ?\[[\w-]+\])+)"]
+SETS = [r"(\bIsr: )(\S+)", r"(Configs: )(\S+)", r"(Valid \w+ are: )(.+)", r"(topicPartitions=)([^)]*)", r"()(\[[\w-]+\](?:, ?\[[\w-]+\])+)"]
 # The stack of an exception names Java's own lines and threads, and what a client warns of is a matter of time.
 DROPPED = re.compile(r"\s+at |\s+\.\.\. \d+ more|SLF4J|The consumer rebalance protocol \(KIP-848\)"
                      r"|\[.*\] WARN org\.apache\.kafka\.clients|\[.*\] ERROR org\.apache\.kafka\.clients\.consumer")
@@ -51,7 +51,8 @@ class Step:
     files: Dict[str, str] = field(default_factory=dict)
     # A JVM of its own, for what needs the end of one.
     alone: bool = False
-    # What becomes of it: "run", "start" (it goes on beside the others, under this name) or "end" of one that does.
+    # What becomes of it: "run", "start" (it goes on beside the others, under this name), "end" of one that does, "stop" of
+    # the broker, or "node-" and what is done to the node of this number.
     verb: str = "run"
     beside: str = ""
 
@@ -96,6 +97,8 @@ class Story:
     steps: List[Step]
     # Properties of both brokers beside the common ones.
     properties: Dict[str, str] = field(default_factory=dict)
+    # How many nodes a cluster of either kind has.
+    nodes: int = 1
 
 
 def tool(main_class: str, *arguments: str, **more) -> Step:
@@ -117,3 +120,8 @@ def end(name: str) -> Step:
 def stop_broker() -> Step:
     """Stops the broker, for what reads its files."""
     return Step("", [], verb="stop", beside="the broker")
+
+
+def node(verb: str, number: int) -> Step:
+    """Starts, stops, kills, freezes or thaws one node of a cluster."""
+    return Step("", [], verb=f"node-{verb}", beside=str(number))

@@ -1,5 +1,5 @@
-//! What makes the node of a machine one of a cluster: its configuration, who votes, and where it finds the others. What a
-//! real start reads from a file and its disk (`src/shard/quorum.rs`) follows from the plan here.
+//! What makes the node of a machine one of a cluster: its configuration, who votes, and where it finds the others.
+//! What a real start reads from a file and its disk (`src/shard/quorum.rs`) follows from the plan here.
 
 use std::sync::Arc;
 

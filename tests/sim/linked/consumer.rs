@@ -1,5 +1,5 @@
-//! A consumer of one partition. It tells the leader epoch that it counts on, so a leader of old cannot answer it; what it
-//! has been shown once is there wherever it goes.
+//! A consumer of one partition. It tells the leader epoch that it counts on, so a leader of old cannot answer it;
+//! what it has been shown once is there wherever it goes.
 
 use bytes::Bytes;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};

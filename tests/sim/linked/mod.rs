@@ -1,12 +1,10 @@
-//! Clients of machines that are one cluster. Each works on one partition and follows its leader from broker to broker.
+//! Clients of machines that are one cluster. Each works on one partition and follows its leader from broker to
+//! broker.
 //!
-//! | file | what it is |
-//! |---|---|
-//! | [`pilot`] | finds a partition's leader, and goes where it went |
-//! | [`admin`] | creates the topics, and sees in the end that every replica is in sync |
-//! | [`mover`] | elects preferred leaders and moves replicas |
-//! | [`producer`], [`consumer`] | write and read one partition |
-//! | [`auditor`] | reads one partition whole in the end |
+//! | file | what it is | |---|---| | [`pilot`] | finds a partition's leader, and goes where it went | | [`admin`] |
+//! creates the topics, and sees in the end that every replica is in sync | | [`mover`] | elects preferred leaders
+//! and moves replicas | | [`producer`], [`consumer`] | write and read one partition | | [`auditor`] | reads one
+//! partition whole in the end |
 
 pub mod admin;
 pub mod auditor;

@@ -1,5 +1,5 @@
-//! An operator who lets preferred leaders lead and moves replicas, in the middle of everything. In the end every partition
-//! has as many replicas as at first, and all of them in sync ([`super::admin`] looks).
+//! An operator who lets preferred leaders lead and moves replicas, in the middle of everything. In the end every
+//! partition has as many replicas as at first, and all of them in sync ([`super::admin`] looks).
 
 use bytes::Bytes;
 use kafka_protocol::messages::alter_partition_reassignments_request::{

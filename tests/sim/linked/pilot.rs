@@ -1,6 +1,6 @@
-//! Finds the leader of a partition and goes where it went, as clients of Kafka do: it asks any broker, goes to the leader
-//! that is named there, and looks again when that one denies it, or cannot be reached. What it has learned of a leader
-//! epoch it never takes back (KIP-320): a broker that is behind cannot send it to a leader of old.
+//! Finds the leader of a partition and goes where it went, as clients of Kafka do: it asks any broker, goes to the
+//! leader that is named there, and looks again when that one denies it, or cannot be reached. What it has learned
+//! of a leader epoch it never takes back (KIP-320): a broker that is behind cannot send it to a leader of old.
 
 use std::fmt::Debug;
 

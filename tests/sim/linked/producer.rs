@@ -1,5 +1,6 @@
-//! A producer of one partition. An idempotent one with acks=all sends again until each batch is acknowledged, in order and
-//! wherever the leader is; the others send once, and what they are told counts for nothing when the leader changes.
+//! A producer of one partition. An idempotent one with acks=all sends again until each batch is acknowledged, in
+//! order and wherever the leader is; the others send once, and what they are told counts for nothing when the
+//! leader changes.
 
 use std::collections::VecDeque;
 
