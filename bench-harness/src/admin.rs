@@ -1,14 +1,16 @@
 //! One request at a time, outside the measured phase: topics come and go, and what was written is read back
 //! and compared with what was sent.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::wire::{self, BatchView, CORRELATION_AT, Cursor, Producer, fingerprint};
+use crate::wire::{
+    self, Acknowledgement, BatchView, CORRELATION_AT, Cursor, Metadata, Producer, fingerprint,
+};
 
 /// A fetch of the check asks for this much.
 const CHECK_FETCH_BYTES: usize = 1 << 20;
@@ -19,12 +21,12 @@ const TOPIC_PATIENCE: Duration = Duration::from_secs(30);
 /// A request for log ends names so many partitions.
 const LISTED_AT_ONCE: usize = 1000;
 /// Kafka's code for a topic that exists, which may be one on its way out.
-const TOPIC_ALREADY_EXISTS: i16 = 36;
+pub const TOPIC_ALREADY_EXISTS: i16 = 36;
 
 /// Kafka's code for batches that this version of Fetch does not get: those of zstd before version 10.
 const UNSUPPORTED_COMPRESSION_TYPE: i16 = 76;
 
-/// A blocking connection.
+/// A blocking connection, and on several nodes one to each that leads.
 pub struct Admin {
     address: SocketAddr,
     stream: TcpStream,
@@ -32,13 +34,25 @@ pub struct Admin {
     correlation: i32,
     /// The floor knows version 7 only, and only version 10 gets zstd.
     fetch_version: i16,
+    /// Where each partition of a topic is led, on several nodes; topics of a broker of one node are not here.
+    leaders: HashMap<String, Vec<SocketAddr>>,
+    /// Connections to other nodes, which lead.
+    elsewhere: HashMap<SocketAddr, Admin>,
 }
 
 impl Admin {
     /// Connects once.
     pub fn connect(address: SocketAddr) -> Result<Admin> {
         let stream = connect(address)?;
-        Ok(Admin { address, stream, called: Instant::now(), correlation: 0, fetch_version: 7 })
+        Ok(Admin {
+            address,
+            stream,
+            called: Instant::now(),
+            correlation: 0,
+            fetch_version: 7,
+            leaders: HashMap::new(),
+            elsewhere: HashMap::new(),
+        })
     }
 
     /// Which of Tidemill's shards serves this connection: the low ten bits of a fetch session's id name it. The session
@@ -56,14 +70,22 @@ impl Admin {
         self.stream
     }
 
-    fn call(&mut self, mut frame: Vec<u8>) -> Result<Vec<u8>> {
+    fn call(&mut self, frame: Vec<u8>) -> Result<Vec<u8>> {
+        self.send(frame)?;
+        self.receive()
+    }
+
+    fn send(&mut self, mut frame: Vec<u8>) -> Result<()> {
         if self.called.elapsed() > REST_MAX {
             self.stream = connect(self.address)?;
         }
         self.called = Instant::now();
         self.correlation += 1;
         wire::put(&mut frame, CORRELATION_AT, &self.correlation.to_be_bytes());
-        self.stream.write_all(&frame)?;
+        Ok(self.stream.write_all(&frame)?)
+    }
+
+    fn receive(&mut self) -> Result<Vec<u8>> {
         let mut prefix = [0; 4];
         self.stream.read_exact(&mut prefix)?;
         let length = u32::from_be_bytes(prefix) as usize;
@@ -82,13 +104,17 @@ impl Admin {
         Ok(())
     }
 
-    /// Creates a topic and waits until each partition has a leader that serves.
-    pub fn create_topic(&mut self, topic: &str, partitions: usize, settings: &[String]) -> Result<()> {
+    /// Creates a topic and waits until each partition has a leader that serves, and all of its copies.
+    pub fn create_topic(
+        &mut self,
+        topic: &str,
+        partitions: usize,
+        replicas: usize,
+        settings: &[String],
+    ) -> Result<()> {
         let deadline = Instant::now() + TOPIC_PATIENCE;
-        let pairs: Vec<(&str, &str)> = settings.iter().filter_map(|line| line.split_once('=')).collect();
         loop {
-            let answer = self.call(wire::create_topic(topic, partitions, &pairs))?;
-            match wire::read_topic_error(Cursor::new(&answer))? {
+            match self.try_create(topic, partitions, replicas, settings)? {
                 0 => break,
                 TOPIC_ALREADY_EXISTS => bail!("topic {topic} exists already"),
                 error => ensure!(Instant::now() < deadline, "CreateTopics answered with error {error}"),
@@ -96,16 +122,84 @@ impl Admin {
             std::thread::sleep(Duration::from_millis(50));
         }
         loop {
-            let answer = self.call(wire::metadata(topic))?;
-            let led = wire::read_led_partitions(Cursor::new(&answer))?;
-            if led == partitions {
+            let known = self.metadata(&[topic])?;
+            let led = known.partitions.iter().filter(|partition| partition.is_full()).count();
+            if led == partitions && known.nodes.len() >= replicas {
+                if replicas > 1 {
+                    let leaders = known.partitions.iter().map(|partition| known.address(partition.leader));
+                    self.leaders.insert(topic.to_owned(), leaders.collect::<Result<_>>()?);
+                }
                 break;
             }
-            ensure!(Instant::now() < deadline, "{led} of {partitions} partitions of {topic} have a leader");
+            ensure!(Instant::now() < deadline, "{led} of {partitions} partitions of {topic} are complete");
             std::thread::sleep(Duration::from_millis(10));
         }
         // Kafka announces a leader some time before that leader serves.
         self.await_serving(topic, partitions, deadline)
+    }
+
+    /// Asks once for a topic. Returns Kafka's error code.
+    pub fn try_create(
+        &mut self,
+        topic: &str,
+        partitions: usize,
+        replicas: usize,
+        settings: &[String],
+    ) -> Result<i16> {
+        let pairs: Vec<(&str, &str)> = settings.iter().filter_map(|line| line.split_once('=')).collect();
+        let answer = self.call(wire::create_topic(topic, partitions, replicas, &pairs))?;
+        wire::read_topic_error(Cursor::new(&answer))
+    }
+
+    /// What this node knows of the cluster and of these topics.
+    pub fn metadata(&mut self, topics: &[&str]) -> Result<Metadata> {
+        let answer = self.call(wire::metadata(topics))?;
+        wire::read_metadata(Cursor::new(&answer))
+    }
+
+    /// The id of the active controller, where this node knows it.
+    pub fn controller(&mut self) -> Result<Option<i32>> {
+        let answer = self.call(wire::describe_quorum())?;
+        wire::read_quorum_leader(Cursor::new(&answer))
+    }
+
+    /// Sends a [`wire::produce_to_all`]. Something may be done between sending and the answer.
+    pub fn produce(
+        &mut self,
+        frame: Vec<u8>,
+        meanwhile: impl FnOnce() -> Result<()>,
+    ) -> Result<Acknowledgement> {
+        self.send(frame)?;
+        meanwhile()?;
+        let answer = self.receive()?;
+        wire::read_acknowledgement(Cursor::new(&answer))
+    }
+
+    /// Where a partition is led, where that may be another node than the one that this speaks to.
+    pub fn leader(&self, topic: &str, partition: usize) -> Option<SocketAddr> {
+        self.leaders.get(topic)?.get(partition).copied()
+    }
+
+    /// Finds out anew who leads a topic on several nodes.
+    pub fn find_leaders(&mut self, topic: &str) -> Result<()> {
+        let known = self.metadata(&[topic])?;
+        let leaders = known.partitions.iter().map(|partition| known.address(partition.leader));
+        self.leaders.insert(topic.to_owned(), leaders.collect::<Result<_>>()?);
+        Ok(())
+    }
+
+    /// Asks the node that leads a partition.
+    fn call_leader(&mut self, topic: &str, partition: usize, frame: Vec<u8>) -> Result<Vec<u8>> {
+        match self.leader(topic, partition) {
+            Some(leader) if leader != self.address => {
+                let other = match self.elsewhere.remove(&leader) {
+                    Some(other) => other,
+                    None => Admin::connect(leader)?,
+                };
+                self.elsewhere.entry(leader).or_insert(other).call(frame)
+            }
+            _ => self.call(frame),
+        }
     }
 
     /// Waits until every partition of a topic serves.
@@ -134,8 +228,12 @@ impl Admin {
     pub fn log_ends(&mut self, topic: &str, partitions: usize) -> Result<Vec<i64>> {
         let mut ends = Vec::with_capacity(partitions);
         while ends.len() < partitions {
-            let some = ends.len()..partitions.min(ends.len() + LISTED_AT_ONCE);
-            let answer = self.call(wire::list_offsets(topic, some.clone(), wire::LOG_END))?;
+            let first = ends.len();
+            let (leader, limit) = (self.leader(topic, first), partitions.min(first + LISTED_AT_ONCE));
+            let led = (first..limit).take_while(|partition| self.leader(topic, *partition) == leader).count();
+            let some = first..first + led;
+            let answer =
+                self.call_leader(topic, first, wire::list_offsets(topic, some.clone(), wire::LOG_END))?;
             ends.extend(wire::read_listed_offsets(Cursor::new(&answer), some)?);
         }
         Ok(ends)
@@ -143,7 +241,7 @@ impl Admin {
 
     fn offset(&mut self, topic: &str, partition: usize, which: i64) -> Result<i64> {
         let one = partition..partition + 1;
-        let answer = self.call(wire::list_offsets(topic, one.clone(), which))?;
+        let answer = self.call_leader(topic, partition, wire::list_offsets(topic, one.clone(), which))?;
         wire::read_listed_offsets(Cursor::new(&answer), one)?.pop().context("one partition was asked for")
     }
 
@@ -172,16 +270,37 @@ impl Admin {
         &mut self,
         topic: &str,
         partition: usize,
-        (mut offset, offset_end): (i64, i64),
+        range: (i64, i64),
         bytes_max: usize,
         sent: Option<&HashSet<u64>>,
+    ) -> Result<u64> {
+        self.read(topic, partition, range, bytes_max, |batch| {
+            let known = sent.is_none_or(|sent| sent.contains(&fingerprint(batch.bytes)));
+            ensure!(
+                known,
+                "{topic}-{partition}: the batch at {} is not one that was sent",
+                batch.base_offset
+            );
+            Ok(())
+        })
+    }
+
+    /// Reads batches from the one that holds `offset` to `offset_end` or until `bytes_max`: offsets without a gap, each
+    /// with a good CRC. Returns the number of batches.
+    pub fn read(
+        &mut self,
+        topic: &str,
+        partition: usize,
+        (mut offset, offset_end): (i64, i64),
+        bytes_max: usize,
+        mut each: impl FnMut(BatchView<'_>) -> Result<()>,
     ) -> Result<u64> {
         let (mut batches, mut bytes) = (0, 0);
         while offset < offset_end && bytes < bytes_max {
             let (mut frame, offsets_at) =
                 wire::fetch_of_version(self.fetch_version, topic, &[partition], CHECK_FETCH_BYTES);
             offsets_at.iter().for_each(|at| wire::put(&mut frame, *at, &offset.to_be_bytes()));
-            let answer = self.call(frame)?;
+            let answer = self.call_leader(topic, partition, frame)?;
             let (before, mut too_old) = (batches, false);
             let error = wire::read_fetched(Cursor::new(&answer), |fetched| {
                 too_old = fetched.error == UNSUPPORTED_COMPRESSION_TYPE && self.fetch_version < 10;
@@ -200,8 +319,7 @@ impl Admin {
                     let due = at == offset || batches == 0 && at < offset && offset < batch.offset_end;
                     ensure!(due, "{topic}-{partition}: a batch at {at} where {offset} is due");
                     ensure!(batch.crc_holds(), "{topic}-{partition}: the batch at {at} fails its CRC");
-                    let known = sent.is_none_or(|sent| sent.contains(&fingerprint(batch.bytes)));
-                    ensure!(known, "{topic}-{partition}: the batch at {at} is not one that was sent");
+                    each(batch)?;
                     (offset, rest) = (batch.offset_end, after);
                     (batches, bytes) = (batches + 1, bytes + batch.bytes.len());
                 }

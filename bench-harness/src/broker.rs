@@ -1,28 +1,30 @@
 //! Brokers under test: how each is started, found, and stopped. A broker that the harness starts gets a
 //! directory of its own and free ports on the loopback, and both go with it; nothing outlives the harness,
-//! killed or not.
+//! killed or not. A broker may be a cluster: several processes of the same program that know each other.
 
-use std::fs::{self, File};
+mod node;
+
+use std::fs;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::admin::Admin;
 use crate::floor::Append;
 use crate::host::{self, Layout, Usage};
 use crate::kafka;
+pub use node::Node;
 
-/// A broker that does not answer within this time has failed to start.
-const START_PATIENCE: Duration = Duration::from_secs(60);
-/// How long a broker may take to stop before it is killed.
-const STOP_PATIENCE: Duration = Duration::from_secs(15);
+/// The id that clusters of the harness are formatted with.
+pub const CLUSTER_ID: &str = "MkU3OEVBNTcwNTJENDM2Qk";
+/// Copies of each partition, where there are as many nodes.
+const REPLICAS: usize = 3;
 
 /// How to get a broker.
 #[derive(Clone, Debug)]
@@ -141,33 +143,62 @@ impl Drop for Scratch {
     }
 }
 
-/// A broker that answers.
+/// A broker that answers: one process, or the nodes of a cluster.
 pub struct Broker {
     /// The contender's name.
     pub name: &'static str,
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Its process, when known.
-    pub pid: Option<u32>,
-    /// From the start of the process to its first answer.
+    /// Its nodes; one that stands alone is one.
+    pub nodes: Vec<Node>,
+    /// From the start of the first process to the last one's first answer.
     pub start_up: Option<Duration>,
     /// Resident bytes when it first answered and had rested ([`Place::rest`]).
     pub resident_at_start_bytes: Option<u64>,
     /// How it was started, in a form that means something on another machine; empty for one that was there before.
     pub command: String,
-    /// The lines of its settings, in the same form.
+    /// The lines of its settings, in the same form; of a cluster those of the first node.
     pub settings: Vec<String>,
     /// Whether topics can be created and deleted.
     pub has_topics: bool,
-    child: Option<Running>,
 }
 
-/// The process is stopped before its directory goes: fields are dropped in order.
-struct Running {
-    process: Process,
-    scratch: Scratch,
-    command: Command,
-    place: Place,
+/// A node among those of its cluster, as its settings name it.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its id, from 1 on.
+    pub id: usize,
+    /// Where it listens for clients.
+    pub port: u16,
+    /// Where the controllers of all nodes listen, in the order of the ids.
+    pub control: Vec<u16>,
+}
+
+impl Member {
+    /// The lines that make a node that is controller and broker one of its cluster; the same for every contender.
+    pub fn lines(&self) -> Vec<String> {
+        let own = self.control.get(self.id - 1).copied().unwrap_or(0);
+        let voters: Vec<String> =
+            self.control.iter().zip(1..).map(|(port, id)| format!("{id}@127.0.0.1:{port}")).collect();
+        let replicas = replicas(self.control.len());
+        vec![
+            "process.roles=broker,controller".to_owned(),
+            format!("node.id={}", self.id),
+            format!("controller.quorum.voters={}", voters.join(",")),
+            format!("listeners=PLAINTEXT://127.0.0.1:{},CONTROLLER://127.0.0.1:{own}", self.port),
+            format!("advertised.listeners=PLAINTEXT://127.0.0.1:{}", self.port),
+            "controller.listener.names=CONTROLLER".to_owned(),
+            "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned(),
+            format!("default.replication.factor={replicas}"),
+            format!("offsets.topic.replication.factor={replicas}"),
+            format!("transaction.state.log.replication.factor={replicas}"),
+            format!("transaction.state.log.min.isr={}", replicas.div_ceil(2)),
+            format!("min.insync.replicas={}", replicas.div_ceil(2)),
+        ]
+    }
+}
+
+/// Copies of each partition on that many nodes.
+pub fn replicas(nodes: usize) -> usize {
+    nodes.min(REPLICAS)
 }
 
 /// How a broker is stopped before it is started again.
@@ -177,31 +208,6 @@ pub enum Stop {
     Clean,
     /// It is killed.
     Kill,
-}
-
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-impl Process {
-    /// Asks it to end, and kills it where it does not.
-    fn stop(&mut self) {
-        let pid = Pid::from_raw(self.0.id() as i32);
-        let _ = kill(pid, Signal::SIGTERM);
-        let deadline = Instant::now() + STOP_PATIENCE;
-        while Instant::now() < deadline {
-            if matches!(self.0.try_wait(), Ok(Some(_)) | Err(_)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// Where brokers run and keep their data.
@@ -217,13 +223,15 @@ pub struct Place {
     pub data: PathBuf,
     /// How long a broker rests before its memory is read for the first time.
     pub rest: Duration,
+    /// How many nodes a broker has.
+    pub nodes: usize,
 }
 
 impl Place {
-    /// The CPUs of a layout, out of those that the harness may use.
+    /// The CPUs of a layout, out of those that the harness may use, for brokers of one node.
     pub fn new(layout: Layout, cpus: &[usize], data: PathBuf, rest: Duration) -> Place {
         let (broker_cpus, load_cpus) = (layout.broker_cpus(cpus).to_vec(), layout.load_cpus(cpus).to_vec());
-        Place { layout, broker_cpus, load_cpus, data, rest }
+        Place { layout, broker_cpus, load_cpus, data, rest, nodes: 1 }
     }
 
     /// How many CPUs broker and load use together.
@@ -244,33 +252,40 @@ impl Place {
 }
 
 impl Broker {
-    /// Follows a recipe until the broker answers.
+    /// Follows a recipe until every node answers.
     pub fn start(recipe: &Recipe, place: &Place) -> Result<Broker> {
         if let Recipe::Running { bootstrap, pid } = recipe {
             return Broker::attach(bootstrap, *pid);
         }
-        let scratch = Scratch::new(&place.data, recipe.name())?;
-        let port = free_port()?;
-        let mut command = command(recipe, place, scratch.path(), port)?;
-        let log = scratch.path().join("output.txt");
-        let output = File::create(&log)?;
-        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        tie_to_this_process(&mut command);
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let (process, start_up) = spawn(&mut command, place, address, &log)?;
-        std::thread::sleep(place.rest);
-        let pid = process.0.id();
-        Ok(Broker {
+        let alone = matches!(recipe, Recipe::Floor { .. });
+        ensure!(place.nodes == 1 || place.nodes > 1 && !alone, "the floor is one node");
+        let ports = free_ports(2 * place.nodes)?;
+        let (clients, control) = ports.split_at(place.nodes);
+        let mut nodes = Vec::new();
+        for (port, id) in clients.iter().zip(1..) {
+            let scratch = Scratch::new(&place.data, recipe.name())?;
+            let member = Member { id, port: *port, control: control.to_vec() };
+            let command = command(recipe, place, scratch.path(), &member)?;
+            nodes.push(Node::new(&member, command, scratch, place.clone()));
+        }
+        let first = nodes.first().context("a broker has a node")?;
+        let (command, settings) = (
+            first.command(|command, scratch| in_words(command, recipe, scratch)),
+            first.command(|_, scratch| settings_of(scratch)),
+        );
+        let mut broker = Broker {
             name: recipe.name(),
-            address,
-            pid: Some(pid),
-            start_up: Some(start_up),
-            resident_at_start_bytes: Some(Usage::of(pid)?.resident_bytes),
-            command: in_words(&command, recipe, scratch.path()),
-            settings: settings_of(scratch.path()),
-            has_topics: !matches!(recipe, Recipe::Floor { .. }),
-            child: Some(Running { process, scratch, command, place: place.clone() }),
-        })
+            nodes,
+            start_up: None,
+            resident_at_start_bytes: None,
+            command: command.unwrap_or_default(),
+            settings: settings.unwrap_or_default(),
+            has_topics: !alone,
+        };
+        broker.start_up = Some(broker.start_nodes()?);
+        std::thread::sleep(place.rest);
+        broker.resident_at_start_bytes = Some(broker.resident_bytes());
+        Ok(broker)
     }
 
     fn attach(bootstrap: &str, pid: Option<u32>) -> Result<Broker> {
@@ -279,64 +294,56 @@ impl Broker {
         Admin::connect(address)?.answers()?;
         Ok(Broker {
             name: "broker",
-            address,
-            pid,
+            nodes: vec![Node::foreign(address, pid)],
             start_up: None,
             resident_at_start_bytes: None,
             command: String::new(),
             settings: Vec::new(),
             has_topics: true,
-            child: None,
         })
     }
 
-    /// Resident bytes at this moment; 0 where the process is not known.
+    /// Where its first node listens.
+    pub fn address(&self) -> Result<SocketAddr> {
+        Ok(self.nodes.first().context("a broker has a node")?.address)
+    }
+
+    /// Its processes, as far as they are known.
+    pub fn pids(&self) -> Vec<u32> {
+        self.nodes.iter().filter_map(Node::pid).collect()
+    }
+
+    /// Copies that its topics have of each partition.
+    pub fn replicas(&self) -> usize {
+        replicas(self.nodes.len())
+    }
+
+    /// Resident bytes at this moment; 0 where the processes are not known.
     pub fn resident_bytes(&self) -> u64 {
-        self.pid.and_then(|pid| Usage::of(pid).ok()).map_or(0, |usage| usage.resident_bytes)
+        Usage::of_all(&self.pids()).ok().flatten().map_or(0, |usage| usage.resident_bytes)
     }
 
     /// Stops the broker and starts it again with what it has stored. Returns how long it took to stop, and from the
     /// start of the process to its first answer.
     pub fn restart(&mut self, how: Stop) -> Result<(Duration, Duration)> {
-        let running = self.child.as_mut().context("a broker that was there before is not started again")?;
         let asked = Instant::now();
-        if how == Stop::Kill {
-            running.process.0.kill()?;
-        }
-        running.process.stop();
-        let (stop, log) = (asked.elapsed(), running.scratch.path().join("output.txt"));
-        let (process, start_up) = spawn(&mut running.command, &running.place, self.address, &log)?;
-        self.pid = Some(process.0.id());
-        running.process = process;
-        Ok((stop, start_up))
+        self.nodes.iter_mut().try_for_each(|node| node.stop(how))?;
+        Ok((asked.elapsed(), self.start_nodes()?))
     }
 
-    /// Fails when the process has ended by itself.
+    /// Starts all nodes, which may need each other, and then waits for their answers.
+    fn start_nodes(&mut self) -> Result<Duration> {
+        let started = Instant::now();
+        self.nodes.iter_mut().try_for_each(Node::launch)?;
+        self.nodes.iter_mut().try_for_each(|node| node.await_answer().map(drop))?;
+        Ok(started.elapsed())
+    }
+
+    /// Fails when a process has ended by itself.
     pub fn check_alive(&mut self) -> Result<()> {
-        if let Some(running) = &mut self.child
-            && let Some(status) = running.process.0.try_wait()?
-        {
-            bail!("{} ended by itself: {status}", self.name);
-        }
-        Ok(())
+        let name = self.name;
+        self.nodes.iter_mut().try_for_each(|node| node.check_alive().context(name))
     }
-}
-
-/// Starts the process on the broker's CPUs, and waits for its first answer.
-fn spawn(
-    command: &mut Command,
-    place: &Place,
-    address: SocketAddr,
-    log: &Path,
-) -> Result<(Process, Duration)> {
-    place.enter_broker()?;
-    let started = Instant::now();
-    let spawned = command.spawn();
-    place.enter_load()?;
-    let child = spawned.with_context(|| format!("starting {:?}", command.get_program()))?;
-    let mut process = Process(child);
-    let start_up = await_answer(&mut process, address, started, log)?;
-    Ok((process, start_up))
 }
 
 /// Lets the child end when this process ends, however that is.
@@ -353,7 +360,8 @@ pub fn properties(lines: &[String]) -> String {
     lines.iter().enumerate().filter(last).map(|(_, line)| format!("{line}\n")).collect()
 }
 
-fn command(recipe: &Recipe, place: &Place, scratch: &Path, port: u16) -> Result<Command> {
+fn command(recipe: &Recipe, place: &Place, scratch: &Path, member: &Member) -> Result<Command> {
+    let port = member.port;
     let data = scratch.join("data");
     match recipe {
         Recipe::Floor { append, flush } => {
@@ -369,18 +377,24 @@ fn command(recipe: &Recipe, place: &Place, scratch: &Path, port: u16) -> Result<
         Recipe::Tidemill { binary, settings, .. } => {
             let file = scratch.join("server.properties");
             let shards = place.broker_cpus.len();
-            let mut lines = vec![
-                format!("listeners=PLAINTEXT://127.0.0.1:{port}"),
-                format!("log.dirs={}", data.display()),
-                format!("shard.count={shards}"),
-            ];
+            let mut lines = match member.control.as_slice() {
+                [_] => vec![format!("listeners=PLAINTEXT://127.0.0.1:{port}")],
+                _ => member.lines(),
+            };
+            lines.push(format!("log.dirs={}", data.display()));
+            lines.push(format!("shard.count={shards}"));
             lines.extend(settings.iter().cloned());
             fs::write(&file, properties(&lines))?;
+            if member.control.len() > 1 {
+                let mut format = Command::new(binary);
+                format.args(["format", "--cluster-id", CLUSTER_ID, "--config"]).arg(&file);
+                done(format.current_dir(scratch), "tidemill format")?;
+            }
             let mut command = Command::new(binary);
             command.arg("start").arg(file).current_dir(scratch);
             Ok(command)
         }
-        Recipe::Kafka { jars, settings } => kafka::command(jars, settings, scratch, port, free_port()?),
+        Recipe::Kafka { jars, settings } => kafka::command(jars, settings, scratch, member),
         Recipe::Running { .. } => bail!("a running broker is not started"),
     }
 }
@@ -410,31 +424,18 @@ fn settings_of(scratch: &Path) -> Vec<String> {
     text.lines().map(|line| without_scratch(line, scratch)).collect()
 }
 
-/// A port that was free a moment ago.
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+/// Ports that were free a moment ago, no two the same.
+fn free_ports(count: usize) -> Result<Vec<u16>> {
+    let bound = (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0)));
+    let listeners: Vec<TcpListener> = bound.collect::<std::io::Result<_>>()?;
+    listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
 
-fn await_answer(
-    process: &mut Process,
-    address: SocketAddr,
-    started: Instant,
-    log: &Path,
-) -> Result<Duration> {
-    loop {
-        if Admin::connect(address).and_then(|mut admin| admin.answers()).is_ok() {
-            return Ok(started.elapsed());
-        }
-        let ended = process.0.try_wait()?;
-        if ended.is_some() || started.elapsed() > START_PATIENCE || host::interrupted() {
-            let said = fs::read_to_string(log).unwrap_or_default();
-            let last: Vec<&str> = said.lines().rev().take(15).collect();
-            let last: Vec<&str> = last.into_iter().rev().collect();
-            let how = ended.map_or("did not answer".to_owned(), |status| format!("ended: {status}"));
-            bail!("the broker {how}; it said:\n{}", last.join("\n"));
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
+/// Runs a command to its end, which must be a good one.
+pub fn done(command: &mut Command, what: &str) -> Result<()> {
+    let output = command.output().with_context(|| format!("running {:?}", command.get_program()))?;
+    ensure!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }
 
 #[cfg(test)]
@@ -471,5 +472,20 @@ mod tests {
         let recipe = Recipe::tidemill(PathBuf::from("t")).with_settings(&more).with_settings(&more);
         assert!(matches!(recipe, Recipe::Tidemill { settings, .. } if settings.len() == 2));
         assert!(matches!(Recipe::FLOOR.with_settings(&more), Recipe::Floor { .. }));
+    }
+
+    #[test]
+    fn the_nodes_of_a_cluster_name_each_other_and_have_ports_of_their_own() {
+        let lines = Member { id: 2, port: 7, control: vec![4, 5, 6] }.lines();
+        let has = |line: &str| lines.iter().any(|one| one == line);
+        assert!(has("controller.quorum.voters=1@127.0.0.1:4,2@127.0.0.1:5,3@127.0.0.1:6"));
+        assert!(has("listeners=PLAINTEXT://127.0.0.1:7,CONTROLLER://127.0.0.1:5"));
+        assert!(has("default.replication.factor=3") && has("min.insync.replicas=2"));
+        let mut ports = free_ports(8).unwrap();
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), 8);
+        let alone = Member { id: 1, port: 7, control: vec![4] }.lines();
+        assert!(alone.iter().any(|line| line == "min.insync.replicas=1"));
     }
 }

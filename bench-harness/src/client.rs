@@ -53,10 +53,9 @@ pub fn run(stage: &mut Stage, client: Client, conditions: &Conditions) -> Result
     let scratch = Scratch::new(&std::env::temp_dir(), "client")?;
     let mut command = command(stage, client, records, home, scratch.path())?;
     eprintln!("{} on {}: {records} records", stage.workload.name, stage.contender);
-    let usage = |stage: &Stage| stage.pid.map(Usage::of).transpose();
-    let began = usage(stage)?;
+    let began = Usage::of_all(&stage.pids)?;
     let said = complete(&mut command, scratch.path())?;
-    let ended = usage(stage)?;
+    let ended = Usage::of_all(&stage.pids)?;
     let told = match client.tool {
         Tool::Librdkafka => serde_json::from_str(said.trim()).context("what the client said")?,
         Tool::Java if client.reads => consumed(&said)?,

@@ -106,7 +106,7 @@ fn chosen(mut pairs: Vec<Pair>) -> Vec<Pair> {
 impl Side {
     fn open(recipe: &Recipe, workload: &Workload, plan: &Plan, place: &Place) -> Result<Side> {
         let broker = Broker::start(recipe, place)?;
-        let pid = broker.pid.context("the broker's process is not known")?;
+        let pid = *broker.pids().first().context("the broker's process is not known")?;
         let stored_bytes = workload.stored_bytes.min(STORED_BYTES);
         let mut stage = Stage::open(&broker, &Workload { stored_bytes, ..workload.clone() })?;
         let mut load = stage.load(None)?;

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 /// For each workload how many times less than Kafka, by the workload's own figure.
-const RATIOS: [(&str, f64); 8] = [
+const RATIOS: [(&str, f64); 11] = [
     ("produce-small", 6.5),
     ("produce-medium", 3.5),
     ("produce-large", 2.0),
@@ -13,6 +13,9 @@ const RATIOS: [(&str, f64); 8] = [
     ("fetch-1mb", 1.6),
     ("fetch-16kb", 2.6),
     ("one-at-a-time", 1.6),
+    ("cluster-small", 4.0),
+    ("cluster-medium", 4.0),
+    ("cluster-large", 2.5),
 ];
 
 /// What holds for the process as a whole.

@@ -126,12 +126,32 @@ impl Usage {
             resident_peak_bytes: status_bytes(&status, "VmHWM:"),
         })
     }
+
+    /// What several processes used together; none of no process.
+    pub fn of_all(pids: &[u32]) -> Result<Option<Usage>> {
+        let mut sum = None;
+        for pid in pids {
+            let (so_far, one): (Usage, Usage) = (sum.unwrap_or_default(), Usage::of(*pid)?);
+            sum = Some(Usage {
+                user: so_far.user + one.user,
+                system: so_far.system + one.system,
+                resident_bytes: so_far.resident_bytes + one.resident_bytes,
+                resident_peak_bytes: so_far.resident_peak_bytes + one.resident_peak_bytes,
+            });
+        }
+        Ok(sum)
+    }
 }
 
 /// What a process has used so far, to the nanosecond: `/proc` counts in ticks of 10 ms, too coarse for a short slice.
 pub fn cpu_time(pid: u32) -> Result<Duration> {
     let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(pid)?)).context("the broker is gone")?;
     Ok(clock.now().context("reading the broker's CPU clock")?.into())
+}
+
+/// What several processes have used so far together.
+pub fn cpu_times(pids: &[u32]) -> Result<Duration> {
+    pids.iter().map(|pid| cpu_time(*pid)).sum()
 }
 
 /// How long the threads of a process, or one thread of this one, were ready and had no CPU: the second number of

@@ -1,5 +1,5 @@
-//! Apache Kafka as a contender: fetched once from Maven into a cache folder, formatted and started as a
-//! single KRaft node with the heap and the collector that its own start script gives it. Its tools are fetched apart,
+//! Apache Kafka as a contender: fetched once from Maven into a cache folder, formatted and started as
+//! KRaft nodes that are controller and broker, with the heap and the collector that its own start script gives it. Its tools are fetched apart,
 //! so that the broker's class path is what it is in Kafka's own distribution.
 
 use std::fs;
@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+
+use crate::broker::{CLUSTER_ID, Member, done};
 
 /// The version that Tidemill is measured against.
 pub const VERSION: &str = "4.3.1";
@@ -90,36 +92,24 @@ pub fn settings(argument: &str) -> Result<Vec<String>> {
 }
 
 /// Formats a log directory under `scratch` and returns the command that starts the node.
-pub fn command(jars: &Path, settings: &[String], scratch: &Path, port: u16, control: u16) -> Result<Command> {
+pub fn command(jars: &Path, settings: &[String], scratch: &Path, member: &Member) -> Result<Command> {
     let file = scratch.join("server.properties");
-    fs::write(&file, properties(&scratch.join("data"), settings, port, control))?;
+    fs::write(&file, properties(&scratch.join("data"), settings, member))?;
     let class_path = format!("{}/*", fs::canonicalize(jars)?.display());
     let mut format = Command::new("java");
     format.args(["-cp", &class_path, "kafka.tools.StorageTool", "format"]);
-    format.args(["-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c"]).arg(&file).current_dir(scratch);
-    let output = format.output().context("running java")?;
-    ensure!(output.status.success(), "kafka-storage format: {}", String::from_utf8_lossy(&output.stderr));
+    format.args(["-t", CLUSTER_ID, "-c"]).arg(&file).current_dir(scratch);
+    done(&mut format, "kafka-storage format")?;
     let mut start = Command::new("java");
     start.args(JAVA_OPTIONS).args(["-cp", &class_path, "kafka.Kafka"]).arg(&file).current_dir(scratch);
     Ok(start)
 }
 
-fn properties(data: &Path, settings: &[String], port: u16, control: u16) -> String {
-    let mut lines = vec![
-        "process.roles=broker,controller".to_owned(),
-        "node.id=1".to_owned(),
-        format!("controller.quorum.voters=1@127.0.0.1:{control}"),
-        format!("listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{control}"),
-        format!("advertised.listeners=PLAINTEXT://127.0.0.1:{port}"),
-        "controller.listener.names=CONTROLLER".to_owned(),
-        "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned(),
-        format!("log.dirs={}", data.display()),
-        // One node; and what a run wrote goes at once, so that the next run finds the page cache free.
-        "offsets.topic.replication.factor=1".to_owned(),
-        "transaction.state.log.replication.factor=1".to_owned(),
-        "transaction.state.log.min.isr=1".to_owned(),
-        "log.segment.delete.delay.ms=100".to_owned(),
-    ];
+fn properties(data: &Path, settings: &[String], member: &Member) -> String {
+    let mut lines = member.lines();
+    lines.push(format!("log.dirs={}", data.display()));
+    // What a run wrote goes at once, so that the next run finds the page cache free.
+    lines.push("log.segment.delete.delay.ms=100".to_owned());
     lines.extend(settings.iter().cloned());
     crate::broker::properties(&lines)
 }
@@ -131,7 +121,11 @@ mod tests {
 
     #[test]
     fn settings_of_the_user_come_last_and_win() {
-        let text = properties(Path::new("/d"), &["num.io.threads=2".to_owned()], 1, 2);
+        let text = properties(
+            Path::new("/d"),
+            &["num.io.threads=2".to_owned()],
+            &Member { id: 1, port: 1, control: vec![2] },
+        );
         assert!(text.ends_with("num.io.threads=2\n"));
         assert!(text.contains("log.dirs=/d\n"));
     }

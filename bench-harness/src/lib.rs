@@ -11,6 +11,7 @@
 //! | `broker`, `kafka`, `floor` | the contenders: how they start and stop |
 //! | `trial` | one run of one workload against one broker |
 //! | `seat` | a contender's broker between runs |
+//! | `cluster` | three nodes of a contender: kills, restarts, many partitions |
 //! | `compare`, `sweep`, `knee` | several brokers in turns, parameters over lists, rates up to a bound |
 //! | `duel`, `gate` | two brokers in turns of a tenth of a second; whether one became dearer than the repository says |
 //! | `meter`, `process`, `samples` | what the load counts and the broker uses, read four times a second |
@@ -24,6 +25,7 @@
 pub mod admin;
 pub mod broker;
 pub mod client;
+pub mod cluster;
 pub mod compare;
 pub mod duel;
 pub mod figures;

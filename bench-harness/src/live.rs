@@ -25,7 +25,7 @@ const SHARDS_SHOWN: usize = 8;
 
 /// What is seen of one run: the sampler, and the broker's use at the measured phase's ends.
 pub struct Live {
-    pid: Option<u32>,
+    pids: Vec<u32>,
     sampler: Sampler,
     /// The broker's use at the measured phase's ends.
     pub began: Option<Usage>,
@@ -36,14 +36,15 @@ pub struct Live {
 }
 
 impl Live {
-    /// A view named `label` of a load with that meter on the broker with that process.
-    pub fn new(label: String, pid: Option<u32>, meter: Arc<Meter>, measure: Duration) -> Live {
+    /// A view named `label` of a load with that meter on the broker with those processes.
+    pub fn new(label: String, pids: Vec<u32>, meter: Arc<Meter>, measure: Duration) -> Live {
         let viewer: Box<dyn Viewer> = match std::io::stderr().is_terminal() {
             true => Box::new(Board { label, past: VecDeque::new(), drawn: 0 }),
             false => Box::new(Lines { label }),
         };
-        let sampler = Sampler::start(meter, pid.map(Process::new), samples::interval(measure), viewer);
-        Live { pid, sampler, began: None, ended: None, series: Series::default() }
+        let process = (!pids.is_empty()).then(|| Process::new(&pids));
+        let sampler = Sampler::start(meter, process, samples::interval(measure), viewer);
+        Live { pids, sampler, began: None, ended: None, series: Series::default() }
     }
 
     /// Takes what was sampled, when the load has ended.
@@ -52,7 +53,7 @@ impl Live {
     }
 
     fn usage(&self) -> Option<Usage> {
-        self.pid.and_then(|pid| Usage::of(pid).ok())
+        Usage::of_all(&self.pids).ok().flatten()
     }
 }
 

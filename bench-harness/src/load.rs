@@ -61,6 +61,8 @@ pub struct Plan {
 pub struct Crew {
     /// One for each connection.
     pub lanes: Vec<Lane>,
+    /// Where each of them connects; empty where all connect to the same node.
+    pub addresses: Vec<SocketAddr>,
     /// The broker's shard that has to serve each of them; empty where any may.
     pub shards: Vec<usize>,
     /// When they send.
@@ -218,7 +220,10 @@ impl Load {
                 let due = now + step * index as u32;
                 let stream = match crew.shards.get(index) {
                     Some(shard) => whereabouts.connect(*shard)?,
-                    None => connect(address, Duration::from_secs(5))?,
+                    None => {
+                        let address = crew.addresses.get(index).copied().unwrap_or(address);
+                        connect(address, Duration::from_secs(5))?
+                    }
                 };
                 let mut connection =
                     Connection::new(stream, lane, crew.drives, interval, due, Arc::clone(&meter))?;

@@ -18,7 +18,7 @@ use bench_harness::report::{Report, Spread};
 use bench_harness::sweep::Axis;
 use bench_harness::trial::Conditions;
 use bench_harness::workload::{Figure, Group, Workload};
-use bench_harness::{compare, floor, gate, host, html, kafka, knee, markdown, sweep, workload};
+use bench_harness::{cluster, compare, floor, gate, host, html, kafka, knee, markdown, sweep, workload};
 
 const EXAMPLES: &str = "Examples:
   bench-harness                                      the canonical workloads on a broker of its own
@@ -38,6 +38,10 @@ const EXAMPLES: &str = "Examples:
                                                      what it costs that a partition is on another shard
   bench-harness sweep flush.messages=1,100 --workload produce-medium --contender kafka
   bench-harness knee --workload tail --p99-bound-ms 5
+  bench-harness cluster failover --kills 100         three nodes: leaders are killed under a producer
+  bench-harness cluster rolling                      nodes are restarted under load
+  bench-harness cluster partitions --partitions 10000 --kills 10
+  bench-harness cluster load --turns 3               CPU and latency at acks=all
   bench-harness gate                                 has the broker become dearer than the repository allows";
 
 /// The broker's allocator, as the broker may be this program.
@@ -126,6 +130,14 @@ enum Task {
         #[arg(long, default_value = "tidemill")]
         contender: Contender,
     },
+    /// Figures of clusters of three nodes: Kafka and Tidemill, one after the other, or those named.
+    Cluster {
+        #[command(subcommand)]
+        task: cluster::Task,
+        /// Which contenders.
+        #[arg(long, global = true, value_delimiter = ',', default_value = "kafka,tidemill")]
+        contender: Vec<Contender>,
+    },
     /// Makes the page of a stored result.
     Report {
         /// The result, as --out wrote it.
@@ -163,6 +175,8 @@ enum Task {
     /// Tidemill itself, out of this very program: the broker that is measured unless --broker names another.
     #[command(hide = true)]
     Start { file: PathBuf },
+    #[command(hide = true)]
+    Format(tidemill::cli::storage::FormatOptions),
 }
 
 #[derive(Args)]
@@ -210,6 +224,10 @@ struct Options {
     /// A binary of Tidemill, run as `PATH start FILE.properties` [default: this program, which has it within].
     #[arg(long, global = true, value_name = "PATH")]
     broker: Option<PathBuf>,
+    /// How many nodes, each controller and broker, a broker of a comparison or of `cluster` has [default: 1; of
+    /// `cluster` 3].
+    #[arg(long, global = true)]
+    nodes: Option<usize>,
     /// Drive this broker and start none.
     #[arg(long, global = true, value_name = "HOST:PORT", conflicts_with = "broker")]
     bootstrap: Option<String>,
@@ -329,6 +347,8 @@ fn perform(cli: &Cli) -> Result<()> {
             floor::serve(*port, data.clone(), *append, *flush)
         }
         Some(Task::Start { .. }) => Ok(()),
+        Some(Task::Format(options)) => Ok(tidemill::cli::storage::format(options)?),
+        Some(Task::Cluster { task, contender }) => clusters(options, task, contender),
         Some(Task::Workloads) => {
             for workload in workload::all() {
                 println!("{:<24} {}", workload.name, workload.title);
@@ -375,6 +395,26 @@ fn perform(cli: &Cli) -> Result<()> {
             conclude(options, &format!("knee-{}-{}", plan.workload.name, plan.recipe.name()), &found)
         }
     }
+}
+
+/// The figures of clusters.
+fn clusters(options: &Options, task: &cluster::Task, contenders: &[Contender]) -> Result<()> {
+    ensure!(options.bootstrap.is_none(), "the nodes of a cluster are started here");
+    let recipes: Vec<Recipe> =
+        contenders.iter().map(|contender| options.recipe(*contender)).collect::<Result<_>>()?;
+    let nodes = options.nodes.unwrap_or(3);
+    if let cluster::Task::Load { turns, warmup_turns } = task {
+        let turns = Turns { turns: *turns, warmup_turns: *warmup_turns };
+        let workloads = options.workloads(|workload| workload.group == Group::Cluster)?;
+        return in_turns_on(options, nodes, recipes, &turns, workloads);
+    }
+    let (place, _) = prepare(options)?;
+    let outcome = cluster::run(task, &recipes, &Place { nodes, ..place })?;
+    println!("\n{}", outcome.table());
+    options.out.as_ref().map_or(Ok(()), |folder| outcome.save(folder))?;
+    let lost = outcome.lost();
+    ensure!(lost.is_empty(), "acknowledged records are missing on {}", lost.join(" and "));
+    Ok(())
 }
 
 /// Who is compared: Kafka, the floor and Tidemill, or two builds.
@@ -442,11 +482,22 @@ fn engines_side_by_side(options: &Options, recipes: Vec<Recipe>, turns: usize) -
 }
 
 fn in_turns(options: &Options, recipes: Vec<Recipe>, turns: &Turns, workloads: Vec<Workload>) -> Result<()> {
+    in_turns_on(options, options.nodes.unwrap_or(1), recipes, turns, workloads)
+}
+
+fn in_turns_on(
+    options: &Options,
+    nodes: usize,
+    recipes: Vec<Recipe>,
+    turns: &Turns,
+    workloads: Vec<Workload>,
+) -> Result<()> {
     let names: Vec<&str> = recipes.iter().map(Recipe::name).collect();
-    let name = names.join("-");
+    let of_several = if nodes > 1 { "cluster-" } else { "" };
+    let name = format!("{of_several}{}", names.join("-"));
     let comparison = Comparison { recipes, workloads, turns: turns.turns, warmup_turns: turns.warmup_turns };
     let (place, conditions) = prepare(options)?;
-    let report = compare::run(&comparison, &conditions, &place)?;
+    let report = compare::run(&comparison, &conditions, &Place { nodes, ..place })?;
     conclude(options, &name, &report)
 }
 

@@ -1,4 +1,4 @@
-//! What a process and its threads use, read from `/proc` a few times a second.
+//! What the processes of a broker and their threads use, read from `/proc` a few times a second.
 //!
 //! Invariant: one look reads one file for the process's CPU, one for its memory and one for each of its shards, however
 //! many threads it has: which threads are shards is found out once, by their names.
@@ -31,25 +31,27 @@ struct Shard {
     stat: PathBuf,
 }
 
-/// A process that is looked at.
+/// A process that is looked at, or the nodes of a cluster together.
 pub struct Process {
     root: PathBuf,
-    folder: PathBuf,
+    folders: Vec<PathBuf>,
     shards: Vec<Shard>,
     ticks_per_s: f64,
     page_bytes: u64,
 }
 
 impl Process {
-    /// The process with that number.
-    pub fn new(pid: u32) -> Process {
-        Process::under(Path::new("/proc"), pid)
+    /// The processes with those numbers. Of several, shards are not told apart.
+    pub fn new(pids: &[u32]) -> Process {
+        Process::under(Path::new("/proc"), pids)
     }
 
-    fn under(root: &Path, pid: u32) -> Process {
+    fn under(root: &Path, pids: &[u32]) -> Process {
         let setting = |name, usual| sysconf(name).ok().flatten().map_or(usual, |value| value as u64);
-        let folder = root.join(pid.to_string());
-        let threads = fs::read_dir(folder.join("task")).into_iter().flatten().flatten();
+        let folders: Vec<PathBuf> = pids.iter().map(|pid| root.join(pid.to_string())).collect();
+        let alone = folders.first().filter(|_| folders.len() == 1);
+        let threads = alone.into_iter().flat_map(|folder| fs::read_dir(folder.join("task")));
+        let threads = threads.flatten().flatten();
         let mut shards: Vec<(u32, u32, PathBuf)> = threads
             .filter_map(|thread| {
                 let tid = thread.file_name().to_string_lossy().parse().ok()?;
@@ -65,7 +67,7 @@ impl Process {
             shards.map(|(number, _, stat)| Shard { name: format!("{SHARD_PREFIX}{number}"), stat }).collect();
         Process {
             root: root.to_owned(),
-            folder,
+            folders,
             shards,
             ticks_per_s: setting(SysconfVar::CLK_TCK, 100) as f64,
             page_bytes: setting(SysconfVar::PAGE_SIZE, 4096),
@@ -77,13 +79,17 @@ impl Process {
         self.shards.iter().map(|shard| shard.name.clone()).collect()
     }
 
-    /// Looks. None when the process is gone.
+    /// Looks. None when a process is gone.
     pub fn look(&self) -> Option<Used> {
-        let pages = fs::read_to_string(self.folder.join("statm")).ok()?;
-        let pages = pages.split_whitespace().nth(1)?.parse::<u64>().ok()?;
+        let (mut cpu_s, mut pages) = (0.0, 0);
+        for folder in &self.folders {
+            let statm = fs::read_to_string(folder.join("statm")).ok()?;
+            pages += statm.split_whitespace().nth(1)?.parse::<u64>().ok()?;
+            cpu_s += self.cpu(&folder.join("stat"))?;
+        }
         let machine = fs::read_to_string(self.root.join("stat")).ok().and_then(|stat| machine_ticks(&stat));
         Some(Used {
-            cpu_s: self.cpu(&self.folder.join("stat"))?,
+            cpu_s,
             resident_bytes: pages * self.page_bytes,
             shards_s: self.shards.iter().map(|shard| self.cpu(&shard.stat).unwrap_or(0.0)).collect(),
             machine_s: machine.map_or(0.0, |ticks| ticks as f64 / self.ticks_per_s),
@@ -156,7 +162,7 @@ impl FakeProcess {
 
     /// What looks at it.
     pub fn process(&self) -> Process {
-        let mut process = Process::under(&self.root, 7);
+        let mut process = Process::under(&self.root, &[7]);
         (process.ticks_per_s, process.page_bytes) = (100.0, 4096);
         process
     }
@@ -209,7 +215,7 @@ mod tests {
 
     #[test]
     fn this_process_can_be_looked_at() {
-        let used = Process::new(std::process::id()).look().unwrap();
+        let used = Process::new(&[std::process::id()]).look().unwrap();
         assert!(used.resident_bytes > 0 && used.machine_s > 0.0);
         assert_eq!(used.cpu_s > 0.0, used.own_s > 0.0);
     }

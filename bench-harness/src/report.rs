@@ -177,7 +177,9 @@ impl Report {
             Vec::new()
         });
         let machine = Machine::here(&place.data, place.cpu_count());
-        Report { limits, ..Report::of(machine, settings, workloads, contenders) }
+        let report = Report::of(machine, settings, workloads, contenders);
+        // What holds for the process holds for one that stands alone.
+        Report { limits, goals: report.goals.clone().filter(|_| place.nodes == 1), ..report }
     }
 
     fn of(machine: Machine, settings: Settings, workloads: &[Workload], contenders: &[&str]) -> Report {

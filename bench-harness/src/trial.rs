@@ -92,8 +92,8 @@ pub struct Stage {
     pub address: SocketAddr,
     /// Its name.
     pub contender: &'static str,
-    /// Its process, when known.
-    pub pid: Option<u32>,
+    /// Its processes, as far as they are known.
+    pub pids: Vec<u32>,
     /// A connection to it.
     pub admin: Admin,
     /// The workload.
@@ -145,10 +145,10 @@ impl Stage {
             count => (0..count).map(|topic| format!("{name}-{topic}")).collect(),
         };
         let mut stage = Stage {
-            address: broker.address,
+            address: broker.address()?,
             contender: broker.name,
-            pid: broker.pid,
-            admin: Admin::connect(broker.address)?,
+            pids: broker.pids(),
+            admin: Admin::connect(broker.address()?)?,
             workload: workload.clone(),
             topic: topics.first().cloned().unwrap_or_default(),
             topics,
@@ -161,7 +161,7 @@ impl Stage {
         if stage.has_topics {
             let each = workload.partitions_each_topic();
             for topic in &stage.topics {
-                stage.admin.create_topic(topic, each, &workload.topic_settings)?;
+                stage.admin.create_topic(topic, each, broker.replicas(), &workload.topic_settings)?;
             }
         }
         stage.store()?;
@@ -202,7 +202,9 @@ impl Stage {
             })
             .collect();
         let frame_bytes = lanes.first().map_or(1, |lane| lane.position(1)).max(1);
-        let crew = Crew { lanes, shards: Vec::new(), pace: Pace::Closed, at_once: None, drives: true };
+        let addresses = self.addresses(0..self.workload.partitions);
+        let crew =
+            Crew { lanes, addresses, shards: Vec::new(), pace: Pace::Closed, at_once: None, drives: true };
         let count = self.workload.stored_bytes / frame_bytes;
         self.stored = Load::connect(self.address, vec![crew])?.send(count)?;
         Ok(())
@@ -225,6 +227,25 @@ impl Stage {
         (topic, partition % each)
     }
 
+    /// The node that leads each of these partitions; nothing where there is one node.
+    fn addresses(&self, partitions: impl Iterator<Item = usize>) -> Vec<SocketAddr> {
+        let places = partitions.map(|partition| self.place(partition));
+        places.filter_map(|(topic, number)| self.admin.leader(topic, number)).collect()
+    }
+
+    /// The same for the connections of a role, each of which can only speak to one node.
+    fn addresses_for(&self, role: &Role) -> Result<Vec<SocketAddr>> {
+        let count = self.workload.partitions;
+        let mut addresses = Vec::new();
+        for connection in 0..role.connections {
+            let mut of_one = self.addresses(role.partitions_of(connection, count).into_iter());
+            of_one.dedup();
+            ensure!(of_one.len() <= 1, "on several nodes a connection can have the partitions of one only");
+            addresses.extend(of_one);
+        }
+        Ok(addresses)
+    }
+
     /// Connects the harness's own load, at that rate instead of the workload's own pace.
     pub fn load(&mut self, rate: Option<f64>) -> Result<Load> {
         let crews = self.crews(rate)?;
@@ -235,7 +256,7 @@ impl Stage {
         let mut load = self.load(conditions.rate)?;
         let mut rest = self.rest_before(broker, conditions, load.connection_count())?;
         let label = format!("{:<22} {:<8}", self.workload.name, self.contender);
-        let mut live = Live::new(label, self.pid, load.meter(), conditions.plan.measure);
+        let mut live = Live::new(label, self.pids.clone(), load.meter(), conditions.plan.measure);
         let tally = load.run(&conditions.plan, &mut live)?;
         live.finish();
         ensure!(tally.error_count() == 0, "requests were refused, by error code: {:?}", tally.errors);
@@ -318,8 +339,8 @@ impl Stage {
             let drives = workload.drives(role);
             let rate = rate.filter(|_| drives).or(role.rate);
             let pace = rate.map_or(Pace::Closed, |rate| Pace::Open { rate });
-            let shards = self.shards_for(role)?;
-            crews.push(Crew { lanes, shards, pace, at_once: role.at_once, drives });
+            let (shards, addresses) = (self.shards_for(role)?, self.addresses_for(role)?);
+            crews.push(Crew { lanes, addresses, shards, pace, at_once: role.at_once, drives });
         }
         Ok(crews)
     }
@@ -332,11 +353,10 @@ impl Stage {
             Reach::Home => 0,
             Reach::Away => 1,
         };
-        let pid = self.pid.context("which shard has a partition is told by the broker's process")?;
-        let count = Process::new(pid).shards().len();
+        let count = Process::new(&self.pids).shards().len();
         ensure!(
             (1..8).contains(&count),
-            "home and away are known with one to seven shards, not with {count}"
+            "home and away are known of one process with one to seven shards, not with {count}"
         );
         let partition = |index| role.partitions_of(index, self.workload.partitions).first().copied();
         Ok((0..role.connections).filter_map(partition).map(|at| (at + beyond) % count).collect())

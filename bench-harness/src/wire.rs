@@ -1,16 +1,23 @@
 //! Frames for the wire: requests encoded once, before the clock runs, and answers read in place.
 //!
-//! Produce 7 and Fetch 7 carry the load; ApiVersions 0, Metadata 1, CreateTopics 2, DeleteTopics 1 and ListOffsets 1,
-//! and InitProducerId 0 prepare and check it. None of these is a flexible version, so one request header fits all.
+//! Produce 7 and Fetch 7 carry the load; ApiVersions 0, Metadata 7, CreateTopics 2, DeleteTopics 1 and ListOffsets 1,
+//! and InitProducerId 0 prepare and check it. None of these is a flexible version, so one request header fits all;
+//! the two that are needed on clusters are apart.
 //! Layouts follow the Kafka protocol guide.
 
 mod batch;
+mod flexible;
+mod metadata;
 
 use std::ops::Range;
 
 use anyhow::{Context, Result, ensure};
 
 pub use batch::{BatchView, Contents, Payload, Producer, encode, fingerprint, set_sequence};
+pub use flexible::{
+    Acknowledgement, describe_quorum, produce_to_all, read_acknowledgement, read_quorum_leader,
+};
+pub use metadata::{Metadata, PartitionView, metadata, read_metadata};
 
 /// API keys as Kafka numbers them.
 pub mod api {
@@ -30,6 +37,8 @@ pub mod api {
     pub const DELETE_TOPICS: i16 = 20;
     /// InitProducerId.
     pub const INIT_PRODUCER_ID: i16 = 22;
+    /// DescribeQuorum.
+    pub const DESCRIBE_QUORUM: i16 = 55;
 }
 
 /// Where the correlation id lies in a frame: after length, key and version.
@@ -289,10 +298,10 @@ pub fn read_fetched<'a>(
     Ok(0)
 }
 
-/// A CreateTopics 2 request for one topic with one replica and settings of its own.
-pub fn create_topic(topic: &str, partitions: usize, settings: &[(&str, &str)]) -> Vec<u8> {
+/// A CreateTopics 2 request for one topic with so many copies of each partition and settings of its own.
+pub fn create_topic(topic: &str, partitions: usize, replicas: usize, settings: &[(&str, &str)]) -> Vec<u8> {
     let mut frame = Frame::new(api::CREATE_TOPICS, 2);
-    frame.count(1).text(topic).count(partitions).i16(1).count(0).count(settings.len());
+    frame.count(1).text(topic).count(partitions).i16(replicas as i16).count(0).count(settings.len());
     for (key, value) in settings {
         frame.text(key).text(value);
     }
@@ -313,39 +322,6 @@ pub fn delete_topic(topic: &str) -> Vec<u8> {
     let mut frame = Frame::new(api::DELETE_TOPICS, 1);
     frame.count(1).text(topic).i32(30_000);
     frame.finish()
-}
-
-/// A Metadata 1 request for one topic.
-pub fn metadata(topic: &str) -> Vec<u8> {
-    let mut frame = Frame::new(api::METADATA, 1);
-    frame.count(1).text(topic);
-    frame.finish()
-}
-
-/// How many partitions of the one topic of a Metadata 1 answer have a leader.
-pub fn read_led_partitions(mut answer: Cursor<'_>) -> Result<usize> {
-    for _ in 0..answer.count()? {
-        answer.i32()?;
-        answer.text()?;
-        answer.i32()?;
-        answer.text()?;
-    }
-    answer.i32()?; // controller
-    let mut led = 0;
-    for _ in 0..answer.count()? {
-        let error = answer.i16()?;
-        answer.text()?;
-        answer.i8()?;
-        for _ in 0..answer.count()? {
-            let (partition_error, _, leader) = (answer.i16()?, answer.i32()?, answer.i32()?);
-            for _ in 0..2 {
-                let nodes = answer.count()?;
-                answer.take(nodes.checked_mul(4).context("a list of nodes is too long")?)?;
-            }
-            led += usize::from(error == 0 && partition_error == 0 && leader >= 0);
-        }
-    }
-    Ok(led)
 }
 
 /// ListOffsets' name for the log end offset.

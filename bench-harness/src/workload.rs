@@ -60,6 +60,8 @@ pub enum Group {
     Further,
     /// The comparison through real clients.
     Clients,
+    /// The load on clusters.
+    Cluster,
 }
 
 /// Connections that do the same.

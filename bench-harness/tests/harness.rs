@@ -154,3 +154,66 @@ fn connections_that_take_turns_are_all_heard() {
     // Before the clock runs every connection has had its turn; the check compares what each of them wrote.
     assert!(count(&result["runs"][0], "requests") > 0 && count(&result["runs"][0], "batches_checked") > 0);
 }
+
+fn value(finding: &Value, name: &str) -> f64 {
+    let figures = finding["figures"].as_array().unwrap();
+    let found = figures.iter().find(|figure| figure["name"] == name);
+    found.unwrap_or_else(|| panic!("{name} in {finding}"))["value"].as_f64().unwrap()
+}
+
+fn cluster(name: &str, arguments: &[&str]) -> Value {
+    let out = Results::new(name);
+    let task = [&["cluster", name, "--contender", "tidemill"], arguments].concat();
+    harness(&out.0, &task);
+    let outcome = out.read(&format!("cluster-{name}.json"));
+    assert_eq!(outcome["format"].as_str(), Some("tidemill-bench-cluster"));
+    assert!(
+        std::fs::read_to_string(out.0.join(format!("cluster-{name}.md"))).unwrap().contains("| tidemill |")
+    );
+    outcome["findings"][0].clone()
+}
+
+#[test]
+fn a_producer_goes_on_after_its_leader_is_killed_and_nothing_is_lost() {
+    let found = cluster("failover", &["--kills", "3", "--settle", "0.2"]);
+    assert_eq!(value(&found, "kills"), 3.0);
+    assert!(value(&found, "until the next write, max") > 0.0);
+    assert!(value(&found, "acknowledged records") > 3.0);
+    assert_eq!(value(&found, "acknowledged records missing"), 0.0);
+    assert_eq!(value(&found, "errors that are not retriable"), 0.0);
+    assert_eq!(found["series"]["failover_ms"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn producers_go_on_while_one_node_after_the_other_is_restarted() {
+    let short = ["--rounds", "1", "--writers", "3", "--writes", "60", "--settle", "0.3", "--steady", "0.5"];
+    let found = cluster("rolling", &short);
+    assert_eq!(value(&found, "restarts"), 3.0);
+    assert!(value(&found, "writes, rolling restart") > 0.0);
+    assert_eq!(value(&found, "acknowledged records missing"), 0.0);
+    assert_eq!(value(&found, "errors that are not retriable"), 0.0);
+}
+
+#[test]
+fn another_controller_serves_and_a_node_gets_its_partitions_back() {
+    let found = cluster("partitions", &["--partitions", "100", "--kills", "1", "--rest", "0.2"]);
+    assert_eq!(value(&found, "partitions"), 100.0);
+    assert!(value(&found, "until a topic is made through another node, max") > 0.0);
+    assert!(value(&found, "from the restart until every copy is complete, max") > 0.0);
+    assert!(value(&found, "node 3 at rest") >= 0.0);
+}
+
+#[test]
+fn the_load_of_a_cluster_is_that_of_all_its_nodes() {
+    let out = Results::new("cluster-load");
+    let one = ["cluster", "load", "--contender", "tidemill", "--workload", "cluster-small"];
+    harness(
+        &out.0,
+        &[&one[..], &["--turns", "1", "--warmup-turns", "0", "--seconds", "0.5", "--rate", "100"]].concat(),
+    );
+    let report = out.read("cluster-tidemill.json");
+    let run = &report["runs"][0];
+    assert_eq!(count(run, "errors"), 0);
+    assert!(count(run, "requests") > 0 && count(run, "batches_checked") > 0);
+    assert!(run["broker"]["resident_bytes"].as_u64().unwrap() > 0);
+}

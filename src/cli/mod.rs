@@ -22,7 +22,7 @@ mod producer_properties;
 mod properties;
 mod scripts;
 pub mod start;
-mod storage;
+pub mod storage;
 mod topic_filter;
 mod topics;
 

@@ -53,6 +53,7 @@ pub(super) struct ConfigOptions {
     overrides: Vec<String>,
 }
 
+/// What is formatted: flags of Kafka's `kafka-storage format`.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples, on each controller of three with the ids that `tidemill storage random-uuid` gave:
@@ -61,7 +62,7 @@ pub(super) struct ConfigOptions {
 On a broker:
   tidemill format -c server.properties -t I7rxdXZqRmy5B4yDWBDDkw"
 )]
-pub(super) struct FormatOptions {
+pub struct FormatOptions {
     #[command(flatten)]
     config: ConfigOptions,
     /// The cluster's id.
@@ -110,8 +111,8 @@ pub(super) fn run(options: &Options) -> Result<(), ClientError> {
     }
 }
 
-/// Formats the log directories of a node.
-pub(super) fn format(options: &FormatOptions) -> Result<(), ClientError> {
+/// Formats the log directories of a node. Fails on a configuration or directories that do not fit.
+pub fn format(options: &FormatOptions) -> Result<(), ClientError> {
     let config = options.config.load()?;
     let text = format_with(options, &config).map_err(ClientError::Usage)?;
     print(&text)

@@ -257,6 +257,7 @@ impl<'a> Session<'a> {
             load_cpus: self.load_cpus.clone(),
             data: self.data.clone(),
             rest: Duration::ZERO,
+            nodes: 1,
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
 
 use super::{Conditions, Rest, Restart, Stage};
 use crate::admin::Admin;
@@ -27,10 +27,11 @@ pub(super) struct Opened {
 /// The cores that the broker takes over that time, and its resident bytes at the end.
 fn look(broker: &Broker, length: Duration) -> Result<(f64, u64)> {
     std::thread::sleep(SETTLE.min(length));
-    let pid = broker.pid.context("the broker's process is not known")?;
-    let (used, began) = (host::cpu_time(pid)?, Instant::now());
+    let pids = broker.pids();
+    ensure!(!pids.is_empty(), "the broker's process is not known");
+    let (used, began) = (host::cpu_times(&pids)?, Instant::now());
     std::thread::sleep(length);
-    let used = host::cpu_time(pid)?.saturating_sub(used);
+    let used = host::cpu_times(&pids)?.saturating_sub(used);
     Ok((used.as_secs_f64() / began.elapsed().as_secs_f64(), broker.resident_bytes()))
 }
 

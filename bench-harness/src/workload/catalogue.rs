@@ -1,5 +1,6 @@
 //! Every workload under the name that the command line, the tables and the result files use: first the rows of the
-//! design's table of figures, in its order, then the further ones, then those of real clients.
+//! design's table of figures, in its order, then the further ones, then those of real clients and of
+//! clusters.
 
 use tidemill::log::codec::Codec;
 
@@ -66,6 +67,7 @@ pub fn all() -> Vec<Workload> {
     all.extend(scale());
     all.extend(with_consumers());
     all.extend(clients());
+    all.extend(clusters());
     all
 }
 
@@ -268,6 +270,25 @@ fn with_consumers() -> Vec<Workload> {
     ];
     workloads.iter_mut().for_each(|workload| workload.figure = Figure::EndToEnd);
     workloads
+}
+
+/// Producers with acks=all at a steady rate, below the peak of three nodes on two CPUs. Two partitions for each of
+/// three nodes.
+fn clusters() -> Vec<Workload> {
+    let to_all = |name, title, writing: Writing, rate| Workload {
+        partitions: 6,
+        group: Group::Cluster,
+        ..row(name, title, &[Role { rate: Some(rate), ..writers(6, 1, Writing { acks: -1, ..writing }) }])
+    };
+    let large = Writing { in_flight: 2, ..Writing::of(1000, 1000) };
+    vec![
+        to_all("cluster-small", "produce, acks=all, 1 × 100 B, 1,000 requests/s", SMALL, 1000.0),
+        to_all("cluster-medium", "produce, acks=all, 100 × 100 B, 500 requests/s", MEDIUM, 500.0),
+        Workload {
+            figure: Figure::CpuPerGb,
+            ..to_all("cluster-large", "produce, acks=all, 1000 × 1 kB (1 MB), 30 requests/s", large, 30.0)
+        },
+    ]
 }
 
 /// Real clients.
