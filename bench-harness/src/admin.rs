@@ -345,6 +345,7 @@ fn connect(address: SocketAddr) -> Result<TcpStream> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use std::net::TcpListener;
 

@@ -1,6 +1,7 @@
 //! Apache Kafka as a contender: fetched once from Maven into a cache folder, formatted and started as
-//! KRaft nodes that are controller and broker, with the heap and the collector that its own start script gives it. Its tools are fetched apart,
-//! so that the broker's class path is what it is in Kafka's own distribution.
+//! KRaft nodes that are controller and broker, with the heap and the collector that its own start
+//! script gives it. Its tools are fetched apart, so that the broker's class path is what it is in
+//! Kafka's own distribution.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -230,7 +230,6 @@ fn shards(directory: &mut MemoryDir) -> Vec<Shard> {
     let controller = ControllerConfig {
         raft_id: RAFT_ID,
         voters: vec![VoterEndpoint::alone(config.node_id, RAFT_ID)],
-        is_voter: true,
         cluster_id: "bench".into(),
         node: Arc::new(config.clone()),
         snapshot_entries: 1000,

@@ -53,7 +53,13 @@ fn is_own(broker_id: i32, scene: &Scene) -> bool {
 /// Refuses what is no registration of any broker, or none for this cluster.
 fn check(request: &BrokerRegistrationRequest, scene: &Scene) -> Result<(), ErrorCode> {
     if is_own(request.broker_id.0, scene) {
-        return Err(ErrorCode::NotController);
+        let own = scene.view.image.broker(request.broker_id.0);
+        let is_another = own.is_some_and(|own| !own.fenced && own.incarnation != request.incarnation_id);
+        return Err(if is_another {
+            ErrorCode::DuplicateBrokerRegistration
+        } else {
+            ErrorCode::NotController
+        });
     }
     if request.is_migrating_zk_broker {
         return Err(ErrorCode::BrokerIdNotRegistered);

@@ -244,7 +244,7 @@ fn a_registration_carries_what_the_controller_has_to_know() {
     assert_eq!(refused(&of().with_features(vec![feature(0, 0)])), 35);
     assert_eq!(refused(&of().with_is_migrating_zk_broker(true)), 102);
     assert_eq!(refused(&of().with_broker_id(BrokerId(-1))), 42);
-    assert_eq!(refused(&of().with_broker_id(BrokerId(1))), 41, "nobody else is the broker of this process");
+    assert_eq!(refused(&of().with_broker_id(BrokerId(1))), 101, "nobody else is the broker of this process");
     assert_eq!(refused(&of().with_incarnation_id(Uuid::nil())), 42);
     assert_eq!(refused(&of().with_log_dirs(vec![Uuid::from_u128(1000); 2])), 119);
     assert_eq!(refused(&of().with_log_dirs(vec![Uuid::nil()])), 119);
