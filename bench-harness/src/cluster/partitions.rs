@@ -115,6 +115,7 @@ fn kill(broker: &mut Broker, watch: &Watch, topic: &str) -> Result<Kill> {
         ensure!(!host::interrupted(), "interrupted");
         std::thread::sleep(RETRY_PAUSE);
     };
+    eprintln!("node {victim} killed, a topic made {served_s:.2} s later");
     Wait::new().until("the dead node to leave", || watch.has_left(victim))?;
     let left_s = killed.elapsed().as_secs_f64();
     let node = node_mut(broker, victim)?;

@@ -13,8 +13,10 @@ use crate::wire::PartitionView;
 
 /// A cluster that does not come to what is waited for within this time has failed.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// The pause between two looks; with many partitions a look is followed by nine times as long a rest.
+/// The pause between two looks; with many partitions a look is followed by nine times as long a rest, up to the second.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// See [`LOOK_EVERY`].
+const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
 
 /// Topics, and the nodes that are asked about them.
 pub struct Watch {
@@ -40,7 +42,7 @@ impl Wait {
         let now = Instant::now();
         if self.done.is_none() && now >= self.next {
             self.done = is_so().then(|| self.began.elapsed());
-            self.next = Instant::now() + LOOK_EVERY.max(now.elapsed() * 9);
+            self.next = Instant::now() + LOOK_EVERY.max(now.elapsed() * 9).min(LOOK_EVERY_MAX);
         }
         ensure!(self.done.is_some() || self.began.elapsed() < PATIENCE, "waited too long for {what}");
         ensure!(!host::interrupted(), "interrupted");
