@@ -8,7 +8,7 @@
 //! What clients asked is asked again after a loss, until its time is up: a request that was lost may have been carried
 //! out, as with any controller of Kafka's that fails before it answers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
@@ -111,6 +111,8 @@ pub struct Envoy {
     asks_rest_until_ms: u64,
     /// The active controller is this node's own.
     is_here: bool,
+    /// Voters where nobody listened when they were dialled last.
+    deserted: BTreeSet<i32>,
 }
 
 impl Envoy {
@@ -135,6 +137,7 @@ impl Envoy {
             asks: VecDeque::new(),
             asks_rest_until_ms: 0,
             is_here: false,
+            deserted: BTreeSet::new(),
         }
     }
 
@@ -226,6 +229,11 @@ impl Envoy {
         if self.is_here {
             return self.go_on_here(now, events, outputs);
         }
+        if self.finder.all_others(self.who.node_id, |voter| self.deserted.contains(&voter)) {
+            let mut told = Vec::new();
+            self.heart.iter_mut().for_each(|heart| heart.left_alone(&mut told));
+            self.tell(told, events);
+        }
         self.point(now, ids, outputs);
         let Some((_, link)) = &mut self.link else { return };
         link.want(now, outputs);
@@ -303,7 +311,8 @@ impl Envoy {
 
     /// A dial has succeeded.
     pub fn up(&mut self) {
-        if let Some((_, link)) = &mut self.link {
+        if let Some((node_id, link)) = &mut self.link {
+            self.deserted.remove(node_id);
             link.up();
         }
     }
@@ -312,6 +321,9 @@ impl Envoy {
     pub fn down(&mut self, now: Now, loss: LinkLoss) {
         let Some((node_id, link)) = &mut self.link else { return };
         let (node_id, loss) = (*node_id, link.down(now, loss));
+        if loss.loss == LinkLoss::Refused {
+            self.deserted.insert(node_id);
+        }
         // Who takes connections and answers nothing, again and again, is no controller.
         if matches!(loss.loss, LinkLoss::Refused | LinkLoss::Timeout) || loss.in_a_row > 1 {
             self.miss(node_id);

@@ -257,3 +257,19 @@ fn a_node_asks_to_be_a_member_before_it_registers_and_looks_elsewhere_where_nobo
     stage.go_on();
     assert!(stage.events.contains(&EnvoyEvent::HereJoin));
 }
+
+#[test]
+fn a_stop_does_not_wait_where_nobody_listens_any_more() {
+    let mut stage = Stage::serving();
+    stage.envoy.begin_stop(at(0), &mut stage.events);
+    stage.go_on();
+    stage.events.clear();
+    for voter in [11, 12] {
+        stage.envoy.down(at(stage.now_ms), LinkLoss::Refused);
+        stage.go_on();
+        assert!(stage.events.is_empty(), "{voter} is gone, and there are others");
+    }
+    stage.envoy.down(at(stage.now_ms), LinkLoss::Refused);
+    stage.go_on();
+    assert_eq!(stage.events, [EnvoyEvent::Heart(HeartEvent::MayStop)]);
+}

@@ -44,6 +44,12 @@ impl Finder {
         }
     }
 
+    /// Whether there are others than this node, and that holds for each of them.
+    pub fn all_others(&self, own: i32, holds: impl Fn(i32) -> bool) -> bool {
+        let mut others = self.voters.iter().filter(|voter| voter.node_id != own).peekable();
+        others.peek().is_some() && others.all(|voter| holds(voter.node_id))
+    }
+
     /// Whom to ask.
     pub fn target(&self) -> Option<&VoterAddress> {
         let known = self.voters.iter().find(|voter| Some(voter.node_id) == self.known);

@@ -184,6 +184,14 @@ impl Heart {
         }
     }
 
+    /// Nobody is left who could let the broker go.
+    pub fn left_alone(&mut self, events: &mut Vec<HeartEvent>) {
+        if matches!(self.phase, Phase::Leaving { .. }) {
+            self.phase = Phase::Left;
+            events.push(HeartEvent::MayStop);
+        }
+    }
+
     /// What is to be said now, if anything. Its answer, or its loss, comes before anything more is said.
     pub fn next(&mut self, now: Now) -> Option<Beat> {
         if self.in_flight || self.phase == Phase::Left || now.mono_ms < self.due_ms {
@@ -481,6 +489,17 @@ mod tests {
         events.clear();
         Heart::new(at(0), RULES, -1).begin_stop(at(1), &mut events);
         assert_eq!(events, [HeartEvent::MayStop], "nobody knows of it");
+    }
+
+    #[test]
+    fn the_last_of_a_cluster_that_stops_waits_for_nobody() {
+        let (mut heart, mut events) = (serving(), Vec::new());
+        heart.left_alone(&mut events);
+        assert!(events.is_empty(), "it does not want to stop");
+        heart.begin_stop(at(100), &mut events);
+        heart.left_alone(&mut events);
+        heart.left_alone(&mut events);
+        assert_eq!(events, [HeartEvent::MayStop]);
     }
 
     #[test]
