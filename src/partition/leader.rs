@@ -23,6 +23,8 @@ impl Partition {
         effects: &mut Vec<Effect>,
     ) {
         if acks == Acks::All && self.in_sync_count() < self.min_insync_replicas() {
+            // Its producer sends it again: one behind it must not pass for the first meanwhile.
+            self.log.refuse(&batch.info);
             return effects.push(fail(to, ErrorCode::NotEnoughReplicas));
         }
         let appended = match self.log.append(now, batch, self.assignment.leader_epoch) {
