@@ -110,8 +110,7 @@ impl Pipeline {
 fn a_connection_goes_to_the_shard_that_owns_what_it_writes_and_nothing_is_lost_or_out_of_order() {
     let home = Home::new(&["shard.count=2"]);
     let broker = home.start();
-    // The records are of 1970: a run of half a minute would meet their deletion.
-    create(&mut connect(&broker), "moving", 4, &[("retention.ms", "-1")]);
+    create(&mut connect(&broker), "moving", 4, &[]);
     std::thread::scope(|scope| {
         // Small and large requests, alone and many in flight: large ones are cut anywhere when their connection goes.
         for (partition, padding_bytes, in_flight) in

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
@@ -79,9 +79,11 @@ pub fn describe(connection: &mut Connection, topics: &[&str]) -> MetadataRespons
     connection.call(&request, i16::MAX).unwrap()
 }
 
-/// A batch of one record for each value.
+/// A batch of one record for each value, of now: retention would delete older ones under a slow test.
 pub fn batch(values: &[&[u8]]) -> Bytes {
-    let record = |builder: BatchBuilder, value: &&[u8]| builder.record(1_000, None, Some(value));
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let now_ms = i64::try_from(now.as_millis()).unwrap();
+    let record = |builder: BatchBuilder, value: &&[u8]| builder.record(now_ms, None, Some(value));
     values.iter().fold(BatchBuilder::new(), record).build()
 }
 
