@@ -399,7 +399,6 @@ confluent.support.metrics.enable=false
         assert_eq!(
             keys,
             [
-                "inter.broker.listener.name",
                 "num.io.threads",
                 "num.network.threads",
                 "share.coordinator.state.topic.min.isr",

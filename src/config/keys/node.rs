@@ -8,15 +8,15 @@ key_table! {
     "broker.id" Int Some("-1"), Min(-1), ReadOnly, Honoured,
         "The older name of `node.id`.";
     "process.roles" List Some("broker,controller"), OneOf(&["broker", "controller"]), ReadOnly, Honoured,
-        "`broker`, `controller` or both; both when not given. This version runs both in one node.";
+        "`broker`, `controller` or both; both when not given.";
     "broker.rack" Text None, Any, ReadOnly, Honoured,
-        "Where the node stands, told to clients that prefer a near replica.";
+        "Where the node stands: replicas are spread over racks, and consumers may read from near ones.";
     "controller.listener.names" List Some(""), Any, ReadOnly, Honoured,
         "Listeners that only answer the controller's API.";
     "controller.quorum.voters" List Some(""), Any, ReadOnly, Honoured,
-        "The metadata quorum as `id@host:port`; this version starts with one voter, this node.";
+        "The metadata quorum as `id@host:port`, the same on every node; voters cannot be changed then.";
     "controller.quorum.bootstrap.servers" List Some(""), Any, ReadOnly, Honoured,
-        "Where to find the metadata quorum; this version starts with one address, its own.";
+        "Where to find the metadata quorum, whose voters stand in its own log.";
     "listeners" List Some("PLAINTEXT://127.0.0.1:9092"), Any, Broker, Honoured,
         "`NAME://host:port` entries; an empty host is every interface, port 0 any free port.";
     "advertised.listeners" List None, Any, ReadOnly, Honoured,
@@ -25,10 +25,10 @@ key_table! {
         Some("SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT"),
         Any, Broker, Honoured,
         "Listener name to protocol: `NAME:PLAINTEXT`; names that are protocols map to themselves.";
-    "inter.broker.listener.name" Text None, Any, ReadOnly, Planned,
+    "inter.broker.listener.name" Text None, Any, ReadOnly, Honoured,
         "The listener that brokers use among themselves.";
     "security.inter.broker.protocol" Text Some("PLAINTEXT"),
-        OneOf(&["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]), ReadOnly, Planned,
+        OneOf(&["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]), ReadOnly, Honoured,
         "Chooses the listener between brokers by its protocol, in place of its name.";
     "early.start.listeners" List None, Any, ReadOnly, Ignored(ORDER),
         "Listeners to open before the broker is ready.";

@@ -7,7 +7,7 @@ pub(super) const JVM: &str = "it tunes or extends the Java process";
 pub(super) const JMX: &str = "there is no JMX";
 pub(super) const QUORUM: &str = "the metadata quorum and the calls between nodes keep their own times";
 pub(super) const OWN_PACE: &str = "the broker keeps its own pace here";
-pub(super) const ORDER: &str = "every listener opens when the node is ready";
+pub(super) const ORDER: &str = "controllers' listeners open at once, all others when the node is ready";
 pub(super) const ZOOKEEPER: &str = "there is no ZooKeeper";
 pub(super) const REMOVED: &str = "Kafka 4 has removed it";
 
