@@ -95,7 +95,9 @@ impl QuorumPlace {
             let raft_id = founder_raft_id(cluster_id, config.node_id);
             return Ok(Self { raft_id, voters: voters.collect(), is_alone: false });
         }
-        if !config.roles.broker && config.cluster.voters.is_empty() {
+        // It may be the disk of a node whose quorum is elsewhere.
+        let has_others = !config.roles.broker || config.cluster.bootstrap_servers.len() > 1;
+        if has_others && config.cluster.voters.is_empty() {
             return Err("is not there: format this controller with --standalone, --initial-controllers or \
                         --no-initial-controllers"
                 .to_owned());
@@ -236,6 +238,7 @@ mod tests {
             Endpoint { name: "CONTROLLER".into(), host: "x".into(), port: 1, security_protocol: 0 };
         let of_brokers = Endpoint { name: "PLAINTEXT".into(), ..listener.clone() };
         assert_eq!(joins.endpoint(&broker, std::slice::from_ref(&of_brokers)).port, 0);
+        assert!(place(&combined(&[servers]), None, 8).unwrap_err().contains("--no-initial-controllers"));
         let added = place(&combined(&[servers]), Some(""), 8).unwrap();
         assert_eq!(added.endpoint(&combined(&[]), &[of_brokers, listener.clone()]), listener);
         assert_eq!((added.raft_id, added.voters.len()), (9, 0));
