@@ -149,6 +149,10 @@ impl Followers {
         address_of: impl Fn(i32) -> Option<Address>,
         outputs: &mut Vec<Output>,
     ) {
+        // A round without a broker epoch could stand for a later process of this broker (KIP-903).
+        if self.broker_epoch < 0 {
+            return;
+        }
         let (seed, links) = (self.seed, &mut self.links);
         self.leaders.retain(|node_id, leader| {
             if leader.followers == 0 {
@@ -333,6 +337,9 @@ mod tests {
         followers.follow(key(1), position(3, 20));
         followers.follow(key(2), position(2, 30));
         followers.go_on(at(0), &mut ids, everywhere, &mut outputs);
+        assert!(outputs.is_empty(), "it is not registered yet");
+        followers.set_broker_epoch(7);
+        followers.go_on(at(0), &mut ids, everywhere, &mut outputs);
         let [Output::Dial { link: two, port: 9_002, .. }, Output::Dial { link: three, port: 9_003, .. }] =
             outputs[..]
         else {
@@ -360,6 +367,7 @@ mod tests {
     #[test]
     fn a_replica_goes_with_its_leader_and_the_last_one_closes_the_link() {
         let (mut followers, mut ids) = (Followers::new(1, FetchRules::default(), 7), LinkIds::default());
+        followers.set_broker_epoch(7);
         let mut outputs = Vec::new();
         followers.follow(key(0), position(2, 10));
         let nowhere = |_| None;
@@ -393,6 +401,7 @@ mod tests {
     #[test]
     fn a_lost_link_is_dialled_again_and_its_round_asked_again() {
         let (mut followers, mut ids) = (Followers::new(1, FetchRules::default(), 7), LinkIds::default());
+        followers.set_broker_epoch(7);
         let mut outputs = Vec::new();
         followers.follow(key(0), position(2, 10));
         followers.go_on(at(0), &mut ids, everywhere, &mut outputs);
