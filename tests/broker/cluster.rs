@@ -162,8 +162,12 @@ fn a_fourth_broker_joins_and_is_forgotten() {
     };
     known(&[1, 2, 3, 4]);
     nodes.create("wide", 4, &[]);
-    let said = describe(&mut open(&fourth).unwrap(), &["wide"]).topics[0].clone();
-    assert_eq!((said.error_code, said.partitions.len()), (0, 4));
+    // It hears of it a moment after the controller has answered.
+    until("the fourth broker tells the topic", || {
+        let said = describe(&mut open(&fourth).unwrap(), &["wide"]).topics[0].clone();
+        let told = (said.error_code, said.partitions.len());
+        if told == (0, 4) { Ok(()) } else { Err(told) }
+    });
     assert_eq!(fourth.stop(), Some(0));
     known(&[1, 2, 3]);
 }
