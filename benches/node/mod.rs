@@ -17,9 +17,7 @@ use tidemill::broker::{
 };
 use tidemill::config::NodeConfig;
 use tidemill::controller::recovery::{Recovered, Recovery, Step};
-use tidemill::controller::{
-    Controller, ControllerConfig, Image, ShardId, ShardMap, ShardPlacement, VoterEndpoint,
-};
+use tidemill::controller::{Controller, ControllerConfig, ShardId, ShardPlacement, VoterEndpoint};
 use tidemill::effect::{ByteSpan, FileDone, FileOp, Now};
 use tidemill::log::memory_dir::MemoryDir;
 use tidemill::request::{Chunk, ClusterView, Node, RequestContext};
@@ -246,15 +244,7 @@ fn shards(directory: &mut MemoryDir) -> Vec<Shard> {
         metadata_directory: 0,
         checkpoints: Checkpoints::new(vec![StoredOffsets::default()], "boot".to_owned(), &config),
     };
-    let view = Arc::new(ClusterView {
-        version: 0,
-        image: Arc::new(Image::default()),
-        placement: Arc::new(ShardMap::default()),
-        config: Arc::new(config.clone()),
-        topic_configs: imbl::OrdMap::new(),
-        changed: Arc::from([]),
-        removed: Arc::from([]),
-    });
+    let view = Arc::new(ClusterView::before_any(Arc::new(config.clone())));
     let node = Arc::new(Node { cluster_id: "bench".into(), shard_count: SHARDS, seed: 7, config });
     let facts: Arc<[DirectoryFacts]> = Arc::from([DirectoryFacts::default()]);
     let mut control = Some(Box::new(ControlHost::new(start)));

@@ -140,7 +140,6 @@ mod tests {
     use super::super::message::{Message, Output};
     use super::*;
     use crate::config::NodeConfig;
-    use crate::controller::{Image, ShardMap};
     use crate::request::{ClusterView, Node};
     use crate::security::Principal;
 
@@ -148,15 +147,8 @@ mod tests {
     const THERE: ShardId = ShardId(1);
 
     fn view(version: u64) -> Arc<ClusterView> {
-        Arc::new(ClusterView {
-            version,
-            image: Arc::new(Image::default()),
-            placement: Arc::new(ShardMap::default()),
-            config: Arc::new(NodeConfig::load(None, &[]).unwrap().0),
-            topic_configs: imbl::OrdMap::new(),
-            changed: Arc::from([]),
-            removed: Arc::from([]),
-        })
+        let config = Arc::new(NodeConfig::load(None, &[]).unwrap().0);
+        Arc::new(ClusterView { version, ..ClusterView::before_any(config) })
     }
 
     fn shard(id: u16) -> Shard {

@@ -71,6 +71,21 @@ pub struct ClusterView {
     pub removed: Arc<[Uuid]>,
 }
 
+impl ClusterView {
+    /// What is known before the first Image.
+    pub fn before_any(config: Arc<NodeConfig>) -> Self {
+        Self {
+            version: 0,
+            image: Arc::default(),
+            placement: Arc::default(),
+            config,
+            topic_configs: imbl::OrdMap::new(),
+            changed: Arc::from([]),
+            removed: Arc::from([]),
+        }
+    }
+}
+
 /// What does not change while the node runs.
 #[derive(Debug)]
 pub struct Node {

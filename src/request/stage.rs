@@ -49,15 +49,7 @@ impl Stage {
                 shard_count: 1,
                 seed: 1,
             },
-            view: ClusterView {
-                version: 1,
-                image: Arc::default(),
-                placement: Arc::default(),
-                config: Arc::new(config),
-                topic_configs: imbl::OrdMap::new(),
-                changed: Arc::new([]),
-                removed: Arc::new([]),
-            },
+            view: ClusterView { version: 1, ..ClusterView::before_any(Arc::new(config)) },
             desk: Desk::new(FetchSessions::new(ShardId(0), 1_000), 1),
             now: Now { mono_ms: 1_000, wall_ms: 1_700_000_000_000 },
             context: RequestContext {

@@ -28,9 +28,7 @@ use super::runtime::{Common, Runtime};
 use crate::broker::peers::messages::Registration;
 use crate::broker::{Checkpoints, ControlHost, ControlStart, PeersStart, Shard};
 use crate::config::{NodeConfig, ShardCpus};
-use crate::controller::{
-    Controller, ControllerConfig, Endpoint, Image, ShardId, ShardMap, ShardPlacement, features,
-};
+use crate::controller::{Controller, ControllerConfig, Endpoint, ShardId, ShardPlacement, features};
 use crate::request::{ClusterView, Node};
 
 /// A snapshot of the metadata is taken after so many entries or bytes of its log. All of them are in memory until then.
@@ -321,7 +319,7 @@ fn plan_shards(
     let mut early: Vec<bool> = config.listeners.iter().map(of_controllers).collect();
     let seed = uuid::Uuid::new_v4().as_u64_pair().0;
     let node = Arc::new(Node { cluster_id: boot.cluster_id, shard_count, seed, config });
-    let view = Arc::new(first_view(&node));
+    let view = Arc::new(ClusterView::before_any(Arc::new(node.config.clone())));
     let facts = Arc::from(boot.facts);
     let mut door = Some(door);
     let mut control = Box::new(ControlHost::new(control));
@@ -363,19 +361,6 @@ fn plan_shards(
         }
     });
     Ok(planned.collect())
-}
-
-/// What shards know before the first Image.
-fn first_view(node: &Node) -> ClusterView {
-    ClusterView {
-        version: 0,
-        image: Arc::new(Image::default()),
-        placement: Arc::new(ShardMap::default()),
-        config: Arc::new(node.config.clone()),
-        topic_configs: imbl::OrdMap::new(),
-        changed: Arc::from([]),
-        removed: Arc::from([]),
-    }
 }
 
 fn control_start(

@@ -12,7 +12,7 @@ use tidemill::broker::{
 use tidemill::config::{NodeConfig, TimestampType};
 use tidemill::controller::recovery::{Recovery, Step};
 use tidemill::controller::storage::METADATA_DIRECTORY;
-use tidemill::controller::{Controller, ControllerConfig, Image, ShardId, ShardMap, ShardPlacement};
+use tidemill::controller::{Controller, ControllerConfig, ShardId, ShardPlacement};
 use tidemill::effect::{FileDone, FileOp, Stem};
 use tidemill::log::PartitionMetadata;
 use tidemill::log::directory::{DirectoryPlan, DirectoryStart, DirectoryState, DirectoryStep, LogDirEntry};
@@ -155,15 +155,7 @@ pub fn boot(
     let peers = membership::peers(plan, number, &place, life);
     let seed = hands.random.u64(..);
     let node = Arc::new(Node { cluster_id: CLUSTER_ID.into(), shard_count: plan.shards, seed, config });
-    let view = Arc::new(ClusterView {
-        version: 0,
-        image: Arc::new(Image::default()),
-        placement: Arc::new(ShardMap::default()),
-        config: Arc::new(node.config.clone()),
-        topic_configs: imbl::OrdMap::new(),
-        changed: Arc::from([]),
-        removed: Arc::from([]),
-    });
+    let view = Arc::new(ClusterView::before_any(Arc::new(node.config.clone())));
     let facts: Arc<[DirectoryFacts]> = Arc::from(facts);
     let mut control = Some(Box::new(ControlHost::new(start)));
     let shard = |id| {

@@ -7,7 +7,7 @@ use super::load::RECORDS_MAX;
 use super::*;
 use crate::controller::image::ImageBuilder;
 use crate::controller::record::{METADATA_VERSION_LATEST, PartitionChange, PartitionRecord, Record};
-use crate::controller::{ImageDelta, ResourceType, ShardMap, ShardPlacement};
+use crate::controller::{ImageDelta, ResourceType, ShardPlacement};
 use crate::effect::FileDone;
 use crate::group::Request;
 use crate::group::consumer::records::Partitions;
@@ -48,12 +48,8 @@ impl Stage {
             builder: ImageBuilder::default(),
             view: ClusterView {
                 version: 1,
-                image: Arc::default(),
-                placement: Arc::new(ShardMap::default()),
-                config: Arc::new(node),
-                topic_configs: imbl::OrdMap::new(),
                 changed: Arc::new([TOPIC]),
-                removed: Arc::new([]),
+                ..ClusterView::before_any(Arc::new(node))
             },
             now: Now { mono_ms: 1_000, wall_ms: 1_700_000_000_000 },
         };

@@ -7,7 +7,7 @@ use super::*;
 use crate::config::{NodeConfig, TopicConfig};
 use crate::controller::image::ImageBuilder;
 use crate::controller::record::{METADATA_VERSION_LATEST, PartitionRecord, Record};
-use crate::controller::{ImageDelta, ShardMap, ShardPlacement};
+use crate::controller::{ImageDelta, ShardPlacement};
 use crate::effect::FileDone;
 use crate::partition::{Acks, Answer, Op, ReplyTo};
 use crate::request::Call;
@@ -41,12 +41,9 @@ impl Stage {
             placement: ShardPlacement::new(1, 1, 1),
             view: ClusterView {
                 version: 1,
-                image: Arc::default(),
-                placement: Arc::new(ShardMap::default()),
-                config: Arc::new(config),
                 topic_configs,
                 changed: Arc::new([T]),
-                removed: Arc::new([]),
+                ..ClusterView::before_any(Arc::new(config))
             },
             epoch: 0,
         }

@@ -6,7 +6,7 @@ use super::*;
 use crate::config::TopicConfig;
 use crate::controller::image::ImageBuilder;
 use crate::controller::record::{METADATA_VERSION_LATEST, PartitionRecord, Record};
-use crate::controller::{ImageDelta, ShardId, ShardMap, ShardPlacement};
+use crate::controller::{ImageDelta, ShardId, ShardPlacement};
 use crate::partition::{Read, ReplyTo};
 
 const T: Uuid = Uuid::from_u128(7);
@@ -43,12 +43,9 @@ fn replicas(leader: i32, shards: u16, pairs: &[(&str, &str)], named: &str) -> (R
     let config = TopicConfig::effective(&node, keys.map(|key| (key, named)).into_iter());
     let mut view = ClusterView {
         version: 1,
-        image: Arc::default(),
-        placement: Arc::new(ShardMap::default()),
-        config: Arc::new(node.clone()),
         topic_configs: std::iter::once((T, Arc::new(config))).collect(),
         changed: Arc::new([T]),
-        removed: Arc::new([]),
+        ..ClusterView::before_any(Arc::new(node.clone()))
     };
     let before = view.clone();
     (view.image, view.placement) = (image, placement);
