@@ -446,7 +446,7 @@ impl Shard {
                 control.answers.pop_front_if(|(_, version, _)| *version <= control.applied_image)
         {
             match control.waiting.remove(&token) {
-                Some(Asker::Request(to)) => self.answer_control(to, answer),
+                Some(Asker::Request(to)) => self.reply(to, Answered::Controller(Box::new(answer))),
                 Some(Asker::Registration) if !self.peers.is_clustered() => {
                     if let ControllerAnswer::Refused(code) = &answer {
                         self.outputs.push(Output::Fatal(format!("this broker cannot register: {code:?}")));
@@ -457,15 +457,6 @@ impl Shard {
                 Some(own) => self.answered_here(now, own, answer),
                 None => {}
             }
-        }
-    }
-
-    pub(super) fn answer_control(&mut self, to: ReplyTo, answer: ControllerAnswer) {
-        let answer = Box::new(answer);
-        if to.shard == self.id.0 {
-            self.todo.push_back(Todo::Answer(to, Answered::Controller(answer)));
-        } else {
-            self.outputs.push(Output::Send(ShardId(to.shard), Message::Controlled { to, answer }));
         }
     }
 

@@ -23,7 +23,8 @@ use uuid::Uuid;
 use self::configured::group_config;
 use self::load::Load;
 use self::metadata::Metadata;
-use super::message::{Message, Output};
+use super::message::Output;
+use super::routing::reply;
 use super::{Shard, Todo};
 use crate::config::NodeConfig;
 use crate::controller::ShardId;
@@ -372,12 +373,9 @@ impl Coordinators {
 
     fn answer(&mut self, token: u64, response: Response) {
         let Some(to) = self.waiting.remove(&token) else { return };
-        let response = Box::new(response);
-        if to.shard == self.shard.0 {
-            self.todo.push_back(Todo::Answer(to, Answered::Coordinator(response)));
-        } else {
-            self.outputs.push(Output::Send(ShardId(to.shard), Message::Coordinated { to, response }));
-        }
+        let (todo, output) = reply(self.shard, to, Answered::Coordinator(Box::new(response)));
+        self.todo.extend(todo);
+        self.outputs.extend(output);
     }
 }
 

@@ -8,12 +8,11 @@ use uuid::Uuid;
 
 use super::peers::{LinkId, PeersMessage};
 use crate::config::NodeConfig;
-use crate::controller::{ControllerAnswer, ControllerRequest, ShardId};
+use crate::controller::{ControllerRequest, ShardId};
 use crate::effect::{ByteSpan, FileOp, Ticket};
-use crate::group;
 use crate::log::Recovery;
 use crate::partition::{Answer, ReadFound, ReplyTo};
-use crate::request::{Call, CloseReason, ClusterView, Coordination};
+use crate::request::{Answered, Call, CloseReason, ClusterView, Coordination};
 
 /// A connection on this shard. The generation tells successive connections in one slot apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,13 +87,6 @@ pub enum Message {
         /// The request part.
         coordination: Coordination,
     },
-    /// The answer to it.
-    Coordinated {
-        /// The request part.
-        to: ReplyTo,
-        /// The answer.
-        response: Box<group::Response>,
-    },
     /// To the controller's shard: a request that changes metadata.
     Control {
         /// Where the answer goes.
@@ -102,13 +94,9 @@ pub enum Message {
         /// The request.
         request: Box<ControllerRequest>,
     },
-    /// From the controller's shard: its answer, once every shard has applied it.
-    Controlled {
-        /// The request part.
-        to: ReplyTo,
-        /// The answer.
-        answer: Box<ControllerAnswer>,
-    },
+    /// The answer to a request part, of whoever but a partition was asked for it; the controller's comes once every
+    /// shard has applied it.
+    Answered(ReplyTo, Answered),
     /// From the controller's shard: the cluster as it is now.
     Publish(Arc<ClusterView>),
     /// To the controller's shard: the sender's partitions agree with this version.

@@ -250,13 +250,8 @@ impl Shard {
                 self.todo.push_back(Todo::Answer(to, Answered::Partition(answer, span)));
             }
             Message::Control { to, request } => self.todo.push_back(Todo::Control(to, request)),
-            Message::Controlled { to, answer } => {
-                self.todo.push_back(Todo::Answer(to, Answered::Controller(answer)));
-            }
+            Message::Answered(to, answered) => self.todo.push_back(Todo::Answer(to, answered)),
             Message::Coordinate { coordination, .. } => self.todo.push_back(Todo::Coordinate(coordination)),
-            Message::Coordinated { to, response } => {
-                self.todo.push_back(Todo::Answer(to, Answered::Coordinator(response)));
-            }
             Message::Publish(view) => self.adopt(now, view),
             Message::Applied(version) => self.applied(now, from, version),
             Message::Survey => {

@@ -7,6 +7,7 @@ use super::{Shard, Todo, find};
 use crate::controller::ShardId;
 use crate::effect::Now;
 use crate::group::OFFSETS_TOPIC;
+use crate::partition::ReplyTo;
 use crate::request::Answered;
 
 impl Shard {
@@ -79,6 +80,13 @@ impl Shard {
         }
     }
 
+    /// Brings what anybody but a partition has answered to the request's shard.
+    pub(super) fn reply(&mut self, to: ReplyTo, answered: Answered) {
+        let (todo, output) = reply(self.id, to, answered);
+        self.todo.extend(todo);
+        self.outputs.extend(output);
+    }
+
     /// Brings an answer to its connection's shard.
     pub(super) fn deliver(&mut self, delivery: Delivery) {
         if delivery.to.shard == self.id.0 {
@@ -116,5 +124,14 @@ impl Shard {
         while let Some(delivery) = self.replicas.take_delivery() {
             self.deliver(delivery);
         }
+    }
+}
+
+/// What brings an answer to the request's shard: to be done on this one, or to be sent.
+pub(super) fn reply(here: ShardId, to: ReplyTo, answered: Answered) -> (Option<Todo>, Option<Output>) {
+    if to.shard == here.0 {
+        (Some(Todo::Answer(to, answered)), None)
+    } else {
+        (None, Some(Output::Send(ShardId(to.shard), Message::Answered(to, answered))))
     }
 }

@@ -124,7 +124,7 @@ impl From<WireError> for CloseReason {
 }
 
 /// What comes back for one part of a request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Answered {
     /// From a partition, with the bytes that a read found.
     Partition(Answer, Option<ByteSpan>),

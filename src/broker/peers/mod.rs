@@ -48,13 +48,13 @@ pub use self::link::{LinkId, LinkLoss};
 use self::messages::Registration;
 use self::post::{PostEvent, RaftAddress, RaftPost};
 use self::senses::{Process, Senses};
+use super::Shard;
 use super::message::{ConnectionKey, Message, Output};
-use super::{Shard, Todo};
 use crate::config::NodeConfig;
 use crate::controller::{self, ControllerAnswer, ControllerRequest, Endpoint, Image, Members, ShardId};
 use crate::effect::Now;
 use crate::partition::{IsrChange, ReplyTo};
-use crate::request::{Answered, Forwarded, QuorumAsk, QuorumTold};
+use crate::request::{Forwarded, QuorumAsk};
 use crate::wire::ErrorCode;
 
 /// What shards of one node say to each other of other nodes.
@@ -66,8 +66,6 @@ pub enum PeersMessage {
     Altered(Vec<Settled>),
     /// To the controller's shard: a client wants something that the active controller decides.
     Ask(ReplyTo, Ask),
-    /// From the controller's shard: the response to a forwarded request. `None`: serve it on this node.
-    Forwarded(ReplyTo, Option<Bytes>),
     /// From the controller's shard: the broker epoch that rounds carry from now on.
     BrokerEpoch(i64),
     /// To the controller's shard: a broker's process is gone.
@@ -78,8 +76,6 @@ pub enum PeersMessage {
     Elsewhere(bool),
     /// To the controller's shard: a request asks something of the metadata quorum, or brings it messages.
     Quorum(ReplyTo, QuorumAsk),
-    /// From the controller's shard: the answer.
-    QuorumTold(ReplyTo, QuorumTold),
 }
 
 /// What makes a node part of a cluster of several.

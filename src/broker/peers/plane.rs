@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::super::control::Asker;
 use super::*;
+use crate::request::Answered;
 
 impl Shard {
     /// Makes the node part of a cluster of several; only on the controller's shard, and before anything else comes.
@@ -127,11 +128,8 @@ impl Shard {
             PeersMessage::Altered(altered) => self.take_altered(now, altered),
             PeersMessage::Ask(to, ask) => match envoy {
                 Some(envoy) => envoy.ask(now, to, ask, events),
-                None => self.answer_forwarded(to, None),
+                None => self.reply(to, Answered::Forwarded(None)),
             },
-            PeersMessage::Forwarded(to, response) => {
-                self.todo.push_back(Todo::Answer(to, Answered::Forwarded(response)));
-            }
             PeersMessage::BrokerEpoch(epoch) => followers.set_broker_epoch(epoch),
             PeersMessage::Gone(process) => self.broker_gone(now, process),
             PeersMessage::Left(Process { node_id, incarnation }) => {
@@ -142,7 +140,6 @@ impl Shard {
                 self.desk.forwards_changes = is_elsewhere;
             }
             PeersMessage::Quorum(to, ask) => self.quorum_asked(now, to, ask),
-            PeersMessage::QuorumTold(to, told) => self.quorum_told(to, told),
         }
         self.peers_go_on(now);
     }
@@ -160,8 +157,8 @@ impl Shard {
         match event {
             EnvoyEvent::Heart(event) => self.heart_told(now, event),
             EnvoyEvent::Altered(altered) => self.spread_altered(now, altered),
-            EnvoyEvent::Forwarded(to, response) => self.answer_forwarded(to, response),
-            EnvoyEvent::Controlled(to, answer) => self.answer_control(to, answer),
+            EnvoyEvent::Forwarded(to, response) => self.reply(to, Answered::Forwarded(response)),
+            EnvoyEvent::Controlled(to, answer) => self.reply(to, Answered::Controller(Box::new(answer))),
             EnvoyEvent::Members(members) => self.quorum_has(members),
             EnvoyEvent::Here(beat) => self.beat_here(now, beat),
             EnvoyEvent::HereAlter(changes) => {
@@ -300,15 +297,6 @@ impl Shard {
             self.replicas.isr_altered(now, key, &change, result);
         }
         self.drain_replicas();
-    }
-
-    fn answer_forwarded(&mut self, to: ReplyTo, response: Option<Bytes>) {
-        if to.shard == self.id.0 {
-            self.todo.push_back(Todo::Answer(to, Answered::Forwarded(response)));
-        } else {
-            let message = Message::Peers(PeersMessage::Forwarded(to, response));
-            self.outputs.push(Output::Send(ShardId(to.shard), message));
-        }
     }
 
     /// Sends on what clients want of the controller, where another node's decides. Gives back what only the controller

@@ -7,7 +7,7 @@
 use super::mailbox::MailDelivery;
 use super::*;
 use crate::controller::{Controller, Input};
-use crate::request::{QuorumAsk, QuorumTold, RaftMail};
+use crate::request::{Answered, QuorumAsk, QuorumTold, RaftMail};
 
 impl Shard {
     /// Carries what requests of this shard ask of the quorum to the controller's shard.
@@ -51,16 +51,6 @@ impl Shard {
     }
 
     fn tell_asker(&mut self, to: ReplyTo, told: QuorumTold) {
-        if to.shard == self.id.0 {
-            self.quorum_told(to, told);
-        } else {
-            let message = Message::Peers(PeersMessage::QuorumTold(to, told));
-            self.outputs.push(Output::Send(ShardId(to.shard), message));
-        }
-    }
-
-    /// The controller's shard has answered a request of this one.
-    pub(super) fn quorum_told(&mut self, to: ReplyTo, told: QuorumTold) {
-        self.todo.push_back(Todo::Answer(to, Answered::Quorum(told)));
+        self.reply(to, Answered::Quorum(told));
     }
 }
