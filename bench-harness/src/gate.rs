@@ -6,9 +6,14 @@
 //! speed of a machine drifts, both ride on it. A workload above its limit is measured once more with more turns,
 //! and only that second median fails it: a build that has become worse is worse twice.
 //!
+//! The ratio is not the same on every processor: what Tidemill does beyond the floor is its own code, what both do is
+//! mostly the kernel's, and processors are not alike fast at both. So the file has a ratio for each maker of
+//! processors that was measured. One that was not is judged by the greatest of them.
+//!
 //! A turn is a [`duel`](crate::duel): new processes of both, and slices of load in turns. Where others keep the machine
 //! so busy that half of the turns have no result, a workload is not judged; a gate that judged nothing has not passed.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -29,14 +34,40 @@ pub struct Stored {
     /// Where broker and load run.
     pub layout: Layout,
     /// One for each workload of the gate, in the order in which they run.
-    pub workloads: Vec<Allowance>,
+    pub workloads: Vec<Measured>,
 }
 
-/// What a workload may cost.
+/// What a workload cost.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// The workload.
+    pub name: String,
+    /// The broker's CPU divided by the floor's when it was stored, by the maker of the processor (`vendor_id` in
+    /// `/proc/cpuinfo`).
+    pub ratios: BTreeMap<String, f64>,
+    /// By which share of the ratio a median may be above it.
+    pub margin: f64,
+}
+
+impl Measured {
+    /// What holds on a processor of this maker.
+    fn on(&self, maker: &str) -> Allowance {
+        let (known, ratio) = match self.ratios.get(maker) {
+            Some(ratio) => (true, *ratio),
+            None => (false, self.ratios.values().copied().fold(0.0, f64::max)),
+        };
+        let processor = if known { maker.to_owned() } else { format!("any, as {maker} was not measured") };
+        Allowance { name: self.name.clone(), processor, ratio, margin: self.margin }
+    }
+}
+
+/// What a workload may cost here.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Allowance {
     /// The workload.
     pub name: String,
+    /// Whose processors the ratio is of.
+    pub processor: String,
     /// The broker's CPU divided by the floor's when it was stored.
     pub ratio: f64,
     /// By which share of the ratio a median may be above it.
@@ -62,8 +93,9 @@ impl Stored {
         let stored: Stored =
             serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?;
         for one in &stored.workloads {
-            let sound = one.ratio > 0.0 && one.margin > 0.0 && one.limit().is_finite();
-            ensure!(sound, "{}: {}: ratio and margin must be above zero", path.display(), one.name);
+            let sound = |ratio: &f64| *ratio > 0.0 && ratio.is_finite();
+            let sound = !one.ratios.is_empty() && one.ratios.values().all(sound) && sound(&one.margin);
+            ensure!(sound, "{}: {}: ratios and margin must be above zero", path.display(), one.name);
         }
         Ok(stored)
     }
@@ -75,26 +107,26 @@ impl Stored {
         fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
     }
 
-    /// The workloads stored, or those of them that were asked for.
-    pub fn chosen(&self, asked: &[String]) -> Result<Vec<(Workload, Allowance)>> {
+    /// The workloads stored, or those of them that were asked for, and what they may cost on a processor of this maker.
+    pub fn chosen(&self, asked: &[String], maker: &str) -> Result<Vec<(Workload, Allowance)>> {
         for name in asked {
             let stored = self.workloads.iter().any(|one| one.name == *name);
             ensure!(stored, "the gate has no workload {name}");
         }
         let chosen = self.workloads.iter().filter(|one| asked.is_empty() || asked.contains(&one.name));
-        let named = |one: &Allowance| {
+        let named = |one: &Measured| {
             let workload = Workload::named(&one.name).with_context(|| format!("no workload {}", one.name))?;
-            Ok((workload, one.clone()))
+            Ok((workload, one.on(maker)))
         };
         chosen.map(named).collect()
     }
 
-    /// Takes over measured ratios; margins stay.
-    pub fn take_over(&mut self, measured: &[(Workload, Vec<f64>)]) {
+    /// Takes over ratios measured on a processor of this maker; margins stay.
+    pub fn take_over(&mut self, measured: &[(Workload, Vec<f64>)], maker: &str) {
         for (workload, ratios) in measured {
             let stored = self.workloads.iter_mut().find(|one| one.name == workload.name);
             if let (Some(one), Some(spread)) = (stored, Spread::of(ratios.clone())) {
-                one.ratio = (spread.median * 1000.0).round() / 1000.0;
+                one.ratios.insert(maker.to_owned(), (spread.median * 1000.0).round() / 1000.0);
             }
         }
     }
@@ -126,14 +158,14 @@ impl Verdict {
     }
 
     fn lines(&self) -> String {
-        let Allowance { name, ratio, margin } = &self.allowance;
+        let Allowance { name, processor, ratio, margin } = &self.allowance;
         let word = match self.median() {
             None => "not judged, the machine is busy:",
             Some(_) if self.passes() => "ok    ",
             Some(_) => "FAILED",
         };
         let mut text = format!(
-            "{word} {name}: stored {ratio:.3}, margin {:.0} %, so at most {:.3}",
+            "{word} {name}: stored {ratio:.3} ({processor}), margin {:.0} %, so at most {:.3}",
             margin * 100.0,
             self.allowance.limit()
         );
@@ -213,9 +245,16 @@ pub fn summary(verdicts: &[Verdict], file: &Path) -> String {
 mod tests {
     use super::*;
 
+    fn stored(names: &[&str]) -> Stored {
+        let ratios = BTreeMap::from([("A".to_owned(), 1.2), ("B".to_owned(), 1.4), ("C".to_owned(), 0.9)]);
+        let measured =
+            |name: &&str| Measured { name: (*name).to_owned(), ratios: ratios.clone(), margin: 0.25 };
+        let workloads = names.iter().map(measured).collect();
+        Stored { about: String::new(), layout: Layout::Split, workloads }
+    }
+
     fn chosen(names: &[&str]) -> Vec<(Workload, Allowance)> {
-        let allowance = |name: &&str| Allowance { name: (*name).to_owned(), ratio: 1.2, margin: 0.25 };
-        names.iter().map(|name| (Workload::named(name).unwrap(), allowance(name))).collect()
+        stored(names).chosen(&[], "A").unwrap()
     }
 
     /// Judges one workload whose measurements come out as given, and says how many turns were asked for.
@@ -242,7 +281,7 @@ mod tests {
         assert_eq!(asked, [5, 11]);
         let text = summary(&[verdict], Path::new("bench-harness/gate.json"));
         for part in [
-            "FAILED produce-small: stored 1.200, margin 25 %, so at most 1.500",
+            "FAILED produce-small: stored 1.200 (A), margin 25 %, so at most 1.500",
             "measured again 1.51, turn by turn: 1.51 1.52 1.40 1.51 1.51 1.51",
             "gate --store --workload produce-small",
         ] {
@@ -292,20 +331,30 @@ mod tests {
 
     #[test]
     fn new_ratios_are_taken_over_and_margins_stay() {
-        let workloads = chosen(&["produce-small", "fetch-1mb"]);
-        let stored = workloads.iter().map(|(_, allowance)| allowance.clone()).collect();
-        let mut stored = Stored { about: String::new(), layout: Layout::Split, workloads: stored };
-        stored.take_over(&[(workloads.first().unwrap().0.clone(), vec![1.0, 2.0, 1.23456])]);
-        let rows: Vec<(f64, f64)> = stored.workloads.iter().map(|one| (one.ratio, one.margin)).collect();
-        assert_eq!(rows, [(1.235, 0.25), (1.2, 0.25)]);
-        assert!(stored.chosen(&["no-such".to_owned()]).is_err());
-        assert_eq!(stored.chosen(&["fetch-1mb".to_owned()]).unwrap().len(), 1);
+        let mut stored = stored(&["produce-small", "fetch-1mb"]);
+        stored.take_over(&[(Workload::named("produce-small").unwrap(), vec![1.0, 2.0, 1.23456])], "A");
+        let rows = |maker: &str| -> Vec<(f64, f64)> {
+            let chosen = stored.chosen(&[], maker).unwrap();
+            chosen.iter().map(|(_, one)| (one.ratio, one.margin)).collect()
+        };
+        assert_eq!(rows("A"), [(1.235, 0.25), (1.2, 0.25)]);
+        assert_eq!(rows("B"), [(1.4, 0.25), (1.4, 0.25)]);
+        assert!(stored.chosen(&["no-such".to_owned()], "A").is_err());
+        assert_eq!(stored.chosen(&["fetch-1mb".to_owned()], "A").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_processor_that_nobody_measured_is_judged_by_the_greatest_ratio() {
+        let chosen = stored(&["produce-small"]).chosen(&[], "D").unwrap();
+        let (_, allowance) = chosen.first().unwrap();
+        assert_eq!(allowance.ratio, 1.4);
+        assert_eq!(allowance.processor, "any, as D was not measured");
     }
 
     #[test]
     fn the_stored_file_names_known_workloads() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("gate.json");
         let stored = Stored::read(&path).unwrap();
-        assert!(stored.chosen(&[]).unwrap().len() >= 5);
+        assert!(stored.chosen(&[], "any").unwrap().len() >= 5);
     }
 }

@@ -195,14 +195,11 @@ pub struct Machine {
 impl Machine {
     /// Looks around.
     pub fn here(data: &Path, cpus: usize) -> Machine {
-        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model = cpuinfo.lines().find(|line| line.starts_with("model name"));
-        let processor = model.and_then(|line| line.split(": ").nth(1)).unwrap_or("unknown").to_owned();
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let memory_gib = status_bytes(&meminfo, "MemTotal:") as f64 / f64::from(1 << 30);
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
         Machine {
-            processor,
+            processor: processor("model name"),
             cpus,
             memory_gib: (memory_gib * 10.0).round() / 10.0,
             kernel,
@@ -251,6 +248,13 @@ impl Build {
             profile: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
         }
     }
+}
+
+/// What `/proc/cpuinfo` has under `key` of the first processor; "unknown" where it has none.
+pub fn processor(key: &str) -> String {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = cpuinfo.lines().find(|line| line.starts_with(key));
+    line.and_then(|line| line.split(": ").nth(1)).unwrap_or("unknown").to_owned()
 }
 
 /// The command with the program's name instead of its path: paths of one machine mean nothing on another.

@@ -529,7 +529,8 @@ fn guard(options: &Options, turns: usize, file: &Path, store: bool) -> Result<()
     ensure!(turns > 0, "--turns must be above zero");
     host::catch_signals()?;
     let mut stored = gate::Stored::read(file)?;
-    let chosen = stored.chosen(&options.workload)?;
+    let maker = host::processor("vendor_id");
+    let chosen = stored.chosen(&options.workload, &maker)?;
     let place = Place { rest: Duration::ZERO, ..options.place()? };
     ensure!(place.layout == stored.layout, "the stored ratios are of layout {}", stored.layout.name());
     let plan = options.conditions(place.layout, (0.2, 0.1))?.plan;
@@ -537,7 +538,7 @@ fn guard(options: &Options, turns: usize, file: &Path, store: bool) -> Result<()
     let duel = Duel { recipes: [options.tidemill()?, Recipe::FLOOR], plan, place };
     if store {
         let workloads = chosen.iter().map(|(workload, _)| workload.clone()).collect();
-        stored.take_over(&duel.turns(workloads, gate::turns_again(turns))?);
+        stored.take_over(&duel.turns(workloads, gate::turns_again(turns))?, &maker);
         stored.write(file)?;
         println!("stored in {}", file.display());
         return Ok(());
