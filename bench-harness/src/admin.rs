@@ -113,11 +113,15 @@ impl Admin {
         settings: &[String],
     ) -> Result<()> {
         let deadline = Instant::now() + TOPIC_PATIENCE;
+        let mut before = Vec::new();
         loop {
             match self.try_create(topic, partitions, replicas, settings)? {
                 0 => break,
-                TOPIC_ALREADY_EXISTS => bail!("topic {topic} exists already"),
-                error => ensure!(Instant::now() < deadline, "CreateTopics answered with error {error}"),
+                TOPIC_ALREADY_EXISTS => bail!("topic {topic} exists already; errors before: {before:?}"),
+                error => {
+                    ensure!(Instant::now() < deadline, "CreateTopics answered with error {error}");
+                    before.push(error);
+                }
             }
             std::thread::sleep(Duration::from_millis(50));
         }
