@@ -106,7 +106,7 @@ pub struct Link<P> {
     random: fastrand::Rng,
     /// Dials that failed since the last answer, and connections that ended without one.
     failures: u32,
-    /// The last connection had answered and was ended by the other side.
+    /// The last connection that answered was ended by the other side, and nothing since says that anybody is there.
     was_left: bool,
     /// This connection has answered.
     has_answered: bool,
@@ -194,7 +194,10 @@ impl<P> Link<P> {
     pub fn down(&mut self, now: Now, loss: LinkLoss) -> Loss<P> {
         let is_gone = self.was_left && loss == LinkLoss::Refused;
         let by_peer = matches!(loss, LinkLoss::Closed | LinkLoss::Reset);
-        self.was_left = std::mem::take(&mut self.has_answered) && by_peer;
+        let had_answered = std::mem::take(&mut self.has_answered);
+        // One that ended without an answer may have been made by the kernel, for a process that was being killed and
+        // had not closed its listener yet: it takes nothing back of what the one before said.
+        self.was_left = by_peer && (had_answered || self.was_left);
         let rest_ms = self.rest_ms();
         self.failures += 1;
         self.state = State::Resting { until_ms: now.mono_ms + rest_ms };
@@ -414,6 +417,21 @@ mod tests {
             link.wake(at(1_000), &mut outputs);
             assert!(!link.down(at(1_001), LinkLoss::Refused).is_gone, "that is told once");
         }
+    }
+
+    #[test]
+    fn a_connection_to_the_listener_of_a_process_that_is_being_killed_says_nothing() {
+        let (mut link, mut outputs) = (link(), Vec::new());
+        link.want(at(0), &mut outputs);
+        link.up();
+        send(&mut link, 0, "one", &mut outputs);
+        link.frame(at(1), &answer(0), &mut outputs);
+        link.down(at(2), LinkLoss::Closed);
+        link.wake(at(2), &mut outputs);
+        link.up();
+        assert!(!link.down(at(3), LinkLoss::Reset).is_gone);
+        link.wake(at(1_000), &mut outputs);
+        assert!(link.down(at(1_001), LinkLoss::Refused).is_gone);
     }
 
     #[test]

@@ -172,7 +172,7 @@ impl Shard {
         if followers.owns(link) {
             followers.up(link);
         } else if senses.owns(link) {
-            if let Some(process) = senses.up(link, &mut self.outputs) {
+            if let Some(process) = senses.up(link) {
                 self.tell_control(Message::Peers(PeersMessage::Left(process)));
             }
         } else if let Some(envoy) = envoy.as_mut().filter(|envoy| envoy.owns(link)) {
@@ -190,7 +190,7 @@ impl Shard {
         if followers.owns(link) {
             followers.down(now, link, loss);
         } else if senses.owns(link) {
-            if let Some(process) = senses.down(link, loss) {
+            if let Some(process) = senses.down(link, loss, &mut self.outputs) {
                 self.tell_control(Message::Peers(PeersMessage::Gone(process)));
             }
         } else if let Some(envoy) = envoy.as_mut().filter(|envoy| envoy.owns(link)) {

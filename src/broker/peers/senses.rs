@@ -2,8 +2,11 @@
 //! ends, and nobody listens where the broker did.
 //!
 //! One sign alone is none: connections break, and a broker may have another one already. So an ended connection is
-//! answered by one dial to the broker's own listener. Refused is the second sign; anything else, silence too, leaves
+//! answered by a dial to the broker's own listener. Refused is the second sign; anything else, silence too, leaves
 //! the broker to its session.
+//!
+//! A process that is killed closes one socket after the other, and its listener may be the last: until then the kernel
+//! takes connections for it. So a dial that succeeds is kept for a moment. One that the other side ends is made again.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +17,10 @@ use super::link::{LinkId, LinkLoss};
 use crate::broker::{ConnectionKey, Output};
 use crate::effect::Now;
 
-/// How long a dial may take, in milliseconds; a refusal comes within a round trip.
+/// How long a probe lasts, in milliseconds. A refusal comes within a round trip of the listener's end.
 const PROBE_MS: u64 = 1_000;
+/// Dials of a probe: somebody may listen and end whatever comes.
+const DIALS_MAX: u32 = 4;
 /// Brokers that are probed at the same time.
 const PROBES_MAX: usize = 64;
 
@@ -32,7 +37,24 @@ pub struct Process {
 #[derive(Debug, Default)]
 pub struct Senses {
     heard: BTreeMap<ConnectionKey, Process>,
-    probes: BTreeMap<LinkId, (Process, u64)>,
+    probes: BTreeMap<LinkId, Probe>,
+}
+
+/// One look whether anybody listens where a broker did.
+#[derive(Debug)]
+struct Probe {
+    process: Process,
+    address: Address,
+    until_ms: u64,
+    dials: u32,
+}
+
+impl Probe {
+    fn dial(&mut self, link: LinkId, outputs: &mut Vec<Output>) {
+        let (host, port) = self.address.clone();
+        self.dials += 1;
+        outputs.push(Output::Dial { link, host, port });
+    }
 }
 
 impl Senses {
@@ -63,14 +85,15 @@ impl Senses {
     ) {
         let Some(process) = self.heard.remove(&connection).filter(|_| by_peer) else { return };
         let is_elsewhere = self.heard.values().any(|heard| *heard == process);
-        let is_probed = self.probes.values().any(|(probed, _)| *probed == process);
+        let is_probed = self.probes.values().any(|probe| probe.process == process);
         if is_elsewhere || is_probed || self.probes.len() >= PROBES_MAX {
             return;
         }
-        let Some((host, port)) = address_of(process.node_id) else { return };
+        let Some(address) = address_of(process.node_id) else { return };
         let link = ids.take();
-        self.probes.insert(link, (process, now.mono_ms + PROBE_MS));
-        outputs.push(Output::Dial { link, host, port });
+        let mut probe = Probe { process, address, until_ms: now.mono_ms + PROBE_MS, dials: 0 };
+        probe.dial(link, outputs);
+        self.probes.insert(link, probe);
     }
 
     /// Whether a link is one of these.
@@ -78,28 +101,32 @@ impl Senses {
         self.probes.contains_key(&link)
     }
 
-    /// Somebody listens there: the process that lost its connection, or the next one in its place.
-    pub fn up(&mut self, link: LinkId, outputs: &mut Vec<Output>) -> Option<Process> {
-        let (process, _) = self.probes.remove(&link)?;
-        outputs.push(Output::LinkClose { link });
-        Some(process)
+    /// A dial succeeded. Somebody listens there: the process that lost its connection, the next one in its place, or
+    /// what is left of a process that is being killed.
+    pub fn up(&mut self, link: LinkId) -> Option<Process> {
+        self.probes.get(&link).map(|probe| probe.process)
     }
 
-    /// A dial has ended. Gives the process that is gone, if that is what it means.
-    pub fn down(&mut self, link: LinkId, loss: LinkLoss) -> Option<Process> {
-        let (process, _) = self.probes.remove(&link)?;
-        (loss == LinkLoss::Refused).then_some(process)
+    /// A dial, or the connection that it made, has ended. Gives the process that is gone, if that is what it means.
+    pub fn down(&mut self, link: LinkId, loss: LinkLoss, outputs: &mut Vec<Output>) -> Option<Process> {
+        let mut probe = self.probes.remove(&link)?;
+        if matches!(loss, LinkLoss::Closed | LinkLoss::Reset) && probe.dials < DIALS_MAX {
+            probe.dial(link, outputs);
+            self.probes.insert(link, probe);
+            return None;
+        }
+        (loss == LinkLoss::Refused).then_some(probe.process)
     }
 
     /// When [`Senses::wake`] wants to be called, in monotonic milliseconds.
     pub fn next_wake_ms(&self) -> Option<u64> {
-        self.probes.values().map(|(_, until_ms)| *until_ms).min()
+        self.probes.values().map(|probe| probe.until_ms).min()
     }
 
-    /// Time has passed: dials that take too long say nothing.
+    /// Time has passed: dials that take too long say nothing, and who stays connected listens.
     pub fn wake(&mut self, now: Now, outputs: &mut Vec<Output>) {
-        self.probes.retain(|link, (_, until_ms)| {
-            let waits = *until_ms > now.mono_ms;
+        self.probes.retain(|link, probe| {
+            let waits = probe.until_ms > now.mono_ms;
             if !waits {
                 outputs.push(Output::LinkClose { link: *link });
             }
@@ -139,19 +166,39 @@ mod tests {
 
     #[test]
     fn an_ended_connection_and_a_refused_dial_mean_that_the_process_is_gone() {
-        for (loss, gone) in [
-            (LinkLoss::Refused, Some(PROCESS)),
-            (LinkLoss::Timeout, None),
-            (LinkLoss::Reset, None),
-            (LinkLoss::Closed, None),
-        ] {
+        for (loss, gone) in [(LinkLoss::Refused, Some(PROCESS)), (LinkLoss::Timeout, None)] {
             let mut senses = Senses::default();
             senses.heard(key(1), PROCESS);
             let link = ended(&mut senses, 1, true).unwrap();
             assert!(senses.owns(link));
-            assert_eq!(senses.down(link, loss), gone);
+            assert_eq!(senses.down(link, loss, &mut Vec::new()), gone);
             assert!(senses.is_empty());
         }
+    }
+
+    #[test]
+    fn a_listener_that_is_closed_last_is_dialled_again() {
+        for loss in [LinkLoss::Reset, LinkLoss::Closed] {
+            let (mut senses, mut outputs) = (Senses::default(), Vec::new());
+            senses.heard(key(1), PROCESS);
+            let link = ended(&mut senses, 1, true).unwrap();
+            assert_eq!(senses.up(link), Some(PROCESS));
+            assert_eq!(senses.down(link, loss, &mut outputs), None);
+            assert!(matches!(outputs[..], [Output::Dial { link: again, .. }] if again == link));
+            assert_eq!(senses.down(link, LinkLoss::Refused, &mut outputs), Some(PROCESS));
+        }
+    }
+
+    #[test]
+    fn who_ends_whatever_comes_is_not_dialled_for_ever() {
+        let (mut senses, mut outputs) = (Senses::default(), Vec::new());
+        senses.heard(key(1), PROCESS);
+        let link = ended(&mut senses, 1, true).unwrap();
+        while senses.owns(link) {
+            senses.up(link);
+            assert_eq!(senses.down(link, LinkLoss::Closed, &mut outputs), None);
+        }
+        assert_eq!(outputs.len(), 3);
     }
 
     #[test]
@@ -165,12 +212,13 @@ mod tests {
         assert_eq!(ended(&mut senses, 1, true), None, "it has another one");
         let link = ended(&mut senses, 2, true).unwrap();
         let mut outputs = Vec::new();
-        senses.up(link, &mut outputs);
+        senses.up(link);
+        senses.wake(at(1_000), &mut outputs);
         assert!(senses.is_empty() && matches!(outputs[..], [Output::LinkClose { .. }]));
         senses.heard(key(1), PROCESS);
         let link = ended(&mut senses, 1, true).unwrap();
         assert_eq!(senses.next_wake_ms(), Some(1_000));
         senses.wake(at(1_000), &mut outputs);
-        assert!(senses.down(link, LinkLoss::Refused).is_none(), "too late to mean anything");
+        assert!(senses.down(link, LinkLoss::Refused, &mut outputs).is_none(), "too late to mean anything");
     }
 }
