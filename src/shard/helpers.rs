@@ -23,6 +23,8 @@ const THREADS_PER_DIRECTORY: usize = 2;
 const RECOVERY_THREADS_MAX: u32 = 64;
 /// How much nicer than the shards they are.
 const NICENESS: i32 = 5;
+/// The metadata log's is as urgent as a shard: a leader that does not hear of its quorum for an election's time steps down.
+const NICENESS_OF_METADATA: i32 = 0;
 
 /// What a helper is asked to do in an owner's directory.
 #[derive(Debug)]
@@ -102,25 +104,29 @@ pub(super) struct Helpers {
     /// What appends wait for when a segment is rolled: it has a thread of its own, behind no sync.
     prompt: Arc<Queue>,
     recoveries: Arc<Queue>,
+    /// Of the metadata log, where it is in this directory. Raft answers nobody before its log is synced, so it waits
+    /// for no other log: those of a thousand new partitions are a second of syncs.
+    metadata: Option<Arc<Queue>>,
 }
 
 impl Helpers {
     /// Starts the threads; they end with the process.
-    pub fn start(directory: usize, recovery_threads: u32) -> std::io::Result<Self> {
-        let helpers = Self { queue: Arc::default(), prompt: Arc::default(), recoveries: Arc::default() };
-        let prompt = Arc::clone(&helpers.prompt);
-        thread::Builder::new().name(format!("prompt-{directory}")).spawn(move || serve(&prompt))?;
+    pub fn start(directory: usize, has_metadata: bool, recovery_threads: u32) -> std::io::Result<Self> {
+        let helpers = Self {
+            queue: Arc::default(),
+            prompt: Arc::default(),
+            recoveries: Arc::default(),
+            metadata: has_metadata.then(Arc::default),
+        };
+        if let Some(metadata) = &helpers.metadata {
+            spawn(format!("metadata-{directory}"), metadata, NICENESS_OF_METADATA)?;
+        }
+        spawn(format!("prompt-{directory}"), &helpers.prompt, NICENESS)?;
         for number in 0..THREADS_PER_DIRECTORY {
-            let queue = Arc::clone(&helpers.queue);
-            thread::Builder::new()
-                .name(format!("helper-{directory}-{number}"))
-                .spawn(move || serve(&queue))?;
+            spawn(format!("helper-{directory}-{number}"), &helpers.queue, NICENESS)?;
         }
         for number in 0..recovery_threads.min(RECOVERY_THREADS_MAX) {
-            let queue = Arc::clone(&helpers.recoveries);
-            thread::Builder::new()
-                .name(format!("recover-{directory}-{number}"))
-                .spawn(move || serve(&queue))?;
+            spawn(format!("recover-{directory}-{number}"), &helpers.recoveries, NICENESS)?;
         }
         Ok(helpers)
     }
@@ -128,6 +134,7 @@ impl Helpers {
     /// Hands a job over; its outcome comes back through `returns`.
     pub fn order(&self, owner: Owner, dir: OwnerDir, job: Job, returns: &Arc<Returns>) {
         let queue = match &job {
+            Job::File(..) if owner == Owner::Controller => self.metadata.as_ref().unwrap_or(&self.queue),
             Job::Recover(_) => &self.recoveries,
             Job::File(_, FileOp::Create { .. } | FileOp::Write { .. } | FileOp::Rename { .. }) => {
                 &self.prompt
@@ -139,9 +146,15 @@ impl Helpers {
     }
 }
 
-fn serve(queue: &Queue) {
+fn spawn(name: String, queue: &Arc<Queue>, niceness: i32) -> std::io::Result<()> {
+    let queue = Arc::clone(queue);
+    thread::Builder::new().name(name).spawn(move || serve(&queue, niceness))?;
+    Ok(())
+}
+
+fn serve(queue: &Queue, niceness: i32) {
     // SAFETY: no memory is touched; who = 0 is the calling thread, as Linux counts niceness.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) };
     loop {
         let mut orders = lock(&queue.orders);
         let order = loop {

@@ -306,7 +306,9 @@ fn plan_shards(
     let line = greeting(&config, &sockets, shard_count);
     let listeners = endpoints(&config, &sockets);
     let recovery_threads = config.recovery_threads_per_log_dir;
-    let helpers = (0..boot.directories.len()).map(|number| Helpers::start(number, recovery_threads));
+    let of_metadata = usize::from(boot.metadata_directory);
+    let helpers = (0..boot.directories.len())
+        .map(|number| Helpers::start(number, number == of_metadata, recovery_threads));
     let helpers = helpers.collect::<Result<Vec<_>, _>>();
     let helpers = helpers.map_err(|error| format!("cannot start helper threads: {error}"))?;
     let door = Door::new(&config, Arc::clone(&common.connections), common.descriptors.connections);
