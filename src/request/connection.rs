@@ -108,6 +108,11 @@ impl Connection {
         }
     }
 
+    /// Whether no frame was taken in yet.
+    pub fn is_new(&self) -> bool {
+        self.number_first == 0 && self.exchanges.is_empty()
+    }
+
     /// Takes a frame in. Its header is checked against the API table; a version that is not
     /// served closes the connection, except for ApiVersions, which answers any; so does an API that
     /// is not for this door.

@@ -17,7 +17,7 @@ use super::runtime::{Common, Runtime, State};
 use super::transfer::{self, Sent};
 use crate::broker::{ConnectionKey, QUEUE_KEPT};
 use crate::request::{CloseReason, Connection};
-use crate::wire::api::RAFT_FRAME_BYTES;
+use crate::wire::api::{ApiKey, RAFT_FRAME_BYTES};
 use crate::wire::frame::Front;
 
 /// Requests that one connection may have in flight before it is read no further.
@@ -295,7 +295,10 @@ impl State {
     fn admit(&mut self, key: ConnectionKey, front: Front) -> bool {
         let admitted_bytes = self.core.admitted_bytes();
         let Some(connection) = self.core.connection(key) else { return false };
-        let (own_bytes, of_node) = (connection.cost_bytes(), connection.of_node);
+        // Clients begin with ApiVersions. Who begins with a Fetch is taken for a follower, as its acks=all producers may
+        // have all of the clients' part; what it reads later tells.
+        let of_node = connection.of_node || connection.is_new() && front.api == ApiKey::Fetch;
+        let own_bytes = connection.cost_bytes();
         let is_busy = takes_no_more(connection)
             || (own_bytes > 0 && own_bytes + front.cost_bytes > self.intake.connection_bytes());
         let Some(socket) = Self::find(&mut self.sockets, key) else { return false };

@@ -55,6 +55,8 @@ pub fn api_at_front(buffer: &[u8]) -> Result<Option<(&'static Api, i16)>, WireEr
 /// What is known of the frame at the front before its body is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Front {
+    /// What it asks for.
+    pub api: ApiKey,
     /// Bytes that it takes with its prefix.
     pub length_bytes: usize,
     /// Bytes that its request is admitted for: [`cost_bytes`].
@@ -65,7 +67,8 @@ pub struct Front {
 pub fn front(buffer: &[u8], limit_bytes: u32) -> Result<Option<Front>, WireError> {
     let Some(length_bytes) = length_at_front(buffer, limit_bytes)? else { return Ok(None) };
     let Some((api, _)) = api_at_front(buffer)? else { return Ok(None) };
-    Ok(Some(Front { length_bytes, cost_bytes: cost_bytes(api, length_bytes - PREFIX_BYTES) }))
+    let cost_bytes = cost_bytes(api, length_bytes - PREFIX_BYTES);
+    Ok(Some(Front { api: api.key, length_bytes, cost_bytes }))
 }
 
 /// Bytes of memory that a request takes at most while it is served. Produce and Fetch are read
@@ -121,6 +124,7 @@ mod tests {
             buffer.extend_from_slice(&[*byte]);
         }
         assert_eq!(length_at_front(&buffer, LIMIT), Ok(Some(19)));
+        assert_eq!(front(&buffer, LIMIT).unwrap().map(|front| front.api), Some(ApiKey::Metadata));
         buffer.extend_from_slice(&bytes[..6]);
         let address = buffer.as_ptr();
         let taken = split(&mut buffer, LIMIT).unwrap().unwrap();
