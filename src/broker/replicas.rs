@@ -277,21 +277,14 @@ impl Replicas {
         self.serve(now, slot, log, image, config);
     }
 
-    fn serve(
-        &mut self,
-        now: Now,
-        slot: u32,
-        mut log: Log,
-        image: &PartitionImage,
-        config: &Arc<TopicConfig>,
-    ) {
+    fn serve(&mut self, now: Now, slot: u32, log: Log, image: &PartitionImage, config: &Arc<TopicConfig>) {
         if let Some(entry) = self.slots.get_mut(slot as usize) {
+            let mut partition = Partition::new(self.node_id, Arc::clone(config), log);
             let mut high_watermark = 0;
             if let State::Opening(opening) = &entry.state {
-                opening.refused.iter().for_each(|batch| log.refuse(batch));
+                opening.refused.iter().for_each(|batch| partition.sent_away(now, batch));
                 high_watermark = opening.high_watermark;
             }
-            let mut partition = Partition::new(self.node_id, Arc::clone(config), log);
             partition.restore(high_watermark, self.replication.lag_max_ms);
             entry.state = State::Open(Box::new(partition));
         }

@@ -7,13 +7,13 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::batch::{BatchInfo, HEADER_BYTES, stamped_header};
+use super::batch::{HEADER_BYTES, stamped_header};
 use super::check::CheckedBatch;
 use super::codec::Codec;
 use super::epoch::EpochUndo;
 use super::head::Extent;
 use super::jobs::Purpose;
-use super::producer::{Sequenced, Undo};
+use super::producer::{Numbered, Sequenced, Undo};
 use super::roll::RollPlan;
 use super::{Log, LogEvent, State};
 use crate::config::TimestampType;
@@ -100,7 +100,6 @@ impl Log {
         leader_epoch: i32,
     ) -> Result<Appended, ErrorCode> {
         if self.state != State::Open || self.create_again_ms.is_some() {
-            self.refuse(&batch.info);
             return Err(ErrorCode::KafkaStorageError);
         }
         let stamps = self.config.timestamp_type == TimestampType::LogAppendTime;
@@ -127,7 +126,8 @@ impl Log {
         self.roll_if_due(now, &extent);
         let epoch = self.epochs.assign_undoably(leader_epoch, base_offset);
         self.epochs_dirty |= epoch.is_some();
-        let producer = self.producers.update(&batch.info, base_offset, extent.max_timestamp_ms);
+        let timestamp_ms = extent.max_timestamp_ms;
+        let producer = self.producers.update(&batch.info, base_offset, timestamp_ms, now.wall_ms);
         self.reserved.push(&extent, self.config.index_interval_bytes);
         if batch.info.codec() == Ok(Codec::Zstd) {
             self.zstd_end = self.reserved.offset_end;
@@ -144,11 +144,12 @@ impl Log {
         Ok(Appended::New { base_offset, offset_end: offset_last + 1, log_append_time_ms })
     }
 
-    /// A batch was refused that its producer will send again ([`ProducerStates::refuse`]).
+    /// After [`LogEvent::Dropped`]: the batches of producers that are not known any more
+    /// ([`ProducerStates::take_back`]).
     ///
-    /// [`ProducerStates::refuse`]: super::producer::ProducerStates::refuse
-    pub fn refuse(&mut self, batch: &BatchInfo) {
-        self.producers.refuse(batch);
+    /// [`ProducerStates::take_back`]: super::producer::ProducerStates::take_back
+    pub fn take_back_firsts(&mut self) -> Vec<Numbered> {
+        self.producers.take_back()
     }
 
     /// Ends a turn in which something was appended or completed: what was gathered becomes one

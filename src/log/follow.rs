@@ -137,7 +137,7 @@ impl Log {
         let producer = if is_planted(Bug::FollowersProducersForgotten) {
             Undo::nothing()
         } else {
-            self.producers.take_in(info, &batch)
+            self.producers.take_in(info, &batch, now.wall_ms)
         };
         self.reserved.push(&extent, self.config.index_interval_bytes);
         if info.codec() == Ok(Codec::Zstd) {

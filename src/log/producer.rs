@@ -39,6 +39,23 @@ pub enum Sequenced {
     },
 }
 
+/// What its producer calls a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbered {
+    /// The producer's id.
+    pub producer_id: i64,
+    /// The producer's epoch.
+    pub epoch: i16,
+    /// Sequence of its first record.
+    pub base_sequence: i32,
+}
+
+impl From<&BatchInfo> for Numbered {
+    fn from(info: &BatchInfo) -> Self {
+        Self { producer_id: info.producer_id, epoch: info.producer_epoch, base_sequence: info.base_sequence }
+    }
+}
+
 /// One appended batch of a producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Appended {
@@ -68,10 +85,10 @@ struct Producer {
     epoch: i16,
     /// How many of `batches` are set, oldest first.
     batch_count: u8,
-    /// Which sequence has to come first while no batch of this epoch is known.
-    awaited: i32,
     coordinator_epoch: i32,
     last_timestamp_ms: i64,
+    /// The wall clock when this process took its newest batch in, or the batch's timestamp where another one did.
+    used_ms: i64,
     /// First offset of the open transaction, -1 when there is none.
     txn_first_offset: i64,
     batches: [Appended; BATCHES_KEPT],
@@ -81,9 +98,9 @@ impl Producer {
     const UNKNOWN: Producer = Producer {
         epoch: NO_EPOCH,
         batch_count: 0,
-        awaited: 0,
         coordinator_epoch: -1,
         last_timestamp_ms: -1,
+        used_ms: -1,
         txn_first_offset: NO_OFFSET,
         batches: [Appended::NOTHING; BATCHES_KEPT],
     };
@@ -100,7 +117,6 @@ impl Producer {
         if self.epoch != epoch {
             self.epoch = epoch;
             self.batch_count = 0;
-            self.awaited = 0;
         }
     }
 
@@ -134,7 +150,6 @@ impl Producer {
         }
         let expected = match self.batches().last() {
             Some(last) if info.producer_epoch == self.epoch => last.last_sequence,
-            None if info.producer_epoch == self.epoch => self.awaited - 1,
             _ => NO_SEQUENCE,
         };
         let follows = i64::from(info.base_sequence) == i64::from(expected) + 1
@@ -149,7 +164,8 @@ impl Producer {
     }
 
     fn is_expired(&self, wall_ms: i64, expiration_ms: i64) -> bool {
-        let idle_ms = wall_ms.saturating_sub(self.last_timestamp_ms);
+        // Who sends old records is not idle for that.
+        let idle_ms = wall_ms.saturating_sub(self.last_timestamp_ms.max(self.used_ms));
         self.txn_first_offset == NO_OFFSET && idle_ms >= expiration_ms
     }
 }
@@ -187,6 +203,8 @@ pub enum SnapshotError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProducerStates {
     producers: FxHashMap<i64, Producer>,
+    /// First batches of producers that were taken back since anybody asked.
+    taken_back: Vec<Numbered>,
 }
 
 /// A producer as DescribeProducers shows it.
@@ -234,28 +252,15 @@ impl ProducerStates {
         self.producers.get(&info.producer_id).map_or(Ok(Sequenced::New), |producer| producer.check(info))
     }
 
-    /// A batch was refused before it was checked, and the client will send it again. Where nothing is
-    /// known of the producer, a batch behind it must not be taken meanwhile: it would pass for the
-    /// producer's first one, and this one would never be taken.
-    pub fn refuse(&mut self, info: &BatchInfo) {
-        if !info.has_producer() {
-            return;
-        }
-        let awaiting = Producer {
-            epoch: info.producer_epoch,
-            awaited: info.base_sequence,
-            last_timestamp_ms: info.max_timestamp_ms,
-            ..Producer::UNKNOWN
-        };
-        let known = self.producers.entry(info.producer_id).or_insert(awaiting);
-        if known.batch_count == 0 && known.epoch == info.producer_epoch {
-            known.awaited = known.awaited.min(info.base_sequence);
-        }
+    /// Whether anything is known of a producer; if not, [`Self::check`] takes any sequence of it.
+    pub fn knows(&self, producer_id: i64) -> bool {
+        self.producers.contains_key(&producer_id)
     }
 
     /// Takes in a data batch that gets `base_offset`; `timestamp_ms` is its largest timestamp or its append
-    /// time. Checks nothing: what a leader wrote is taken as it is.
-    pub fn update(&mut self, info: &BatchInfo, base_offset: i64, timestamp_ms: i64) -> Undo {
+    /// time, `wall_ms` the wall clock or, of a batch of the past, the same. Checks nothing: what a leader wrote is
+    /// taken as it is.
+    pub fn update(&mut self, info: &BatchInfo, base_offset: i64, timestamp_ms: i64, wall_ms: i64) -> Undo {
         if !info.has_producer() {
             return Undo::nothing();
         }
@@ -268,6 +273,7 @@ impl ProducerStates {
             timestamp_ms,
         };
         producer.append(info.producer_epoch, appended);
+        producer.used_ms = wall_ms;
         if info.is_transactional() && producer.txn_first_offset == NO_OFFSET {
             producer.txn_first_offset = base_offset;
         }
@@ -285,23 +291,25 @@ impl ProducerStates {
         }
     }
 
-    /// Takes back the first batch known of a producer: it has to come again before those behind it,
-    /// which may be on their way already, are taken.
+    /// Takes back the first batch known of a producer, or a marker, which nobody sends again.
     fn undo_first(&mut self, producer_id: i64) {
-        match self.producers.get_mut(&producer_id) {
-            Some(producer) if producer.batch_count > 0 => {
-                producer.awaited = producer.last().base_sequence();
-                producer.batch_count = 0;
-            }
-            // It was a marker, and nobody sends that again.
-            _ => drop(self.producers.remove(&producer_id)),
+        let taken_back = self.producers.remove(&producer_id);
+        if let Some(producer) = taken_back.filter(|producer| producer.batch_count > 0) {
+            let base_sequence = producer.last().base_sequence();
+            self.taken_back.push(Numbered { producer_id, epoch: producer.epoch, base_sequence });
         }
     }
 
+    /// The batches that were taken back since the last call and after which nothing is known of their producers.
+    /// Each has to come again before those behind it, which may be on their way already, are taken.
+    pub fn take_back(&mut self) -> Vec<Numbered> {
+        std::mem::take(&mut self.taken_back)
+    }
+
     /// Takes in a whole batch as its leader has it, data or the marker of a transaction.
-    pub fn take_in(&mut self, info: &BatchInfo, batch: &[u8]) -> Undo {
+    pub fn take_in(&mut self, info: &BatchInfo, batch: &[u8], wall_ms: i64) -> Undo {
         if !info.is_control() {
-            return self.update(info, info.base_offset, info.max_timestamp_ms);
+            return self.update(info, info.base_offset, info.max_timestamp_ms, wall_ms);
         }
         if !info.has_producer() {
             return Undo::nothing();
@@ -326,7 +334,7 @@ impl ProducerStates {
             let known = self.producers.get(&info.producer_id).map_or(-1, |known| known.coordinator_epoch);
             self.replay_marker(info, known);
         } else {
-            let _ = self.update(info, info.base_offset, info.max_timestamp_ms);
+            let _ = self.update(info, info.base_offset, info.max_timestamp_ms, info.max_timestamp_ms);
         }
     }
 
@@ -466,6 +474,7 @@ fn read_entry(entry: &[u8]) -> Option<(i64, Producer)> {
         epoch: i16::from_be_bytes(*epoch),
         coordinator_epoch: i32::from_be_bytes(*coordinator_epoch),
         last_timestamp_ms: timestamp_ms,
+        used_ms: timestamp_ms,
         // Any negative number is "none".
         txn_first_offset: i64::from_be_bytes(*txn_first_offset).max(NO_OFFSET),
         ..Producer::UNKNOWN

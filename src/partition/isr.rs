@@ -17,6 +17,9 @@ use crate::wire::ErrorCode;
 /// How long the leader waits before it asks again for what the controller refused.
 const RETRY_MS: u64 = 1000;
 
+/// As long a leader is new: what was sent before it led may still come (twice `request.timeout.ms` by default).
+const NEW_MS: u64 = 60_000;
+
 /// Another replica, as the leader knows it.
 #[derive(Clone, Debug)]
 pub(super) struct Remote {
@@ -93,6 +96,8 @@ pub(super) struct ReplicaFetch {
 pub(super) struct Lead {
     /// The log end when it became the leader: nothing before it was written under this epoch.
     pub epoch_start: i64,
+    /// When it became the leader.
+    since_ms: u64,
     pub remotes: Vec<Remote>,
     /// On its way to the controller.
     change: Option<IsrChange>,
@@ -111,8 +116,14 @@ impl Lead {
         epoch_start: i64,
         known: Vec<Remote>,
     ) -> Self {
-        let mut lead =
-            Self { epoch_start, remotes: known, change: None, retry_at_ms: None, check_at_ms: None };
+        let mut lead = Self {
+            epoch_start,
+            since_ms: now.mono_ms,
+            remotes: known,
+            change: None,
+            retry_at_ms: None,
+            check_at_ms: None,
+        };
         for remote in &mut lead.remotes {
             if assignment.isr.contains(&remote.id) {
                 remote.caught_up_ms = Some(now.mono_ms);
@@ -120,6 +131,11 @@ impl Lead {
         }
         lead.take_replicas(now, node_id, assignment);
         lead
+    }
+
+    /// Whether clients may still be sending what they began to send before it led.
+    pub(super) fn is_new(&self, mono_ms: u64) -> bool {
+        mono_ms.saturating_sub(self.since_ms) < NEW_MS
     }
 
     /// Where the others are is not known any more, until they fetch again.

@@ -5,6 +5,7 @@ use super::isr::{IsrRules, Lead, Remote};
 use super::wait::{Parked, fail};
 use super::{Partition, Role, State};
 use crate::effect::Now;
+use crate::log::batch::BatchInfo;
 use crate::log::check::CheckedBatch;
 use crate::log::{Appended, LogPosition};
 use crate::planted::{Bug, is_planted};
@@ -23,11 +24,11 @@ impl Partition {
         effects: &mut Vec<Effect>,
     ) {
         if acks == Acks::All && self.in_sync_count() < self.min_insync_replicas() {
-            // Its producer sends it again: one behind it must not pass for the first meanwhile.
-            self.log.refuse(&batch.info);
+            self.sent_away(now, &batch.info);
             return effects.push(fail(to, ErrorCode::NotEnoughReplicas));
         }
-        let appended = match self.log.append(now, batch, self.assignment.leader_epoch) {
+        let appended = match self.admit(now, &batch.info, acks).and_then(|()| self.append_to_log(now, batch))
+        {
             Ok(appended) => appended,
             Err(error) => return effects.push(fail(to, error)),
         };
@@ -43,6 +44,33 @@ impl Partition {
             return effects.push(Effect::Reply(to, answer));
         }
         waiting.park(Parked { to, base_offset, offset_end, log_append_time_ms, deadline_ms });
+    }
+
+    fn append_to_log(&mut self, now: Now, batch: &CheckedBatch) -> Result<Appended, ErrorCode> {
+        let appended = self.log.append(now, batch, self.assignment.leader_epoch);
+        if appended == Err(ErrorCode::KafkaStorageError) {
+            self.sent_away(now, &batch.info);
+        }
+        appended
+    }
+
+    /// A batch was sent away with an error after which its producer sends it again: where the log does not know the
+    /// producer, one behind it must not pass for its first meanwhile.
+    pub fn sent_away(&mut self, now: Now, batch: &BatchInfo) {
+        if batch.has_producer() && !self.log.producers().knows(batch.producer_id) {
+            self.newcomers.sent_away(now.mono_ms, batch.into());
+        }
+    }
+
+    /// Whether a batch may be taken as far as the log does not know its producer. Who does not wait for the replicas
+    /// does not send again either, and is not asked to.
+    fn admit(&mut self, now: Now, batch: &BatchInfo, acks: Acks) -> Result<(), ErrorCode> {
+        let doubts = acks == Acks::All && self.lead().is_some_and(|lead| lead.is_new(now.mono_ms));
+        let is_plain = self.newcomers.is_empty() && !(doubts && batch.base_sequence != 0);
+        if is_plain || !batch.has_producer() || self.log.producers().knows(batch.producer_id) {
+            return Ok(());
+        }
+        self.newcomers.admit(now.mono_ms, batch.into(), doubts)
     }
 
     fn in_sync_count(&self) -> usize {

@@ -15,6 +15,7 @@ mod effect;
 mod follower;
 mod isr;
 mod leader;
+mod newcomers;
 mod read;
 mod wait;
 
@@ -36,6 +37,7 @@ use crate::wire::ErrorCode;
 use deletion::Deletions;
 use follower::Follower;
 use isr::Lead;
+use newcomers::Newcomers;
 use read::Lookups;
 use wait::{Ends, ParkedProduces, Watches, fail};
 
@@ -106,6 +108,7 @@ pub struct Partition {
     /// How far consumers read: the high watermark as soon as its place in the files is known, or an earlier
     /// place whose every record is below it.
     readable: LogPosition,
+    newcomers: Newcomers,
     written: ParkedProduces,
     committed: ParkedProduces,
     watches: Watches,
@@ -141,6 +144,7 @@ impl Partition {
             high_watermark: log.log_start_offset(),
             readable: LogPosition { offset: first, segment_base_offset: first, position: 0 },
             log,
+            newcomers: Newcomers::default(),
             written: ParkedProduces::default(),
             committed: ParkedProduces::default(),
             watches: Watches::default(),
@@ -262,6 +266,9 @@ impl Partition {
             return;
         }
         if let Some(error) = self.refusal(&op) {
+            if let Op::Append { batch, acks: Acks::All, .. } = &op {
+                self.sent_away(now, &batch.info);
+            }
             effects.push(fail(to, error));
             return;
         }
@@ -319,6 +326,9 @@ impl Partition {
             LogEvent::Expired(log_start_offset) => self.want_log_start(log_start_offset, effects),
             LogEvent::Dropped { from_offset, error: _ } => {
                 // Whether the device is full or the write came up short, the client may retry.
+                for first in self.log.take_back_firsts() {
+                    self.newcomers.sent_away(now.mono_ms, first);
+                }
                 self.written.fail_above(from_offset, ErrorCode::KafkaStorageError, effects);
                 self.committed.fail_above(from_offset, ErrorCode::KafkaStorageError, effects);
                 self.rest_a_while(now);

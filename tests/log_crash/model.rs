@@ -68,7 +68,7 @@ impl Model {
     pub fn producers(&self) -> ProducerStates {
         let mut states = ProducerStates::default();
         for item in &self.items {
-            let _ = states.take_in(&item.info, &item.bytes);
+            let _ = states.take_in(&item.info, &item.bytes, 0);
         }
         states
     }

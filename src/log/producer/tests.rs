@@ -21,7 +21,7 @@ fn with_batches(count: i32) -> ProducerStates {
     for n in 0..count {
         let info = batch(1, 0, n * 2, 2);
         assert_eq!(states.check(&info), Ok(Sequenced::New));
-        let _ = states.update(&info, 100 + i64::from(n) * 2, 1000 + i64::from(n));
+        let _ = states.update(&info, 100 + i64::from(n) * 2, 1000 + i64::from(n), 1000 + i64::from(n));
     }
     states
 }
@@ -52,7 +52,7 @@ fn gaps_and_old_epochs_are_refused_and_new_epochs_start_at_zero() {
     assert_eq!(states.check(&batch(1, 0, 5, 1)), Err(ErrorCode::OutOfOrderSequenceNumber));
     assert_eq!(states.check(&batch(1, 1, 4, 1)), Err(ErrorCode::OutOfOrderSequenceNumber));
     assert_eq!(states.check(&batch(1, 1, 0, 1)), Ok(Sequenced::New));
-    let _ = states.update(&batch(1, 1, 0, 1), 104, 1);
+    let _ = states.update(&batch(1, 1, 0, 1), 104, 1, 1);
     assert_eq!(states.check(&batch(1, 0, 4, 1)), Err(ErrorCode::InvalidProducerEpoch));
     assert_eq!(states.check(&batch(1, 0, 2, 2)), Err(ErrorCode::InvalidProducerEpoch), "its repeats too");
     assert!(matches!(states.check(&batch(1, 1, 0, 1)), Ok(Sequenced::Duplicate { base_offset: 104, .. })));
@@ -62,11 +62,11 @@ fn gaps_and_old_epochs_are_refused_and_new_epochs_start_at_zero() {
 fn an_unknown_producer_may_start_anywhere_and_others_are_not_touched() {
     let mut states = with_batches(1);
     assert_eq!(states.check(&batch(2, 4, 77, 3)), Ok(Sequenced::New));
-    let _ = states.update(&batch(2, 4, 77, 3), 102, 1);
+    let _ = states.update(&batch(2, 4, 77, 3), 102, 1, 1);
     assert_eq!(states.check(&batch(2, 4, 80, 1)), Ok(Sequenced::New));
     assert_eq!(states.check(&batch(1, 0, 2, 1)), Ok(Sequenced::New));
     assert_eq!(states.check(&batch(-1, -1, -1, 1)), Ok(Sequenced::New));
-    let _ = states.update(&batch(-1, -1, -1, 1), 105, 1);
+    let _ = states.update(&batch(-1, -1, -1, 1), 105, 1, 1);
     assert_eq!(states.len(), 2);
 }
 
@@ -74,12 +74,12 @@ fn an_unknown_producer_may_start_anywhere_and_others_are_not_touched() {
 fn sequences_wrap_from_the_largest_to_zero() {
     let mut states = ProducerStates::default();
     let to_the_end = batch(1, 0, i32::MAX - 1, 2);
-    let _ = states.update(&to_the_end, 10, 1);
+    let _ = states.update(&to_the_end, 10, 1, 1);
     assert_eq!(states.check(&batch(1, 0, 0, 1)), Ok(Sequenced::New));
     assert_eq!(states.check(&batch(1, 0, 1, 1)), Err(ErrorCode::OutOfOrderSequenceNumber));
     let mut states = ProducerStates::default();
     let across = batch(1, 0, i32::MAX - 1, 4);
-    let _ = states.update(&across, 10, 1);
+    let _ = states.update(&across, 10, 1, 1);
     let known = Sequenced::Duplicate { base_offset: 10, last_offset: 13, timestamp_ms: 1 };
     assert_eq!(states.check(&across), Ok(known));
     assert_eq!(states.check(&batch(1, 0, 2, 1)), Ok(Sequenced::New));
@@ -90,9 +90,9 @@ fn undoing_newest_first_restores_what_was_known() {
     for known in [0, 1, 4, 5, 6] {
         let before = with_batches(known);
         let mut states = before.clone();
-        let first = states.update(&batch(1, 0, known * 2, 2), 500, 9);
-        let second = states.update(&batch(1, 1, 0, 1), 502, 9);
-        let other = states.update(&batch(3, 0, 0, 1), 503, 9);
+        let first = states.update(&batch(1, 0, known * 2, 2), 500, 9, 9);
+        let second = states.update(&batch(1, 1, 0, 1), 502, 9, 9);
+        let other = states.update(&batch(3, 0, 0, 1), 503, 9, 9);
         assert_ne!(states, before);
         states.undo(other);
         states.undo(second);
@@ -103,29 +103,24 @@ fn undoing_newest_first_restores_what_was_known() {
 }
 
 #[test]
-fn behind_a_producers_first_batch_nothing_is_taken_until_it_comes_again() {
-    let out_of_order = Err(ErrorCode::OutOfOrderSequenceNumber);
-    let mut states = ProducerStates::default();
-    let undo = states.update(&batch(1, 0, 7, 2), 0, 9);
-    states.undo(undo);
-    states.refuse(&batch(2, 3, 0, 4));
-    states.refuse(&batch(2, 3, 4, 1));
-    for (producer_id, epoch, first, behind) in [(1, 0, 7, 9), (2, 3, 0, 4)] {
-        assert_eq!(states.check(&batch(producer_id, epoch, behind, 1)), out_of_order);
-        assert_eq!(states.check(&batch(producer_id, epoch, first, 1)), Ok(Sequenced::New));
-        assert_eq!(states.check(&batch(producer_id, epoch + 1, 0, 1)), Ok(Sequenced::New));
-    }
-    assert_eq!(states.snapshot(), ProducerStates::default().snapshot());
-    let _ = states.update(&batch(2, 3, 0, 4), 0, 9);
-    states.refuse(&batch(2, 3, 8, 1));
-    assert_eq!(states.check(&batch(2, 3, 4, 1)), Ok(Sequenced::New), "what is known stands");
+fn a_producers_first_batch_is_told_when_it_is_taken_back() {
+    let mut states = with_batches(1);
+    let undos = [
+        states.update(&batch(1, 0, 2, 2), 102, 9, 9),
+        states.update(&batch(2, 3, 7, 2), 104, 9, 9),
+        states.update(&batch(2, 3, 9, 2), 106, 9, 9),
+        states.take_in(&BatchInfo { attributes: 0x30, ..at(batch(3, 0, -1, 1), 108) }, b"", 9),
+    ];
+    undos.into_iter().rev().for_each(|undo| states.undo(undo));
+    assert_eq!(states.take_back(), [Numbered { producer_id: 2, epoch: 3, base_sequence: 7 }]);
+    assert_eq!(states, with_batches(1));
 }
 
 #[test]
 fn idle_producers_expire_but_not_in_a_transaction() {
     let mut states = with_batches(1);
     let open = BatchInfo { attributes: 0x10, ..batch(2, 0, 0, 1) };
-    let _ = states.update(&open, 102, 1000);
+    let _ = states.update(&open, 102, 1000, 1000);
     assert_eq!(states.check(&batch(2, 0, 1, 1)), Err(ErrorCode::InvalidTxnState));
     states.expire(1099, 100);
     assert_eq!(states.len(), 2);
@@ -136,6 +131,19 @@ fn idle_producers_expire_but_not_in_a_transaction() {
     states.replay(&marker);
     assert_eq!(states.check(&batch(2, 0, 1, 1)), Ok(Sequenced::New), "the sequence goes on after a marker");
     states.expire(1200, 100);
+    assert!(states.is_empty());
+}
+
+#[test]
+fn a_producer_of_old_records_is_not_idle() {
+    let mut states = ProducerStates::default();
+    let _ = states.update(&batch(1, 0, 0, 1), 7, 50, 1000);
+    let _ = states.take_in(&at(batch(2, 0, 0, 1), 8), b"", 1000);
+    states.replay(&at(batch(3, 0, 0, 1), 9));
+    states.expire(1099, 100);
+    assert_eq!(states.active().iter().map(|known| known.producer_id).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(states.active()[0].last_timestamp_ms, 50);
+    states.expire(1100, 100);
     assert!(states.is_empty());
 }
 
@@ -182,7 +190,7 @@ fn a_snapshot_that_java_wrote_is_read_and_written_again() {
 fn snapshots_are_sorted_and_damaged_ones_refused() {
     let mut states = ProducerStates::default();
     for producer_id in [900, 3, 77, -5, 12] {
-        let _ = states.update(&batch(producer_id, 0, 0, 1), 1, 1);
+        let _ = states.update(&batch(producer_id, 0, 0, 1), 1, 1, 1);
     }
     let bytes = states.snapshot();
     let (entries, _) = bytes[10..].as_chunks::<SNAPSHOT_ENTRY_BYTES>();

@@ -144,7 +144,7 @@ fn the_snapshot_of_a_roll_shows_the_producers_at_its_offset() {
     let mut states = super::super::producer::ProducerStates::from_snapshot(snapshot).unwrap();
     let third = driver.first_batch(3);
     assert_eq!(states.check(&third).unwrap(), super::super::producer::Sequenced::New);
-    let _ = states.update(&third, 3, 5);
+    let _ = states.update(&third, 3, 5, 5);
     assert_eq!(states.snapshot(), driver.log.producers().snapshot());
 }
 
