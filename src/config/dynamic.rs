@@ -234,7 +234,7 @@ pub fn check_group_configs(node: &NodeConfig, values: &BTreeMap<&str, &str>) -> 
 }
 
 /// The number that a broker key has in the node's file, or by default.
-pub(crate) fn broker_number(node: &NodeConfig, name: &str) -> i64 {
+fn broker_number(node: &NodeConfig, name: &str) -> i64 {
     let key = broker_key(name);
     let text = node.given.get(name).map(String::as_str).or_else(|| key.and_then(|key| key.default));
     text.zip(key).and_then(|(text, key)| parse_integer(key.kind, text).ok()).unwrap_or_default()

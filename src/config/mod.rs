@@ -24,7 +24,6 @@ pub use describe::{
     describe_metrics, describe_topic,
 };
 pub use document::document;
-pub(crate) use dynamic::broker_number;
 pub use dynamic::{
     Refusal, check_broker_configs, check_group_configs, check_metrics_configs, group_number, warn_of,
 };

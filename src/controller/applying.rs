@@ -4,7 +4,9 @@
 use super::quorum::Arrived;
 use super::raft::{Entry, Work};
 use super::record::Record;
-use super::{Controller, Output};
+use super::storage::{Snapshot, StorageEvent};
+use super::{Controller, FULL_MS, Output};
+use crate::effect::{FileResult, Now, Ticket};
 use crate::planted::{Bug, is_planted};
 
 impl Controller {
@@ -127,5 +129,54 @@ impl Controller {
         self.raft.installed(index, term);
         self.publish(out);
         Ok(())
+    }
+
+    pub(super) fn complete(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        result: FileResult,
+        out: &mut Vec<Output>,
+    ) -> Result<(), String> {
+        match self.storage.complete(ticket, result) {
+            StorageEvent::None => {}
+            StorageEvent::Full => {
+                let until = now.mono_ms + FULL_MS;
+                self.full_until_ms = Some(until);
+                if !std::mem::replace(&mut self.full_said, true) {
+                    out.push(Output::Full);
+                }
+                // A node that ticks anyway comes by.
+                if !self.needs_ticks() {
+                    out.push(Output::WakeAt(until));
+                }
+            }
+            StorageEvent::Persisted(number) => {
+                self.full_said = false;
+                self.persisted(number, out)?;
+            }
+            // Who lacks half of what a snapshot comes after gets entries, not the snapshot.
+            StorageEvent::SnapshotTaken(index) => {
+                self.raft
+                    .compact(index, usize::try_from(self.config.snapshot_entries / 2).unwrap_or_default());
+            }
+            StorageEvent::Renewed(raft_id) => self.renewed(raft_id, out)?,
+            StorageEvent::Failed(why) => return Err(why),
+        }
+        Ok(())
+    }
+
+    pub(super) fn maybe_snapshot(&mut self) -> Result<(), String> {
+        let due = self.storage.is_snapshot_due(self.config.snapshot_entries, self.config.snapshot_bytes);
+        if !due || self.storage.is_taking_snapshot() || self.applied_index == 0 {
+            return Ok(());
+        }
+        let records = Record::encode_all(&self.builder.image().to_records());
+        self.storage.take_snapshot(&Snapshot {
+            index: self.applied_index,
+            term: self.applied_term,
+            hard_state: self.storage.hard_state(),
+            records: records.into(),
+        })
     }
 }

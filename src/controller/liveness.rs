@@ -14,7 +14,7 @@ use super::record::Record;
 use super::request::ControllerRequest;
 use super::topics::Rules;
 use super::{Controller, ControllerAnswer, Output, brokers, elections};
-use crate::config::{NodeConfig, broker_number};
+use crate::config::NodeConfig;
 use crate::effect::Now;
 use crate::wire::ErrorCode;
 
@@ -67,17 +67,17 @@ pub(super) struct Liveness {
 impl Liveness {
     /// At the moment in which a controller becomes active. `own`: see there.
     pub(super) fn new(node: &NodeConfig, own: Option<i32>, image: &Image, now_ms: u64) -> Self {
-        let number = |key: &str| u64::try_from(broker_number(node, key)).unwrap_or(0);
-        let rebalance_ms = number("leader.imbalance.check.interval.seconds").saturating_mul(1000);
-        let off = node.given.get("auto.leader.rebalance.enable");
-        let is_off = off.is_some_and(|value| value.trim().eq_ignore_ascii_case("false"));
-        let unclean_ms = number("unclean.leader.election.interval.ms");
+        let cluster = &node.cluster;
+        let rebalance_ms = cluster.leader_imbalance_check_interval_ms;
+        let unclean_ms = cluster.unclean_election_interval_ms;
         let alive = image.brokers().filter(|broker| !broker.fenced);
         Self {
             own,
             sessions: alive.map(|broker| (broker.node_id, Session::new(broker.epoch, now_ms))).collect(),
-            session_timeout_ms: number("broker.session.timeout.ms"),
-            rebalance: (!is_off).then_some((rebalance_ms, now_ms.saturating_add(rebalance_ms))),
+            session_timeout_ms: cluster.session_timeout_ms,
+            rebalance: cluster
+                .auto_leader_rebalance
+                .then_some((rebalance_ms, now_ms.saturating_add(rebalance_ms))),
             unclean: (unclean_ms, now_ms.saturating_add(unclean_ms)),
             looked_at_ms: now_ms,
             wakes: false,

@@ -62,10 +62,10 @@ pub use self::topics::{check_manual_assignment, check_topic_name};
 use self::answer::answer;
 use self::image::ImageBuilder;
 use self::liveness::Liveness;
-use self::quorum::{NOBODY, Quorum};
+use self::quorum::{Founding, NOBODY, Quorum};
 use self::raft::Raft;
 use self::record::{METADATA_VERSION_LATEST, Record};
-use self::storage::{LogStorage, Snapshot, StorageEvent};
+use self::storage::LogStorage;
 use self::topics::Rules;
 use crate::config::NodeConfig;
 use crate::effect::{FileOp, FileResult, Now, Ticket};
@@ -154,6 +154,11 @@ pub enum Input {
     },
     /// The node stops in order: where it leads, another voter takes over before it is gone.
     Resign,
+    /// That raft id says that it, or this node, is no member by that id any more.
+    Disowned {
+        /// Raft id.
+        by: u64,
+    },
     /// The process of that raft id is gone for certain: if it led, the next election begins at once, and the broker of
     /// the same process is gone too.
     MemberGone {
@@ -194,6 +199,10 @@ pub enum Output {
         /// Term; rises with every election.
         term: u64,
     },
+    /// The disk replaces a lost one: this node is another member of the quorum from now on, which has yet to join.
+    RaftId(u64),
+    /// What the operator should know, in words.
+    Notice(String),
     /// The device that holds the metadata log is full: changes of the metadata wait for space.
     Full,
     /// The node must stop; why, in words for the operator. Nothing follows.
@@ -263,8 +272,11 @@ pub struct Controller {
 
 impl Controller {
     /// Goes on from what a [`Recovery`] found. Give it a [`Input::Tick`] at once.
-    pub fn new(config: ControllerConfig, recovered: Recovered) -> Result<Self, String> {
-        let Recovered { stored, records, at } = recovered;
+    pub fn new(mut config: ControllerConfig, recovered: Recovered) -> Result<Self, String> {
+        let Recovered { stored, records, at, raft_id } = recovered;
+        if let Some(raft_id) = raft_id {
+            (config.raft_id, config.voters) = (raft_id, Vec::new());
+        }
         let (applied_index, applied_term) = (stored.snapshot_index, stored.snapshot_term);
         let mut builder = ImageBuilder::default();
         for record in &records {
@@ -273,11 +285,12 @@ impl Controller {
         let index_last = stored.entries.last().map_or(stored.snapshot_index, |entry| entry.index);
         let term = stored.hard_state.term.max(stored.entries.last().map_or(0, |entry| entry.term));
         let recovered = (index_last, term);
+        let founding = Founding::of(&config, &stored);
         let raft = quorum::raft_of(&config, builder.image(), stored)?;
         let rng = fastrand::Rng::with_seed(config.seed);
         Ok(Self {
             raft,
-            quorum: Quorum::default(),
+            quorum: Quorum::new(founding),
             storage: LogStorage::new(at),
             builder,
             applied_index,
@@ -307,6 +320,7 @@ impl Controller {
         let taken = match input {
             Input::Tick => {
                 self.tick(now, out);
+                self.look_after_members(now, out);
                 self.look_after_brokers(now)
             }
             Input::Request { token, request } => {
@@ -323,6 +337,10 @@ impl Controller {
             }
             Input::Resign => {
                 self.resign();
+                Ok(())
+            }
+            Input::Disowned { .. } => {
+                self.disowned();
                 Ok(())
             }
             Input::MemberGone { raft_id } => {
@@ -384,40 +402,6 @@ impl Controller {
         let answer = ControllerAnswer::Refused(ErrorCode::NotController);
         // It tells nothing of any Image.
         Output::Answer { token, version: 0, answer }
-    }
-
-    fn complete(
-        &mut self,
-        now: Now,
-        ticket: Ticket,
-        result: FileResult,
-        out: &mut Vec<Output>,
-    ) -> Result<(), String> {
-        match self.storage.complete(ticket, result) {
-            StorageEvent::None => {}
-            StorageEvent::Full => {
-                let until = now.mono_ms + FULL_MS;
-                self.full_until_ms = Some(until);
-                if !std::mem::replace(&mut self.full_said, true) {
-                    out.push(Output::Full);
-                }
-                // A node that ticks anyway comes by.
-                if !self.needs_ticks() {
-                    out.push(Output::WakeAt(until));
-                }
-            }
-            StorageEvent::Persisted(number) => {
-                self.full_said = false;
-                self.persisted(number, out)?;
-            }
-            // Who lacks half of what a snapshot comes after gets entries, not the snapshot.
-            StorageEvent::SnapshotTaken(index) => {
-                self.raft
-                    .compact(index, usize::try_from(self.config.snapshot_entries / 2).unwrap_or_default());
-            }
-            StorageEvent::Failed(why) => return Err(why),
-        }
-        Ok(())
     }
 
     /// Carries on until nothing more follows.
@@ -573,19 +557,5 @@ impl Controller {
         leadership.held.push_back(Held { index, bytes, token, answer });
         leadership.bytes_in_flight += bytes;
         Ok(())
-    }
-
-    fn maybe_snapshot(&mut self) -> Result<(), String> {
-        let due = self.storage.is_snapshot_due(self.config.snapshot_entries, self.config.snapshot_bytes);
-        if !due || self.storage.is_taking_snapshot() || self.applied_index == 0 {
-            return Ok(());
-        }
-        let records = Record::encode_all(&self.builder.image().to_records());
-        self.storage.take_snapshot(&Snapshot {
-            index: self.applied_index,
-            term: self.applied_term,
-            hard_state: self.storage.hard_state(),
-            records: records.into(),
-        })
     }
 }

@@ -27,6 +27,8 @@ pub struct Recovered {
     pub records: Vec<Record>,
     /// For the writing half.
     pub at: WritePosition,
+    /// The raft id of this disk, where it replaced a lost one and took another than the configured id.
+    pub raft_id: Option<u64>,
 }
 
 /// What to do next.
@@ -94,6 +96,7 @@ pub struct Recovery {
     term_covered: Option<u64>,
     /// Bytes of the last log file that are whole.
     position: u64,
+    raft_id: Option<u64>,
 }
 
 impl Default for Recovery {
@@ -114,6 +117,7 @@ impl Recovery {
             entries: Vec::new(),
             term_covered: None,
             position: 0,
+            raft_id: None,
         }
     }
 
@@ -187,6 +191,8 @@ impl Recovery {
                 self.snapshots.push((index, *length));
             } else if let Some(first) = number(name, "raft-log-") {
                 self.log_files.push((first, *length));
+            } else if let Some(raft_id) = number(name, "raft-id-") {
+                self.raft_id = Some(raft_id);
             }
         }
         self.snapshots.sort_unstable();
@@ -332,7 +338,7 @@ impl Recovery {
             mark: is_foreign.then_some((snapshot_index, snapshot_term)),
         };
         let stored = Stored { snapshot_index, snapshot_term, hard_state, entries };
-        Ok(Step::Done(Box::new(Recovered { stored, records, at })))
+        Ok(Step::Done(Box::new(Recovered { stored, records, at, raft_id: self.raft_id })))
     }
 }
 

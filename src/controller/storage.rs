@@ -5,6 +5,7 @@
 //! body                 term u64 | vote u64 | commit u64 | count u32 | count × entry
 //! entry                index u64 | term u64 | length u32 | data
 //! raft-snapshot-%020d  the Image as of that index; written aside, synced, renamed, directory synced
+//! raft-id-%020d        empty: the raft id of this disk, where that is not the one that was configured
 //! ```
 //!
 //! One frame is one write, and the next write begins only after the sync of the last: so only the last frame of the
@@ -47,6 +48,11 @@ pub(super) fn log_file(first: u64) -> FileName {
 /// The snapshot as of `index`.
 pub(super) fn snapshot_file(index: u64) -> FileName {
     Stem::Numbered("raft-snapshot", index).into()
+}
+
+/// The file whose name is the raft id of a disk that has replaced a lost one.
+pub(super) fn raft_id_file(raft_id: u64) -> FileName {
+    Stem::Numbered("raft-id", raft_id).into()
 }
 
 /// A snapshot: all metadata as of an index.
@@ -169,6 +175,8 @@ enum Purpose {
     Rolled(u64),
     /// The snapshot as of this index is durable.
     Snapshot(u64),
+    /// The disk has this raft id for good.
+    Renewed(u64),
     /// A leader's snapshot is durable: the log is void up to it and beyond.
     Installed { number: u64, index: u64, term: u64 },
 }
@@ -182,6 +190,8 @@ pub enum StorageEvent {
     Persisted(u64),
     /// A snapshot up to this index is durable.
     SnapshotTaken(u64),
+    /// The disk has this raft id for good.
+    Renewed(u64),
     /// The device is full: nothing goes on before [`LogStorage::try_again`].
     Full,
     /// The log cannot go on; why, in words for the operator.
@@ -333,6 +343,13 @@ impl LogStorage {
         persisted
     }
 
+    /// Notes the raft id that this disk has from now on; nothing of raft is on it yet.
+    pub fn renew(&mut self, raft_id: u64) {
+        let file = raft_id_file(raft_id);
+        self.ops.plan(FileOp::Create { file, preallocate_bytes: 0 }, Purpose::Step);
+        self.ops.plan(FileOp::SyncDir, Purpose::Renewed(raft_id));
+    }
+
     /// Whether the log after the last snapshot, which is also in memory, has come to that many entries, or to that
     /// many bytes and as many as the snapshot itself: a large one is not written again for little.
     pub fn is_snapshot_due(&self, entries: u64, bytes: u64) -> bool {
@@ -455,6 +472,7 @@ impl LogStorage {
                 self.position = 0;
                 StorageEvent::None
             }
+            Purpose::Renewed(raft_id) => StorageEvent::Renewed(raft_id),
             Purpose::Snapshot(index) => {
                 self.snapshots.push(index);
                 self.plan_cleaning(index);

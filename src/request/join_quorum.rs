@@ -59,8 +59,8 @@ fn answered(header: &RequestHeader, result: Result<(), ErrorCode>, scene: &Scene
 
 #[cfg(test)]
 mod tests {
+    use super::super::Answered;
     use super::super::stage::{Stage, TO};
-    use super::super::{Answered, Outbox};
     use super::*;
     use crate::controller::record::Record;
     use crate::controller::{Members, VoterEndpoint};
@@ -73,16 +73,6 @@ mod tests {
         let mut body = BytesMut::new();
         JoinQuorum { cluster_id, node_id, raft_id: 41, host, port: 9093 }.write(&mut body);
         body
-    }
-
-    fn told(stage: &mut Stage, header: &RequestHeader, work: Work) -> (i16, Vec<Bytes>) {
-        assert!(work.is_done());
-        let mut outbox = Outbox::default();
-        work.encode(header, &mut outbox, &mut stage.scene()).unwrap();
-        let bytes = std::mem::take(outbox.buffer()).freeze();
-        let (correlation_id, body) = outbound::answer(&bytes.slice(4..)).unwrap();
-        assert_eq!(correlation_id, 77);
-        outbound::parse_raft_answer(&body).unwrap()
     }
 
     #[test]
@@ -104,7 +94,7 @@ mod tests {
                 (TO, ControllerRequest::JoinQuorum { node_id: 4, raft_id: 41, endpoint })
             );
             work.answer(&header, TO, Answered::Controller(Box::new(answer)), &mut stage.scene());
-            let (told_code, mail) = told(&mut stage, &header, work);
+            let (told_code, mail) = stage.finish_raft(&header, work);
             assert_eq!(told_code, code);
             let told = mail.first().and_then(|bytes| Members::from_bytes(bytes));
             assert_eq!(told, Some(members.clone()).filter(|_| code == 0));
@@ -117,7 +107,7 @@ mod tests {
         for (cluster_id, node_id, code) in [("another", 4, 104), (OWN_CLUSTER, -1, 42)] {
             let mut stage = Stage::new(&[]);
             let (header, work) = stage.start_bytes(ApiKey::JoinQuorum, 0, &body(cluster_id, node_id));
-            assert_eq!(told(&mut stage, &header, work), (code, Vec::new()));
+            assert_eq!(stage.finish_raft(&header, work), (code, Vec::new()));
             assert!(stage.desk.controls.is_empty() && stage.desk.refusals.take().len() == 1);
         }
     }

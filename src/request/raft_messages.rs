@@ -116,17 +116,6 @@ mod tests {
         body
     }
 
-    /// The answer's error code and the mail in it.
-    fn told(stage: &mut Stage, header: &RequestHeader, work: Work) -> (i16, Vec<Bytes>) {
-        assert!(work.is_done());
-        let mut outbox = Outbox::default();
-        work.encode(header, &mut outbox, &mut stage.scene()).unwrap();
-        let bytes = std::mem::take(outbox.buffer()).freeze();
-        let (correlation_id, body) = outbound::answer(&bytes.slice(4..)).unwrap();
-        assert_eq!(correlation_id, 77);
-        outbound::parse_raft_answer(&body).unwrap()
-    }
-
     #[test]
     fn messages_go_to_the_controllers_shard_in_order_and_are_answered_when_they_are_there() {
         let mail = || vec![Bytes::from_static(b"for you")];
@@ -148,7 +137,7 @@ mod tests {
             assert!(!work.is_done(), "that was no answer to it");
             work.answer(&header, TO, Answered::Quorum(QuorumTold::Taken(taken)), &mut stage.scene());
             assert_eq!(stage.desk.refusals.take().len(), usize::from(answer.0 != 0));
-            assert_eq!(told(&mut stage, &header, work), answer);
+            assert_eq!(stage.finish_raft(&header, work), answer);
         }
     }
 
@@ -166,7 +155,7 @@ mod tests {
         let body = body("another", vec![Bytes::from_static(b"one")]);
         let (header, work) = stage.start_bytes(ApiKey::RaftMessages, 0, &body);
         assert!(stage.desk.quorum.is_empty());
-        assert_eq!(told(&mut stage, &header, work).0, 104);
+        assert_eq!(stage.finish_raft(&header, work).0, 104);
         let said = stage.desk.refusals.take();
         assert!(said[0].contains("node 2") && said[0].contains("InconsistentClusterId"), "{said:?}");
     }

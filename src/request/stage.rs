@@ -22,6 +22,7 @@ use crate::security::Principal;
 use crate::wire::api::ApiKey;
 use crate::wire::beyond;
 use crate::wire::header::{self, RequestHeader};
+use crate::wire::outbound;
 
 /// Where the requests of tests come from.
 pub(super) const TO: ReplyTo = ReplyTo { shard: 0, connection: 0, generation: 1, request: 0, part: 0 };
@@ -200,6 +201,17 @@ impl Stage {
         let response = R::decode(&mut body, version).unwrap();
         assert!(body.is_empty(), "{} v{} leaves bytes", header.api.name, header.version);
         response
+    }
+
+    /// The error code and the mail in the answer to what members of the quorum say to each other.
+    pub fn finish_raft(&mut self, header: &RequestHeader, work: Work) -> (i16, Vec<Bytes>) {
+        assert!(work.is_done());
+        let mut outbox = Outbox::default();
+        work.encode(header, &mut outbox, &mut self.scene()).unwrap();
+        let bytes = std::mem::take(outbox.buffer()).freeze();
+        let (correlation_id, body) = outbound::answer(&bytes.slice(4..)).unwrap();
+        assert_eq!(correlation_id, 77);
+        outbound::parse_raft_answer(&body).unwrap()
     }
 
     /// Starts a request that asks nobody else, and gives its response.

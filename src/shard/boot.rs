@@ -98,7 +98,7 @@ pub(super) fn check_memlock(shards: usize) -> Result<(), String> {
 pub(super) fn boot(config: &NodeConfig) -> Result<Boot, String> {
     let boot_id =
         fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_string();
-    let LogDirs { paths: directories, log_directories, metadata, states, cluster_id, quorum, locks } =
+    let LogDirs { paths: directories, log_directories, metadata, states, cluster_id, mut quorum, locks } =
         log_dirs::open(config, &boot_id)?;
     let (mut facts, mut stored, mut found) = (Vec::new(), Vec::new(), FoundReplicas::new());
     let (mut offline, mut directory_ids) = (Vec::new(), Vec::new());
@@ -130,6 +130,7 @@ pub(super) fn boot(config: &NodeConfig) -> Result<Boot, String> {
     }
     let metadata_path = directories.get(usize::from(metadata)).map_or(Path::new("."), PathBuf::as_path);
     let controller = recover_controller(metadata_path)?;
+    quorum.raft_id = controller.raft_id.unwrap_or(quorum.raft_id);
     Ok(Boot {
         log_directories,
         metadata_directory: metadata,

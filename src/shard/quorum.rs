@@ -8,7 +8,8 @@
 //! | none of them, and both roles | itself alone | of its directory |
 //! | a broker alone | nobody that it knows | of its directory |
 //!
-//! All of that counts until the quorum's own log says who its members are.
+//! All of that counts until the quorum's own log says who its members are. A disk of the third kind that replaces a
+//! lost one takes another raft id, which is in its log's directory then.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::broker::peers::finder::VoterAddress;
-use crate::config::{INITIAL_VOTERS_FILE, InitialVoters, NodeConfig};
+use crate::config::{self, INITIAL_VOTERS_FILE, InitialVoters, NodeConfig};
 use crate::controller::quorum::{founder_raft_id, raft_id_of};
 use crate::controller::{Endpoint, VoterEndpoint};
 use crate::log::encode_uuid;
@@ -75,23 +76,17 @@ impl QuorumPlace {
                 return Ok(joins);
             }
             check_own(config.node_id, initial, directory_id)?;
-            let voters = initial.voters.iter().map(|voter| VoterEndpoint {
-                node_id: voter.node_id,
-                raft_id: Some(raft_id_of(voter.directory_id)),
-                host: voter.endpoint.host.as_str().into(),
-                port: voter.endpoint.port,
-            });
-            let voters: Vec<_> = voters.collect();
+            let voters: Vec<_> = initial
+                .voters
+                .iter()
+                .map(|voter| voter_at(voter.node_id, Some(raft_id_of(voter.directory_id)), &voter.endpoint))
+                .collect();
             let is_alone = voters.len() == 1 && !hears_controllers(config);
             return Ok(Self { raft_id, voters, is_alone });
         }
         if config.cluster.voters.len() > 1 {
-            let voters = config.cluster.voters.iter().map(|voter| VoterEndpoint {
-                node_id: voter.node_id,
-                raft_id: None,
-                host: voter.endpoint.host.as_str().into(),
-                port: voter.endpoint.port,
-            });
+            let voters = config.cluster.voters.iter();
+            let voters = voters.map(|voter| voter_at(voter.node_id, None, &voter.endpoint));
             let raft_id = founder_raft_id(cluster_id, config.node_id);
             return Ok(Self { raft_id, voters: voters.collect(), is_alone: false });
         }
@@ -141,6 +136,11 @@ impl QuorumPlace {
         let (host, port) = known.or_else(bound).unwrap_or_else(|| ("".into(), 0));
         Endpoint { name: "CONTROLLER".into(), host, port, security_protocol: 0 }
     }
+}
+
+/// A voter as an operator names it.
+fn voter_at(node_id: i32, raft_id: Option<u64>, endpoint: &config::Endpoint) -> VoterEndpoint {
+    VoterEndpoint { node_id, raft_id, host: endpoint.host.as_str().into(), port: endpoint.port }
 }
 
 /// Whether other controllers and brokers can reach this one's.

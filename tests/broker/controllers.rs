@@ -14,7 +14,7 @@ use tidemill::controller::quorum::codec::{self, Body};
 use tidemill::controller::quorum::raft_id_of;
 use tidemill::log::parse_uuid;
 use tidemill::wire::api::RAFT_FRAME_BYTES;
-use tidemill::wire::outbound::{self, JOIN_QUORUM, OutboundRequest, RAFT_MESSAGES, RaftMessages};
+use tidemill::wire::outbound::{self, JOIN_QUORUM, JoinQuorum, OutboundRequest, RAFT_MESSAGES, RaftMessages};
 
 use crate::process::{Broker, Home, PATIENCE};
 use crate::wire::{Raw, connect, create, describe, name, request};
@@ -102,7 +102,8 @@ fn controllers_are_heard_on_their_listener_alone() {
         raw.send(&frame(mail, at));
     }
     let answers: Vec<_> = (0..5).map(|_| told(&mut raw)).collect();
-    assert_eq!(answers, [(0, 0), (1, 104), (2, 125), (3, 0), (4, 0)]);
+    // The quorum is this node alone: node 9 is no member, which its leader tells.
+    assert_eq!(answers, [(0, 127), (1, 104), (2, 125), (3, 127), (4, 127)]);
     stage.broker.wait_for_line("refused raft messages of node 9 at 127.0.0.1: InconsistentClusterId");
     stage.broker.wait_for_line("refused raft messages of node 9 at 127.0.0.1: InvalidVoterKey");
     let mut huge = (RAFT_FRAME_BYTES + 1).to_be_bytes().to_vec();
@@ -129,6 +130,33 @@ fn what_controllers_say_is_not_advertised_and_who_they_are_is_told() {
     let controllers: Vec<_> =
         described.brokers.iter().map(|one| format!("{}:{}", one.host, one.port)).collect();
     assert_eq!(controllers, std::slice::from_ref(&stage.controller));
+    assert_eq!(stage.broker.stop(), Some(0));
+}
+
+#[test]
+fn a_member_that_was_thrown_out_is_told_so() {
+    let stage = Stage::new(&[]);
+    let mut raw = stage.raw();
+    let join = |raft_id| {
+        let (cluster_id, host) = (stage.cluster_id.clone(), String::new());
+        let mut request = OutboundRequest::begin(JOIN_QUORUM, 0, 1, 64);
+        JoinQuorum { cluster_id, node_id: 9, raft_id, host, port: 0 }.write(request.body());
+        request.finish()
+    };
+    let code = |raw: &mut Raw| {
+        let (_, body) = outbound::answer(&raw.frame().into()).unwrap();
+        outbound::parse_raft_answer(&body).unwrap().0
+    };
+    raw.send(&join(90));
+    assert_eq!(code(&mut raw), 0);
+    raw.send(&frame(&stage.mail(Vec::new()), 2));
+    assert_eq!(code(&mut raw), 0, "a member is answered with its mail");
+    raw.send(&join(91));
+    assert_eq!(code(&mut raw), 0, "node 9 has another disk");
+    raw.send(&frame(&stage.mail(Vec::new()), 3));
+    assert_eq!(code(&mut raw), 127, "its old one is no member any more");
+    raw.send(&join(90));
+    assert_eq!(code(&mut raw), 0, "and may come again");
     assert_eq!(stage.broker.stop(), Some(0));
 }
 

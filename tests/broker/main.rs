@@ -24,6 +24,7 @@ mod formatting;
 mod full_connection;
 mod full_device;
 mod groups;
+mod growing;
 mod hostile_frames;
 mod limits;
 mod list_offsets;

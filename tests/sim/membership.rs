@@ -78,7 +78,8 @@ pub fn quorum_place(plan: &Plan, machine: usize, directory_id: Uuid) -> QuorumPl
 fn voter(plan: &Plan, machine: usize) -> VoterEndpoint {
     VoterEndpoint {
         node_id: plan.node_id_of(machine),
-        raft_id: None,
+        // The disks of these machines are never lost: they need not ask whether their quorum is new.
+        raft_id: Some(founder_raft_id(CLUSTER_ID, plan.node_id_of(machine))),
         host: plan.host_of(machine).into(),
         port: CONTROLLER_PORT,
     }

@@ -64,6 +64,7 @@ impl Stage {
         let mut envoy = Envoy::new(who, voters, heart, joining, rules, 1);
         // But for the test of it, the node is a member already.
         envoy.joining().answered(at(0), Ok(()));
+        envoy.joining().set_voter(true);
         Self { envoy, ids: LinkIds::default(), events: Vec::new(), outputs: Vec::new(), now_ms: 0 }
     }
 

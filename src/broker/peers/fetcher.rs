@@ -68,17 +68,11 @@ impl FetchRules {
     }
 }
 
+#[cfg(test)]
 impl Default for FetchRules {
+    /// As a node is configured that nobody told anything.
     fn default() -> Self {
-        Self {
-            max_wait_ms: 500,
-            min_bytes: 1,
-            max_bytes: 10 << 20,
-            partition_max_bytes: 1 << 20,
-            backoff_ms: 1_000,
-            round_ms: 30_000,
-            settle_ms: SETTLE_MS,
-        }
+        Self::of(&crate::config::NodeConfig::default().cluster.fetch)
     }
 }
 
@@ -166,11 +160,6 @@ impl Fetcher {
     /// The broker epoch that the next rounds carry (KIP-903).
     pub fn set_broker_epoch(&mut self, broker_epoch: i64) {
         self.broker_epoch = broker_epoch;
-    }
-
-    /// Takes over what was configured while the node runs.
-    pub fn set_rules(&mut self, rules: FetchRules) {
-        self.rules = rules;
     }
 
     /// How long the answer to a round may take, in milliseconds: the leader may hold it back.

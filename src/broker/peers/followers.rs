@@ -90,12 +90,6 @@ impl Followers {
         self.leaders.values_mut().for_each(|leader| leader.fetcher.set_broker_epoch(broker_epoch));
     }
 
-    /// Takes over what was configured while the node runs.
-    pub fn set_rules(&mut self, rules: FetchRules) {
-        self.rules = rules;
-        self.leaders.values_mut().for_each(|leader| leader.fetcher.set_rules(rules));
-    }
-
     /// What a replica wants next; nothing for now where it is `None`.
     pub fn follow(&mut self, key: ReplicaKey, position: Option<FetchPosition>) {
         let before = self.of.get(&key).copied();

@@ -254,6 +254,7 @@ impl Shard {
         self.peers_tell(now);
         let told = std::mem::take(&mut self.peers.post_events);
         if !told.is_empty() {
+            self.post_told(now, &told);
             self.control_inputs(now, told.into_iter().map(PostEvent::into_input));
         }
     }

@@ -53,8 +53,11 @@ impl Shard {
             port: member.endpoint.port,
         });
         let voters: Vec<_> = voters.collect();
-        if let Some(envoy) = envoy.as_mut().filter(|_| !voters.is_empty()) {
-            envoy.set_voters(voters);
+        if let Some(envoy) = envoy {
+            envoy.joining().set_voter(is_voter);
+            if !voters.is_empty() {
+                envoy.set_voters(voters);
+            }
         }
         let peers = reachable.filter(|member| is_voter || member.is_voter).map(|member| RaftAddress {
             raft_id: member.raft_id,
@@ -106,6 +109,9 @@ impl Shard {
         let Peers { envoy, events, is_leaving, .. } = &mut self.peers;
         if !self.node.config.cluster.controlled_shutdown && envoy.take().is_some() {
             *is_leaving = true;
+            // Nobody is asked to let the broker go, but a controller that leads gives its place away.
+            self.control_inputs(now, [controller::Input::Resign]);
+            return false;
         }
         let Some(envoy) = envoy else { return false };
         if !std::mem::replace(is_leaving, true) {

@@ -19,6 +19,7 @@ use crate::broker::Output;
 use crate::controller::{Input, RaftPeer};
 use crate::effect::Now;
 use crate::partition::ReplyTo;
+use crate::wire::ErrorCode;
 use crate::wire::outbound::{self, OutboundRequest, RAFT_MESSAGES, RAFT_MESSAGES_VERSION, RaftMessages};
 
 /// Frames that wait for their answers.
@@ -51,6 +52,10 @@ pub enum PostEvent {
     Gone(u64),
     /// Mail of this member.
     Message(RaftPeer, Bytes),
+    /// The leader with this raft id does not know this node.
+    NotMember(u64),
+    /// Nobody is this raft id any more: its node has another one.
+    Renewed(u64),
 }
 
 impl PostEvent {
@@ -60,6 +65,7 @@ impl PostEvent {
             Self::Unreachable(to) => Input::PeerUnreachable { to },
             Self::Gone(raft_id) => Input::MemberGone { raft_id },
             Self::Message(from, bytes) => Input::Message { from, bytes },
+            Self::NotMember(by) | Self::Renewed(by) => Input::Disowned { by },
         }
     }
 }
@@ -112,6 +118,12 @@ impl RaftPost {
     /// A member has sent a frame: it is answered at once, or with its mail where it asks for that.
     pub fn called(&mut self, now: Now, from: u64, to: ReplyTo) {
         self.mailboxes.call(now, from, to, &mut self.deliveries);
+    }
+
+    /// This node has another raft id from now on: what waits is said by somebody who is no more.
+    pub fn set_raft_id(&mut self, raft_id: u64) {
+        self.raft_id = raft_id;
+        self.peers.values_mut().for_each(|peer| peer.waiting.clear());
     }
 
     /// Takes the answers to frames of other members.
@@ -225,10 +237,15 @@ impl RaftPost {
                     let from = RaftPeer { node_id: peer.node_id, raft_id };
                     events.extend(mail.into_iter().map(|bytes| PostEvent::Message(from, bytes)));
                 }
-                // Somebody else is there now, or it is another cluster's.
-                Ok(_) => {
+                // Somebody else is there now, or it is another cluster's, or this node is nobody there.
+                Ok((code, _)) => {
                     peer.asks_at_ms = now.mono_ms + REFUSED_MS;
                     events.push(PostEvent::Unreachable(raft_id));
+                    if code == ErrorCode::VoterNotFound.code() {
+                        events.push(PostEvent::NotMember(raft_id));
+                    } else if code == ErrorCode::InvalidVoterKey.code() {
+                        events.push(PostEvent::Renewed(raft_id));
+                    }
                 }
                 Err(_) => {
                     let loss = peer.link.distrust(now, outputs);
@@ -332,7 +349,12 @@ mod tests {
         post.go_on(at(2), &mut outputs);
         assert_eq!(outputs.iter().map(|o| sent(o).1.messages.len()).collect::<Vec<_>>(), [2, 2, 1]);
         post.frame(at(3), link, &answer(1, 104), &mut events, &mut outputs);
-        assert_eq!(events, [PostEvent::Unreachable(200)]);
+        assert_eq!(std::mem::take(&mut events), [PostEvent::Unreachable(200)]);
+        post.frame(at(3), link, &answer(2, 127), &mut events, &mut outputs);
+        let unknown = PostEvent::NotMember(200);
+        assert_eq!(std::mem::take(&mut events), [PostEvent::Unreachable(200), unknown]);
+        post.frame(at(3), link, &answer(3, 125), &mut events, &mut outputs);
+        assert_eq!(events, [PostEvent::Unreachable(200), PostEvent::Renewed(200)], "it has a new disk");
     }
 
     #[test]

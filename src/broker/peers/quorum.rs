@@ -34,12 +34,45 @@ impl Shard {
         if self.controller().is_none_or(|controller| controller.raft_id() != meant) {
             return self.tell_asker(to, QuorumTold::Taken(Err(ErrorCode::InvalidVoterKey)));
         }
+        if let Some(envoy) = self.peers.envoy.as_mut().filter(|_| !messages.is_empty()) {
+            envoy.joining().heard(now);
+        }
         self.control_inputs(now, messages.into_iter().map(|bytes| Input::Message { from, bytes }));
+        // A leader knows every member: who is none of them was thrown out, and is told.
+        let is_stranger = self.controller().is_some_and(|controller| {
+            controller.is_active() && controller.members().get(from.raft_id).is_none()
+        });
         match &mut self.peers.post {
+            Some(_) if is_stranger => {
+                self.tell_asker(to, QuorumTold::Taken(Err(ErrorCode::VoterNotFound)));
+            }
             // The answer may wait for what there is to say to the sender.
             Some(post) => post.called(now, from.raft_id, to),
             None => self.tell_asker(to, QuorumTold::Taken(Ok(Vec::new()))),
         }
+    }
+
+    /// What the links to other members have told: this node may be no member any more, or is fed.
+    pub(super) fn post_told(&mut self, now: Now, told: &[PostEvent]) {
+        let Some(envoy) = &mut self.peers.envoy else { return };
+        if told.iter().any(|event| matches!(event, PostEvent::Message(..))) {
+            envoy.joining().heard(now);
+        }
+        if told.iter().any(|event| matches!(event, PostEvent::NotMember(_))) {
+            envoy.joining().begin_again();
+        }
+    }
+
+    /// The controller has found that its disk replaces a lost one: the node is another member from now on.
+    pub(in crate::broker) fn raft_id_is(&mut self, raft_id: u64) {
+        let Peers { envoy, post, members, .. } = &mut self.peers;
+        *members = Members::default();
+        post.iter_mut().for_each(|post| post.set_raft_id(raft_id));
+        envoy.iter_mut().for_each(|envoy| envoy.joining().renew(raft_id));
+        self.outputs.push(Output::Say(format!(
+            "the metadata quorum has a history that this disk lacks: it replaces a lost one, and joins as raft id \
+             {raft_id}"
+        )));
     }
 
     /// Answers frames of other members, with their mail where they wait for that.

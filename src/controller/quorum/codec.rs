@@ -12,6 +12,8 @@
 //! take over        -
 //! chunk            index u64 | its term u64 | total u32 | CRC-32C of all u32 | offset u32 | length u32 | bytes
 //! chunk taken      index u64 | total u32 | offset of the next one u32
+//! ask              number u64
+//! told             number u64 | word u8 | own number u64 | count u32 × (raft id u64 | number u64)
 //! ```
 
 use bytes::Bytes;
@@ -120,6 +122,37 @@ pub enum Body {
         /// Bytes that have arrived; `total` when it is taken, or not needed.
         next: u32,
     },
+    /// A voter with an empty disk asks whether the quorum is new.
+    Ask {
+        /// Names the life of the node that asks.
+        number: u64,
+    },
+    /// The answer to `Ask`.
+    Told(Told),
+}
+
+/// What a voter says to one that asks whether the quorum is new.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// As asked.
+    pub number: u64,
+    /// What it says.
+    pub word: Word,
+    /// Names the life of the node that answers.
+    pub own: u64,
+    /// Who else founds the quorum: raft ids and the numbers of their lives.
+    pub founders: Vec<(u64, u64)>,
+}
+
+/// What a voter knows of its quorum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// Its own disk is empty, too.
+    New,
+    /// It founds the quorum with the asker, whose life it has counted.
+    Founder,
+    /// Something is committed.
+    Old,
 }
 
 /// A piece of a snapshot.
@@ -151,6 +184,8 @@ mod kinds {
     pub const TAKE_OVER: u8 = 8;
     pub const CHUNK: u8 = 9;
     pub const CHUNK_TAKEN: u8 = 10;
+    pub const ASK: u8 = 11;
+    pub const TOLD: u8 = 12;
 }
 
 fn kind_of(body: &Body) -> Option<u8> {
@@ -166,6 +201,8 @@ fn kind_of(body: &Body) -> Option<u8> {
         Body::TakeOver => kinds::TAKE_OVER,
         Body::Chunk(_) => kinds::CHUNK,
         Body::ChunkTaken { .. } => kinds::CHUNK_TAKEN,
+        Body::Ask { .. } => kinds::ASK,
+        Body::Told(_) => kinds::TOLD,
         Body::Snapshot { .. } => return None,
     })
 }
@@ -211,9 +248,21 @@ pub fn encode(message: &Message) -> Option<Bytes> {
             out.extend_from_slice(&total.to_be_bytes());
             out.extend_from_slice(&next.to_be_bytes());
         }
+        Body::Ask { number } => put_numbers(&mut out, &[*number]),
+        Body::Told(told) => put_told(&mut out, told),
         Body::TakeOver | Body::Snapshot { .. } => {}
     }
     Some(out.into())
+}
+
+fn put_told(out: &mut Vec<u8>, told: &Told) {
+    put_numbers(out, &[told.number]);
+    out.push(told.word as u8);
+    put_numbers(out, &[told.own]);
+    out.extend_from_slice(&(told.founders.len() as u32).to_be_bytes());
+    for (raft_id, number) in &told.founders {
+        put_numbers(out, &[*raft_id, *number]);
+    }
 }
 
 fn put_numbers(out: &mut Vec<u8>, numbers: &[u64]) {
@@ -262,6 +311,8 @@ fn read(bytes: &Bytes) -> Result<Message, Malformed> {
         kinds::TAKE_OVER => Body::TakeOver,
         kinds::CHUNK => read_chunk(&mut reader, bytes)?,
         kinds::CHUNK_TAKEN => read_taken(&mut reader)?,
+        kinds::ASK => Body::Ask { number: reader.u64()? },
+        kinds::TOLD => read_told(&mut reader)?,
         _ => return Err(Malformed("is of an unknown kind")),
     };
     if reader.is_empty() {
@@ -325,6 +376,22 @@ fn read_taken(reader: &mut Reader<'_>) -> Result<Body, Malformed> {
     Ok(Body::ChunkTaken { index, total, next })
 }
 
+fn read_told(reader: &mut Reader<'_>) -> Result<Body, Malformed> {
+    let number = reader.u64()?;
+    let word = match reader.u8()? {
+        0 => Word::New,
+        1 => Word::Founder,
+        2 => Word::Old,
+        _ => return Err(Malformed("says what no voter says")),
+    };
+    let own = reader.u64()?;
+    let mut founders = Vec::new();
+    for _ in 0..reader.u32()? {
+        founders.push((reader.u64()?, reader.u64()?));
+    }
+    Ok(Body::Told(Told { number, word, own, founders }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -347,6 +414,10 @@ mod tests {
             Body::TakeOver,
             Body::Chunk(Chunk { index: 9, log_term: 3, total: 90, crc: 1, offset: 7, bytes }),
             Body::ChunkTaken { index: 9, total: 90, next: 14 },
+            Body::Ask { number: u64::MAX },
+            Body::Told(Told { number: 5, word: Word::New, own: 6, founders: Vec::new() }),
+            Body::Told(Told { number: 5, word: Word::Founder, own: 6, founders: vec![(7, 8), (9, 1)] }),
+            Body::Told(Told { number: 5, word: Word::Old, own: 6, founders: Vec::new() }),
         ];
         bodies.into_iter().map(|body| Message { from: 1, to: 2, term: 3, body }).collect()
     }

@@ -65,6 +65,9 @@ impl Controller {
     }
 
     pub(in crate::controller) fn tick_quorum(&mut self, now: Now, out: &mut Vec<Output>) {
+        if self.is_mute() {
+            return self.tick_founding(now, out);
+        }
         if !self.needs_ticks() {
             self.ticked_at_ms = None;
             return;
@@ -128,8 +131,9 @@ impl Controller {
     }
 
     /// A message of this code, not of raft's.
-    fn send_own(&mut self, to: u64, body: Body, out: &mut Vec<Output>) {
-        let term = self.raft.status().term;
+    pub(super) fn send_own(&mut self, to: u64, body: Body, out: &mut Vec<Output>) {
+        // A message has a term, also one of a node that was in none yet.
+        let term = self.raft.status().term.max(1);
         self.send(Message { from: self.config.raft_id, to, term, body }, out);
     }
 
@@ -167,6 +171,7 @@ impl Controller {
             }
             self.quorum.strangers.insert(from.raft_id, from.node_id);
         }
+        let Some(message) = self.take_founding(message, out) else { return Ok(()) };
         match message.body {
             Body::Chunk(chunk) => return self.take_chunk(message.from, message.term, &chunk, out),
             Body::ChunkTaken { index, total, next } => {

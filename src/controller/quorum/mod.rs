@@ -7,13 +7,17 @@
 //! | `proto` | messages and entries as the raft library has them |
 //! | `memory` | the log in memory, as the library reads it |
 //! | `transfer` | snapshots in chunks |
+//! | `founding` | a voter with an empty disk finds out whether its quorum is new |
+//! | `care` | what a leader does for its quorum by itself |
 //! | `requests` | who may join, vote and go |
 //! | `replicas` | what a leader knows of the other members |
 //! | `host` | the part of the [`Controller`](super::Controller) that has to do with it |
 //!
 //! A node alone in its quorum needs none of it: it has nobody to send to and never ticks.
 
+mod care;
 pub mod codec;
+mod founding;
 mod host;
 pub mod members;
 pub(super) mod memory;
@@ -24,6 +28,7 @@ mod transfer;
 
 use std::collections::{BTreeMap, VecDeque};
 
+pub(super) use self::founding::Founding;
 pub(super) use self::host::raft_of;
 pub use self::members::{Member, Members, RaftPeer, VoterEndpoint, founder_raft_id, raft_id_of};
 
@@ -55,6 +60,12 @@ pub(super) struct Quorum {
     replicas: Replicas,
     /// Node ids of senders that are no members as far as this node knows.
     strangers: BTreeMap<u64, i32>,
+    /// This node does not know yet whether its quorum is new; until then it says nothing to raft.
+    pub(super) founding: Option<Founding>,
+    /// Who founded the quorum with this node, and the numbers of their lives.
+    founders: BTreeMap<u64, u64>,
+    /// The raft id that this node is to have, as soon as that is on its disk.
+    renewing: Option<u64>,
     /// Leader and term that were told last.
     told: Option<(Option<i32>, u64)>,
     wall_ms: i64,
@@ -70,6 +81,11 @@ pub(super) struct Arrived {
 }
 
 impl Quorum {
+    /// Of a node that has yet to find out whether its quorum is new, or not.
+    pub(super) fn new(founding: Option<Founding>) -> Self {
+        Self { founding, ..Self::default() }
+    }
+
     /// What is done now is as of this moment.
     pub(super) fn heard_at(&mut self, now: Now) {
         self.wall_ms = now.wall_ms;

@@ -79,7 +79,8 @@ pub(in crate::controller) fn message_from_proto(message: eraftpb::Message) -> Op
     Some(Message { from, to, term, body })
 }
 
-/// A message for the library; `None` for chunks, which it does not know. A snapshot's members are those given.
+/// A message for the library; `None` for those of this code, which it does not know. A snapshot's members are those
+/// given.
 pub(in crate::controller) fn message_to_proto(
     message: Message,
     members: &Members,
@@ -122,7 +123,7 @@ pub(in crate::controller) fn message_to_proto(
             proto.set_snapshot(snapshot(index, log_term, members));
             MessageType::MsgSnapshot
         }
-        Body::Chunk(_) | Body::ChunkTaken { .. } => return None,
+        Body::Chunk(_) | Body::ChunkTaken { .. } | Body::Ask { .. } | Body::Told(_) => return None,
     };
     proto.set_msg_type(kind);
     Some(proto)

@@ -101,14 +101,18 @@ fn join(scene: &Scene<'_>, node_id: i32, raft_id: u64, endpoint: &Endpoint) -> D
     }
 }
 
+/// Whether a member that is known to have everything up to `matched` may vote.
+pub(super) fn has_caught_up(matched: Option<u64>, index_last: u64) -> bool {
+    matched.is_some_and(|matched| matched > 0 && matched + ENTRIES_BEHIND_MAX >= index_last)
+}
+
 fn add_voter(scene: &Scene<'_>, node_id: i32, raft_id: u64, endpoint: &Endpoint) -> Decision {
     if scene.members.voters().any(|member| member.node_id == node_id) {
         return Decision::Refused(ErrorCode::DuplicateVoter, "the node votes already");
     }
     let learner = scene.members.get(raft_id).filter(|member| member.node_id == node_id);
     let matched = learner.and_then(|learner| (scene.matched)(learner.raft_id));
-    let is_behind = |matched: u64| matched == 0 || matched + ENTRIES_BEHIND_MAX < scene.index_last;
-    if matched.is_none_or(is_behind) {
+    if !has_caught_up(matched, scene.index_last) {
         return Decision::Refused(ErrorCode::RequestTimedOut, "the node has not caught up with the leader");
     }
     changed(scene.members.with(Member { raft_id, node_id, is_voter: true, endpoint: endpoint.clone() }))

@@ -195,6 +195,7 @@ impl Node {
                 }
                 Output::Leader { node_id, .. } => assert_eq!(node_id, Some(0)),
                 Output::Send { .. } => panic!("there is nobody to send to"),
+                Output::RaftId(_) | Output::Notice(_) => panic!("the quorum is this node"),
                 Output::WakeAt(_) => {
                     assert!(self.full > 0 || self.peers, "a single voter needs no clock")
                 }

@@ -8,9 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::quorum::codec::{self, Body};
-use super::super::quorum::{RaftPeer, VoterEndpoint};
+use super::super::quorum::{RaftPeer, VoterEndpoint, founder_raft_id};
 use super::super::record::Endpoint;
 use super::*;
+use crate::config::{self, ClusterConfig, Voter};
 
 /// Operators look at the quorum so often, in milliseconds.
 const OPERATOR_MS: u64 = 150;
@@ -32,6 +33,11 @@ pub(super) struct Weather {
     pub(super) loses: bool,
     /// Whether voters come and go.
     pub(super) changes: bool,
+    /// Whether configurations name the voters, whose raft ids are of cluster and node then: a lost disk comes back
+    /// under the id of the one before it, and the leader alone repairs the quorum.
+    pub(super) named: bool,
+    /// Whether such a disk asks nobody as whom it comes back: the checks say that this must not be.
+    pub(super) rash: bool,
     /// Whether disks forget in a crash what they said was synced: a quorum cannot bear that, and the checks say so.
     pub(super) lies: bool,
 }
@@ -72,6 +78,7 @@ pub(super) struct Net {
     pub(super) bytes_most: usize,
     pub(super) voters_wanted: usize,
     pub(super) counts: BTreeMap<&'static str, u32>,
+    pub(super) notices: Vec<String>,
     founders: Vec<VoterEndpoint>,
     events: BTreeMap<(u64, u64), Event>,
     event_next: u64,
@@ -90,13 +97,28 @@ pub(super) fn endpoint(node_id: i32) -> Endpoint {
     Endpoint { name: "CONTROLLER".into(), host: host.as_str().into(), port: 9093, security_protocol: 0 }
 }
 
+/// The raft id that a machine begins with.
+fn first_raft_id(at: usize, weather: Weather) -> u64 {
+    if weather.named { founder_raft_id(&config(0).cluster_id, at as i32) } else { 100 + at as u64 }
+}
+
+/// The voters as a configuration names them.
+fn named_voters(count: usize) -> Vec<Voter> {
+    let each = (0..count as i32).map(|node_id| {
+        let endpoint = endpoint(node_id);
+        let endpoint = config::Endpoint { host: endpoint.host.to_string(), port: endpoint.port };
+        Voter { node_id, endpoint }
+    });
+    each.collect()
+}
+
 impl Net {
     /// So many machines, of which the first few vote from the start; the others join.
     pub(super) fn new(seed: u64, machines: usize, voters: usize, weather: Weather) -> Self {
         let founders: Vec<_> = (0..voters)
             .map(|at| VoterEndpoint {
                 node_id: at as i32,
-                raft_id: Some(100 + at as u64),
+                raft_id: Some(first_raft_id(at, weather)).filter(|_| !weather.named || weather.rash),
                 host: endpoint(at as i32).host,
                 port: 9093,
             })
@@ -110,6 +132,7 @@ impl Net {
             bytes_most: 0,
             voters_wanted: voters,
             counts: BTreeMap::new(),
+            notices: Vec::new(),
             founders,
             events: BTreeMap::new(),
             event_next: 0,
@@ -133,7 +156,7 @@ impl Net {
         let at = self.machines.len();
         self.machines.push(Machine {
             node_id: at as i32,
-            raft_id: 100 + at as u64,
+            raft_id: first_raft_id(at, self.weather),
             controller: None,
             image: Arc::default(),
             disk: Disk::default(),
@@ -169,7 +192,10 @@ impl Net {
         machine.checked = recovered.stored.snapshot_index;
         let mut config = config(seed);
         let pairs = [("node.id".to_string(), machine.node_id.to_string())];
-        config.node = Arc::new(NodeConfig::load(None, &pairs).unwrap().0);
+        let node = NodeConfig::load(None, &pairs).unwrap().0;
+        let named = if self.weather.named { named_voters(founders.len()) } else { Vec::new() };
+        let cluster = ClusterConfig { voters: named, ..node.cluster.clone() };
+        config.node = Arc::new(NodeConfig { cluster, ..node });
         config.raft_id = machine.raft_id;
         config.voters = if machine.founder { founders } else { Vec::new() };
         config.snapshot_entries = 25;
@@ -203,7 +229,11 @@ impl Net {
         let raft_id = self.raft_id_next;
         let machine = &mut self.machines[at];
         machine.disk = Disk::default();
-        (machine.raft_id, machine.founder) = (raft_id, false);
+        (machine.raft_id, machine.founder) = if self.weather.named && machine.founder {
+            (first_raft_id(at, self.weather), true)
+        } else {
+            (raft_id, false)
+        };
         self.count("lost disk");
     }
 
@@ -245,6 +275,11 @@ impl Net {
             }
             Output::Send { to, bytes } => self.send(at, to, bytes),
             Output::Leader { .. } => {}
+            Output::RaftId(raft_id) => {
+                self.machines[at].raft_id = raft_id;
+                self.count("renewed disk");
+            }
+            Output::Notice(said) => self.notices.push(said),
             Output::Full => panic!("there is space"),
             Output::Fatal(why) => panic!("node {at} at {} ms: {why}", self.now_ms),
         }
@@ -263,7 +298,8 @@ impl Net {
         let from = RaftPeer { node_id: machine.node_id, raft_id: machine.raft_id };
         // It goes to whoever has the node id now, also to another disk.
         let Some(target) = self.machines.iter().position(|machine| machine.node_id == to.node_id) else {
-            panic!("{to:?} is nobody");
+            assert!(self.weather.named, "{to:?} is nobody");
+            return;
         };
         if self.cut.contains(&(at, target)) || self.rng.u8(0..100) < self.weather.drop {
             self.count("lost message");
@@ -336,7 +372,7 @@ impl Net {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Deliver { to, from, bytes } => self.give(to, Input::Message { from, bytes }),
+            Event::Deliver { to, from, bytes } => self.deliver(to, from, bytes),
             Event::Disk { at, life } if self.machines[at].life == life => {
                 let machine = &mut self.machines[at];
                 let Some((ticket, op)) = machine.disk_latest.take() else { return };
@@ -371,19 +407,36 @@ impl Net {
         }
     }
 
+    /// The sender learns, as by the answer on its connection, that its message was for another disk, or that the
+    /// leader does not know it.
+    fn deliver(&mut self, to: usize, from: RaftPeer, bytes: Bytes) {
+        let meant = codec::decode(&bytes).unwrap().to;
+        self.give(to, Input::Message { from, bytes });
+        let is_disowned = self.machines[to].controller.as_ref().is_some_and(|controller| {
+            let is_stranger = controller.is_active() && controller.members().get(from.raft_id).is_none();
+            controller.raft_id() != meant || is_stranger
+        });
+        let sender = self.machines.iter().position(|machine| machine.raft_id == from.raft_id);
+        if let Some(sender) = sender.filter(|_| is_disowned) {
+            self.give(sender, Input::Disowned { by: meant });
+        }
+    }
+
     /// Machines that are no members join; voters whose disk is lost go; there are as many voters as wanted.
     fn operate(&mut self) {
         let Some(leader) = self.leader() else { return };
         let members = self.machines[leader].controller.as_ref().unwrap().members().clone();
         let current = |node_id: i32| self.machines[node_id as usize].raft_id;
-        let request = if let Some(lost) =
-            members.voters().find(|voter| voter.raft_id != current(voter.node_id))
-        {
+        let is_named = self.weather.named;
+        let lost = members.voters().find(|voter| voter.raft_id != current(voter.node_id) && !is_named);
+        let request = if let Some(lost) = lost {
             ControllerRequest::RemoveVoter { node_id: lost.node_id, raft_id: lost.raft_id }
         } else if let Some(new) = self.machines.iter().find(|machine| members.get(machine.raft_id).is_none())
         {
             let endpoint = endpoint(new.node_id);
             ControllerRequest::JoinQuorum { node_id: new.node_id, raft_id: new.raft_id, endpoint }
+        } else if is_named {
+            return;
         } else if members.voters().count() < self.voters_wanted {
             let learners: Vec<_> = members.learners().map(|learner| learner.peer()).collect();
             let Some(RaftPeer { node_id, raft_id }) = self.rng.choice(learners) else { return };
@@ -450,7 +503,9 @@ impl Net {
         let Some(all) = all else { return false };
         let members = all[at];
         let is_whole = |voter: &Member| self.machines[voter.node_id as usize].raft_id == voter.raft_id;
+        let is_mute = |machine: &Machine| machine.controller.as_ref().is_some_and(Controller::is_mute);
         all.iter().all(|other| *other == members)
+            && !self.machines.iter().any(is_mute)
             && members.voters().count() >= 3
             && members.voters().count() == self.voters_wanted
             && members.voters().all(is_whole)
@@ -459,12 +514,14 @@ impl Net {
     /// Faults end; everybody catches up, and everything that was acknowledged is there.
     pub(super) fn end_well(&mut self) {
         let seed = self.seed;
-        self.weather = Weather { delay_ms: 2, disk_ms: 1, ..Weather::default() };
+        let Weather { named, rash, .. } = self.weather;
+        self.weather = Weather { delay_ms: 2, disk_ms: 1, named, rash, ..Weather::default() };
         self.cut.clear();
         for at in 0..self.machines.len() {
             self.start(at);
         }
-        self.run(15_000);
+        // A lost voter has to be silent for a while before its place is given away.
+        self.run(if named { 30_000 } else { 15_000 });
         let leader = self.leader().unwrap_or_else(|| panic!("nobody leads (seed {seed})"));
         let given = self.blocks.len();
         let token = self.ask(leader, ControllerRequest::AllocateProducerIds);

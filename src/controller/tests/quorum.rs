@@ -15,6 +15,8 @@ const CALM: Weather = Weather {
     breaks: false,
     loses: false,
     changes: false,
+    named: false,
+    rash: false,
     lies: false,
 };
 const ROUGH: Weather = Weather {
@@ -25,8 +27,12 @@ const ROUGH: Weather = Weather {
     breaks: true,
     loses: false,
     changes: false,
+    named: false,
+    rash: false,
     lies: false,
 };
+/// Voters of a configuration whose disks are lost and come back under the raft id of the node.
+const NAMED: Weather = Weather { loses: true, named: true, ..ROUGH };
 
 /// How many seeds of each kind; more with `QUORUM_SEEDS`.
 fn seeds() -> u64 {
@@ -49,6 +55,7 @@ fn what_is_committed_stays_under_faults_of_network_disks_and_machines() {
             (5, 3, ROUGH),
             (4, 3, Weather { loses: true, ..ROUGH }),
             (5, 3, Weather { changes: true, ..ROUGH }),
+            (4, 3, NAMED),
         ];
         for (kind, (machines, voters, weather)) in kinds.into_iter().enumerate() {
             for (what, times) in live(seed * 10 + kind as u64, machines, voters, weather) {
@@ -60,6 +67,7 @@ fn what_is_committed_stays_under_faults_of_network_disks_and_machines() {
     let faults = ["crash", "cut", "lost disk", "lost message", "change of members"];
     let sights =
         ["vote", "append", "refused append", "chunk", "step while a snapshot is installed", "block of ids"];
+    assert!(counts.get("renewed disk").is_some(), "no disk took another id: {counts:?}");
     for what in faults.into_iter().chain(sights) {
         assert!(counts.get(what).is_some_and(|times| *times > 0), "no {what} at all: {counts:?}");
     }
@@ -71,6 +79,67 @@ fn disks_that_lie_are_found_out() {
     let is_found = |seed| std::panic::catch_unwind(|| live(seed, 3, 3, weather)).is_err();
     let found = (0..10).filter(|seed| is_found(*seed)).count();
     assert!(found > 0, "ten lives with lost writes, and nobody noticed");
+}
+
+#[test]
+fn lost_disks_that_come_back_under_their_old_id_and_ask_nobody_are_found_out() {
+    let weather = Weather { rash: true, ..NAMED };
+    let is_found = |seed| std::panic::catch_unwind(|| live(seed, 3, 3, weather)).is_err();
+    let found = (0..20).filter(|seed| is_found(*seed)).count();
+    assert!(found > 0, "twenty lives with forgotten votes and entries, and nobody noticed");
+}
+
+#[test]
+fn named_voters_found_a_quorum_together_and_a_late_one_finds_its_place() {
+    let calm = Weather { named: true, ..CALM };
+    let mut net = Net::new(1, 3, 3, calm);
+    net.run(1500);
+    let leader = net.leader().expect("all are there");
+    assert_eq!(net.counts.get("renewed disk"), None, "all of them founded it");
+    let (lost, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    let raft_id = net.machines[lost].raft_id;
+    net.lose_disk(lost);
+    net.run(1000);
+    net.start(lost);
+    net.run(200);
+    let new_id = net.machines[lost].raft_id;
+    assert_ne!(new_id, raft_id, "it learned that there is a history");
+    net.run(20_000);
+    let members = net.machines[other].controller.as_ref().unwrap().members().clone();
+    assert!(members.get(raft_id).is_none() && members.is_voter(new_id), "{members:?}");
+    assert_eq!(net.notices.len(), 2, "{:?}", net.notices);
+    // The id is on the disk.
+    net.crash(lost);
+    net.start(lost);
+    assert_eq!(net.machines[lost].controller.as_ref().unwrap().raft_id(), new_id);
+    net.end_well();
+}
+
+#[test]
+fn a_majority_of_named_voters_founds_a_quorum_when_the_others_stay_away() {
+    let mut net = Net::new(2, 3, 3, Weather { named: true, ..CALM });
+    net.lose_disk(2);
+    net.run(4_000);
+    assert_eq!(net.leader(), None, "the third may come yet");
+    net.run(4_000);
+    assert!(net.leader().is_some());
+    net.end_well();
+    assert!(net.counts.contains_key("renewed disk"), "who comes late could as well have lost its disk");
+}
+
+#[test]
+fn learners_that_are_silent_and_no_brokers_go_and_come_back_when_they_are_heard() {
+    let mut net = Net::new(5, 4, 1, CALM);
+    net.run(3000);
+    net.ask(0, registration(1, 7));
+    net.crash(1);
+    net.crash(2);
+    net.run(290_000);
+    assert!(net.notices.is_empty());
+    net.run(12_000);
+    assert_eq!(net.notices.len(), 1, "neither broker 1 nor the observer 3: {:?}", net.notices);
+    assert!(net.notices[0].starts_with("node 2 "), "{:?}", net.notices);
+    net.end_well();
 }
 
 #[test]

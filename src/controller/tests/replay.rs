@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::super::record::{LeaderRecovery, NodeIds, PartitionChange, PartitionRecord, RecordError};
-use super::super::storage::decode_frame;
+use super::super::storage::{Snapshot, decode_frame};
 use super::*;
 
 fn topic_id() -> impl Strategy<Value = Uuid> {
