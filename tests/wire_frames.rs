@@ -76,7 +76,7 @@ fn is_lacking(client: &str, key: ApiKey) -> bool {
 }
 
 /// What no client sends that was recorded.
-const NOT_RECORDED: [ApiKey; 18] = [
+const NOT_RECORDED: [ApiKey; 19] = [
     ApiKey::OffsetForLeaderEpoch,
     ApiKey::CreateAcls,
     ApiKey::DeleteAcls,
@@ -92,6 +92,7 @@ const NOT_RECORDED: [ApiKey; 18] = [
     ApiKey::BrokerRegistration,
     ApiKey::BrokerHeartbeat,
     ApiKey::AllocateProducerIds,
+    ApiKey::AssignReplicasToDirs,
     ApiKey::RaftMessages,
     ApiKey::JoinQuorum,
     // A quorum with fixed voters refuses them.

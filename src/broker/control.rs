@@ -6,6 +6,7 @@
 //! next one also waits until the checkpoints have forgotten the removed ones: a topic created again
 //! under its old name meets neither the old directory nor the old offsets.
 
+mod directories;
 mod leaving;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -38,6 +39,8 @@ pub(super) enum Asker {
     Heartbeat,
     /// Its leaders, which want other in-sync sets.
     Changes,
+    /// It, which tells in which log directories its replicas are.
+    Directories,
     /// The node, which wants to be a member of the quorum.
     Joining,
 }
@@ -299,9 +302,10 @@ impl Shard {
         }
     }
 
-    pub(super) fn control_directory_failed(&mut self, directory: u16) {
+    pub(super) fn control_directory_failed(&mut self, now: Now, directory: u16) {
         let Some(control) = &mut self.control else { return };
         control.fail_directory(directory);
+        self.peers.directory_failed(now, directory);
         if let Some(why) = control.verdict() {
             self.outputs.push(Output::Fatal(why.to_owned()));
         }
@@ -382,15 +386,10 @@ impl Shard {
         control.forget_topics(&delta, &mut self.outputs);
         control.forget_left(node.config.node_id, &image, &delta, &mut self.outputs);
         control.published = Some(Arc::clone(&image));
-        let found = &control.start.found;
-        // A replica from before this start that is nowhere is where nobody can look: an empty one
-        // elsewhere would pass for it.
-        let elsewhere = control.offline.first().copied().filter(|_| !control.registered);
-        let placement = control.start.placement.assign(&image, &delta, |id, partition| {
-            let name = image.topic_by_id(id)?.name.to_string();
-            let own = found.get(&(name, partition)).and_then(|places| found_in(places, id));
-            own.or(elsewhere)
-        });
+        let placement = control.place(node.config.node_id, &image, &delta, self.peers.directories());
+        if let Some(known) = self.peers.directories_mut() {
+            directories::tell(node.config.node_id, (&view.image, &image, &delta), &placement, known);
+        }
         let config = node_config(node, view, &image, &delta);
         self.outputs.extend(warnings(node, &view.image, &image, &delta).map(Output::Say));
         let mut topic_configs = view.topic_configs.clone();
@@ -541,12 +540,6 @@ fn counted(names: &[&str]) -> Option<String> {
     let first: Vec<&str> = names.iter().take(NAMES_MAX).copied().collect();
     let more = if names.len() > NAMES_MAX { " and more" } else { "" };
     (!names.is_empty()).then(|| format!("{}, {}{more}", names.len(), first.join(", ")))
-}
-
-/// The log directory among these that is the topic's own, or else one that names no topic.
-fn found_in(places: &[(u16, Option<Uuid>)], topic_id: Uuid) -> Option<u16> {
-    let own = places.iter().find(|(_, id)| *id == Some(topic_id));
-    own.or_else(|| places.iter().find(|(_, id)| id.is_none())).map(|(directory, _)| *directory)
 }
 
 /// The node's configuration with the values given while it runs; the same one if none of them changed.

@@ -267,7 +267,7 @@ impl Shard {
                 self.drain_coordinators();
                 self.replicas.fail_directory(now, directory);
                 self.drain_replicas();
-                self.control_directory_failed(directory);
+                self.control_directory_failed(now, directory);
             }
             Message::StoreLogStarts(starts) => self.store_log_starts(from, starts),
             Message::LogStartsStored(starts) => {

@@ -5,7 +5,7 @@ use super::image::ImageBuilder;
 use super::record::Record;
 use super::request::{ControllerAnswer, ControllerRequest, QuorumState};
 use super::topics::{self, Rules};
-use super::{configs, elections, features, isr, reassign};
+use super::{configs, directories, elections, features, isr, reassign};
 use crate::planted::{Bug, is_planted};
 use crate::wire::ErrorCode;
 
@@ -23,6 +23,7 @@ pub(super) fn answer(
     match request {
         ControllerRequest::RegisterBroker { .. }
         | ControllerRequest::Heartbeat { .. }
+        | ControllerRequest::AssignReplicas { .. }
         | ControllerRequest::UnregisterBroker { .. } => (of_broker(rules, state, request, records), true),
         ControllerRequest::AlterPartition { node_id, epoch, changes } => {
             let results = isr::alter(rules, state, (node_id, epoch), changes, records);
@@ -113,9 +114,20 @@ fn of_broker(
                 Err(code) => ControllerAnswer::Refused(code),
             }
         }
-        ControllerRequest::Heartbeat { node_id, epoch, applied_version, wants_fence, wants_shutdown } => {
+        ControllerRequest::Heartbeat {
+            node_id,
+            epoch,
+            applied_version,
+            wants_fence,
+            wants_shutdown,
+            offline_directories: offline,
+        } => {
             let heard = Heartbeat { node_id, epoch, applied_version, wants_fence, wants_shutdown };
-            ControllerAnswer::Heartbeat(brokers::heartbeat(rules, state, heard, records))
+            ControllerAnswer::Heartbeat(brokers::heartbeat(rules, state, heard, &offline, records))
+        }
+        ControllerRequest::AssignReplicas { node_id, epoch, assignments } => {
+            let results = directories::assign(rules, state, (node_id, epoch), assignments, records);
+            ControllerAnswer::Assigned(results)
         }
         ControllerRequest::UnregisterBroker { node_id } => {
             ControllerAnswer::Unregistered(brokers::unregister(rules, state, node_id, records))

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::elections;
 use super::image::ImageBuilder;
 use super::record::{BrokerRegistration, Endpoint, METADATA_VERSION_CLUSTER, Record};
 use super::request::HeartbeatAnswer;
 use super::topics::{Checked, Rules, apply_all, refuse};
+use super::{directories, elections};
 use crate::wire::ErrorCode;
 
 /// What a broker says of itself when it starts.
@@ -57,6 +57,9 @@ pub(super) fn register(
     // The broker of the controller's own process names no cluster, and sends no heartbeats: nobody would unfence it,
     // whoever else has registered.
     let is_inside = asked.cluster_id.is_none() && rules.liveness.is_own(node_id);
+    if image.is_directory_of_another(node_id, &asked.directories) {
+        return Err(ErrorCode::InvalidRegistration);
+    }
     let known = image.broker(node_id).cloned();
     let mut broker = BrokerRegistration {
         node_id,
@@ -74,7 +77,7 @@ pub(super) fn register(
             broker.epoch = known.epoch;
             (broker.fenced, broker.in_controlled_shutdown) = (known.fenced, known.in_controlled_shutdown);
             if **known != broker {
-                apply_all(state, &[Record::RegisterBroker(broker)], records);
+                directories::replace(rules, state, broker, records);
             }
             rules.liveness.registered(node_id, known.epoch, rules.now_ms);
             return Ok(known.epoch);
@@ -86,7 +89,7 @@ pub(super) fn register(
     let epoch = broker.epoch;
     if is_inside || (is_alone && rules.liveness.is_own(node_id)) {
         // The only controller of a cluster is in the same process: there is nobody to wait for.
-        apply_all(state, &[Record::RegisterBroker(broker)], records);
+        directories::replace(rules, state, broker, records);
         elections::after_gain(rules.node, state, node_id, records);
     } else {
         broker.fenced = true;
@@ -103,20 +106,22 @@ pub(super) fn register(
     Ok(epoch)
 }
 
-/// A heartbeat; what it changes are the broker's fence, its shutdown, and the leaders that follow from these.
+/// A heartbeat; what it changes are the broker's directories (`offline` have failed), its fence, its shutdown, and the
+/// leaders that follow from these.
 pub(super) fn heartbeat(
     rules: &mut Rules<'_>,
     state: &mut ImageBuilder,
     heard: Heartbeat,
+    offline: &[Uuid],
     records: &mut Vec<Record>,
 ) -> Result<HeartbeatAnswer, ErrorCode> {
-    let Some(known) = state.image().broker(heard.node_id).cloned() else {
-        return Err(ErrorCode::BrokerIdNotRegistered);
-    };
-    if known.epoch != heard.epoch {
+    let unknown = ErrorCode::BrokerIdNotRegistered;
+    if state.image().broker(heard.node_id).ok_or(unknown)?.epoch != heard.epoch {
         return Err(ErrorCode::StaleBrokerEpoch);
     }
     rules.liveness.heard(heard, rules.now_ms);
+    let wants_fence = directories::lose(rules, state, heard.node_id, offline, records) || heard.wants_fence;
+    let known = state.image().broker(heard.node_id).cloned().ok_or(unknown)?;
     let is_caught_up = i64::try_from(heard.applied_version).is_ok_and(|applied| applied >= known.epoch);
     let answer =
         |is_fenced, should_shut_down| Ok(HeartbeatAnswer { is_caught_up, is_fenced, should_shut_down });
@@ -124,14 +129,14 @@ pub(super) fn heartbeat(
         if heard.wants_shutdown {
             return answer(true, true);
         }
-        if heard.wants_fence || !is_caught_up {
+        if wants_fence || !is_caught_up {
             return answer(true, false);
         }
         unfence(rules, state, &known, records);
         return answer(false, false);
     }
     let stops = heard.wants_shutdown || known.in_controlled_shutdown;
-    if heard.wants_fence && !known.in_controlled_shutdown {
+    if wants_fence && !known.in_controlled_shutdown {
         fence(rules, state, heard.node_id, records);
         return answer(true, heard.wants_shutdown);
     }

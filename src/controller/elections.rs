@@ -15,7 +15,9 @@ use uuid::Uuid;
 
 use super::features::ELIGIBLE_LEADER_REPLICAS_VERSION;
 use super::image::{Image, ImageBuilder, PartitionImage, TopicImage};
-use super::record::{DirectoryIds, LeaderRecovery, NodeIds, PartitionChange, Record, ResourceType};
+use super::record::{
+    BrokerRegistration, DirectoryIds, LeaderRecovery, NodeIds, PartitionChange, Record, ResourceType,
+};
 use super::request::{ApiError, ConfigChanges, ElectionKind};
 use super::topics::{Checked, apply_all, refuse};
 use crate::config::NodeConfig;
@@ -93,6 +95,8 @@ pub(super) struct Draft<'a> {
     pub(super) election: Election,
     /// A broker whose log may have lost what it had.
     pub(super) lost: Option<i32>,
+    /// A broker that tells in which directory its replica is.
+    pub(super) assigned: Option<(i32, Uuid)>,
 }
 
 impl<'a> Draft<'a> {
@@ -116,6 +120,7 @@ impl<'a> Draft<'a> {
             recovery: before.recovery,
             election: Election::Clean,
             lost: None,
+            assigned: None,
         }
     }
 
@@ -170,7 +175,7 @@ impl<'a> Draft<'a> {
     }
 
     fn elect(&self, elr: &NodeIds) -> Option<Elected> {
-        let active = |node: &i32| self.image.is_active(*node);
+        let active = |node: &i32| self.image.may_lead(*node, self.directory_of(*node));
         let fits = |node: &i32| self.isr.contains(node) && active(node);
         let clean = |leader: i32| Elected { leader, is_unclean: false };
         let unclean = |leader: i32| Elected { leader, is_unclean: true };
@@ -199,6 +204,15 @@ impl<'a> Draft<'a> {
         any.filter(|_| self.election == Election::Unclean).map(|leader| unclean(*leader))
     }
 
+    /// The directory of a replica: as its broker tells it now, as it is known, or as it is for one that is added.
+    fn directory_of(&self, node_id: i32) -> Uuid {
+        match self.assigned {
+            Some((told, directory)) if told == node_id => directory,
+            _ if self.before.replicas.contains(&node_id) => self.before.directory_of(node_id),
+            _ => self.image.default_directory(node_id),
+        }
+    }
+
     /// The last leader, from when nobody is in the ISR until there is a leader again.
     fn last_known(&self, leader: i32) -> NodeIds {
         if !self.policy.elr || leader != -1 {
@@ -220,14 +234,15 @@ impl<'a> Draft<'a> {
         let loses_replica = before.replicas.iter().any(|node| !self.replicas.contains(node));
         let is_new_epoch = leader != before.leader || loses_replica;
         let differs = |now: NodeIds, then: &NodeIds| (now != *then).then_some(now);
-        let moves = self.replicas != before.replicas && !before.directories.is_empty();
+        let directories: DirectoryIds = self.replicas.iter().map(|node| self.directory_of(*node)).collect();
+        let is_told = !before.directories.is_empty() || self.assigned.is_some();
         let change = PartitionChange {
             topic_id: self.topic_id,
             index: self.index,
             leader: is_new_epoch.then_some(leader),
             leader_epoch: before.leader_epoch,
             partition_epoch: before.partition_epoch,
-            directories: moves.then(|| directories(before, &self.replicas)),
+            directories: (is_told && directories != before.directories).then_some(directories),
             replicas: differs(self.replicas, &before.replicas),
             isr: differs(self.isr, &before.isr),
             adding: differs(self.adding, &before.adding),
@@ -257,15 +272,6 @@ struct Elected {
 /// The nodes of the first that the second lacks, in their order.
 pub(super) fn without(nodes: &[i32], gone: &[i32]) -> NodeIds {
     nodes.iter().copied().filter(|node| !gone.contains(node)).collect()
-}
-
-/// The log directories of other replicas: known for those that stay.
-fn directories(before: &PartitionImage, replicas: &NodeIds) -> DirectoryIds {
-    let known = |node: &i32| {
-        let at = before.replicas.iter().position(|replica| replica == node)?;
-        before.directories.get(at).copied()
-    };
-    replicas.iter().map(|node| known(node).unwrap_or_default()).collect()
 }
 
 /// Finishes a draft of every partition that `select` picks, after `edit` had it; at most `most` changes.
@@ -308,6 +314,25 @@ pub(super) fn after_loss(
     let edit = |draft: &mut Draft<'_>, policy: Policy| {
         draft.isr.retain(|node| *node != broker);
         draft.lost = lost_log.then_some(broker);
+        draft.election = policy.election();
+    };
+    redraw(node, state, usize::MAX, select, edit, records);
+}
+
+/// A broker has these directories left: what it has in others leaves every ISR in which there is another, and leads
+/// nothing.
+pub(super) fn after_lost_directories(
+    node: &NodeConfig,
+    state: &mut ImageBuilder,
+    broker: &BrokerRegistration,
+    records: &mut Vec<Record>,
+) {
+    let id = broker.node_id;
+    let select = |one: &PartitionImage| {
+        (one.leader == id || one.isr.contains(&id)) && !broker.has_online(one.directory_of(id))
+    };
+    let edit = |draft: &mut Draft<'_>, policy: Policy| {
+        draft.isr.retain(|node| *node != id);
         draft.election = policy.election();
     };
     redraw(node, state, usize::MAX, select, edit, records);

@@ -100,15 +100,18 @@ impl Image {
     }
 
     /// What a decision must never leave behind, in words: a partition of these topics (`None`: of any) that is led
-    /// by a broker that may not lead. Before metadata version 3 nothing takes leadership away.
+    /// by a broker that may not lead, or from a directory that it does not have. Before metadata version 3 nothing
+    /// takes leadership away.
     pub(super) fn unfit_leader(&self, topics: Option<&BTreeSet<Uuid>>) -> Option<String> {
         if self.metadata_version < METADATA_VERSION_CLUSTER {
             return None;
         }
         let of = |topic: &TopicImage| {
             let mut led = (0..).zip(&topic.partitions).filter(|(_, one)| one.leader != -1);
-            let (index, one): (i32, _) = led.find(|(_, one)| !self.is_active(one.leader))?;
-            Some(format!("{}-{index} is led by broker {}, which is not active", topic.name, one.leader))
+            let fits = |one: &PartitionImage| self.may_lead(one.leader, one.directory_of(one.leader));
+            let (index, one): (i32, _) = led.find(|(_, one)| !fits(one))?;
+            let why = if self.is_active(one.leader) { "has its directory no more" } else { "is not active" };
+            Some(format!("{}-{index} is led by broker {}, which {why}", topic.name, one.leader))
         };
         match topics {
             Some(ids) => ids.iter().filter_map(|id| self.topics.get(id)).find_map(|topic| of(topic)),
@@ -299,8 +302,8 @@ impl ImageBuilder {
 
     /// Whether everything that changed since the last version may be led by whoever leads it; else why not.
     pub(super) fn unfit_leader(&self) -> Option<String> {
-        let lost = self.delta.brokers.iter().any(|node_id| !self.image.is_active(*node_id));
-        self.image.unfit_leader((!lost).then_some(&self.delta.topics_changed))
+        let of = self.delta.brokers.is_empty().then_some(&self.delta.topics_changed);
+        self.image.unfit_leader(of)
     }
 
     /// Applies one record.

@@ -102,7 +102,7 @@ fn check(image: &Image, node_id: i32, now: &PartitionImage, change: &IsrChange) 
     }
     // An epoch of -1 is not told.
     let fits = |(node, epoch): &(i32, i64)| {
-        let broker = image.broker(*node).filter(|broker| broker.is_active());
+        let broker = image.broker(*node).filter(|_| image.may_lead(*node, now.directory_of(*node)));
         broker.is_some_and(|broker| *epoch == -1 || *epoch == broker.epoch)
     };
     if change.isr.iter().all(fits) { Ok(()) } else { Err(ErrorCode::IneligibleReplica) }

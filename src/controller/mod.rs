@@ -9,6 +9,7 @@
 //! | `topics`, `configs`, [`features`] | which records a request about these makes |
 //! | `brokers`, `liveness` | brokers register, are heard, fenced, stopped and unregistered |
 //! | `isr`, `elections`, `reassign` | who is in sync, who leads, and where replicas move |
+//! | [`directories`] | in which log directories replicas are, and what follows when one fails |
 //! | [`placement`] | which brokers, shards and log directories hold a partition |
 //! | [`raft`] | the raft node |
 //! | `applying` | what raft has decided becomes the Image |
@@ -24,6 +25,7 @@ mod applying;
 mod brokers;
 mod codec;
 mod configs;
+pub mod directories;
 mod elections;
 pub mod features;
 mod fields;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use uuid::Uuid;
 
+use super::directories::{Assigned, Assignment};
 use super::record::{Endpoint, LeaderRecovery, NodeIds, ResourceType};
 use crate::wire::ErrorCode;
 
@@ -40,6 +41,8 @@ pub enum ControllerRequest {
         wants_fence: bool,
         /// It wants to stop.
         wants_shutdown: bool,
+        /// Ids of its log directories that have failed since it registered, or before.
+        offline_directories: Vec<Uuid>,
     },
     /// A broker is gone for good; answered by [`ControllerAnswer::Unregistered`].
     UnregisterBroker {
@@ -54,6 +57,15 @@ pub enum ControllerRequest {
         epoch: i64,
         /// Topic id, index and what is wanted.
         changes: Vec<(Uuid, i32, IsrChange)>,
+    },
+    /// A broker tells in which of its log directories replicas are; answered by [`ControllerAnswer::Assigned`].
+    AssignReplicas {
+        /// Its node id.
+        node_id: i32,
+        /// The epoch of its registration.
+        epoch: i64,
+        /// The replicas.
+        assignments: Vec<Assignment>,
     },
     /// Answered by [`ControllerAnswer::Elected`].
     ElectLeaders {
@@ -403,6 +415,9 @@ pub enum ControllerAnswer {
     Unregistered(Result<(), ApiError>),
     /// AlterPartition: each partition by topic id and index, or `STALE_BROKER_EPOCH` for all.
     Isr(Result<Vec<IsrAnswer>, ErrorCode>),
+    /// AssignReplicasToDirs: each replica in the order asked, or for all `STALE_BROKER_EPOCH`, or `UNSUPPORTED_VERSION`
+    /// where the metadata knows no directories yet.
+    Assigned(Result<Vec<Assigned>, ErrorCode>),
     /// ElectLeaders, by topic name and index.
     Elected(Vec<(String, i32, Result<(), ApiError>)>),
     /// AlterPartitionReassignments, by topic name and index. An empty message is Kafka's own of the code.
@@ -432,6 +447,7 @@ pub enum ControllerAnswer {
     QuorumChanged(Result<(), ApiError>),
     /// Nothing was done: `NOT_CONTROLLER` (ask the leader, or again), `POLICY_VIOLATION` for a request whose
     /// records are more than one log entry may carry; of a registration `INCONSISTENT_CLUSTER_ID`,
-    /// `DUPLICATE_BROKER_REGISTRATION`, or `UNSUPPORTED_VERSION` while the metadata version knows one broker only.
+    /// `DUPLICATE_BROKER_REGISTRATION`, `INVALID_REGISTRATION` with a directory of another broker, or
+    /// `UNSUPPORTED_VERSION` while the metadata version knows one broker only.
     Refused(ErrorCode),
 }

@@ -13,7 +13,7 @@ use super::configs;
 use super::image::{Image, ImageBuilder};
 use super::liveness::Liveness;
 use super::placement::BrokerPlacer;
-use super::record::{DirectoryIds, NodeIds, PartitionRecord, Record, ResourceType};
+use super::record::{NodeIds, PartitionRecord, Record, ResourceType};
 use super::request::{ApiError, CreatedTopic, DeletedTopic, MorePartitions, NewTopic, TopicAnswer, TopicRef};
 use crate::config::NodeConfig;
 use crate::wire::ErrorCode;
@@ -279,7 +279,7 @@ fn new_partition(image: &Image, topic_id: Uuid, index: i32, replicas: &NodeIds) 
         leader,
         leader_epoch: 0,
         partition_epoch: 0,
-        directories: DirectoryIds::from_elem(Uuid::nil(), replicas.len()),
+        directories: replicas.iter().map(|node| image.default_directory(*node)).collect(),
         ..PartitionRecord::default()
     }))
 }

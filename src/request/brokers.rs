@@ -137,6 +137,7 @@ pub(super) fn heartbeat(
         applied_version: u64::try_from(request.current_metadata_offset).unwrap_or(0),
         wants_fence: request.want_fence,
         wants_shutdown: request.want_shut_down,
+        offline_directories: request.offline_log_dirs,
     };
     scene.desk.controls.push((to, asked));
     Ok(Controlled::waiting(Asked::Heartbeat(request.broker_id.0)))

@@ -261,7 +261,8 @@ fn a_heartbeat_is_answered_with_what_becomes_of_the_broker() {
             .with_broker_id(BrokerId(2))
             .with_broker_epoch(5)
             .with_current_metadata_offset(9)
-            .with_want_shut_down(true);
+            .with_want_shut_down(true)
+            .with_offline_log_dirs(vec![Uuid::from_u128(7); version as usize]);
         let heard = HeartbeatAnswer { is_caught_up: true, is_fenced: false, should_shut_down: true };
         let (asked, response): (_, BrokerHeartbeatResponse) = stage.ask_controller(
             ApiKey::BrokerHeartbeat,
@@ -275,6 +276,7 @@ fn a_heartbeat_is_answered_with_what_becomes_of_the_broker() {
             applied_version: 9,
             wants_fence: false,
             wants_shutdown: true,
+            offline_directories: vec![Uuid::from_u128(7); version as usize],
         };
         assert_eq!(asked, expected);
         let told =
@@ -373,6 +375,49 @@ fn in_sync_sets_are_asked_for_and_told_by_topic() {
         let (_, refused): (_, AlterPartitionResponse) =
             stage.ask_controller(ApiKey::AlterPartition, version, &request, answer);
         assert_eq!((refused.error_code, refused.topics.len()), (77, 0));
+    }
+}
+
+#[test]
+fn replicas_are_assigned_to_directories_and_answered_as_they_were_asked() {
+    use kafka_protocol::messages::assign_replicas_to_dirs_request as told;
+    use kafka_protocol::messages::{AssignReplicasToDirsRequest, AssignReplicasToDirsResponse};
+    let mut stage = Stage::new(&[]);
+    let id = Uuid::from_u128;
+    let topic = |topic_id, indexes: &[i32]| {
+        let one = |index: &i32| told::PartitionData::default().with_partition_index(*index);
+        told::TopicData::default().with_topic_id(topic_id).with_partitions(indexes.iter().map(one).collect())
+    };
+    let directory = |id, topics| told::DirectoryData::default().with_id(id).with_topics(topics);
+    let request = AssignReplicasToDirsRequest::default()
+        .with_broker_id(BrokerId(2))
+        .with_broker_epoch(5)
+        .with_directories(vec![
+            directory(id(800), vec![topic(id(1), &[0, 3])]),
+            directory(id(1), vec![topic(id(2), &[1])]),
+        ]);
+    let results =
+        vec![(id(1), 0, Ok(())), (id(1), 3, Err(ErrorCode::NotLeaderOrFollower)), (id(2), 1, Ok(()))];
+    let key = ApiKey::AssignReplicasToDirs;
+    let answer = ControllerAnswer::Assigned(Ok(results));
+    let (asked, response): (_, AssignReplicasToDirsResponse) = stage.ask_controller(key, 0, &request, answer);
+    let assignments = vec![(id(1), 0, id(800)), (id(1), 3, id(800)), (id(2), 1, id(1))];
+    assert_eq!(asked, ControllerRequest::AssignReplicas { node_id: 2, epoch: 5, assignments });
+    let of = |at: usize| {
+        let topic = &response.directories[at].topics[0];
+        let codes =
+            topic.partitions.iter().map(|one| (one.partition_index, one.error_code)).collect::<Vec<_>>();
+        (response.directories[at].id, topic.topic_id, codes)
+    };
+    assert_eq!((response.error_code, response.directories.len()), (0, 2));
+    assert_eq!(of(0), (id(800), id(1), vec![(0, 0), (3, 6)]));
+    assert_eq!(of(1), (id(1), id(2), vec![(1, 0)]));
+    for code in [ErrorCode::StaleBrokerEpoch, ErrorCode::NotController] {
+        for answer in [ControllerAnswer::Assigned(Err(code)), ControllerAnswer::Refused(code)] {
+            let (_, refused): (_, AssignReplicasToDirsResponse) =
+                stage.ask_controller(key, 0, &request, answer);
+            assert_eq!((refused.error_code, refused.directories.len()), (code.code(), 0));
+        }
     }
 }
 
@@ -480,7 +525,7 @@ fn what_brokers_say_to_the_controller_is_for_its_listener_alone() {
         .inspect(|api| assert!(api.listeners.admit(Listener::Controller), "{}", api.name))
         .map(|api| api.key as i16)
         .collect();
-    assert_eq!(only, [56, 58, 62, 63, 67, 1000, 1001]);
+    assert_eq!(only, [56, 58, 62, 63, 67, 73, 1000, 1001]);
     let forwardable = TABLE.iter().filter(|api| api.is_forwardable()).map(|api| api.key as i16);
     let expected = [19, 20, 33, 37, 43, 44, 45, 46, 55, 57, 64, 67, 80, 81];
     assert_eq!(forwardable.collect::<Vec<_>>(), expected);

@@ -3,7 +3,8 @@
 use super::alter_configs::Alter;
 use super::refused::Refusal;
 use super::{
-    Scene, Work, brokers, elections, features, isr, join_quorum, quorum, reassignments, unregister, voters,
+    Scene, Work, assignments, brokers, elections, features, isr, join_quorum, quorum, reassignments,
+    unregister, voters,
 };
 use crate::controller::{ApiError, ControllerAnswer};
 use crate::wire::ErrorCode;
@@ -35,6 +36,7 @@ pub(super) enum Asked {
     Heartbeat(i32),
     ProducerIds(i32),
     AlterPartition(isr::Alter),
+    AssignReplicas(assignments::Assign),
 }
 
 impl Asked {
@@ -46,6 +48,7 @@ impl Asked {
             Self::Heartbeat(node_id) => (Refusal::Heartbeat, *node_id),
             Self::ProducerIds(node_id) => (Refusal::ProducerIds, *node_id),
             Self::AlterPartition(alter) => (Refusal::IsrChange, alter.node_id()),
+            Self::AssignReplicas(assign) => (Refusal::Directories, assign.node_id()),
             _ => return None,
         })
     }
@@ -65,7 +68,8 @@ impl Controlled {
         let (ControllerAnswer::Refused(code)
         | ControllerAnswer::Heartbeat(Err(code))
         | ControllerAnswer::QuorumChanged(Err(ApiError { code, .. }))
-        | ControllerAnswer::Isr(Err(code))) = &answer
+        | ControllerAnswer::Isr(Err(code))
+        | ControllerAnswer::Assigned(Err(code))) = &answer
         else {
             self.answer = Some(answer);
             return;
@@ -98,6 +102,7 @@ impl Controlled {
             Asked::Heartbeat(_) => brokers::encode_heartbeat(header, self.answer),
             Asked::ProducerIds(_) => brokers::encode_producer_ids(header, self.answer),
             Asked::AlterPartition(alter) => alter.encode(header, self.answer),
+            Asked::AssignReplicas(assign) => assign.encode(header, self.answer),
         }
     }
 }

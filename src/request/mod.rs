@@ -10,6 +10,7 @@ mod alter_configs;
 #[cfg(test)]
 mod alter_configs_tests;
 mod api_versions;
+mod assignments;
 mod authorized;
 mod brokers;
 mod cluster;
@@ -257,6 +258,7 @@ impl Work {
             | ApiKey::BrokerHeartbeat
             | ApiKey::AllocateProducerIds
             | ApiKey::AlterPartition
+            | ApiKey::AssignReplicasToDirs
             | ApiKey::Envelope
             | ApiKey::RaftMessages
             | ApiKey::JoinQuorum => start_controlled(header, &body, to, scene),
@@ -431,6 +433,7 @@ fn start_controlled(
         ApiKey::BrokerHeartbeat => brokers::heartbeat(header, body, to, scene),
         ApiKey::AllocateProducerIds => brokers::allocate_producer_ids(header, body, to, scene),
         ApiKey::AlterPartition => isr::alter(header, body, to, scene),
+        ApiKey::AssignReplicasToDirs => assignments::assign(header, body, to, scene),
         ApiKey::Envelope => envelope::open(header, body, to, scene),
         ApiKey::RaftMessages => raft_messages::deliver(body, to, scene),
         ApiKey::JoinQuorum => join_quorum::join(header, body, to, scene),

@@ -18,7 +18,7 @@ pub(super) struct PartitionState {
     pub leader_epoch: i32,
     pub replicas: Vec<BrokerId>,
     pub isr: Vec<BrokerId>,
-    /// Replicas on nodes that are not there, or on failed log directories of this one.
+    /// Replicas on nodes that are not there, or in log directories that have failed.
     pub offline: Vec<BrokerId>,
     /// Eligible leader replicas (KIP-966).
     pub elr: Vec<BrokerId>,
@@ -50,9 +50,14 @@ pub(super) fn partition_state(
     let partition = topic.partitions.get(usize::try_from(index).ok()?)?;
     let node_id = scene.node.config.node_id;
     let failed = scene.desk.is_on_failed_directory(scene.view, topic.id, index);
-    let is_offline = |node: &i32| (*node == node_id && failed) || endpoint(scene, *node).is_none();
+    let in_lost_directory = |node: &i32| {
+        let broker = scene.view.image.broker(*node);
+        broker.is_some_and(|broker| !broker.has_online(partition.directory_of(*node)))
+    };
+    let is_away = |node: &i32| (*node == node_id && failed) || endpoint(scene, *node).is_none();
+    let is_offline = |node: &i32| is_away(node) || in_lost_directory(node);
     let ids = |ids: &[i32]| ids.iter().map(|id| BrokerId(*id)).collect::<Vec<_>>();
-    let has_leader = partition.leader >= 0 && !is_offline(&partition.leader);
+    let has_leader = partition.leader >= 0 && !is_away(&partition.leader);
     let registered = scene.view.image.broker(partition.leader).is_some_and(|broker| !broker.fenced);
     let unreachable = registered && !(partition.leader == node_id && failed);
     let error = match (has_leader, unreachable && names_listeners) {
@@ -86,6 +91,7 @@ pub(super) fn topic_name(name: &str) -> TopicName {
 mod tests {
     use super::super::stage::Stage;
     use super::*;
+    use crate::controller::record::{BrokerRegistration, PartitionChange, Record};
 
     #[test]
     fn a_replica_is_offline_with_its_node_or_its_directory() {
@@ -108,6 +114,37 @@ mod tests {
         let failed = state(&mut stage, 0);
         assert_eq!((failed.error, failed.leader.0), (Some(ErrorCode::LeaderNotAvailable), -1));
         assert_eq!((failed.isr, failed.offline), (vec![BrokerId(1)], vec![BrokerId(1)]));
+    }
+
+    #[test]
+    fn a_replica_is_offline_with_its_directory_on_another_node() {
+        let mut stage = Stage::new(&[]);
+        stage.broker(2, None, false);
+        let id = stage.replicated("t", 7, &[1, 2]);
+        let [left, lost] = [1000, 2000].map(uuid::Uuid::from_u128);
+        let known = stage.view.image.broker(2).unwrap();
+        let broker = BrokerRegistration { directories: vec![left], ..(**known).clone() };
+        stage.apply(Record::RegisterBroker(broker));
+        let told = |stage: &mut Stage, directory: uuid::Uuid| {
+            let topic_id = id;
+            let directories = Some([uuid::Uuid::nil(), directory].into_iter().collect());
+            let (leader_epoch, partition_epoch) = (5, 8);
+            stage.apply(Record::PartitionChange(PartitionChange {
+                topic_id,
+                leader_epoch,
+                partition_epoch,
+                directories,
+                ..PartitionChange::default()
+            }));
+            let topic = stage.view.image.topic_by_id(id).unwrap().clone();
+            partition_state(&stage.scene(), &topic, 0, true).unwrap()
+        };
+        let state = told(&mut stage, left);
+        assert_eq!((state.leader.0, state.offline), (1, vec![]));
+        for directory in [lost, crate::controller::directories::LOST] {
+            let state = told(&mut stage, directory);
+            assert_eq!((state.leader.0, state.offline), (1, vec![BrokerId(2)]));
+        }
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub(super) enum Refusal {
     Heartbeat,
     /// AlterPartition as a whole.
     IsrChange,
+    /// AssignReplicasToDirs as a whole.
+    Directories,
     /// AllocateProducerIds.
     ProducerIds,
     /// Messages of a controller.
@@ -33,6 +35,7 @@ impl fmt::Display for Refusal {
             Self::Registration => "the registration",
             Self::Heartbeat => "a heartbeat",
             Self::IsrChange => "changes of in-sync replicas",
+            Self::Directories => "log directories of replicas",
             Self::ProducerIds => "producer ids",
             Self::RaftMessages => "raft messages",
             Self::Join => "membership in the quorum",

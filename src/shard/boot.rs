@@ -37,8 +37,8 @@ pub(super) struct Boot {
     pub boot_id: String,
     /// Who this node is in the metadata quorum.
     pub quorum: QuorumPlace,
-    /// Ids of the log directories, of those that can be used.
-    pub directory_ids: Vec<Uuid>,
+    /// Ids of the log directories, by number; none of one that cannot be used.
+    pub directory_ids: Vec<Option<Uuid>>,
     /// The broker epoch of the last run, where every log directory was closed in order; else -1.
     pub previous_epoch: i64,
     pub controller: Recovered,
@@ -106,12 +106,13 @@ pub(super) fn boot(config: &NodeConfig) -> Result<Boot, String> {
     for ((number, directory), state) in (0..).zip(&directories).zip(states) {
         let Some(state) = state else {
             offline.push(number);
+            directory_ids.extend((number < log_directories).then_some(None));
             facts.push(DirectoryFacts::default());
             stored.push(StoredOffsets::default());
             continue;
         };
         if number < log_directories {
-            directory_ids.push(state.directory_id);
+            directory_ids.push(Some(state.directory_id));
             // One that was not closed in order may have lost what it had.
             let epoch = state.clean_shutdown.unwrap_or(-1);
             previous_epoch =

@@ -410,7 +410,7 @@ fn peers_start(
         incarnation,
         listeners: listeners.iter().filter(|listener| !is_controllers(&listener.name)).cloned().collect(),
         rack: config.rack.as_deref().map(Arc::from),
-        directories: boot.directory_ids.clone(),
+        directories: boot.directory_ids.iter().flatten().copied().collect(),
         features: supported
             .iter()
             .map(|feature| (feature.name.to_string(), feature.level_least, feature.level_most))
@@ -423,6 +423,7 @@ fn peers_start(
         previous_epoch: boot.previous_epoch,
         raft_id: boot.quorum.raft_id,
         endpoint: boot.quorum.endpoint(config, listeners),
+        directory_ids: boot.directory_ids.clone(),
     })
 }
 

@@ -110,6 +110,8 @@ pub enum ApiKey {
     ConsumerGroupHeartbeat = 68,
     /// Describes consumer groups.
     ConsumerGroupDescribe = 69,
+    /// A broker tells in which of its log directories replicas are.
+    AssignReplicasToDirs = 73,
     /// Lists resources that may have a configuration.
     ListConfigResources = 74,
     /// Describes topics, page by page.
@@ -281,6 +283,7 @@ impl Api {
             && !matches!(
                 self.key,
                 ApiKey::Envelope
+                    | ApiKey::AssignReplicasToDirs
                     | ApiKey::AlterPartition
                     | ApiKey::BrokerRegistration
                     | ApiKey::BrokerHeartbeat

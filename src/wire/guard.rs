@@ -403,6 +403,7 @@ mod tests {
             ApiKey::Envelope => run::<messages::EnvelopeRequest>(body, version),
             ApiKey::BrokerRegistration => run::<messages::BrokerRegistrationRequest>(body, version),
             ApiKey::BrokerHeartbeat => run::<messages::BrokerHeartbeatRequest>(body, version),
+            ApiKey::AssignReplicasToDirs => run::<messages::AssignReplicasToDirsRequest>(body, version),
             ApiKey::AllocateProducerIds => run::<messages::AllocateProducerIdsRequest>(body, version),
             ApiKey::AddRaftVoter => run::<messages::AddRaftVoterRequest>(body, version),
             ApiKey::RemoveRaftVoter => run::<messages::RemoveRaftVoterRequest>(body, version),

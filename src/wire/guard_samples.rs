@@ -121,6 +121,7 @@ fn cluster_sample(key: Key, version: i16) -> Option<Bytes> {
             let dirs = if version >= 1 { vec![uuid::Uuid::from_u128(7)] } else { Vec::new() };
             encoded(&BrokerHeartbeatRequest::default().with_offline_log_dirs(dirs), version)
         }
+        Key::AssignReplicasToDirs => assign_sample(version),
         Key::AllocateProducerIds => encoded(&AllocateProducerIdsRequest::default(), version),
         Key::AddRaftVoter => {
             let listener = add_raft_voter_request::Listener::default().with_name(text("CONTROLLER"));
@@ -146,6 +147,16 @@ fn cluster_sample(key: Key, version: i16) -> Option<Bytes> {
         }
         _ => return None,
     })
+}
+
+fn assign_sample(version: i16) -> Bytes {
+    use assign_replicas_to_dirs_request::{DirectoryData, PartitionData, TopicData};
+    let partitions = vec![PartitionData::default(), PartitionData::default().with_partition_index(1)];
+    let topic = TopicData::default().with_topic_id(uuid::Uuid::from_u128(5)).with_partitions(partitions);
+    let directory = DirectoryData::default().with_id(uuid::Uuid::from_u128(700));
+    let directory = directory.with_topics(vec![topic.clone(), topic]);
+    let request = AssignReplicasToDirsRequest::default().with_broker_id(BrokerId(1));
+    encoded(&request.with_directories(vec![directory.clone(), directory]), version)
 }
 
 fn security_sample(key: Key, version: i16) -> Bytes {

@@ -30,6 +30,7 @@ mod limits;
 mod list_offsets;
 mod log_dirs;
 mod long_poll;
+mod lost_directory;
 mod lying_broker;
 mod more_partitions;
 mod moving;

@@ -107,6 +107,7 @@ fn frames_and_requests_are_read_or_refused() {
                 64 => drop(decode::<messages::UnregisterBrokerRequest>(&body, version, limits)),
                 68 => drop(decode::<messages::ConsumerGroupHeartbeatRequest>(&body, version, limits)),
                 69 => drop(decode::<messages::ConsumerGroupDescribeRequest>(&body, version, limits)),
+                73 => drop(decode::<messages::AssignReplicasToDirsRequest>(&body, version, limits)),
                 74 => drop(decode::<messages::ListConfigResourcesRequest>(&body, version, limits)),
                 75 => drop(decode::<DescribeTopicPartitionsRequest>(&body, version, limits)),
                 18 => {}

@@ -78,6 +78,7 @@ pub fn parse(key: i16, version: i16, mut answer: Bytes) -> Result<i32, String> {
         64 => whole::<messages::UnregisterBrokerResponse>(answer, version).map(|_| 0),
         68 => whole::<messages::ConsumerGroupHeartbeatResponse>(answer, version).map(|_| 0),
         69 => whole::<messages::ConsumerGroupDescribeResponse>(answer, version).map(|_| 0),
+        73 => whole::<messages::AssignReplicasToDirsResponse>(answer, version).map(|_| 0),
         74 => whole::<messages::ListConfigResourcesResponse>(answer, version).map(|_| 0),
         75 => whole::<DescribeTopicPartitionsResponse>(answer, version).map(|_| 0),
         outbound::RAFT_MESSAGES | outbound::JOIN_QUORUM => stranger(&answer),

@@ -4,10 +4,11 @@
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::add_raft_voter_request as voters;
 use kafka_protocol::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
+use kafka_protocol::messages::assign_replicas_to_dirs_request as assigned;
 use kafka_protocol::messages::broker_registration_request::{Feature, Listener};
 use kafka_protocol::messages::{
-    AddRaftVoterRequest, AllocateProducerIdsRequest, AlterPartitionRequest, BrokerHeartbeatRequest, BrokerId,
-    BrokerRegistrationRequest, EnvelopeRequest, RemoveRaftVoterRequest,
+    AddRaftVoterRequest, AllocateProducerIdsRequest, AlterPartitionRequest, AssignReplicasToDirsRequest,
+    BrokerHeartbeatRequest, BrokerId, BrokerRegistrationRequest, EnvelopeRequest, RemoveRaftVoterRequest,
 };
 use tidemill::controller::quorum::codec::{self, Body};
 use tidemill::wire::outbound::{JOIN_QUORUM, JoinQuorum, RAFT_MESSAGES, RaftMessages};
@@ -39,6 +40,7 @@ impl Bodies<'_> {
                 let request = AllocateProducerIdsRequest::default().with_broker_id(self.node());
                 encoded(&request.with_broker_epoch(self.broker_epoch()), version)
             }
+            73 => self.assign_replicas(version),
             80 => {
                 let listener = voters::Listener::default()
                     .with_name(text(["CONTROLLER", "", "OTHER"][self.rng.usize(..3)]))
@@ -70,6 +72,22 @@ impl Bodies<'_> {
             }
             _ => panic!("tests/hostile has no body for API {key}: add one"),
         }
+    }
+
+    /// Of a registration that is not there.
+    fn assign_replicas(&mut self, version: i16) -> Bytes {
+        let partition = assigned::PartitionData::default().with_partition_index(self.rng.i32(-1..3));
+        let topic = assigned::TopicData::default()
+            .with_topic_id(Uuid::from_u128(self.rng.u128(..)))
+            .with_partitions(vec![partition; self.rng.usize(0..4)]);
+        let directory = assigned::DirectoryData::default()
+            .with_id(Uuid::from_u128(u128::from(self.rng.u8(..))))
+            .with_topics(vec![topic; self.rng.usize(0..3)]);
+        let request = AssignReplicasToDirsRequest::default()
+            .with_broker_id(self.node())
+            .with_broker_epoch(self.broker_epoch())
+            .with_directories(vec![directory; self.rng.usize(0..3)]);
+        encoded(&request, version)
     }
 
     /// Of another cluster, or for another disk than this node's; some of what they say raft would look at.

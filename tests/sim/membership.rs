@@ -113,6 +113,7 @@ pub fn peers(plan: &Plan, machine: usize, place: &QuorumPlace, life: Life) -> Op
     let levels = supported.iter();
     let levels = levels.map(|feature| (feature.name.to_string(), feature.level_least, feature.level_most));
     Some(PeersStart {
+        directory_ids: life.directories.iter().copied().map(Some).collect(),
         endpoint: Endpoint { name: CONTROLLERS.into(), host, port, security_protocol: 0 },
         registration: Registration {
             node_id: plan.node_id_of(machine),

@@ -11,7 +11,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
+use uuid::Uuid;
 
+use super::assignments::Assignments;
 use super::fetcher::ReplicaKey;
 use super::finder::{Finder, VoterAddress};
 use super::followers::LinkIds;
@@ -62,6 +64,8 @@ pub enum EnvoyEvent {
     Here(Beat),
     /// The active controller is here: it is to be asked for these changes.
     HereAlter(BTreeMap<ReplicaKey, IsrChange>),
+    /// The active controller is here: it is to be told where these replicas are.
+    HereAssign(BTreeMap<ReplicaKey, Uuid>),
     /// The active controller is here: this node is to be a member of the quorum.
     HereJoin,
     /// This node is a member of the quorum, and these are.
@@ -82,6 +86,7 @@ enum Purpose {
     Register,
     Heartbeat,
     Alter,
+    Assign,
     Ask(Asking),
 }
 
@@ -107,6 +112,7 @@ pub struct Envoy {
     heart: Option<Heart>,
     joining: Joining,
     isr: IsrChanges,
+    directories: Assignments,
     asks: VecDeque<Asking>,
     asks_rest_until_ms: u64,
     /// The active controller is this node's own.
@@ -134,6 +140,7 @@ impl Envoy {
             heart,
             joining,
             isr: IsrChanges::default(),
+            directories: Assignments::default(),
             asks: VecDeque::new(),
             asks_rest_until_ms: 0,
             is_here: false,
@@ -159,6 +166,23 @@ impl Envoy {
     /// The node's wish to be a member of the quorum.
     pub fn joining(&mut self) -> &mut Joining {
         &mut self.joining
+    }
+
+    /// The log directories of this node, and where its replicas are.
+    pub fn directories(&self) -> &Assignments {
+        &self.directories
+    }
+
+    /// These, to be told what is new; of a failure [`Envoy::directory_failed`] is.
+    pub fn directories_mut(&mut self) -> &mut Assignments {
+        &mut self.directories
+    }
+
+    /// A log directory has failed: the controller is to know at once, and it is registered no more.
+    pub fn directory_failed(&mut self, now: Now, directory: u16) {
+        let Some(failed) = self.directories.directory_failed(directory) else { return };
+        self.who.directories.retain(|id| *id != failed);
+        self.heart.iter_mut().for_each(|heart| heart.say_soon(now));
     }
 
     /// Whether a link is this one.
@@ -255,7 +279,8 @@ impl Envoy {
         {
             let purpose =
                 if let Beat::Register { .. } = beat { Purpose::Register } else { Purpose::Heartbeat };
-            send(now, link, purpose, session_ms / 2, |id| beat_frame(who, beat, id), outputs);
+            let offline = self.directories.offline();
+            send(now, link, purpose, session_ms / 2, |id| messages::beat(who, offline, beat, id), outputs);
         }
         // Whoever is not registered leads nothing.
         let epoch = self.heart.as_ref().map_or(-1, Heart::epoch);
@@ -265,6 +290,13 @@ impl Envoy {
         {
             let frame = |id| messages::alter_partition(who.node_id, epoch, changes, id);
             send(now, link, Purpose::Alter, ask_ms, frame, outputs);
+        }
+        if link.may_send()
+            && epoch >= 0
+            && let Some(replicas) = self.directories.next_request(now)
+        {
+            let frame = |id| messages::assign_replicas(who.node_id, epoch, replicas, id);
+            send(now, link, Purpose::Assign, ask_ms, frame, outputs);
         }
         while link.may_send() && now.mono_ms >= self.asks_rest_until_ms {
             let Some(asking) = self.asks.pop_front() else { break };
@@ -291,6 +323,10 @@ impl Envoy {
         events.extend(self.joining.next(now).then_some(EnvoyEvent::HereJoin));
         events.extend(self.heart.as_mut().and_then(|heart| heart.next(now)).map(EnvoyEvent::Here));
         events.extend(self.isr.next_request(now).map(|changes| EnvoyEvent::HereAlter(changes.clone())));
+        if self.epoch() >= 0 {
+            let replicas = self.directories.next_request(now);
+            events.extend(replicas.map(|replicas| EnvoyEvent::HereAssign(replicas.clone())));
+        }
         events.extend(self.asks.drain(..).map(|asking| refused(asking, ErrorCode::NotController)));
     }
 
@@ -347,6 +383,7 @@ impl Envoy {
                     self.heart.iter_mut().for_each(|heart| heart.lost(now));
                 }
                 Purpose::Alter => self.isr.lost(now),
+                Purpose::Assign => self.directories.lost(now),
                 Purpose::Ask(asking) => self.asks.push_front(asking),
             }
         }
@@ -409,6 +446,13 @@ impl Envoy {
                 }
                 self.altered_here(now, result, events);
             }
+            Purpose::Assign => {
+                let result = messages::assigned(body).inspect_err(|_| self.directories.lost(now))?;
+                if result == Err(ErrorCode::NotController) {
+                    self.miss(asked);
+                }
+                self.directories.answered(now, result);
+            }
             Purpose::Ask(asking) => return self.ask_answered(now, asked, asking, body, events),
         }
         if told.contains(&HeartEvent::NotController) {
@@ -467,6 +511,7 @@ impl Envoy {
             self.heart.as_ref().and_then(|heart| heart.next_wake_ms(can_ask)),
             self.joining.next_wake_ms(can_ask),
             self.isr.next_wake_ms(can_alter),
+            self.directories.next_wake_ms(can_alter),
         ];
         let link = link.and_then(Link::next_wake_ms);
         beats.into_iter().chain([asks, rest, link]).flatten().min()
@@ -525,18 +570,6 @@ fn controlled(to: ReplyTo, answer: ControllerAnswer) -> Result<EnvoyEvent, Error
     match answer {
         ControllerAnswer::Refused(ErrorCode::NotController) => Err(ErrorCode::NotController),
         answer => Ok(EnvoyEvent::Controlled(to, answer)),
-    }
-}
-
-fn beat_frame(who: &Registration, beat: Beat, correlation_id: i32) -> Result<Bytes, WireError> {
-    match beat {
-        Beat::Register { previous_epoch } => messages::register(who, previous_epoch, correlation_id),
-        Beat::Heartbeat { epoch, applied_version, wants_fence, wants_shutdown } => messages::heartbeat(
-            who.node_id,
-            (epoch, applied_version),
-            (wants_fence, wants_shutdown),
-            correlation_id,
-        ),
     }
 }
 

@@ -228,6 +228,64 @@ fn where_the_controller_is_here_nothing_goes_over_a_link() {
     assert_eq!(stage.go_on().0, [13], "and to whoever leads then");
 }
 
+/// The log directories that the heartbeat in these frames tells as failed.
+fn told_offline(outputs: &[Output]) -> Option<Vec<Uuid>> {
+    use kafka_protocol::messages::BrokerHeartbeatRequest;
+    use kafka_protocol::protocol::Decodable;
+    let beats = outputs.iter().filter_map(|output| match output {
+        Output::LinkSend { bytes, .. } if bytes[4..6] == [0, 63] => {
+            let client_id = usize::from(u16::from_be_bytes([bytes[12], bytes[13]]));
+            let mut body = bytes.slice(15 + client_id..);
+            Some(BrokerHeartbeatRequest::decode(&mut body, 1).unwrap().offline_log_dirs)
+        }
+        _ => None,
+    });
+    beats.last()
+}
+
+#[test]
+fn a_directory_that_fails_is_told_at_once_and_with_every_heartbeat() {
+    let (a, b) = (Uuid::from_u128(0xa00), Uuid::from_u128(0xb00));
+    let mut stage = Stage::serving();
+    *stage.envoy.directories_mut() = Assignments::new(vec![Some(a), Some(b), None]);
+    stage.envoy.directory_failed(at(0), 2);
+    assert_eq!(stage.go_on().1, [], "nobody knows that one");
+    stage.envoy.directory_failed(at(0), 1);
+    for now_ms in [0, 2_000] {
+        stage.now_ms = now_ms;
+        stage.envoy.go_on(at(now_ms), &mut stage.ids, &mut stage.events, &mut stage.outputs);
+        assert_eq!(told_offline(&stage.outputs), Some(vec![b]), "at {now_ms}");
+        stage.outputs.clear();
+        let serves = BrokerHeartbeatResponse::default().with_is_caught_up(true).with_is_fenced(false);
+        stage.answer(3 + (now_ms > 0) as i32, 1, &serves);
+    }
+}
+
+#[test]
+fn where_replicas_are_is_told_until_the_controller_knows() {
+    use kafka_protocol::messages::AssignReplicasToDirsResponse;
+    let mut stage = Stage::new();
+    let directory = Uuid::from_u128(0xa00);
+    stage.envoy.directories_mut().tell(KEY, directory);
+    stage.go_on();
+    stage.envoy.up();
+    assert_eq!(stage.go_on().1, [(62, 0)], "not before it is registered");
+    stage.answer(0, 4, &BrokerRegistrationResponse::default().with_broker_epoch(7));
+    assert_eq!(stage.go_on().1, [(63, 1), (73, 2)]);
+    stage.answer(1, 1, &BrokerHeartbeatResponse::default().with_is_fenced(true));
+    stage.answer(2, 0, &AssignReplicasToDirsResponse::default().with_error_code(NOT_CONTROLLER));
+    assert_eq!(stage.go_on().0, [12]);
+    stage.envoy.up();
+    stage.now_ms = 20;
+    assert!(stage.go_on().1.iter().any(|(key, _)| *key == 73));
+    stage.envoy.down(at(20), LinkLoss::Closed);
+    stage.envoy.learn(Some(1));
+    stage.now_ms = 1_000;
+    stage.go_on();
+    let told = EnvoyEvent::HereAssign(BTreeMap::from([(KEY, directory)]));
+    assert!(stage.events.contains(&told), "{:?}", stage.events);
+}
+
 #[test]
 fn a_node_asks_to_be_a_member_before_it_registers_and_looks_elsewhere_where_nobody_leads() {
     let mut stage = Stage::new();

@@ -101,6 +101,8 @@ pub struct Heart {
     is_caught_up: bool,
     /// The broker would serve if it were let.
     is_ready: bool,
+    /// What the next heartbeat says is to be known soon.
+    has_news: bool,
     in_flight: bool,
     due_ms: u64,
     failures: u32,
@@ -122,6 +124,7 @@ impl Heart {
             applied_version: 0,
             is_caught_up: false,
             is_ready: false,
+            has_news: false,
             in_flight: false,
             due_ms: now.mono_ms,
             failures: 0,
@@ -152,6 +155,14 @@ impl Heart {
     pub fn ready(&mut self, now: Now) {
         if !std::mem::replace(&mut self.is_ready, true) {
             self.hurry(now);
+        }
+    }
+
+    /// Heartbeats say something else from now on, which the controller is to know soon: the next one goes now.
+    pub fn say_soon(&mut self, now: Now) {
+        self.has_news = true;
+        if self.failures == 0 {
+            self.due_ms = self.due_ms.min(now.mono_ms);
         }
     }
 
@@ -197,7 +208,7 @@ impl Heart {
         if self.in_flight || self.phase == Phase::Left || now.mono_ms < self.due_ms {
             return None;
         }
-        self.in_flight = true;
+        (self.in_flight, self.has_news) = (true, false);
         Some(match self.phase {
             Phase::Registering => Beat::Register { previous_epoch: self.previous_epoch },
             _ => Beat::Heartbeat {
@@ -309,6 +320,9 @@ impl Heart {
         }
         if self.is_awaited() {
             self.due_ms = self.due_ms.min(now.mono_ms + EAGER_MS);
+        }
+        if self.has_news {
+            self.due_ms = now.mono_ms;
         }
     }
 
@@ -519,5 +533,19 @@ mod tests {
         events.clear();
         registered.wake(at(60_000), &mut events);
         assert!(events.is_empty());
+    }
+
+    #[test]
+    fn news_go_at_once_and_again_where_a_heartbeat_was_on_its_way() {
+        let (mut heart, mut events) = (serving(), Vec::new());
+        assert_eq!((heart.next(at(10)), heart.next_wake_ms(true)), (None, Some(2_000)));
+        heart.say_soon(at(10));
+        assert!(heart.next(at(10)).is_some());
+        heart.say_soon(at(11));
+        heart.beaten(at(12), Ok(SERVES), &mut events);
+        assert_eq!(heart.next_wake_ms(true), Some(12));
+        assert!(heart.next(at(12)).is_some());
+        heart.beaten(at(13), Ok(SERVES), &mut events);
+        assert_eq!((heart.next(at(13)), heart.next_wake_ms(true)), (None, Some(2_013)));
     }
 }

@@ -11,19 +11,24 @@ use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::alter_partition_request::{
     BrokerState, PartitionData as AskedPartition, TopicData as AskedTopic,
 };
+use kafka_protocol::messages::assign_replicas_to_dirs_request::{
+    DirectoryData, PartitionData as PlacedPartition, TopicData as PlacedTopic,
+};
 use kafka_protocol::messages::broker_registration_request::{Feature, Listener};
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::{
     AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterPartitionRequest, AlterPartitionResponse,
-    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerId, BrokerRegistrationRequest,
-    BrokerRegistrationResponse, CreateTopicsRequest, CreateTopicsResponse, EnvelopeRequest, EnvelopeResponse,
-    TopicName,
+    AssignReplicasToDirsRequest, AssignReplicasToDirsResponse, BrokerHeartbeatRequest,
+    BrokerHeartbeatResponse, BrokerId, BrokerRegistrationRequest, BrokerRegistrationResponse,
+    CreateTopicsRequest, CreateTopicsResponse, EnvelopeRequest, EnvelopeResponse, TopicName,
 };
 use uuid::Uuid;
 
 use super::fetcher::ReplicaKey;
+use super::heart::Beat;
 use super::isr::Altered;
 use super::joining::Joining;
+use crate::controller::directories::Assigned;
 use crate::controller::request::{CreatedTopic, NewTopic, TopicAnswer};
 use crate::controller::{ApiError, ControllerAnswer, Endpoint, HeartbeatAnswer, Members};
 use crate::partition::{IsrChange, IsrState, LeaderRecovery};
@@ -36,6 +41,7 @@ use crate::wire::{ErrorCode, StrBytes, WireError};
 const REGISTRATION_VERSION: i16 = 4;
 const HEARTBEAT_VERSION: i16 = 1;
 const ALTER_PARTITION_VERSION: i16 = 3;
+const ASSIGN_VERSION: i16 = 0;
 const ENVELOPE_VERSION: i16 = 0;
 const ALLOCATE_VERSION: i16 = 0;
 const CREATE_TOPICS_VERSION: i16 = 7;
@@ -93,6 +99,22 @@ pub fn joined(body: &Bytes) -> Result<Result<Members, ErrorCode>, WireError> {
     }))
 }
 
+/// What the heart has to say, as a frame; `offline` are the log directories that have failed.
+pub fn beat(
+    who: &Registration,
+    offline: &[Uuid],
+    beat: Beat,
+    correlation_id: i32,
+) -> Result<Bytes, WireError> {
+    match beat {
+        Beat::Register { previous_epoch } => register(who, previous_epoch, correlation_id),
+        Beat::Heartbeat { epoch, applied_version, wants_fence, wants_shutdown } => {
+            let (known, wants) = ((epoch, applied_version), (wants_fence, wants_shutdown));
+            heartbeat(who.node_id, offline, known, wants, correlation_id)
+        }
+    }
+}
+
 /// BrokerRegistration as a frame.
 pub fn register(who: &Registration, previous_epoch: i64, correlation_id: i32) -> Result<Bytes, WireError> {
     let listener = |endpoint: &Endpoint| {
@@ -121,9 +143,10 @@ pub fn registered(body: &Bytes) -> Result<Result<i64, ErrorCode>, WireError> {
     Ok(checked(answer.error_code).map(|()| answer.broker_epoch))
 }
 
-/// BrokerHeartbeat as a frame.
+/// BrokerHeartbeat as a frame; `offline` as in [`beat`].
 pub fn heartbeat(
     node_id: i32,
+    offline: &[Uuid],
     (epoch, applied_version): (i64, u64),
     (wants_fence, wants_shutdown): (bool, bool),
     correlation_id: i32,
@@ -133,7 +156,8 @@ pub fn heartbeat(
         .with_broker_epoch(epoch)
         .with_current_metadata_offset(i64::try_from(applied_version).unwrap_or(i64::MAX))
         .with_want_fence(wants_fence)
-        .with_want_shut_down(wants_shutdown);
+        .with_want_shut_down(wants_shutdown)
+        .with_offline_log_dirs(offline.to_vec());
     outbound::encode(&request, HEARTBEAT_VERSION, correlation_id)
 }
 
@@ -202,6 +226,47 @@ pub fn altered(body: &Bytes) -> Result<Result<Vec<Altered>, ErrorCode>, WireErro
         }
     }
     Ok(Ok(altered))
+}
+
+/// AssignReplicasToDirs as a frame.
+pub fn assign_replicas(
+    node_id: i32,
+    epoch: i64,
+    replicas: &BTreeMap<ReplicaKey, Uuid>,
+    correlation_id: i32,
+) -> Result<Bytes, WireError> {
+    let mut by_directory: BTreeMap<Uuid, Vec<PlacedTopic>> = BTreeMap::new();
+    for ((topic_id, index), directory) in replicas {
+        let partition = PlacedPartition::default().with_partition_index(*index);
+        let topics = by_directory.entry(*directory).or_default();
+        match topics.last_mut().filter(|topic| topic.topic_id == *topic_id) {
+            Some(topic) => topic.partitions.push(partition),
+            None => {
+                let topic = PlacedTopic::default().with_topic_id(*topic_id);
+                topics.push(topic.with_partitions(vec![partition]));
+            }
+        }
+    }
+    let directory = |(id, topics)| DirectoryData::default().with_id(id).with_topics(topics);
+    let request = AssignReplicasToDirsRequest::default()
+        .with_broker_id(BrokerId(node_id))
+        .with_broker_epoch(epoch)
+        .with_directories(by_directory.into_iter().map(directory).collect());
+    outbound::encode(&request, ASSIGN_VERSION, correlation_id)
+}
+
+/// What became of each replica.
+pub fn assigned(body: &Bytes) -> Result<Result<Vec<Assigned>, ErrorCode>, WireError> {
+    let answer: AssignReplicasToDirsResponse = outbound::decode(body, ASSIGN_VERSION)?;
+    if let Err(error) = checked(answer.error_code) {
+        return Ok(Err(error));
+    }
+    let topics = answer.directories.into_iter().flat_map(|directory| directory.topics);
+    let each = topics.flat_map(|topic| {
+        let told = topic.partitions.into_iter();
+        told.map(move |one| (topic.topic_id, one.partition_index, checked(one.error_code)))
+    });
+    Ok(Ok(each.collect()))
 }
 
 /// Kafka's DefaultPrincipalData v0: type and name (compact strings), whether a token authenticated it, tags.

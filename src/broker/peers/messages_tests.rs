@@ -56,15 +56,51 @@ fn a_registration_says_who_the_broker_is() {
 
 #[test]
 fn a_heartbeat_says_what_the_broker_wants() {
-    let mut body = body(heartbeat(3, (77, 1_000), (true, false), 9).unwrap(), 63, 1);
+    let mut body = body(heartbeat(3, &[Uuid::from_u128(8)], (77, 1_000), (true, false), 9).unwrap(), 63, 1);
     let read = BrokerHeartbeatRequest::decode(&mut body, 1).unwrap();
     assert_eq!((read.broker_id.0, read.broker_epoch, read.current_metadata_offset), (3, 77, 1_000));
     assert_eq!((read.want_fence, read.want_shut_down), (true, false));
+    assert_eq!(read.offline_log_dirs, [Uuid::from_u128(8)]);
     let answer = BrokerHeartbeatResponse::default().with_is_caught_up(true).with_is_fenced(false);
     let expected = HeartbeatAnswer { is_caught_up: true, is_fenced: false, should_shut_down: false };
     assert_eq!(beaten(&encoded(&answer, 1)), Ok(Ok(expected)));
     let stale = BrokerHeartbeatResponse::default().with_error_code(77);
     assert_eq!(beaten(&encoded(&stale, 1)), Ok(Err(ErrorCode::StaleBrokerEpoch)));
+}
+
+#[test]
+fn replicas_of_a_directory_and_a_topic_stand_together() {
+    let id = Uuid::from_u128;
+    let replicas = BTreeMap::from([
+        ((id(1), 0), id(800)),
+        ((id(1), 1), id(900)),
+        ((id(1), 2), id(800)),
+        ((id(2), 0), id(800)),
+    ]);
+    let mut body = body(assign_replicas(3, 77, &replicas, 9).unwrap(), 73, 0);
+    let read = AssignReplicasToDirsRequest::decode(&mut body, 0).unwrap();
+    assert!(body.is_empty());
+    assert_eq!((read.broker_id.0, read.broker_epoch), (3, 77));
+    let told = read.directories.iter().flat_map(|directory| {
+        let topics = directory.topics.iter();
+        topics.map(|topic| {
+            let indexes: Vec<i32> = topic.partitions.iter().map(|one| one.partition_index).collect();
+            (directory.id.as_u128(), topic.topic_id.as_u128(), indexes)
+        })
+    });
+    assert_eq!(told.collect::<Vec<_>>(), [(800, 1, vec![0, 2]), (800, 2, vec![0]), (900, 1, vec![1])]);
+
+    use kafka_protocol::messages::assign_replicas_to_dirs_response as answered;
+    let partition = answered::PartitionData::default().with_partition_index(2).with_error_code(6);
+    let topic = answered::TopicData::default().with_topic_id(id(1));
+    let topic = topic.with_partitions(vec![answered::PartitionData::default(), partition]);
+    let directory = answered::DirectoryData::default().with_id(id(800)).with_topics(vec![topic]);
+    let answer = AssignReplicasToDirsResponse::default().with_directories(vec![directory]);
+    let expected = vec![(id(1), 0, Ok(())), (id(1), 2, Err(ErrorCode::NotLeaderOrFollower))];
+    assert_eq!(assigned(&encoded(&answer, 0)), Ok(Ok(expected)));
+    let stale = AssignReplicasToDirsResponse::default().with_error_code(77);
+    assert_eq!(assigned(&encoded(&stale, 0)), Ok(Err(ErrorCode::StaleBrokerEpoch)));
+    assert!(assigned(&Bytes::from_static(b"x")).is_err());
 }
 
 #[test]

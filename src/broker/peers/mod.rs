@@ -18,6 +18,7 @@
 //!
 //! A node that is alone follows nobody, and its controller is its own: nothing here is active, and nothing costs.
 
+pub mod assignments;
 pub mod envoy;
 pub mod fetcher;
 pub mod finder;
@@ -36,7 +37,9 @@ pub mod senses;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use uuid::Uuid;
 
+use self::assignments::Assignments;
 use self::envoy::{Ask, BeatAnswer, Envoy, EnvoyEvent, EnvoyRules};
 use self::fetcher::{FetchRules, Part, ReplicaKey};
 use self::finder::VoterAddress;
@@ -66,6 +69,12 @@ pub enum PeersMessage {
     Altered(Vec<Settled>),
     /// To the controller's shard: a client wants something that the active controller decides.
     Ask(ReplyTo, Ask),
+    /// To the controller's shard: this node's replica is in that log directory from now on, by its number in
+    /// `log.dirs`. For whoever moves a replica between directories, once it is served from there: the cluster is told
+    /// (AssignReplicasToDirs), again and again until it knows, and needs no answer. The node's own placement
+    /// (`ShardPlacement`) has to say the same before: the cluster is told again what that says with each change of the
+    /// topic.
+    InDirectory(ReplicaKey, u16),
     /// From the controller's shard: the broker epoch that rounds carry from now on.
     BrokerEpoch(i64),
     /// To the controller's shard: a broker's process is gone.
@@ -93,6 +102,8 @@ pub struct PeersStart {
     pub raft_id: u64,
     /// Where other members of the quorum reach it.
     pub endpoint: Endpoint,
+    /// Ids of its log directories, by number; none of one that cannot be used.
+    pub directory_ids: Vec<Option<Uuid>>,
 }
 
 /// What a shard knows of other nodes.
@@ -145,6 +156,21 @@ impl Peers {
     /// Whether the node is part of a cluster of several, as far as this shard deals with it.
     pub(super) fn is_clustered(&self) -> bool {
         self.envoy.is_some() || self.is_leaving
+    }
+
+    /// The log directories as the cluster knows them; on the controller's shard of a node that is not alone.
+    pub(super) fn directories(&self) -> Option<&Assignments> {
+        self.envoy.as_ref().map(|envoy| envoy.directories())
+    }
+
+    /// These, to be told where replicas are.
+    pub(super) fn directories_mut(&mut self) -> Option<&mut Assignments> {
+        self.envoy.as_mut().map(|envoy| envoy.directories_mut())
+    }
+
+    /// A log directory has failed: the cluster is to know.
+    pub(super) fn directory_failed(&mut self, now: Now, directory: u16) {
+        self.envoy.iter_mut().for_each(|envoy| envoy.directory_failed(now, directory));
     }
 
     /// Whether these are the members of the quorum that were told last.

@@ -25,7 +25,8 @@ impl Shard {
         let cluster_id = Arc::clone(&start.registration.cluster_id);
         let asks = start.endpoint.port == 0;
         let joining = Joining::new(start.raft_id, start.endpoint);
-        let envoy = Envoy::new(start.registration, start.voters, heart, joining, rules, seed);
+        let mut envoy = Envoy::new(start.registration, start.voters, heart, joining, rules, seed);
+        *envoy.directories_mut() = Assignments::new(start.directory_ids);
         self.peers.envoy = Some(Box::new(envoy));
         self.peers.post = Some(Box::new(RaftPost::new(cluster_id, node_id, start.raft_id, asks, seed)));
         self.peers_elsewhere();
@@ -136,6 +137,14 @@ impl Shard {
                 Some(envoy) => envoy.ask(now, to, ask, events),
                 None => self.reply(to, Answered::Forwarded(None)),
             },
+            PeersMessage::InDirectory(key, directory) => {
+                // A node that is alone is known to nobody.
+                if let Some(directories) = self.peers.directories_mut()
+                    && let Some(id) = directories.ids().get(usize::from(directory)).copied().flatten()
+                {
+                    directories.tell(key, id);
+                }
+            }
             PeersMessage::BrokerEpoch(epoch) => followers.set_broker_epoch(epoch),
             PeersMessage::Gone(process) => self.broker_gone(now, process),
             PeersMessage::Left(Process { node_id, incarnation }) => {
@@ -174,6 +183,14 @@ impl Shard {
                 let request = ControllerRequest::AlterPartition { node_id, epoch, changes };
                 self.control(now, Asker::Changes, request);
             }
+            EnvoyEvent::HereAssign(replicas) => {
+                let Some(envoy) = &self.peers.envoy else { return };
+                let (node_id, epoch) = (envoy.who().node_id, envoy.epoch());
+                let assignments = replicas.into_iter().map(|((id, index), directory)| (id, index, directory));
+                let assignments = assignments.collect();
+                let request = ControllerRequest::AssignReplicas { node_id, epoch, assignments };
+                self.control(now, Asker::Directories, request);
+            }
             EnvoyEvent::HereJoin => {
                 let Some(envoy) = &mut self.peers.envoy else { return };
                 let node_id = envoy.who().node_id;
@@ -209,6 +226,7 @@ impl Shard {
                     applied_version,
                     wants_fence,
                     wants_shutdown,
+                    offline_directories: envoy.directories().offline().to_vec(),
                 };
                 (Asker::Heartbeat, request)
             }
@@ -243,6 +261,10 @@ impl Shard {
             }
             (Asker::Changes, ControllerAnswer::Isr(Err(code))) => envoy.altered_here(now, Err(code), events),
             (Asker::Changes, other) => envoy.altered_here(now, Err(error(other)), events),
+            (Asker::Directories, ControllerAnswer::Assigned(result)) => {
+                envoy.directories_mut().answered(now, result);
+            }
+            (Asker::Directories, other) => envoy.directories_mut().answered(now, Err(error(other))),
             (Asker::Joining, ControllerAnswer::QuorumChanged(result)) => {
                 envoy.joining().answered(now, result.map_err(|error| error.code));
             }

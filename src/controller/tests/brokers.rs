@@ -110,6 +110,7 @@ fn a_broker_stops_when_it_leads_nothing_and_the_others_know() {
         applied_version,
         wants_fence: false,
         wants_shutdown: true,
+        offline_directories: Vec::new(),
     };
     let first = epoch(&node, 1);
     let version = node.image.version();
@@ -233,6 +234,9 @@ fn a_cluster_of_an_older_metadata_version_has_one_broker_until_it_is_upgraded() 
         };
         let eligible = ask(&mut state, upgrade(features::ELIGIBLE_LEADER_REPLICAS_VERSION, 1));
         assert!(matches!(eligible, ControllerAnswer::Features(Err(_))));
+        let assignments = Vec::new();
+        let told = ask(&mut state, ControllerRequest::AssignReplicas { node_id: 0, epoch: 2, assignments });
+        assert_eq!(told, ControllerAnswer::Assigned(Err(ErrorCode::UnsupportedVersion)));
         assert_eq!(ask(&mut state, upgrade("metadata.version", 30)), ControllerAnswer::Features(Ok(())));
         assert_eq!(ask(&mut state, second()), ControllerAnswer::Registered { epoch: 2 });
         assert!(state.image().broker(1).unwrap().fenced);

@@ -5,6 +5,7 @@ mod cluster;
 mod configs;
 mod crash;
 mod install;
+mod lost_directories;
 mod net;
 mod partitions;
 mod placed;
@@ -276,6 +277,7 @@ fn heartbeat(node_id: i32, epoch: i64) -> ControllerRequest {
         applied_version: epoch as u64,
         wants_fence: false,
         wants_shutdown: false,
+        offline_directories: Vec::new(),
     }
 }
 

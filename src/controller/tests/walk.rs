@@ -15,6 +15,10 @@ use super::*;
 const BROKERS: i32 = 5;
 const STEPS: usize = 160;
 
+fn directory(broker: i32, number: u32) -> Uuid {
+    Uuid::from_u128(0x1_0000 * (broker as u128 + 1) + u128::from(number))
+}
+
 struct Walk {
     node: Node,
     rng: fastrand::Rng,
@@ -64,7 +68,8 @@ impl Walk {
         match self.rng.u32(0..100) {
             0..12 => self.register(broker, in_order),
             12..36 => self.beat(broker, serves),
-            36..44 => self.gone(broker),
+            36..40 => self.gone(broker),
+            40..44 => self.assign(),
             44..50 => self.pass(),
             50..56 => self.make_topic(),
             56..58 => self.remove_topic(),
@@ -110,8 +115,9 @@ impl Walk {
             let in_order = |ids: &[i32]| ids.iter().collect::<BTreeSet<_>>().len() == ids.len();
             let lists = [&one.replicas, &one.isr, &one.elr, &one.adding, &one.removing];
             assert!(lists.iter().all(|ids| in_order(ids)), "{}", said());
-            assert!(one.leader == -1 || now.is_active(one.leader), "led by who may not lead: {}", said());
-            let could = |node: &&i32| now.is_active(**node);
+            let may_lead = |node: i32| now.may_lead(node, one.directory_of(node));
+            assert!(one.leader == -1 || may_lead(one.leader), "led by who may not lead: {}", said());
+            let could = |node: &&i32| may_lead(**node);
             let idle = one.isr.iter().chain(&one.elr).find(could);
             assert!(one.leader != -1 || idle.is_none(), "nobody leads but somebody could: {}", said());
             assert!(one.adding.iter().all(|node| !one.removing.contains(node)), "{}", said());
@@ -153,7 +159,14 @@ impl Walk {
         let mut request = registration(broker, self.life);
         if let ControllerRequest::RegisterBroker { previous_epoch, directories, rack, .. } = &mut request {
             *previous_epoch = if in_order { known } else { -1 };
-            directories.push(Uuid::from_u128(self.life));
+            *directories = vec![directory(broker, 0), directory(broker, 1)];
+            // One may be missing; both may be others than before.
+            match self.rng.u32(0..6) {
+                0 => drop(directories.pop()),
+                1 => drop(directories.remove(0)),
+                2 => directories.push(Uuid::from_u128(self.life << 32)),
+                _ => {}
+            }
             *rack = Some(["a", "b"][broker as usize % 2].into());
         }
         self.steps.push(format!("a broker registers: {request:?}"));
@@ -170,8 +183,28 @@ impl Walk {
             applied_version: if self.rng.u32(0..5) > 0 { self.node.image.version() } else { 1 },
             wants_fence: !serves && self.rng.bool(),
             wants_shutdown: !serves && self.rng.bool(),
+            offline_directories: (0..2)
+                .filter(|_| self.rng.u32(0..12) == 0)
+                .map(|number| directory(broker, number))
+                .collect(),
         };
         self.ask("a heartbeat", request);
+    }
+
+    fn assign(&mut self) {
+        let Some((name, index)) = self.some_partition() else { return };
+        let image = Arc::clone(&self.node.image);
+        let topic = image.topic(&name).unwrap();
+        let replicas = &topic.partitions[index as usize].replicas;
+        let broker = replicas[self.rng.usize(..replicas.len())];
+        let number = self.rng.u32(0..8);
+        let id = if number == 7 { directories::LOST } else { directory(broker, number % 2) };
+        let request = ControllerRequest::AssignReplicas {
+            node_id: broker,
+            epoch: image.broker(broker).map_or(5, |known| known.epoch),
+            assignments: vec![(topic.id, index, id)],
+        };
+        self.ask("a directory", request);
     }
 
     fn gone(&mut self, broker: i32) {
@@ -196,7 +229,8 @@ impl Walk {
             self.node.run(1000);
             let could_lead = |one: &PartitionImage| {
                 let first = one.preferred_leader();
-                one.leader != -1 && one.isr.contains(&first) && self.node.image.is_active(first)
+                let may_lead = self.node.image.may_lead(first, one.directory_of(first));
+                one.leader != -1 && one.isr.contains(&first) && may_lead
             };
             for (topic, index, one) in self.node.image.partitions().filter(|(_, _, one)| could_lead(one)) {
                 assert_eq!(

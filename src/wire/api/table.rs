@@ -44,7 +44,7 @@ const fn barrier(
 }
 
 /// The table, by key.
-pub static TABLE: [Api; 54] = [
+pub static TABLE: [Api; 55] = [
     Api {
         key: ApiKey::Produce,
         name: "Produce",
@@ -484,6 +484,15 @@ pub static TABLE: [Api; 54] = [
         BROKER_LISTENERS,
         AclOperation::GroupDescribe,
         Route::Coordinator,
+        FRAME_LIST,
+    ),
+    barrier(
+        (ApiKey::AssignReplicasToDirs, "AssignReplicasToDirs"),
+        0..=0,
+        0,
+        CONTROLLER_LISTENERS,
+        AclOperation::ClusterAction,
+        Route::Controller,
         FRAME_LIST,
     ),
     barrier(

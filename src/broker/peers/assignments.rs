@@ -1,0 +1,201 @@
+//! In which log directories this node's replicas are, as its cluster is to know it: gathered into one
+//! AssignReplicasToDirs at a time, and told again until the controller has said something to each (KIP-858).
+//!
+//! A replica has at most one directory here. A newer one takes the place of one that waits; one that is in flight is
+//! followed by the newer one.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use crate::broker::peers::fetcher::ReplicaKey;
+use crate::controller::directories::Assigned;
+use crate::effect::Now;
+use crate::wire::ErrorCode;
+
+/// Replicas in one request, as in Kafka; the rest goes with the next one.
+const REPLICAS_MAX: usize = 2_250;
+/// The pause after a first failure of a whole request; it doubles up to [`RETRY_MAX_MS`].
+const RETRY_FIRST_MS: u64 = 20;
+const RETRY_MAX_MS: u64 = 1_000;
+
+/// The log directories of a node, and what the controller is to know of them.
+#[derive(Debug, Default)]
+pub struct Assignments {
+    /// Ids of the log directories, by number; none of one that could not be used at the start.
+    ids: Vec<Option<Uuid>>,
+    /// Those that have failed since.
+    offline: Vec<Uuid>,
+    waiting: BTreeMap<ReplicaKey, Uuid>,
+    /// The request in flight.
+    asked: Option<BTreeMap<ReplicaKey, Uuid>>,
+    quiet_until_ms: u64,
+    failures: u32,
+}
+
+impl Assignments {
+    /// Of log directories with these ids, by number.
+    pub fn new(ids: Vec<Option<Uuid>>) -> Self {
+        Self { ids, ..Self::default() }
+    }
+
+    /// Ids of the log directories, by number; none of one that could not be used at the start.
+    pub fn ids(&self) -> &[Option<Uuid>] {
+        &self.ids
+    }
+
+    /// Ids of those that have failed since the start.
+    pub fn offline(&self) -> &[Uuid] {
+        &self.offline
+    }
+
+    /// A log directory has failed; its id, if that is news.
+    pub fn directory_failed(&mut self, directory: u16) -> Option<Uuid> {
+        let id = self.ids.get(usize::from(directory)).copied().flatten()?;
+        if self.offline.contains(&id) {
+            return None;
+        }
+        self.offline.push(id);
+        Some(id)
+    }
+
+    /// A replica is in the directory with that id, whatever the cluster knows.
+    pub fn tell(&mut self, key: ReplicaKey, directory: Uuid) {
+        self.waiting.insert(key, directory);
+    }
+
+    /// The cluster knows where a replica is.
+    pub fn is_known(&mut self, key: ReplicaKey) {
+        self.waiting.remove(&key);
+    }
+
+    /// When a request is due, if there is a controller to ask.
+    pub fn next_wake_ms(&self, can_ask: bool) -> Option<u64> {
+        (can_ask && self.asked.is_none() && !self.waiting.is_empty()).then_some(self.quiet_until_ms)
+    }
+
+    /// The replicas of the next request, where one is due. From now on it is in flight.
+    pub fn next_request(&mut self, now: Now) -> Option<&BTreeMap<ReplicaKey, Uuid>> {
+        if self.asked.is_some() || self.waiting.is_empty() || now.mono_ms < self.quiet_until_ms {
+            return None;
+        }
+        let mut asked = std::mem::take(&mut self.waiting);
+        if let Some(rest) = asked.keys().nth(REPLICAS_MAX).copied() {
+            self.waiting = asked.split_off(&rest);
+        }
+        Some(self.asked.insert(asked))
+    }
+
+    /// The answer: what the controller said to each, or why to none. Of a replica that it knows nothing of, the next
+    /// Image says what is to be told.
+    pub fn answered(&mut self, now: Now, answer: Result<Vec<Assigned>, ErrorCode>) {
+        let Ok(assigned) = answer else { return self.lost(now) };
+        let Some(mut asked) = self.asked.take() else { return };
+        for (topic_id, index, result) in assigned {
+            if result != Err(ErrorCode::OperationNotAttempted) {
+                asked.remove(&(topic_id, index));
+            }
+        }
+        self.failures = 0;
+        self.put_back(asked);
+    }
+
+    /// Nobody will answer the request in flight any more, or the controller refused it as a whole: it is told again.
+    pub fn lost(&mut self, now: Now) {
+        if let Some(asked) = self.asked.take() {
+            self.put_back(asked);
+            let pause_ms = RETRY_FIRST_MS.saturating_mul(1 << self.failures.min(16)).min(RETRY_MAX_MS);
+            self.quiet_until_ms = now.mono_ms + pause_ms;
+            self.failures += 1;
+        }
+    }
+
+    fn put_back(&mut self, asked: BTreeMap<ReplicaKey, Uuid>) {
+        for (key, directory) in asked {
+            self.waiting.entry(key).or_insert(directory);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(mono_ms: u64) -> Now {
+        Now { mono_ms, wall_ms: 0 }
+    }
+
+    fn key(index: i32) -> ReplicaKey {
+        (Uuid::from_u128(1), index)
+    }
+
+    const A: Uuid = Uuid::from_u128(0xa00);
+    const B: Uuid = Uuid::from_u128(0xb00);
+
+    fn next(assignments: &mut Assignments, now_ms: u64) -> Vec<(i32, Uuid)> {
+        let asked = assignments.next_request(at(now_ms));
+        asked.map(|asked| asked.iter().map(|((_, index), id)| (*index, *id)).collect()).unwrap_or_default()
+    }
+
+    #[test]
+    fn one_request_is_in_flight_and_what_was_told_since_follows_it() {
+        let mut assignments = Assignments::default();
+        assignments.tell(key(0), A);
+        assignments.tell(key(1), A);
+        assignments.tell(key(2), A);
+        assignments.is_known(key(2));
+        assert_eq!(next(&mut assignments, 0), [(0, A), (1, A)]);
+        assignments.tell(key(0), B);
+        assert!(next(&mut assignments, 0).is_empty() && assignments.next_wake_ms(true).is_none());
+        let refused = Err(ErrorCode::NotLeaderOrFollower);
+        let told = vec![(key(0).0, 0, Ok(())), (key(1).0, 1, refused)];
+        assignments.answered(at(1), Ok(told));
+        assert_eq!(assignments.next_wake_ms(true), Some(0));
+        assert_eq!(next(&mut assignments, 1), [(0, B)], "it has moved meanwhile");
+    }
+
+    #[test]
+    fn what_was_not_heard_or_not_attempted_is_told_again() {
+        let mut assignments = Assignments::default();
+        assignments.tell(key(0), A);
+        let mut now_ms = 0;
+        for pause_ms in [20, 40, 80] {
+            assert_eq!(next(&mut assignments, now_ms), [(0, A)]);
+            assignments.answered(at(now_ms), Err(ErrorCode::StaleBrokerEpoch));
+            assert_eq!(assignments.next_wake_ms(true), Some(now_ms + pause_ms));
+            assert_eq!(assignments.next_wake_ms(false), None);
+            now_ms += pause_ms;
+        }
+        assert_eq!(next(&mut assignments, now_ms), [(0, A)]);
+        assignments.tell(key(0), B);
+        assignments.lost(at(now_ms));
+        assert_eq!(next(&mut assignments, now_ms + 1_000), [(0, B)], "the newer one");
+        let later = vec![(key(0).0, 0, Err(ErrorCode::OperationNotAttempted))];
+        assignments.answered(at(now_ms), Ok(later));
+        assert_eq!(next(&mut assignments, now_ms + 1_000), [(0, B)]);
+        assignments.answered(at(now_ms), Ok(Vec::new()));
+        assert_eq!(next(&mut assignments, now_ms + 1_000), [(0, B)], "nobody said anything to it");
+    }
+
+    #[test]
+    fn a_request_has_so_many_replicas_at_most() {
+        let mut assignments = Assignments::default();
+        (0..5_000).for_each(|index| assignments.tell(key(index), A));
+        for count in [2_250, 2_250, 500] {
+            let asked = next(&mut assignments, 0);
+            assert_eq!(asked.len(), count);
+            let told = asked.into_iter().map(|(index, _)| (key(0).0, index, Ok(())));
+            assignments.answered(at(0), Ok(told.collect()));
+        }
+        assert!(next(&mut assignments, 0).is_empty());
+    }
+
+    #[test]
+    fn a_directory_fails_once_and_one_that_was_never_there_does_not() {
+        let mut assignments = Assignments::new(vec![Some(A), None, Some(B)]);
+        assert_eq!(assignments.directory_failed(1), None);
+        assert_eq!(assignments.directory_failed(2), Some(B));
+        assert_eq!((assignments.directory_failed(2), assignments.directory_failed(9)), (None, None));
+        assert_eq!(assignments.offline(), [B]);
+    }
+}
