@@ -51,6 +51,8 @@ pub enum Bug {
     FollowersEpochsForgotten,
     /// Any replica that is up is elected, the first one first.
     AnyReplicaLeads,
+    /// A process that was started again leads what the one before led, until it hears of its own registration.
+    LeadsUnregistered,
     /// A new leader has the epoch of the one before.
     EpochOutlivesLeader,
     /// The ISR is changed whatever it was when that was decided.

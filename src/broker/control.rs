@@ -1,13 +1,16 @@
 //! The controller's shard: feeds the controller, publishes what it decides to every shard, holds
-//! its answers until every shard has applied them, and writes the node's checkpoints.
+//! its answers to clients of this node until every shard has applied them, and writes the node's checkpoints.
 //!
 //! Views are published one at a time: the next one leaves when every shard has applied the last.
 //! Applied means that new replicas exist and the directories of removed ones are renamed, and the
 //! next one also waits until the checkpoints have forgotten the removed ones: a topic created again
 //! under its old name meets neither the old directory nor the old offsets.
 
+mod answers;
 mod directories;
 mod leaving;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -26,13 +29,16 @@ use crate::controller::{
 };
 use crate::effect::{FileResult, Now, Ticket};
 use crate::partition::ReplyTo;
-use crate::request::{Answered, ClusterView, Node};
+use crate::planted::{Bug, is_planted};
+use crate::request::{ClusterView, Node};
 
 /// Who waits for an answer of the controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asker {
-    /// A request on one of the shards.
+    /// A request of a client of this node, on one of the shards.
     Request(ReplyTo),
+    /// A request on a listener of controllers: another node's, or a tool's that talks to controllers.
+    Peer(ReplyTo),
     /// The broker of this node, which registers.
     Registration,
     /// Its heartbeat.
@@ -82,7 +88,10 @@ pub struct ControlHost {
     published: Option<Arc<Image>>,
     /// Image version that every shard has applied.
     applied_image: u64,
-    answers: VecDeque<(u64, u64, ControllerAnswer)>,
+    /// Answers that wait until every shard has applied an Image version.
+    answers: VecDeque<(Asker, u64, ControllerAnswer)>,
+    /// Answers that wait for nobody.
+    answers_at_once: VecDeque<(Asker, ControllerAnswer)>,
     waiting: BTreeMap<u64, Asker>,
     token_next: u64,
     /// Log directories that failed, before the start or since.
@@ -122,6 +131,7 @@ impl ControlHost {
             published: None,
             applied_image: 0,
             answers: VecDeque::new(),
+            answers_at_once: VecDeque::new(),
             waiting: BTreeMap::new(),
             token_next: 0,
             offline: BTreeSet::new(),
@@ -140,6 +150,11 @@ impl ControlHost {
         if self.offline.insert(directory) {
             self.start.placement.fail_directory(directory);
         }
+    }
+
+    /// Whether an Image knows this process as the broker of its node.
+    fn is_known_to(&self, image: &Image, node_id: i32) -> bool {
+        image.broker(node_id).is_some_and(|known| known.incarnation == self.start.incarnation)
     }
 
     /// Why the node cannot go on, if it cannot.
@@ -356,7 +371,7 @@ impl Shard {
             }
             controller::Output::Publish(image, delta) => control.decided.push_back((image, delta)),
             controller::Output::Answer { token, version, answer } => {
-                control.answers.push_back((token, version, answer));
+                control.take_answer(token, version, answer, self.peers.serves());
             }
             controller::Output::Full => self.outputs.push(Output::Say(format!(
                 "the log directory that holds {METADATA_DIRECTORY} is full: changes of the metadata wait for space"
@@ -373,7 +388,7 @@ impl Shard {
     /// Publishes what was decided next, once the last view is applied everywhere and the checkpoints
     /// have forgotten what it removed.
     fn publish_next(&mut self) {
-        let (view, node) = (&self.view, &self.node);
+        let (view, node, is_clustered) = (&self.view, &self.node, self.peers.is_clustered());
         let Some(control) = &mut self.control else { return };
         if control.applying.is_some() || control.start.checkpoints.is_forgetting() {
             return;
@@ -415,6 +430,9 @@ impl Shard {
             topic_configs,
             changed: changed.into(),
             removed: delta.topics_removed.keys().copied().collect(),
+            leads_nothing: is_clustered
+                && !control.is_known_to(&image, node.config.node_id)
+                && !is_planted(Bug::LeadsUnregistered),
             image,
         });
         let missing = (0..node.shard_count).collect();
@@ -437,27 +455,6 @@ impl Shard {
             let image_version = control.applied_image;
             self.peers_applied(now, image_version);
             self.run_control(now);
-        }
-    }
-
-    /// Hands out the answers that every shard agrees with.
-    fn release_answers(&mut self, now: Now) {
-        while let Some(control) = &mut self.control
-            && let Some((token, _, answer)) =
-                control.answers.pop_front_if(|(_, version, _)| *version <= control.applied_image)
-        {
-            match control.waiting.remove(&token) {
-                Some(Asker::Request(to)) => self.reply(to, Answered::Controller(Box::new(answer))),
-                Some(Asker::Registration) if !self.peers.is_clustered() => {
-                    if let ControllerAnswer::Refused(code) = &answer {
-                        self.outputs.push(Output::Fatal(format!("this broker cannot register: {code:?}")));
-                        return;
-                    }
-                    self.control_is_ready();
-                }
-                Some(own) => self.answered_here(now, own, answer),
-                None => {}
-            }
         }
     }
 

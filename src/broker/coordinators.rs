@@ -72,6 +72,8 @@ pub(super) struct Coordinators {
     metadata: Metadata,
     /// The offsets topic; nil while there is none.
     topic_id: Uuid,
+    /// By the view ([`ClusterView::leads_nothing`]).
+    leads_nothing: bool,
     led: BTreeMap<i32, Led>,
     /// Answers for partitions that are not led here.
     unled: Coordinator,
@@ -105,6 +107,7 @@ impl Coordinators {
             codec: Codec::from_id(node.group.offsets_topic_compression_codec).unwrap_or(Codec::None),
             metadata: Metadata::default(),
             topic_id: Uuid::nil(),
+            leads_nothing: false,
             led: BTreeMap::new(),
             unled: Coordinator::new(config.clone()),
             config,
@@ -134,20 +137,23 @@ impl Coordinators {
         self.learn(now, view);
         let topic = view.image.topic(OFFSETS_TOPIC);
         let topic_id = topic.map_or(Uuid::nil(), |topic| topic.id);
+        let is_news = std::mem::replace(&mut self.leads_nothing, view.leads_nothing) != view.leads_nothing;
         if topic_id != self.topic_id {
             self.resign_all(now);
             self.topic_id = topic_id;
-        } else if !view.changed.contains(&topic_id) {
+        } else if !is_news && !view.changed.contains(&topic_id) {
             return;
         }
         let Some(topic) = topic else { return };
+        let mut min_isr = 1;
         if let Some(config) = view.topic_configs.get(&topic_id) {
             self.config.batch_bytes_max = usize::try_from(config.max_message_bytes).unwrap_or(usize::MAX);
+            min_isr = usize::try_from(config.min_insync_replicas).unwrap_or(1);
         }
         for (index, image) in (0..).zip(&topic.partitions) {
             let here = view.placement.shard_of(topic_id, index).filter(|(shard, _)| *shard == self.shard);
             let here = here.filter(|(_, directory)| !self.failed_directories.contains(directory));
-            let here = here.filter(|_| image.leader == self.node_id);
+            let here = here.filter(|_| image.leader == self.node_id && !self.leads_nothing);
             match (here, self.led.get_mut(&index)) {
                 (Some(_), Some(led)) if led.leader_epoch == image.leader_epoch => {
                     led.coordinator.configure(self.config.clone());
@@ -158,6 +164,9 @@ impl Coordinators {
                         self.lead(now, index, image.leader_epoch, directory);
                     }
                 }
+            }
+            if let Some(led) = self.led.get_mut(&index) {
+                led.coordinator.set_short(image.isr.len() < min_isr.min(image.replicas.len()));
             }
         }
     }

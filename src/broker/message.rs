@@ -91,11 +91,13 @@ pub enum Message {
     Control {
         /// Where the answer goes.
         to: ReplyTo,
+        /// Whether it came on a listener of controllers.
+        is_peer: bool,
         /// The request.
         request: Box<ControllerRequest>,
     },
-    /// The answer to a request part, of whoever but a partition was asked for it; the controller's comes once every
-    /// shard has applied it.
+    /// The answer to a request part, of whoever but a partition was asked for it; the controller's to a client
+    /// comes once every shard has applied it.
     Answered(ReplyTo, Answered),
     /// From the controller's shard: the cluster as it is now.
     Publish(Arc<ClusterView>),

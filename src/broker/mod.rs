@@ -88,7 +88,7 @@ pub struct Shard {
 #[derive(Debug)]
 enum Todo {
     Call(Call),
-    Control(ReplyTo, Box<ControllerRequest>),
+    Control(Asker, Box<ControllerRequest>),
     Coordinate(Coordination),
     Answer(ReplyTo, Answered),
     Pump(ConnectionKey),
@@ -249,7 +249,9 @@ impl Shard {
             Message::Delivery(Delivery { to, answer, span }) => {
                 self.todo.push_back(Todo::Answer(to, Answered::Partition(answer, span)));
             }
-            Message::Control { to, request } => self.todo.push_back(Todo::Control(to, request)),
+            Message::Control { to, is_peer, request } => {
+                self.todo.push_back(Todo::Control(Asker::of(to, is_peer), request));
+            }
             Message::Answered(to, answered) => self.todo.push_back(Todo::Answer(to, answered)),
             Message::Coordinate { coordination, .. } => self.todo.push_back(Todo::Coordinate(coordination)),
             Message::Publish(view) => self.adopt(now, view),
@@ -453,7 +455,7 @@ impl Shard {
                     }
                     Todo::Answer(to, answered) => self.answer(now, to, answered),
                     Todo::Pump(key) => self.pump(now, key),
-                    Todo::Control(to, request) => self.control(now, Asker::Request(to), *request),
+                    Todo::Control(asker, request) => self.control(now, asker, *request),
                     Todo::Local(message) => self.take_message(now, self.id, message),
                 }
             }

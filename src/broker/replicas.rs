@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use self::opening::Opening;
 use self::progress::progress;
-use self::replication::{Replication, assignment};
+use self::replication::Replication;
 use self::retention::Round;
 use self::throttles::Throttles;
 use super::message::{Delivery, Output, Owner, Progress};
@@ -189,6 +189,7 @@ impl Replicas {
     /// Brings the replicas from what the view before says to what a view says of the topics it changed.
     pub(super) fn reconcile(&mut self, now: Now, before: &ClusterView, view: &ClusterView) {
         let brokers_changed = self.replication.take_brokers(&view.image);
+        let leads_changed = self.replication.take_leads_nothing(view.leads_nothing);
         for topic_id in view.removed.iter() {
             let slots: Vec<u32> = self
                 .by_partition
@@ -222,8 +223,8 @@ impl Replicas {
                 }
             }
         }
-        if brokers_changed {
-            self.tell_brokers(now, view);
+        if brokers_changed || leads_changed {
+            self.tell_brokers(now, view, leads_changed);
         }
         self.throttles.reconcile(view);
     }
@@ -288,7 +289,7 @@ impl Replicas {
             partition.restore(high_watermark, self.replication.lag_max_ms);
             entry.state = State::Open(Box::new(partition));
         }
-        let assignment = assignment(image, &self.replication.brokers);
+        let assignment = self.assignment(image);
         self.step(slot, |partition, effects| partition.assign(now, assignment, effects));
         let directory = self.slots.get(slot as usize).map(|entry| entry.directory);
         if directory.is_some_and(|directory| self.failed.contains(&directory)) {
@@ -300,11 +301,8 @@ impl Replicas {
     }
 
     fn change(&mut self, now: Now, slot: u32, image: &PartitionImage, config: &Arc<TopicConfig>) {
-        let assignment = assignment(image, &self.replication.brokers);
-        self.step(slot, |partition, effects| {
-            partition.configure(now, Arc::clone(config), effects);
-            partition.assign(now, assignment, effects);
-        });
+        let (config, assignment) = (Arc::clone(config), self.assignment(image));
+        self.step(slot, |partition, effects| partition.change(now, config, assignment, effects));
     }
 
     fn retire(&mut self, now: Now, slot: u32) {

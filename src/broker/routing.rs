@@ -1,6 +1,7 @@
 //! Where things go: parts of requests to the shard that serves them, answers back to their connection's shard, and
 //! what replicas leave behind to whoever it is for.
 
+use super::control::Asker;
 use super::message::{ConnectionKey, Delivery, Message, Output};
 use super::moving::Crossings;
 use super::{Shard, Todo, find};
@@ -69,13 +70,20 @@ impl Shard {
         let asks = std::mem::take(&mut self.desk.quorum);
         self.ask_quorum(asks);
         self.outputs.extend(self.desk.refusals.take().into_iter().map(Output::Say));
+        self.route_controls();
+    }
+
+    /// Requests for the controller go to its shard, or to the node where it is active.
+    fn route_controls(&mut self) {
         for (to, request) in std::mem::take(&mut self.desk.controls) {
             let Some(request) = self.ask_elsewhere(to, request) else { continue };
             let request = Box::new(request);
+            let asker = self.connection(ConnectionKey::of(to));
+            let is_peer = asker.is_some_and(|connection| connection.of_node);
             if self.control.is_some() {
-                self.todo.push_back(Todo::Control(to, request));
+                self.todo.push_back(Todo::Control(Asker::of(to, is_peer), request));
             } else {
-                self.outputs.push(Output::Send(ShardId(0), Message::Control { to, request }));
+                self.outputs.push(Output::Send(ShardId(0), Message::Control { to, is_peer, request }));
             }
         }
     }

@@ -79,7 +79,7 @@ pub(super) fn register(
             if **known != broker {
                 directories::replace(rules, state, broker, records);
             }
-            rules.liveness.registered(node_id, known.epoch, rules.now_ms);
+            rules.liveness.registered(node_id, known.epoch, rules.index_next - 1, rules.now_ms);
             return Ok(known.epoch);
         }
         if rules.liveness.has_session(node_id, known.epoch, rules.now_ms) && !known.in_controlled_shutdown {
@@ -102,7 +102,8 @@ pub(super) fn register(
             apply_all(state, &[Record::RegisterBroker(broker)], records);
         }
     }
-    rules.liveness.registered(node_id, epoch, rules.now_ms);
+    let index = rules.index_last(records);
+    rules.liveness.registered(node_id, epoch, index, rules.now_ms);
     Ok(epoch)
 }
 
@@ -119,10 +120,10 @@ pub(super) fn heartbeat(
     if state.image().broker(heard.node_id).ok_or(unknown)?.epoch != heard.epoch {
         return Err(ErrorCode::StaleBrokerEpoch);
     }
-    rules.liveness.heard(heard, rules.now_ms);
+    rules.liveness.heard(heard, rules.index_next - 1, rules.now_ms);
     let wants_fence = directories::lose(rules, state, heard.node_id, offline, records) || heard.wants_fence;
     let known = state.image().broker(heard.node_id).cloned().ok_or(unknown)?;
-    let is_caught_up = i64::try_from(heard.applied_version).is_ok_and(|applied| applied >= known.epoch);
+    let is_caught_up = rules.liveness.has_caught_up(heard);
     let answer =
         |is_fenced, should_shut_down| Ok(HeartbeatAnswer { is_caught_up, is_fenced, should_shut_down });
     if known.fenced {
@@ -148,8 +149,8 @@ pub(super) fn heartbeat(
     if !known.in_controlled_shutdown {
         let stopping = BrokerRegistration { in_controlled_shutdown: true, ..(*known).clone() };
         deactivate(rules, state, Record::RegisterBroker(stopping), false, records);
-        // The index of the last entry that this makes.
-        rules.liveness.stops(heard.node_id, rules.index_next);
+        let index = rules.index_last(records);
+        rules.liveness.stops(heard.node_id, index);
     }
     let leads = state.image().partitions().any(|(_, _, one)| one.leader == heard.node_id);
     let index_last = rules.index_next - 1;

@@ -43,6 +43,8 @@ struct Session {
     has_spoken: bool,
     /// Image version that it has applied.
     applied: u64,
+    /// Raft index at which all of its registration was there.
+    registered_at: u64,
     /// Raft index at which it had given up its leaderships, to stop.
     stops_at: Option<u64>,
     /// Its connection is gone, and it has not been heard since.
@@ -73,7 +75,8 @@ impl Liveness {
         let alive = image.brokers().filter(|broker| !broker.fenced);
         Self {
             own,
-            sessions: alive.map(|broker| (broker.node_id, Session::new(broker.epoch, now_ms))).collect(),
+            // Who is not fenced has applied its registration.
+            sessions: alive.map(|broker| (broker.node_id, Session::new(broker.epoch, 0, now_ms))).collect(),
             session_timeout_ms: cluster.session_timeout_ms,
             rebalance: cluster
                 .auto_leader_rebalance
@@ -88,18 +91,30 @@ impl Liveness {
         self.own == Some(node_id)
     }
 
-    /// A broker has registered.
-    pub(super) fn registered(&mut self, node_id: i32, epoch: i64, now_ms: u64) {
+    /// A broker has registered, by now or before: the last entry that can be part of that has this index.
+    pub(super) fn registered(&mut self, node_id: i32, epoch: i64, index: u64, now_ms: u64) {
         let known = self.sessions.get(&node_id).filter(|session| session.epoch == epoch);
         let has_spoken = known.is_some_and(|session| session.has_spoken);
-        self.sessions.insert(node_id, Session { has_spoken, ..Session::new(epoch, now_ms) });
+        let registered_at = known.map_or(index, |session| session.registered_at);
+        self.sessions.insert(node_id, Session { has_spoken, ..Session::new(epoch, registered_at, now_ms) });
     }
 
-    /// A heartbeat of a broker with this epoch.
-    pub(super) fn heard(&mut self, heard: Heartbeat, now_ms: u64) {
-        let session = self.sessions.entry(heard.node_id).or_insert_with(|| Session::new(heard.epoch, now_ms));
+    /// Whether a broker that was heard has applied its registration, to the last entry of it.
+    pub(super) fn has_caught_up(&self, heard: Heartbeat) -> bool {
+        let session = self.sessions.get(&heard.node_id).filter(|session| session.epoch == heard.epoch);
+        session.is_some_and(|session| {
+            let is_epoch_applied = i64::try_from(heard.applied_version).is_ok_and(|at| at >= session.epoch);
+            is_epoch_applied && heard.applied_version >= session.registered_at
+        })
+    }
+
+    /// A heartbeat of a broker with this epoch; `index` is the last entry. Where the registration's own is not known
+    /// any more it is that or an earlier one.
+    pub(super) fn heard(&mut self, heard: Heartbeat, index: u64, now_ms: u64) {
+        let new = Session::new(heard.epoch, index, now_ms);
+        let session = self.sessions.entry(heard.node_id).or_insert(new);
         if session.epoch != heard.epoch {
-            *session = Session::new(heard.epoch, now_ms);
+            *session = new;
         }
         session.heard_at_ms = now_ms;
         (session.has_spoken, session.has_left) = (true, false);
@@ -194,8 +209,16 @@ impl Liveness {
 }
 
 impl Session {
-    fn new(epoch: i64, now_ms: u64) -> Self {
-        Self { epoch, heard_at_ms: now_ms, has_spoken: false, applied: 0, stops_at: None, has_left: false }
+    fn new(epoch: i64, registered_at: u64, now_ms: u64) -> Self {
+        Self {
+            epoch,
+            heard_at_ms: now_ms,
+            has_spoken: false,
+            applied: 0,
+            registered_at,
+            stops_at: None,
+            has_left: false,
+        }
     }
 }
 
@@ -260,8 +283,8 @@ impl Controller {
         }
     }
 
-    /// Raft would refuse what nobody asked for: this controller gives its place away, or too much waits for its
-    /// commit already.
+    /// Raft would refuse what nobody asked for: this controller gives its place away, has lost it in this very step
+    /// (the tick that finds a session over may find the quorum gone), or too much waits for its commit already.
     fn must_not_decide_alone(&self) -> bool {
         let bytes = self.leadership.as_ref().map_or(0, |leadership| leadership.bytes_in_flight);
         self.raft.is_resigning() || bytes >= super::IN_FLIGHT_BYTES_MAX

@@ -176,7 +176,8 @@ pub enum Output {
     File(Ticket, FileOp),
     /// A new version of the metadata, and what changed since the one published before; at first, everything.
     Publish(Arc<Image>, ImageDelta),
-    /// An answer. It reflects the Image of `version`: it leaves when every shard has applied that.
+    /// An answer, to what is committed. It reflects the Image of `version`: whoever reads on this node gets it when
+    /// every shard has applied that.
     Answer {
         /// As given with the request.
         token: u64,
@@ -532,17 +533,13 @@ impl Controller {
         token: Option<u64>,
         answer: ControllerAnswer,
     ) -> Result<(), String> {
-        let (mut entry, mut bytes) = (Vec::new(), 0);
-        for record in records {
-            bytes += record.bytes_estimate();
-            if bytes > ENTRY_BYTES_MAX && !entry.is_empty() {
-                let nobody = ControllerAnswer::Refused(ErrorCode::NotController);
-                self.propose_entry(std::mem::take(&mut entry), None, nobody)?;
-                bytes = record.bytes_estimate();
-            }
-            record.encode(&mut entry);
+        let mut entries = topics::entries(records);
+        let last = entries.pop().unwrap_or_default();
+        for entry in entries {
+            let nobody = ControllerAnswer::Refused(ErrorCode::NotController);
+            self.propose_entry(Record::encode_all(entry), None, nobody)?;
         }
-        self.propose_entry(entry, token, answer)
+        self.propose_entry(Record::encode_all(last), token, answer)
     }
 
     fn propose_entry(

@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::configs;
 use super::image::{Image, ImageBuilder};
 use super::liveness::Liveness;
 use super::placement::BrokerPlacer;
 use super::record::{NodeIds, PartitionRecord, Record, ResourceType};
 use super::request::{ApiError, CreatedTopic, DeletedTopic, MorePartitions, NewTopic, TopicAnswer, TopicRef};
+use super::{ENTRY_BYTES_MAX, configs};
 use crate::config::NodeConfig;
 use crate::wire::ErrorCode;
 
@@ -34,6 +34,28 @@ pub(super) struct Rules<'a> {
     /// Raft index of the entry that a decision makes.
     pub(super) index_next: u64,
     pub(super) liveness: &'a mut Liveness,
+}
+
+impl Rules<'_> {
+    /// Raft index of the entry that the last of a decision's records so far is in.
+    pub(super) fn index_last(&self, records: &[Record]) -> u64 {
+        self.index_next + entries(records).len() as u64 - 1
+    }
+}
+
+/// The entries that records make: as few as hold them, at least one.
+pub(super) fn entries(records: &[Record]) -> Vec<&[Record]> {
+    let (mut entries, mut begin, mut bytes) = (Vec::new(), 0, 0);
+    for (at, record) in records.iter().enumerate() {
+        let more = record.bytes_estimate();
+        if bytes + more > ENTRY_BYTES_MAX && at > begin {
+            entries.extend(records.get(begin..at));
+            (begin, bytes) = (at, 0);
+        }
+        bytes += more;
+    }
+    entries.extend(records.get(begin..));
+    entries
 }
 
 pub(super) type Checked<T> = Result<T, ApiError>;

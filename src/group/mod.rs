@@ -208,6 +208,8 @@ pub struct Coordinator {
     /// In order of their batches, and so of their deadlines.
     held: VecDeque<Held>,
     batch_next: u64,
+    /// The partition has too few replicas in sync to commit anything.
+    is_short: bool,
     expiry_at_ms: u64,
     wake_told_ms: Option<u64>,
 }
@@ -227,6 +229,7 @@ impl Coordinator {
             in_flight: VecDeque::new(),
             held: VecDeque::new(),
             batch_next: 1,
+            is_short: false,
             expiry_at_ms: 0,
             wake_told_ms: None,
         }
@@ -263,6 +266,12 @@ impl Coordinator {
     /// Goes on by other limits.
     pub fn configure(&mut self, config: GroupConfig) {
         self.config = Arc::new(config);
+    }
+
+    /// Whether the partition has fewer replicas in sync than `min.insync.replicas`. It would refuse every batch, and a
+    /// refused one costs a whole load: commits of offsets are refused before, and groups are served meanwhile.
+    pub fn set_short(&mut self, is_short: bool) {
+        self.is_short = is_short;
     }
 
     /// The committed state.
@@ -328,7 +337,9 @@ impl Coordinator {
             }
         }
         if self.phase == Phase::Active && self.expiry_at_ms <= now.mono_ms {
-            self.expire(now, out);
+            if !self.is_short {
+                self.expire(now, out);
+            }
             self.expiry_at_ms = now.mono_ms + self.config.expiry_interval_ms;
         }
     }

@@ -67,8 +67,13 @@ impl Coordinator {
             // Whoever commits is alive.
             group.expect_heartbeat(now, &request.member_id);
         }
+        let mut response = Response::OffsetsCommitted(answers);
+        if self.is_short && !records.is_empty() {
+            records.clear();
+            response = Response::Refused(ErrorCode::CoordinatorNotAvailable);
+        }
         self.append(records, Vec::new(), out);
-        self.hold(now, vec![(token, Response::OffsetsCommitted(answers))], out);
+        self.hold(now, vec![(token, response)], out);
         self.settle_group(&request.group, false);
     }
 

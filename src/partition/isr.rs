@@ -3,7 +3,7 @@
 //!
 //! Until the controller has answered, a change may be in force or not. So the high watermark waits for both
 //! the replicas of the ISR that is known and those of the one that is wanted: the *maximal* ISR. A replica that
-//! is gone from either is given up only when the controller, by its answer or by an Image, has said so.
+//! is gone from either is given up only when an Image has said so, or the controller that it refused the change.
 
 use smallvec::SmallVec;
 
@@ -355,35 +355,15 @@ impl Partition {
         }
     }
 
-    /// The controller's word on an [`IsrChange`]. Where it took it, the new state comes with an Image, too;
-    /// whichever is here first counts, and the partition epoch tells which is newer.
+    /// The controller's word on an [`IsrChange`]. That it took one says nothing yet: the new ISR counts when it comes
+    /// with an Image. Only there stands what `min.insync.replicas` is by then, and an answer that is faster would let a
+    /// smaller ISR commit under a minimum that is in force no more. Until then the change may be in force, and the
+    /// watermark waits for both.
     pub fn isr_altered(&mut self, now: Now, result: Result<IsrState, ErrorCode>, effects: &mut Vec<Effect>) {
-        match result {
-            Ok(state) => self.take_isr_state(now, state, effects),
-            Err(error) => self.isr_refused(now, error),
+        if let Err(error) = result {
+            self.isr_refused(now, error);
         }
         self.settle(now, effects);
-    }
-
-    fn take_isr_state(&mut self, now: Now, state: IsrState, effects: &mut Vec<Effect>) {
-        let known = &self.assignment;
-        let is_ours = state.leader == self.node_id
-            && state.leader_epoch == known.leader_epoch
-            && state.isr.contains(&self.node_id)
-            && state.isr.iter().all(|id| known.replicas.contains(id));
-        // What is older than what is known says nothing. What is of another leader or epoch comes with its Image,
-        // and until then the change may be in force.
-        if !is_ours || state.partition_epoch <= known.partition_epoch || self.lead().is_none() {
-            return;
-        }
-        self.assignment.isr = state.isr;
-        self.assignment.partition_epoch = state.partition_epoch;
-        self.assignment.recovery = state.recovery;
-        let (node_id, assignment) = (self.node_id, &self.assignment);
-        if let Role::Leader(lead) = &mut self.role {
-            lead.take_replicas(now, node_id, assignment);
-        }
-        self.isr_changed(now, effects);
     }
 
     fn isr_refused(&mut self, now: Now, error: ErrorCode) {
@@ -391,7 +371,7 @@ impl Partition {
         match error {
             // It knows this state and has not changed it: the ISR is the one that is known. It may be asked for
             // again, but not as fast as the replica fetches.
-            ErrorCode::IneligibleReplica | ErrorCode::OperationNotAttempted => {
+            ErrorCode::IneligibleReplica => {
                 lead.change = None;
                 lead.retry_at_ms = Some(now.mono_ms + RETRY_MS);
             }
@@ -402,8 +382,9 @@ impl Partition {
             | ErrorCode::InvalidUpdateVersion
             | ErrorCode::InvalidRequest
             | ErrorCode::NewLeaderElected => {}
-            // Whether it was carried out is not known. To ask again for the same change is safe: it is of this
-            // partition epoch and happens once.
+            // Whether it was carried out is not known, also where nobody has looked at it this time
+            // (OPERATION_NOT_ATTEMPTED): the answer to an earlier attempt may be lost. To ask again for the same change
+            // is safe: it is of this partition epoch and happens once.
             _ => lead.retry_at_ms = Some(now.mono_ms + RETRY_MS),
         }
     }

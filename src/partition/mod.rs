@@ -199,9 +199,24 @@ impl Partition {
         matches!(self.role, Role::Leader(_))
     }
 
+    /// Takes over what a new Image says, and the topic's configuration by the same Image: both count at once, since a
+    /// minimum of in-sync replicas and the replicas that are in sync mean something only together.
+    pub fn change(
+        &mut self,
+        now: Now,
+        config: Arc<TopicConfig>,
+        assignment: Assignment,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.log.set_config(Arc::clone(&config));
+        self.config = config;
+        // A leader looks anew at everyone who waits: with another `flush.messages` the log end is another, with fewer
+        // `min.insync.replicas` the high watermark stands still no more.
+        self.assign(now, assignment, effects);
+    }
+
     /// Takes over what a new Image says. A change of leader epoch answers everyone who waits;
-    /// they look up the leader and come again. An Image that is older than what the controller answered to a
-    /// change of the ISR says only who is alive.
+    /// they look up the leader and come again. What is older than what is known says only who is alive.
     pub fn assign(&mut self, now: Now, assignment: Assignment, effects: &mut Vec<Effect>) {
         let known = &mut self.assignment;
         assert!(assignment.leader_epoch >= known.leader_epoch, "leader epochs never go back");
@@ -217,7 +232,8 @@ impl Partition {
         } else {
             *known = assignment;
         }
-        if new_epoch {
+        // Also who leads no more without another epoch: the process is not the one that is registered.
+        if new_epoch || (self.is_leader() && self.assignment.leader != self.node_id) {
             self.send_everyone_away(ErrorCode::NotLeaderOrFollower, effects);
         }
         self.take_role(now, new_epoch, effects);
@@ -242,18 +258,6 @@ impl Partition {
             Role::Follower(_) if !new_epoch => {}
             _ => self.follow(now),
         }
-    }
-
-    /// Takes over a changed topic configuration.
-    pub fn configure(&mut self, now: Now, config: Arc<TopicConfig>, effects: &mut Vec<Effect>) {
-        self.log.set_config(Arc::clone(&config));
-        self.config = config;
-        // With another `flush.messages` the log end is another; with fewer `min.insync.replicas` the high
-        // watermark stands still no more.
-        if self.state != State::Offline && self.is_leader() {
-            self.isr_changed(now, effects);
-        }
-        self.settle(now, effects);
     }
 
     /// A request part from a connection.

@@ -69,6 +69,9 @@ pub struct ClusterView {
     pub changed: Arc<[Uuid]>,
     /// Topics that are gone with this version.
     pub removed: Arc<[Uuid]>,
+    /// This process is not the one that the Image knows as this node's broker: whatever the Image says that the node
+    /// leads, an earlier process led, and others may have gone on since. Never on a node that is alone.
+    pub leads_nothing: bool,
 }
 
 impl ClusterView {
@@ -82,6 +85,7 @@ impl ClusterView {
             topic_configs: imbl::OrdMap::new(),
             changed: Arc::from([]),
             removed: Arc::from([]),
+            leads_nothing: false,
         }
     }
 }

@@ -23,7 +23,8 @@ const THREADS_PER_DIRECTORY: usize = 2;
 const RECOVERY_THREADS_MAX: u32 = 64;
 /// How much nicer than the shards they are.
 const NICENESS: i32 = 5;
-/// The metadata log's is as urgent as a shard: a leader that does not hear of its quorum for an election's time steps down.
+/// The metadata log's is as urgent as a shard: a leader that does not hear of its quorum for an election's time steps
+/// down.
 const NICENESS_OF_METADATA: i32 = 0;
 
 /// What a helper is asked to do in an owner's directory.

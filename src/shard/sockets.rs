@@ -295,8 +295,8 @@ impl State {
     fn admit(&mut self, key: ConnectionKey, front: Front) -> bool {
         let admitted_bytes = self.core.admitted_bytes();
         let Some(connection) = self.core.connection(key) else { return false };
-        // Clients begin with ApiVersions. Who begins with a Fetch is taken for a follower, as its acks=all producers may
-        // have all of the clients' part; what it reads later tells.
+        // Clients begin with ApiVersions. Who begins with a Fetch is taken for a follower, as acks=all producers that
+        // wait for it may have all of the clients' part; what it reads later tells.
         let of_node = connection.of_node || connection.is_new() && front.api == ApiKey::Fetch;
         let own_bytes = connection.cost_bytes();
         let is_busy = takes_no_more(connection)

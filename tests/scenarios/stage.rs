@@ -8,7 +8,8 @@
 //! | `produce NAME [acks=all\|1] [records=1] [size=10] [pid=P seq=S pe=E] [timeout=30000] [time=T]` | one batch |
 //! | `read NAME offset=N [max=1000000] [watch=BYTES] [epoch=-1] [anywhere] [nearer=ID,…]` | a fetch |
 //! | `fetch NAME from=ID offset=N [last=-1] [be=1] [start=0] [watch=BYTES] [epoch=-1] [withheld]` | a replica's fetch |
-//! | `isr ok\|ERROR` | the controller's word on the change of the ISR that is in flight |
+//! | `change epoch=N … KEY=VALUE…` | `assign` and `configure` in one: by the same Image |
+//! | `isr ok\|answered\|ERROR` | the controller takes the ISR wanted (answer and Image, or answer alone), or refuses |
 //! | `position` | what a follower wants next |
 //! | `offset NAME latest\|earliest\|max-timestamp\|MILLISECONDS` | a ListOffsets |
 //! | `epoch-end NAME EPOCH [epoch=-1]` | an OffsetForLeaderEpoch |
@@ -112,8 +113,12 @@ impl Stage {
         let partition = self.partition.as_mut().expect("a story begins with create");
         match verb {
             "tick" => partition.wake(now, &mut effects),
-            "configure" => partition.configure(now, config(&words), &mut effects),
+            "configure" => {
+                let known = partition.assignment().clone();
+                partition.change(now, config(&words), known, &mut effects);
+            }
             "assign" => partition.assign(now, assignment(&words), &mut effects),
+            "change" => partition.change(now, config(&words), assignment(&words), &mut effects),
             "produce" => partition.call(now, to, append(&words, now), &mut effects),
             "read" => partition.call(now, to, read(&words, Reader::Consumer), &mut effects),
             "fetch" => partition.call(now, to, read(&words, replica(&words)), &mut effects),
@@ -281,11 +286,12 @@ fn assignment(words: &Words) -> Assignment {
     }
 }
 
-/// The controller takes the change that is in flight, or refuses it with an error.
+/// The controller takes the change that is in flight and says so, perhaps before the Image does; or it refuses it with
+/// an error.
 fn isr_altered(partition: &mut Partition, now: Now, (leader, word): (i32, &str), effects: &mut Vec<Effect>) {
     let change = partition.isr_change().expect("a change is in flight").clone();
     let result = match word {
-        "ok" => Ok(IsrState {
+        "ok" | "answered" => Ok(IsrState {
             leader,
             leader_epoch: change.leader_epoch,
             partition_epoch: change.partition_epoch + 1,
@@ -296,9 +302,14 @@ fn isr_altered(partition: &mut Partition, now: Now, (leader, word): (i32, &str),
         "InvalidUpdateVersion" => Err(ErrorCode::InvalidUpdateVersion),
         "FencedLeaderEpoch" => Err(ErrorCode::FencedLeaderEpoch),
         "NotController" => Err(ErrorCode::NotController),
+        "OperationNotAttempted" => Err(ErrorCode::OperationNotAttempted),
         other => panic!("no such word of the controller: {other}"),
     };
+    let (known, told) = (partition.assignment().clone(), result.clone());
     partition.isr_altered(now, result, effects);
+    if let (Ok(IsrState { partition_epoch, isr, recovery, .. }), "ok") = (told, word) {
+        partition.assign(now, Assignment { partition_epoch, isr, recovery, ..known }, effects);
+    }
 }
 
 fn replica(words: &Words) -> Reader {

@@ -73,6 +73,17 @@ pub fn isr_is_right(view: &ReplicaView) -> Result<(), String> {
     Ok(())
 }
 
+/// Only the process that the metadata knows as its broker leads anything.
+pub fn is_registered(view: &ReplicaView, is_known: bool) -> Result<(), String> {
+    if view.leads() && !is_known {
+        let ReplicaView { place, node_id, leader_epoch, .. } = view;
+        return Err(format!(
+            "unregistered leader: {node_id} leads {place:?} in epoch {leader_epoch}, and its process is not registered"
+        ));
+    }
+    Ok(())
+}
+
 /// Who led in which epoch.
 #[derive(Debug, Default)]
 pub struct Leaders {
@@ -311,6 +322,13 @@ mod tests {
         violates(isr_is_right(&ReplicaView { isr: &[1, 1], ..VIEW }), "isr: somebody");
         violates(isr_is_right(&ReplicaView { replicas: &[1, 2, 2], ..VIEW }), "isr: somebody");
         violates(isr_is_right(&ReplicaView { leader: 3, ..VIEW }), "isr: 3 leads");
+    }
+
+    #[test]
+    fn who_leads_is_registered() {
+        assert_eq!(is_registered(&VIEW, true), Ok(()));
+        assert_eq!(is_registered(&FOLLOWER, false), Ok(()));
+        violates(is_registered(&VIEW, false), "unregistered leader: 1");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tidemill::partition::{ReadFound, ReplyTo};
 use tidemill::request::RequestContext;
 use tidemill::security::Principal;
 use tidemill::wire::frame;
+use uuid::Uuid;
 
 use crate::boot::Booted;
 use crate::connections::Caller;
@@ -31,6 +32,8 @@ pub struct Node {
     pub machine: usize,
     /// Which process of that machine it is.
     pub incarnation: u64,
+    /// By what the metadata knows it, where it is part of a cluster of several machines.
+    pub registers_as: Option<Uuid>,
     pub started_us: u64,
     pub hosts: Vec<Host>,
     /// What goes from one shard to another (`from * shards + to`), with the time from which it is seen.
@@ -147,6 +150,7 @@ impl World {
         let mut node = Node {
             machine,
             incarnation: self.machines[machine].incarnation,
+            registers_as: peers.as_ref().map(|peers| peers.registration.incarnation),
             started_us: self.now_us,
             hosts: shards.into_iter().map(host).collect(),
             lanes: (0..count * count).map(|_| VecDeque::new()).collect(),

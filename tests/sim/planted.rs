@@ -30,7 +30,7 @@ const OF_ONE: [Bug; 9] = [
 ];
 
 /// Bugs that only brokers have which are one cluster.
-const OF_CLUSTERS: [Bug; 19] = [
+const OF_CLUSTERS: [Bug; 20] = [
     Bug::WatermarkOfLeaderAlone,
     Bug::WatermarkOfKnownIsr,
     Bug::JoinsBeforeEpochStart,
@@ -45,6 +45,7 @@ const OF_CLUSTERS: [Bug; 19] = [
     Bug::FollowersProducersForgotten,
     Bug::FollowersEpochsForgotten,
     Bug::AnyReplicaLeads,
+    Bug::LeadsUnregistered,
     Bug::EpochOutlivesLeader,
     Bug::IsrChangedBlindly,
     Bug::PromisedBeforePersisted,

@@ -107,6 +107,10 @@ impl World {
         if watch.shown.insert((node.machine, shard, slot), shown) == Some(shown) {
             return;
         }
+        if let Some(own) = node.registers_as {
+            let known = node.hosts[shard].core.view().image.broker(view.node_id);
+            demand(invariants::is_registered(&view, known.is_some_and(|known| known.incarnation == own)));
+        }
         demand(invariants::isr_is_right(&view));
         demand(watch.leaders.saw(&view));
         demand(watch.watermarks.saw(&view));

@@ -1,5 +1,7 @@
 //! Coordinators over a partition that the test plays: what they ask of it, and what they make of its answers.
 
+mod leading;
+
 use bytes::Bytes;
 use uuid::Uuid;
 

@@ -269,7 +269,7 @@ impl Shard {
                 envoy.joining().answered(now, result.map_err(|error| error.code));
             }
             (Asker::Joining, other) => envoy.joining().answered(now, Err(error(other))),
-            (Asker::Request(_), _) => {}
+            (Asker::Request(_) | Asker::Peer(_), _) => {}
         }
         self.peers_tell(now);
     }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::replication::assignment;
 use super::{DirectoryFacts, Output, Owner, Replicas, Slot, State};
 use crate::controller::{PartitionImage, ShardId, TopicImage};
 use crate::effect::{FileOp, Now, OpQueue};
@@ -22,7 +21,7 @@ impl Replicas {
     /// and it goes.
     pub(super) fn leave(&mut self, now: Now, (topic_id, index): (Uuid, i32), image: &PartitionImage) {
         let Some(slot) = self.by_partition.get(&(topic_id, index)).copied() else { return };
-        let assignment = assignment(image, &self.replication.brokers);
+        let assignment = self.assignment(image);
         self.step(slot, |partition, effects| partition.assign(now, assignment, effects));
         self.retire(now, slot);
     }

@@ -78,6 +78,15 @@ impl Stage {
         std::mem::take(&mut self.replicas.outputs)
     }
 
+    /// The next view is of the same Image, and of a process that is registered or not.
+    fn register(&mut self, is_registered: bool) {
+        let before = self.view.clone();
+        self.view.version += 1;
+        self.view.changed = Arc::new([]);
+        self.view.leads_nothing = !is_registered;
+        self.replicas.reconcile(NOW, &before, &self.view);
+    }
+
     /// Carries out every operation well, also those that follow; their names.
     fn settle(&mut self, mut outputs: Vec<Output>) -> Vec<String> {
         let mut told = Vec::new();
@@ -167,4 +176,37 @@ fn what_nobody_has_opened_is_set_aside_once() {
     assert!(stage.assign(&[3, 2]).is_empty(), "once");
     let mut other = Stage::new(1, &[0]);
     assert!(other.assign(&[2, 3]).is_empty(), "one shard does it");
+}
+
+#[test]
+fn a_process_leads_nothing_before_it_is_registered() {
+    let failed = Answer::Failed { error: ErrorCode::NotLeaderOrFollower, log_start_offset: -1 };
+    let leads = |stage: &Stage| stage.replicas.partition(0).unwrap().is_leader();
+    let mut stage = Stage::new(0, &[]);
+    stage.view.leads_nothing = true;
+    let opened = stage.assign(&[1]);
+    stage.settle(opened);
+    stage.replicas.call(NOW, append(), true);
+    assert_eq!(stage.answers(), std::slice::from_ref(&failed), "an earlier process led");
+    assert!(!leads(&stage));
+    stage.register(true);
+    stage.replicas.call(NOW, append(), true);
+    assert!(leads(&stage) && stage.answers().is_empty(), "it takes what comes");
+    // Another process has registered in its place.
+    stage.register(false);
+    assert_eq!(stage.answers(), [failed]);
+    assert!(!leads(&stage));
+}
+
+#[test]
+fn a_log_that_is_opened_before_the_registration_does_not_lead_either() {
+    let mut stage = Stage::new(0, &[0]);
+    stage.view.leads_nothing = true;
+    let opened = stage.assign(&[1]);
+    stage.settle(opened);
+    let found = super::super::Opened::Empty { base_offset: 0 };
+    stage.replicas.recovered(NOW, 0, Ok(found), &stage.view);
+    assert!(!stage.replicas.partition(0).unwrap().is_leader());
+    stage.register(true);
+    assert!(stage.replicas.partition(0).unwrap().is_leader());
 }

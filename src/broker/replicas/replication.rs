@@ -24,6 +24,8 @@ pub(super) struct Replication {
     pub(super) lag_max_ms: u64,
     /// Node ids and broker epochs of the brokers that are registered and not fenced.
     pub(super) brokers: Vec<(i32, i64)>,
+    /// By the view ([`ClusterView::leads_nothing`]).
+    leads_nothing: bool,
     /// Replicas whose fetch position is another than when it was asked for last.
     following: BTreeSet<ReplicaKey>,
     isr_changes: BTreeMap<ReplicaKey, IsrChange>,
@@ -34,6 +36,7 @@ impl Replication {
         Self {
             lag_max_ms: config.replica_lag_time_max_ms,
             brokers: Vec::new(),
+            leads_nothing: false,
             following: BTreeSet::new(),
             isr_changes: BTreeMap::new(),
         }
@@ -48,6 +51,11 @@ impl Replication {
         is_news
     }
 
+    /// Notes whether nothing may lead here; whether that is news.
+    pub(super) fn take_leads_nothing(&mut self, leads_nothing: bool) -> bool {
+        std::mem::replace(&mut self.leads_nothing, leads_nothing) != leads_nothing
+    }
+
     pub(super) fn forget(&mut self, replica: ReplicaKey) {
         self.following.remove(&replica);
         self.isr_changes.remove(&replica);
@@ -55,7 +63,7 @@ impl Replication {
 }
 
 /// What an Image says of a partition, to one of its replicas.
-pub(super) fn assignment(image: &PartitionImage, brokers: &[(i32, i64)]) -> Assignment {
+fn assignment(image: &PartitionImage, brokers: &[(i32, i64)]) -> Assignment {
     let is_replica = |(id, _): &(i32, i64)| image.replicas.contains(id);
     Assignment {
         leader: image.leader,
@@ -69,14 +77,24 @@ pub(super) fn assignment(image: &PartitionImage, brokers: &[(i32, i64)]) -> Assi
 }
 
 impl Replicas {
-    /// Brokers have come or gone: those replicas hear of it that have other replicas.
-    pub(super) fn tell_brokers(&mut self, now: Now, view: &ClusterView) {
+    /// What the view says of a partition, to its replica here. Where nothing may lead here the partition has no leader,
+    /// whoever the Image names: what it names is an earlier process of this node.
+    pub(super) fn assignment(&self, image: &PartitionImage) -> Assignment {
+        let Replication { brokers, leads_nothing, .. } = &self.replication;
+        let told = assignment(image, brokers);
+        let is_void = *leads_nothing && told.leader == self.node_id;
+        Assignment { leader: if is_void { -1 } else { told.leader }, ..told }
+    }
+
+    /// Brokers have come or gone: those replicas hear of it that have other replicas; or everyone, who may or may not
+    /// lead from now on.
+    pub(super) fn tell_brokers(&mut self, now: Now, view: &ClusterView, everyone: bool) {
         let slots: Vec<u32> = self.by_partition.values().copied().collect();
         for slot in slots {
             let Some(entry) = self.slots.get(slot as usize) else { continue };
             let image = view.image.partition(entry.topic_id, entry.partition);
-            let Some(image) = image.filter(|image| image.replicas.len() > 1) else { continue };
-            let assignment = assignment(image, &self.replication.brokers);
+            let Some(image) = image.filter(|image| everyone || image.replicas.len() > 1) else { continue };
+            let assignment = self.assignment(image);
             self.step(slot, |partition, effects| partition.assign(now, assignment, effects));
         }
     }

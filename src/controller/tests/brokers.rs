@@ -242,3 +242,117 @@ fn a_cluster_of_an_older_metadata_version_has_one_broker_until_it_is_upgraded() 
         assert!(state.image().broker(1).unwrap().fenced);
     }
 }
+
+/// Decisions on a state with so many partitions that a broker's leaderships are taken away in several entries.
+struct Crowded {
+    node: NodeConfig,
+    state: ImageBuilder,
+    liveness: Liveness,
+    index_next: u64,
+}
+
+impl Crowded {
+    /// Broker 1 leads everything, and broker 2 is there.
+    fn new() -> Self {
+        const PARTITIONS: i32 = 8_000;
+        let node = node_config();
+        let mut state = ImageBuilder::default();
+        let mut put = |record| state.apply(&record).unwrap();
+        put(Record::MetadataVersion { version: record::METADATA_VERSION_LATEST });
+        put(Record::ClusterId { cluster_id: "4L6g3nShT-eMCtK--X86sw".into() });
+        let liveness = Liveness::new(&node, None, state.image(), 0);
+        let mut crowded = Self { node, state, liveness, index_next: 10 };
+        for broker in 1..=2 {
+            crowded.ask(registration(broker, 7));
+            let epoch = crowded.state.image().broker(broker).unwrap().epoch;
+            crowded.ask(heartbeat(broker, epoch));
+            assert!(crowded.state.image().is_active(broker));
+        }
+        let mut put = |record| crowded.state.apply(&record).unwrap();
+        let topic_id = uuid::Uuid::from_u128(9);
+        put(Record::Topic { name: "t".into(), topic_id });
+        // Many replicas make long records.
+        let replicas: record::NodeIds = (1..=300).collect();
+        for index in 0..PARTITIONS {
+            put(Record::Partition(record::PartitionRecord {
+                topic_id,
+                index,
+                replicas: replicas.clone(),
+                isr: replicas.clone(),
+                leader: 1,
+                ..record::PartitionRecord::default()
+            }));
+        }
+        crowded
+    }
+
+    /// The answer, and how many entries it took.
+    fn ask(&mut self, request: ControllerRequest) -> (ControllerAnswer, u64) {
+        let quorum = QuorumState {
+            leader_id: 0,
+            leader_epoch: 1,
+            high_watermark: 1,
+            log_end_offset: 1,
+            voters: Vec::new(),
+            observers: Vec::new(),
+        };
+        let (mut records, mut rng) = (Vec::new(), fastrand::Rng::with_seed(1));
+        let mut rules = Rules {
+            node: &self.node,
+            rng: &mut rng,
+            now_ms: 0,
+            index_next: self.index_next,
+            liveness: &mut self.liveness,
+        };
+        let (answer, _) = answer(&mut rules, &mut self.state, request, quorum, &mut records);
+        let entries = if records.is_empty() { 0 } else { topics::entries(&records).len() as u64 };
+        self.index_next += entries;
+        (answer, entries)
+    }
+
+    /// A heartbeat of a broker that has applied so much.
+    fn beat(&mut self, broker: i32, applied: u64, stops: bool) -> HeartbeatAnswer {
+        let mut request = heartbeat(broker, self.state.image().broker(broker).unwrap().epoch);
+        if let ControllerRequest::Heartbeat { applied_version, wants_shutdown, .. } = &mut request {
+            (*applied_version, *wants_shutdown) = (applied, stops);
+        }
+        let (ControllerAnswer::Heartbeat(Ok(answer)), _) = self.ask(request) else { panic!("it is known") };
+        answer
+    }
+}
+
+#[test]
+fn a_registration_of_several_entries_is_applied_with_the_last_of_them() {
+    let mut crowded = Crowded::new();
+    crowded.liveness.forget(1);
+    let (answer, entries) = crowded.ask(registration(1, 8));
+    let last = crowded.index_next - 1;
+    let ControllerAnswer::Registered { epoch } = answer else { panic!("{answer:?}") };
+    assert!(entries > 1, "{entries} entries");
+    assert_eq!(last + 1 - epoch as u64, entries);
+    for applied in epoch as u64..last {
+        let answer = crowded.beat(1, applied, false);
+        assert!(!answer.is_caught_up && answer.is_fenced, "{applied} of {last}");
+    }
+    // It asks again: that is no other registration.
+    assert_eq!(crowded.ask(registration(1, 8)), (ControllerAnswer::Registered { epoch }, 0));
+    assert!(crowded.beat(1, last - 1, false).is_fenced);
+    // A controller that did not see it waits for what it found.
+    crowded.liveness.forget(1);
+    assert!(crowded.beat(1, last - 1, false).is_fenced);
+    let answer = crowded.beat(1, last, false);
+    assert!(answer.is_caught_up && !answer.is_fenced);
+}
+
+#[test]
+fn a_broker_stops_when_the_others_have_applied_the_last_entry_of_its_stop() {
+    let mut crowded = Crowded::new();
+    let first = crowded.index_next;
+    assert!(!crowded.beat(1, first - 1, true).should_shut_down);
+    let last = crowded.index_next - 1;
+    assert!(last > first, "several entries");
+    crowded.beat(2, last - 1, false);
+    assert!(!crowded.beat(1, first - 1, true).should_shut_down, "broker 2 lacks the last entry");
+    crowded.beat(2, last, false);
+    assert!(crowded.beat(1, first - 1, true).should_shut_down);
+}

@@ -67,7 +67,7 @@ fn what_is_committed_stays_under_faults_of_network_disks_and_machines() {
     let faults = ["crash", "cut", "lost disk", "lost message", "change of members"];
     let sights =
         ["vote", "append", "refused append", "chunk", "step while a snapshot is installed", "block of ids"];
-    assert!(counts.get("renewed disk").is_some(), "no disk took another id: {counts:?}");
+    assert!(counts.contains_key("renewed disk"), "no disk took another id: {counts:?}");
     for what in faults.into_iter().chain(sights) {
         assert!(counts.get(what).is_some_and(|times| *times > 0), "no {what} at all: {counts:?}");
     }
