@@ -287,7 +287,7 @@ impl Controller {
     /// (the tick that finds a session over may find the quorum gone), or too much waits for its commit already.
     fn must_not_decide_alone(&self) -> bool {
         let bytes = self.leadership.as_ref().map_or(0, |leadership| leadership.bytes_in_flight);
-        self.raft.is_resigning() || bytes >= super::IN_FLIGHT_BYTES_MAX
+        !self.raft.status().leads || self.raft.is_resigning() || bytes >= super::IN_FLIGHT_BYTES_MAX
     }
 
     /// A request has come, which may have to wait.
