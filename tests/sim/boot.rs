@@ -10,6 +10,7 @@ use tidemill::broker::{
     StoredOffsets,
 };
 use tidemill::config::{NodeConfig, TimestampType};
+use tidemill::controller::raft::Stored;
 use tidemill::controller::recovery::{Recovery, Step};
 use tidemill::controller::storage::METADATA_DIRECTORY;
 use tidemill::controller::{Controller, ControllerConfig, ShardId, ShardPlacement};
@@ -40,6 +41,8 @@ pub struct Booted {
     pub shards: Vec<Shard>,
     /// What makes it one of several.
     pub peers: Option<PeersStart>,
+    /// Its raft id, and what its disk says that it knows in the quorum.
+    pub known: (u64, Stored),
 }
 
 /// The configuration of a machine's broker in a run.
@@ -112,12 +115,15 @@ pub fn boot(
     random: &mut fastrand::Rng,
 ) -> Result<Booted, Failed> {
     let config = config(plan, number);
-    let synced = &machine.synced;
+    let (synced, disks_lost) = (&machine.synced, machine.disks_lost);
     let mut hands = Hands { disks: &mut machine.disks, random, left: crash_after };
     let (mut facts, mut stored, mut found) = (Vec::new(), Vec::new(), FoundReplicas::new());
     let (mut directories, mut epochs) = (Vec::new(), Vec::new());
+    let at = number;
     for number in 0..hands.disks.len() {
-        let state = open_directory(&mut hands, number, &config, boot_id)?;
+        let drawn = Uuid::from_u128(hands.random.u128(..));
+        let id = if plan.linked { membership::directory_id(plan, at, number, disks_lost) } else { drawn };
+        let state = open_directory(&mut hands, number, &config, (boot_id, id))?;
         directories.push(state.directory_id);
         epochs.push(state.clean_shutdown.unwrap_or(-1));
         remove_retired(&mut hands, number, &state)?;
@@ -131,6 +137,7 @@ pub fn boot(
     }
     let recovered = recover_controller(&mut hands)?;
     let place = membership::quorum_place(plan, number, directories[0]);
+    let known = (place.raft_id, recovered.stored.clone());
     let controller = ControllerConfig {
         raft_id: place.raft_id,
         voters: place.voters.clone(),
@@ -162,7 +169,7 @@ pub fn boot(
         Shard::new(ShardId(id), Arc::clone(&node), Arc::clone(&view), Arc::clone(&facts), control.take())
     };
     let shards = (0..plan.shards).map(shard).map(|shard| with_rule(shard, plan)).collect();
-    Ok(Booted { shards, peers })
+    Ok(Booted { shards, peers, known })
 }
 
 /// A shard whose connections go to others by the plan's rule.
@@ -210,12 +217,12 @@ fn open_directory(
     hands: &mut Hands,
     number: usize,
     config: &NodeConfig,
-    boot_id: &str,
+    (boot_id, directory_id): (&str, Uuid),
 ) -> Result<DirectoryState, Failed> {
     let mut start = DirectoryStart::new(DirectoryPlan {
         cluster_id: CLUSTER_ID.into(),
         node_id: config.node_id,
-        directory_id: Uuid::from_u128(hands.random.u128(..)),
+        directory_id,
         boot_id: boot_id.to_string(),
         format: true,
     });

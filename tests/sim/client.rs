@@ -58,12 +58,21 @@ pub struct Stage<'a> {
     pub brokers: usize,
     /// Machines of one cluster: a client says which broker it goes to.
     pub linked: bool,
+    /// Of machines of one cluster: the id of the disk on which each keeps the metadata.
+    pub disks: &'a [Uuid],
 }
 
 /// A broker does not lead what it was asked about.
 pub const NOT_LEADER: i16 = 6;
+/// Who coordinates a group is loading, not there, or somebody else.
+const NO_COORDINATOR: [i16; 3] = [14, 15, 16];
 
 impl Stage<'_> {
+    /// Whether an error means that a group is to be asked for again, here or elsewhere.
+    pub fn is_passing_of_group(&self, error: i16) -> bool {
+        NO_COORDINATOR.contains(&error) || self.linked && crate::linked::PASSING.contains(&error)
+    }
+
     /// Whether an error sends a client to another broker.
     pub fn leads_elsewhere(&self, error: i16) -> bool {
         error == NOT_LEADER && self.brokers > 1

@@ -25,8 +25,6 @@ const FENCED_INSTANCE: i16 = 82;
 const FENCED_EPOCH: i16 = 110;
 const UNRELEASED: i16 = 111;
 const STALE_EPOCH: i16 = 113;
-/// The coordinator is not there, at the moment.
-const RETRIABLE: [i16; 3] = [14, 15, 16];
 
 #[derive(Debug)]
 enum Ask {
@@ -66,6 +64,8 @@ pub struct ConsumerMember {
     owned: BTreeSet<i32>,
     state: State,
     not_before_us: u64,
+    /// Where there are several brokers: it is at its coordinator, or on its way there.
+    found: bool,
     calm: bool,
     /// It has read once more since nothing fails.
     read_in_calm: bool,
@@ -97,6 +97,7 @@ impl ConsumerMember {
             owned: BTreeSet::new(),
             state: State::Find,
             not_before_us: 0,
+            found: false,
             calm: false,
             read_in_calm: false,
         };
@@ -117,12 +118,11 @@ impl ConsumerMember {
         if !self.link.is_up(stage) || self.link.in_flight() > 0 || stage.now_us < self.not_before_us {
             return;
         }
+        if stage.linked && !self.found {
+            return self.find(stage);
+        }
         match self.state {
-            State::Find => {
-                let request =
-                    FindCoordinatorRequest::default().with_coordinator_keys(vec![text(&self.group)]);
-                self.link.send(&request, stage.random.i16(4..=6), Some(Ask::Find), stage);
-            }
+            State::Find => self.find(stage),
             State::In => self.work(stage),
             State::Left if self.read_in_calm => {}
             State::Left => {
@@ -130,6 +130,11 @@ impl ConsumerMember {
                 self.state = State::In;
             }
         }
+    }
+
+    fn find(&mut self, stage: &mut Stage) {
+        let request = FindCoordinatorRequest::default().with_coordinator_keys(vec![text(&self.group)]);
+        self.link.send(&request, stage.random.i16(4..=6), Some(Ask::Find), stage);
     }
 
     fn work(&mut self, stage: &mut Stage) {
@@ -144,6 +149,7 @@ impl ConsumerMember {
             0 => self.leave(stage),
             1 => {
                 drop(self.link.close(stage));
+                self.found = false;
                 self.begin_anew();
                 self.state = State::Find;
             }
@@ -224,7 +230,9 @@ impl ConsumerMember {
 
     fn fetch(&mut self, stage: &mut Stage) {
         let version = stage.random.i16(8..=9);
-        let floors = (0..self.partitions).map(|at| (at, stage.history.commits.floor(&self.group, at)));
+        // A coordinator of old that nobody can reach may not know what was committed since.
+        let floor = |at| if stage.linked { None } else { stage.history.commits.floor(&self.group, at) };
+        let floors = (0..self.partitions).map(|at| (at, floor(at)));
         let floors: Vec<_> = floors.collect();
         let partitions = floors.iter().map(|(partition, _)| *partition).collect();
         let mut request = offset_fetch(&self.group, &stage.names[0], partitions, version);
@@ -243,7 +251,8 @@ impl ConsumerMember {
             0 | STALE_EPOCH => {}
             // After a power cut the whole group may be gone.
             UNKNOWN_MEMBER | FENCED_EPOCH | FENCED_INSTANCE | NO_GROUP => self.begin_anew(),
-            error if RETRIABLE.contains(&error) || [UNKNOWN_TOPIC, UNRELEASED].contains(&error) => {
+            error if stage.is_passing_of_group(error) || [UNKNOWN_TOPIC, UNRELEASED].contains(&error) => {
+                self.found = false;
                 self.not_before_us = stage.now_us + stage.random.u64(10_000..100_000);
             }
             error => panic!("consumer member of {}: error {error}", self.group),
@@ -273,10 +282,20 @@ impl ConsumerMember {
 
     fn answered(&mut self, response: Response<Ask>, stage: &mut Stage) {
         match &response.ask {
-            Ask::Find => match response.decode::<FindCoordinatorRequest>().coordinators[0].error_code {
-                0 => self.state = State::In,
-                error => self.recover(error, stage),
-            },
+            Ask::Find => {
+                let answer = response.decode::<FindCoordinatorRequest>();
+                let one = &answer.coordinators[0];
+                if one.error_code != 0 {
+                    return self.recover(one.error_code, stage);
+                }
+                self.found = true;
+                if self.state == State::Find {
+                    self.state = State::In;
+                }
+                if stage.linked && self.link.at() != Some(one.node_id.0) {
+                    drop(self.link.go_to(Some(one.node_id.0), stage));
+                }
+            }
             Ask::Beat => self.beaten(&response.decode::<ConsumerGroupHeartbeatRequest>(), stage),
             Ask::Commit(values) => {
                 let answer = response.decode::<OffsetCommitRequest>();
@@ -327,6 +346,7 @@ impl Client for ConsumerMember {
 
     fn closed(&mut self, stage: &mut Stage) {
         let lost = self.link.closed(stage);
+        self.found = false;
         // A commit that is still on its way may come later than the next one of the same member would.
         if lost.iter().any(|ask| matches!(ask, Ask::Commit(_))) {
             self.begin_anew();

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::connections::Caller;
-use crate::disk::Disk;
 use crate::history::Place;
 use crate::world::{Due, Event, Phase, World, draw};
 
@@ -58,6 +57,14 @@ pub enum Fault {
     Election,
     /// Replicas were to be elsewhere, or a move was taken back.
     Reassignment,
+    /// Power failed where nothing is synced before it is acknowledged.
+    UnsyncedPowerCut,
+    /// A process began whose clocks run too fast or too slow.
+    Drift,
+    /// Another disk votes in the metadata quorum.
+    VoterAdded,
+    /// A disk does not vote in the metadata quorum any more.
+    VoterRemoved,
 }
 
 impl Fault {
@@ -83,6 +90,17 @@ impl Fault {
         Self::CutClients,
         Self::SlowWay,
         Self::RefusedDial,
+    ];
+
+    /// What only brokers have that are one cluster.
+    pub const OF_LINKED: [Self; 7] = [
+        Self::LostDisk,
+        Self::Election,
+        Self::Reassignment,
+        Self::UnsyncedPowerCut,
+        Self::Drift,
+        Self::VoterAdded,
+        Self::VoterRemoved,
     ];
 }
 
@@ -254,7 +272,8 @@ impl World {
         at.boot_number += 1;
         let boot_number = at.boot_number;
         self.hits.count(Fault::PowerCut);
-        // Power is cut only in clusters that sync before they acknowledge: nothing may be gone there.
+        self.lost_something(machine);
+        // A cluster syncs before it acknowledges, or loses one machine at a time: nothing may be gone there.
         if !self.plan.linked {
             self.forget_unsynced(machine);
             self.histories[cluster].crashed(durable, true);
@@ -278,6 +297,10 @@ impl World {
 
     /// The process dies, perhaps because the power does.
     pub fn crash(&mut self, machine: usize, power: bool) {
+        if !self.may_crash(machine) {
+            return;
+        }
+        let power = power && self.may_lose(machine);
         let Some(mut node) = self.machines[machine].node.take() else { return };
         self.crashes += 1;
         self.hits.count(Fault::Crash);
@@ -304,25 +327,12 @@ impl World {
         self.after(us, Event::Boot { machine });
     }
 
-    /// The machine gets new disks.
-    fn lose_disk(&mut self, machine: usize) {
-        let at = &mut self.machines[machine];
-        at.disks = at.disks.iter().map(|_| Disk::default()).collect();
-        at.synced.clear();
-        let cluster = at.cluster;
-        self.hits.count(Fault::LostDisk);
-        if !self.plan.linked {
-            let kept = self.forget_disk(machine);
-            self.histories[cluster].crashed(&kept, true);
-        }
-        self.note(machine, 33, [0, 0], || "its disks are lost".into());
-    }
-
     /// The node has stopped. If it could do so cleanly, everything is durable whatever happens to the power now.
     pub fn stopped(&mut self, machine: usize, cleanly: bool) {
         // A device that is full at the wrong moment gets no marker: what was not synced is at stake.
         let marked = self.machines[machine].disks.iter().all(|disk| disk.has(".kafka_cleanshutdown"));
-        if !marked && !self.is_calm() && self.random.faults.f64() < self.plan.power_cuts {
+        let fails = !marked && !self.is_calm() && self.random.faults.f64() < self.plan.power_cuts;
+        if fails && self.may_lose(machine) {
             self.cut_power(machine, &[]);
         }
         let cleanly = cleanly && marked;

@@ -1,17 +1,17 @@
 //! Looks at every group at the end of a run, when nothing fails any more: its offsets, and that nobody is in it.
 
 use bytes::Bytes;
-use kafka_protocol::messages::{DescribeGroupsRequest, GroupId, ListGroupsRequest, OffsetFetchRequest};
+use kafka_protocol::messages::{
+    DescribeGroupsRequest, FindCoordinatorRequest, GroupId, ListGroupsRequest, OffsetFetchRequest,
+};
 use kafka_protocol::protocol::StrBytes;
 
 use crate::client::{Action, Client, Link, Stage};
 use crate::member::{fetched, offset_fetch};
 
-/// The coordinator is loading, or its log directory is offline until the next start.
-const RETRIABLE: [i16; 3] = [14, 15, 16];
-
 #[derive(Debug)]
 enum Ask {
+    Find,
     List,
     Describe,
     Fetch,
@@ -25,6 +25,8 @@ pub struct GroupAuditor {
     keys: Option<Vec<(String, i32)>>,
     listed: bool,
     described: bool,
+    /// Where there are several brokers: the group at whose coordinator it is, or on its way there.
+    at: Option<String>,
     not_before_us: u64,
     done: bool,
 }
@@ -33,7 +35,7 @@ impl GroupAuditor {
     /// An auditor that has seen nothing.
     pub fn new() -> Self {
         let link = Link::new("group auditor".into());
-        Self { link, keys: None, listed: false, described: false, not_before_us: 0, done: false }
+        Self { link, keys: None, listed: false, described: false, at: None, not_before_us: 0, done: false }
     }
 
     fn step(&mut self, stage: &mut Stage) {
@@ -44,6 +46,11 @@ impl GroupAuditor {
         };
         if !self.link.is_up(stage) || self.link.in_flight() > 0 || stage.now_us < self.not_before_us {
             return;
+        }
+        if stage.linked && self.at.as_ref() != Some(&group) {
+            let key = StrBytes::from_string(group);
+            let request = FindCoordinatorRequest::default().with_coordinator_keys(vec![key]);
+            return self.link.send(&request, 4, Some(Ask::Find), stage);
         }
         if !self.listed {
             return self.link.send(&ListGroupsRequest::default(), 4, Some(Ask::List), stage);
@@ -65,7 +72,9 @@ impl GroupAuditor {
     }
 
     fn answered(&mut self, error: i16, stage: &mut Stage) -> bool {
-        if RETRIABLE.contains(&error) {
+        // The coordinator is loading, or its log directory is offline until the next start.
+        if stage.is_passing_of_group(error) {
+            self.at = None;
             self.not_before_us = stage.now_us + 50_000;
             return false;
         }
@@ -87,6 +96,16 @@ impl Client for GroupAuditor {
             };
             let floor = stage.history.commits.floor(&group, partition);
             match response.ask {
+                Ask::Find => {
+                    let answer = response.decode::<FindCoordinatorRequest>();
+                    let one = &answer.coordinators[0];
+                    if self.answered(one.error_code, stage) {
+                        (self.at, self.listed, self.described) = (Some(group), false, false);
+                        if self.link.at() != Some(one.node_id.0) {
+                            drop(self.link.go_to(Some(one.node_id.0), stage));
+                        }
+                    }
+                }
                 Ask::List => {
                     let answer = response.decode::<ListGroupsRequest>();
                     if self.answered(answer.error_code, stage) {
@@ -120,6 +139,7 @@ impl Client for GroupAuditor {
     }
 
     fn closed(&mut self, stage: &mut Stage) {
+        self.at = None;
         drop(self.link.closed(stage));
     }
 

@@ -3,7 +3,7 @@
 //! Every record is unique: its id is in its value and its other bytes follow from the id, so a record that is read is
 //! compared byte for byte with what was sent. Each check is a named anomaly; finding one ends the run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use tidemill::log::batch::{BatchBuilder, BatchInfo, HEADER_BYTES, crc_holds};
@@ -64,6 +64,8 @@ pub(crate) struct Start {
 #[derive(Debug, Default)]
 pub struct History {
     sent: Vec<Vec<Sent>>,
+    /// What producers of a cluster were given.
+    producer_ids: BTreeSet<i64>,
     pub(crate) known: BTreeMap<Place, Known>,
     decompressor: Decompressor,
     /// The broker stamps records with its own clock.
@@ -128,6 +130,11 @@ impl History {
     pub fn add_producer(&mut self) -> usize {
         self.sent.push(Vec::new());
         self.sent.len() - 1
+    }
+
+    /// A producer was given an id, which nobody else is ever given.
+    pub fn given_producer_id(&mut self, producer_id: i64) {
+        assert!(self.producer_ids.insert(producer_id), "producer id twice: {producer_id} was given before");
     }
 
     /// A new record of a producer, to be put into a batch.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | ISR ⊆ replicas, each once, and the leader in it | [`isr_is_right`] |
 //! | one leader in a leader epoch, and epochs that never fall on a replica | [`Leaders`] |
+//! | a partition epoch is one leader and one ISR | [`PartitionEpochs`] |
 //! | the high watermark rises within a leader epoch | [`Watermarks`] |
 //! | below the watermark every replica has the same batches, and they stay | [`Committed::reached`] |
 //! | a later leader has everything that was committed, and so has everyone in sync | [`Committed::is_on`] |
@@ -112,6 +113,37 @@ impl Leaders {
             return Err(format!(
                 "two leaders: {known} and {} lead {place:?} in epoch {}",
                 view.leader, view.leader_epoch
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// What each partition epoch says: whoever knows it knows the same.
+#[derive(Debug, Default)]
+pub struct PartitionEpochs {
+    by_epoch: BTreeMap<(Place, i32), Said>,
+}
+
+/// Leader, leader epoch and ISR.
+type Said = (i32, i32, Vec<i32>);
+
+impl PartitionEpochs {
+    /// A replica shows what it knows.
+    pub fn saw(&mut self, view: &ReplicaView) -> Result<(), String> {
+        let mut isr = view.isr.to_vec();
+        isr.sort_unstable();
+        let said = (view.leader, view.leader_epoch, isr);
+        let known = self.by_epoch.entry((view.place, view.partition_epoch)).or_insert_with(|| said.clone());
+        if known.0 < 0 {
+            known.0 = said.0;
+        }
+        // Who may not lead (any more) says that nobody does.
+        let is_same_leader = said.0 < 0 || said.0 == known.0;
+        if !is_same_leader || (known.1, &known.2) != (said.1, &said.2) {
+            return Err(format!(
+                "two states: partition epoch {} of {:?} is {known:?}, and {said:?} on {}",
+                view.partition_epoch, view.place, view.node_id
             ));
         }
         Ok(())
@@ -357,6 +389,17 @@ mod tests {
         violates(leaders.saw(&ReplicaView { partition_epoch: 8, ..VIEW }), "epoch regression");
         let restarted = ReplicaView { incarnation: 2, partition_epoch: 8, ..VIEW };
         assert_eq!(leaders.saw(&restarted), Ok(()), "a process begins with what it finds");
+    }
+
+    #[test]
+    fn a_partition_epoch_says_one_thing() {
+        let mut epochs = PartitionEpochs::default();
+        assert_eq!(epochs.saw(&VIEW), Ok(()));
+        assert_eq!(epochs.saw(&ReplicaView { isr: &[2, 1], ..FOLLOWER }), Ok(()));
+        violates(epochs.saw(&ReplicaView { isr: &[1], ..VIEW }), "two states");
+        violates(epochs.saw(&ReplicaView { leader: 2, ..FOLLOWER }), "two states");
+        assert_eq!(epochs.saw(&ReplicaView { leader: -1, ..FOLLOWER }), Ok(()));
+        assert_eq!(epochs.saw(&ReplicaView { isr: &[1], partition_epoch: 10, ..VIEW }), Ok(()));
     }
 
     #[test]

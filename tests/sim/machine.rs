@@ -70,6 +70,8 @@ pub struct Machine {
     pub is_dark: bool,
     /// It waits until every other one has stopped before it starts again.
     pub has_stopped: bool,
+    /// How often it got new disks.
+    pub disks_lost: u64,
     /// How far each replica ever claimed to be synced.
     pub synced: BTreeMap<Place, i64>,
     /// Base offset of each replica's oldest segment, and the log start with which it was opened, while this process
@@ -92,6 +94,7 @@ impl Machine {
             power_was_cut: false,
             is_dark: false,
             has_stopped: false,
+            disks_lost: 0,
             synced: BTreeMap::new(),
             firsts: BTreeMap::new(),
         }

@@ -22,6 +22,7 @@ mod hostile;
 mod invariants;
 mod linked;
 mod links;
+mod losses;
 mod machine;
 mod member;
 mod membership;
@@ -33,6 +34,7 @@ mod plan;
 mod planted;
 mod probe;
 mod producer;
+mod promises;
 mod seats;
 mod shrink;
 mod starts;
@@ -53,7 +55,7 @@ const SEEDS: u64 = 200;
 /// Seeds on several machines.
 const MACHINE_SEEDS: u64 = 24;
 /// Seeds on machines that are one cluster.
-const LINKED_SEEDS: u64 = 24;
+const LINKED_SEEDS: u64 = 40;
 /// Lines of the trace that a failure prints, unless `SIM_TAIL` says otherwise.
 const TAIL_LINES: u64 = 300;
 /// Runs that a failed seed is made smaller with, unless `SIM_SHRINK` says otherwise.
@@ -229,17 +231,23 @@ fn several_machines_run_clean() {
     let count = number("SIM_MACHINE_SEEDS").unwrap_or(MACHINE_SEEDS);
     let hits = run_clean(&(1..=count).collect::<Vec<u64>>(), |seed| Cast::Strangers(2 + seed % 3));
     if count >= MACHINE_SEEDS {
-        let missing: Vec<Fault> =
-            Fault::OF_STRANGERS.into_iter().filter(|fault| hits.of(*fault) == 0).collect();
-        assert!(missing.is_empty(), "faults that never hit anything: {missing:?}");
+        every_one_hit(&hits, Fault::OF_STRANGERS.into_iter());
     }
 }
 
-/// Machines that are one cluster.
+fn every_one_hit(hits: &Hits, faults: impl Iterator<Item = Fault>) {
+    let missing: Vec<Fault> = faults.filter(|fault| hits.of(*fault) == 0).collect();
+    assert!(missing.is_empty(), "faults that never hit anything: {missing:?}");
+}
+
+/// Machines that are one cluster. Every fault has to hit something.
 #[test]
 fn linked_machines_run_clean() {
     let count = number("SIM_LINKED_SEEDS").unwrap_or(LINKED_SEEDS);
-    run_clean(&(1..=count).collect::<Vec<u64>>(), |seed| Cast::Linked(3 + seed % 3));
+    let hits = run_clean(&(1..=count).collect::<Vec<u64>>(), |seed| Cast::Linked(3 + seed % 3));
+    if count >= LINKED_SEEDS {
+        every_one_hit(&hits, Fault::OF_STRANGERS.into_iter().chain(Fault::OF_LINKED));
+    }
 }
 
 #[test]
@@ -248,8 +256,10 @@ fn the_same_seed_gives_the_same_trace() {
         Ok(done) => done.hash,
         Err(failed) => failed.world.trace.hash(),
     };
-    for (seed, machines) in [(3, 1), (14, 1), (159, 1), (3, 3), (14, 4), (15, 2)] {
-        let plan = || Plan::of(seed).on_machines(machines);
-        assert_eq!(hash(run(plan(), false)), hash(run(plan(), true)), "seed {seed} on {machines} machines");
+    let casts = [(3, 1), (14, 1), (159, 1), (3, 3), (14, 4), (15, 2)];
+    let casts = casts.map(|(seed, machines)| (seed, Cast::Strangers(machines)));
+    for (seed, cast) in casts.into_iter().chain([(4, Cast::Linked(3)), (14, Cast::Linked(5))]) {
+        let plan = || cast.plan(seed);
+        assert_eq!(hash(run(plan(), false)), hash(run(plan(), true)), "seed {seed} on {cast:?}");
     }
 }

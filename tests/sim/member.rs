@@ -11,8 +11,9 @@ use kafka_protocol::messages::offset_fetch_request::{
 };
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
-    FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse,
-    LeaveGroupRequest, OffsetCommitRequest, OffsetFetchRequest, OffsetFetchResponse, SyncGroupRequest,
+    FindCoordinatorRequest, FindCoordinatorResponse, GroupId, HeartbeatRequest, JoinGroupRequest,
+    JoinGroupResponse, LeaveGroupRequest, OffsetCommitRequest, OffsetFetchRequest, OffsetFetchResponse,
+    SyncGroupRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -25,8 +26,6 @@ const REBALANCE: i16 = 27;
 const NO_GROUP: i16 = 69;
 const MEMBER_ID_REQUIRED: i16 = 79;
 const FENCED: i16 = 82;
-/// The coordinator is not there, at the moment.
-const RETRIABLE: [i16; 3] = [14, 15, 16];
 
 #[derive(Debug)]
 enum Ask {
@@ -68,6 +67,8 @@ pub struct Member {
     owned: Vec<i32>,
     session_timeout_ms: i32,
     not_before_us: u64,
+    /// Where there are several brokers: it is at its coordinator, or on its way there.
+    found: bool,
     calm: bool,
     /// It has read once more since nothing fails.
     read_in_calm: bool,
@@ -125,6 +126,7 @@ impl Member {
             owned: Vec::new(),
             session_timeout_ms: stage.random.i32(500..3_000),
             not_before_us: 0,
+            found: false,
             calm: false,
             read_in_calm: false,
         }
@@ -139,6 +141,9 @@ impl Member {
     fn step(&mut self, stage: &mut Stage) {
         if !self.link.is_up(stage) || self.link.in_flight() > 0 || stage.now_us < self.not_before_us {
             return;
+        }
+        if stage.linked && !self.found {
+            return self.find(stage);
         }
         match self.state {
             State::Find => self.find(stage),
@@ -240,7 +245,9 @@ impl Member {
 
     fn fetch(&mut self, stage: &mut Stage) {
         let version = stage.random.i16(1..=9);
-        let floors = (0..self.partitions).map(|at| (at, stage.history.commits.floor(&self.group, at)));
+        // A coordinator of old that nobody can reach may not know what was committed since.
+        let floor = |at| if stage.linked { None } else { stage.history.commits.floor(&self.group, at) };
+        let floors = (0..self.partitions).map(|at| (at, floor(at)));
         let floors: Vec<_> = floors.collect();
         let partitions = floors.iter().map(|(partition, _)| *partition).collect();
         let mut request = offset_fetch(&self.group, &stage.names[0], partitions, version);
@@ -269,6 +276,7 @@ impl Member {
             0 => self.leave(stage),
             1 => {
                 drop(self.link.close(stage));
+                self.found = false;
                 self.crash();
             }
             2..=5 => self.fetch(stage),
@@ -297,7 +305,8 @@ impl Member {
             REBALANCE => self.state = State::Join,
             // After a power cut the whole group may be gone.
             UNKNOWN_MEMBER | ILLEGAL_GENERATION | FENCED | NO_GROUP => self.forget(),
-            error if RETRIABLE.contains(&error) || error == UNKNOWN_TOPIC => {
+            error if stage.is_passing_of_group(error) || error == UNKNOWN_TOPIC => {
+                self.found = false;
                 self.not_before_us = stage.now_us + stage.random.u64(10_000..100_000);
             }
             error => panic!("member of {}: error {error}", self.group),
@@ -326,15 +335,26 @@ impl Member {
         }
     }
 
-    fn answered(&mut self, response: Response<Ask>, stage: &mut Stage) {
-        match &response.ask {
-            Ask::Find => {
-                let answer = response.decode::<FindCoordinatorRequest>();
-                match answer.coordinators.first().map_or(answer.error_code, |one| one.error_code) {
-                    0 => self.state = State::Join,
-                    error => self.recover(error, stage),
+    fn coordinator_told(&mut self, answer: &FindCoordinatorResponse, stage: &mut Stage) {
+        let one = answer.coordinators.first();
+        match one.map_or(answer.error_code, |one| one.error_code) {
+            0 => {
+                let node_id = one.map_or(answer.node_id, |one| one.node_id).0;
+                self.found = true;
+                if self.state == State::Find {
+                    self.state = State::Join;
+                }
+                if stage.linked && self.link.at() != Some(node_id) {
+                    drop(self.link.go_to(Some(node_id), stage));
                 }
             }
+            error => self.recover(error, stage),
+        }
+    }
+
+    fn answered(&mut self, response: Response<Ask>, stage: &mut Stage) {
+        match &response.ask {
+            Ask::Find => self.coordinator_told(&response.decode::<FindCoordinatorRequest>(), stage),
             Ask::Join => self.joined(&response.decode::<JoinGroupRequest>(), stage),
             Ask::Sync => {
                 let answer = response.decode::<SyncGroupRequest>();
@@ -409,6 +429,7 @@ impl Client for Member {
 
     fn closed(&mut self, stage: &mut Stage) {
         let lost = self.link.closed(stage);
+        self.found = false;
         // A commit that is still on its way may come later than the next one of the same member would.
         if lost.iter().any(|ask| matches!(ask, Ask::Commit(_))) {
             self.crash();

@@ -7,7 +7,7 @@ use tidemill::broker::PeersStart;
 use tidemill::broker::peers::finder::VoterAddress;
 use tidemill::broker::peers::messages::Registration;
 use tidemill::config::{self, NodeConfig, ProcessRoles, SecurityProtocol};
-use tidemill::controller::quorum::founder_raft_id;
+use tidemill::controller::quorum::{founder_raft_id, raft_id_of};
 use tidemill::controller::{Endpoint, VoterEndpoint, features};
 use uuid::Uuid;
 
@@ -44,15 +44,23 @@ pub fn make_member(config: &mut NodeConfig, plan: &Plan, machine: usize) {
     }
     config.inter_broker_listener = CLIENTS.into();
     config.controller_listeners = vec![CONTROLLERS.into()];
-    let voters = (0..plan.cluster.voters).map(|voter| config::Voter {
-        node_id: plan.node_id_of(voter),
-        endpoint: config::Endpoint { host: plan.host_of(voter), port: CONTROLLER_PORT },
-    });
-    config.cluster.voters = voters.collect();
+    let at = |voter: usize| config::Endpoint { host: plan.host_of(voter), port: CONTROLLER_PORT };
+    if plan.cluster.has_moving_voters {
+        config.cluster.bootstrap_servers = (0..plan.machines).map(at).collect();
+    } else {
+        let voters = (0..plan.cluster.voters)
+            .map(|voter| config::Voter { node_id: plan.node_id_of(voter), endpoint: at(voter) });
+        config.cluster.voters = voters.collect();
+    }
     config.cluster.heartbeat_interval_ms = plan.cluster.heartbeat_ms;
     config.cluster.session_timeout_ms = plan.cluster.session_ms;
     config.replica_lag_time_max_ms = plan.cluster.lag_ms;
     config.auto_create_topics = false;
+    config.group.offsets_topic_replication_factor = 3.min(plan.machines as i16);
+    config.topic_defaults.min_insync_replicas = plan.cluster.offsets_in_sync;
+    if plan.syncs_all() {
+        config.topic_defaults.flush_messages = 1;
+    }
 }
 
 /// Where clients and brokers reach a machine.
@@ -61,18 +69,35 @@ pub fn endpoint(plan: &Plan, machine: usize) -> Endpoint {
     Endpoint { name: CLIENTS.into(), host, port: CLIENTS_PORT, security_protocol: 0 }
 }
 
+/// The id of a log directory of a cluster's machine, after so many disks that it has lost. An operator knows them.
+pub fn directory_id(plan: &Plan, machine: usize, directory: usize, disks_lost: u64) -> Uuid {
+    let number = (machine as u64) << 32 | (directory as u64) << 16 | disks_lost;
+    let mut random = fastrand::Rng::with_seed(plan.seed.wrapping_mul(0x9e37_79b9) ^ number ^ 0xd1_4ec7);
+    Uuid::from_u64_pair(random.u64(1..), random.u64(1..))
+}
+
 /// Who a node is in the quorum, on a disk with this directory id.
 pub fn quorum_place(plan: &Plan, machine: usize, directory_id: Uuid) -> QuorumPlace {
     let node_id = plan.node_id_of(machine);
-    let raft_id = directory_id.as_u64_pair().1 | 1;
+    let raft_id = raft_id_of(directory_id);
     if !plan.has_controller(machine) {
         return QuorumPlace { raft_id, voters: Vec::new() };
+    }
+    if plan.cluster.has_moving_voters {
+        let voters: Vec<VoterEndpoint> = (0..plan.cluster.voters).map(|at| founder(plan, at)).collect();
+        let founds = voters.iter().any(|voter| voter.raft_id == Some(raft_id));
+        return QuorumPlace { raft_id, voters: if founds { voters } else { Vec::new() } };
     }
     if !plan.linked || plan.cluster.voters == 1 {
         return QuorumPlace { raft_id, voters: vec![VoterEndpoint::alone(node_id, raft_id)] };
     }
     let voters = (0..plan.cluster.voters).map(|at| voter(plan, at)).collect();
     QuorumPlace { raft_id: founder_raft_id(CLUSTER_ID, node_id), voters }
+}
+
+/// A voter that is known by its first disk.
+fn founder(plan: &Plan, machine: usize) -> VoterEndpoint {
+    VoterEndpoint { raft_id: Some(raft_id_of(directory_id(plan, machine, 0, 0))), ..voter(plan, machine) }
 }
 
 fn voter(plan: &Plan, machine: usize) -> VoterEndpoint {
@@ -100,11 +125,14 @@ pub fn peers(plan: &Plan, machine: usize, place: &QuorumPlace, life: Life) -> Op
     if !plan.linked {
         return None;
     }
+    // One that joins knows where controllers are, and not who.
+    let knows_names = !plan.cluster.has_moving_voters || !place.voters.is_empty();
     let address = |at: usize| VoterAddress {
-        node_id: plan.node_id_of(at),
+        node_id: if knows_names { plan.node_id_of(at) } else { -1 - at as i32 },
         host: plan.host_of(at).into(),
         port: CONTROLLER_PORT,
     };
+    let known = if knows_names { plan.cluster.voters } else { plan.machines };
     let told = endpoint(plan, machine);
     // Who has no controllers' listener asks for its mail.
     let (host, port) =
@@ -125,7 +153,7 @@ pub fn peers(plan: &Plan, machine: usize, place: &QuorumPlace, life: Life) -> Op
             features: levels.collect(),
         },
         is_broker: true,
-        voters: (0..plan.cluster.voters).map(address).collect(),
+        voters: (0..known).map(address).collect(),
         previous_epoch: life.previous_epoch,
         raft_id: place.raft_id,
     })

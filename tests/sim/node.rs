@@ -1,9 +1,10 @@
 //! The second shell: carries out what the shards ask for, as `src/shard/` does, on the simulated disk and clock.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use tidemill::broker::{ConnectionKey, Luggage, Message, Opened, Output, Owner, Shard};
-use tidemill::controller::ShardId;
+use tidemill::controller::{BrokerRegistration, ShardId};
 use tidemill::effect::{ByteSpan, FileDone, FileResult, Ticket};
 use tidemill::log::RecoveryError;
 use tidemill::partition::{ReadFound, ReplyTo};
@@ -13,7 +14,6 @@ use tidemill::wire::frame;
 use uuid::Uuid;
 
 use crate::boot::Booted;
-use crate::connections::Caller;
 use crate::faults::Fault;
 use crate::history::Place;
 use crate::links::{LinkEnd, LinkNews, LinkOrder};
@@ -24,6 +24,8 @@ use crate::world::{Event, World, draw};
 /// Unsent bytes of a connection after which it is read no further, as in the real shell.
 const UNSENT_BYTES_MAX: usize = 16 << 10;
 const FRAME_LIMIT_BYTES: u32 = 1 << 20;
+/// Room for what other nodes send beyond what clients may take, as the real shell has at least.
+const OPENINGS_BYTES: usize = 512 << 10;
 
 /// One process.
 #[derive(Debug)]
@@ -108,6 +110,11 @@ pub enum Arrived {
 }
 
 impl Node {
+    /// Whether a registration is that of this process.
+    pub fn is_registered(&self, broker: Option<&Arc<BrokerRegistration>>) -> bool {
+        broker.is_some_and(|broker| Some(broker.incarnation) == self.registers_as)
+    }
+
     /// Whether clients may connect.
     pub fn takes_clients(&self) -> bool {
         self.ready && !self.stopping
@@ -136,7 +143,7 @@ impl Node {
 impl World {
     /// A process begins.
     pub fn start_node(&mut self, machine: usize, booted: Booted) {
-        let Booted { shards, peers } = booted;
+        let Booted { shards, peers, .. } = booted;
         self.machines[machine].firsts.clear();
         let count = shards.len();
         let host = |core| Host {
@@ -343,14 +350,10 @@ impl World {
         let core = &mut node.hosts[shard].core;
         let Some(connection) = self.connections.get_mut(&id) else { return false };
         let Some(key) = connection.key else { return false };
-        let (in_flight_max, mut budget_bytes) = (self.plan.in_flight_max, self.plan.budget_bytes);
-        if self.plan.linked && matches!(connection.caller, Caller::Link(_)) {
-            // What waits for other nodes holds its bytes: theirs have to come past that.
-            budget_bytes = usize::MAX;
-        }
+        let (in_flight_max, budget_bytes) = (self.plan.in_flight_max, self.plan.budget_bytes);
         let mut taken = false;
         while core.in_flight(key) < in_flight_max
-            && (core.admitted_bytes() == 0 || core.admitted_bytes() < budget_bytes)
+            && may_admit(core, key, budget_bytes)
             && core.outbox(key).is_some_and(|outbox| outbox.memory_bytes() < UNSENT_BYTES_MAX)
             && !core.connection(key).is_some_and(|connection| connection.comes_to_rest())
         {
@@ -427,7 +430,10 @@ impl World {
             Output::Dial { link, host, port } => {
                 self.order_link(node, shard, link, LinkOrder::Dial { host: host.to_string(), port });
             }
-            Output::LinkSend { link, bytes } => self.order_link(node, shard, link, LinkOrder::Send(bytes)),
+            Output::LinkSend { link, bytes } => {
+                self.watches[self.machines[node.machine].cluster].promises.left(&bytes);
+                self.order_link(node, shard, link, LinkOrder::Send(bytes));
+            }
             Output::LinkClose { link } => self.order_link(node, shard, link, LinkOrder::Close),
             Output::Finished => node.finished = true,
             Output::Fatal(why) => node.fatal = Some(why),
@@ -491,6 +497,15 @@ impl World {
             }
         }
     }
+}
+
+/// Whether a shard has room for the next frame of a connection. What waits for other nodes holds its bytes, so theirs
+/// have room beyond, as in the real shell.
+fn may_admit(core: &mut Shard, key: ConnectionKey, budget_bytes: usize) -> bool {
+    let of_node = core.connection(key).is_some_and(|connection| connection.of_node);
+    let beyond_bytes = if of_node { OPENINGS_BYTES } else { 0 };
+    let held_bytes = core.admitted_bytes();
+    held_bytes == 0 || held_bytes < budget_bytes.saturating_add(beyond_bytes)
 }
 
 fn shown(message: &Message) -> String {

@@ -133,7 +133,8 @@ pub struct Plan {
     pub reset_every_ms: u64,
     /// How far clocks run too fast or too slow at most, in millionths.
     pub drift_ppm: i64,
-    /// Share of power cuts after which a machine comes back with empty disks; for brokers that know each other.
+    /// Share of power cuts after which a machine comes back with empty disks; for machines of one cluster that lose
+    /// what they had one at a time.
     pub lost_disks: f64,
     /// What makes the brokers one cluster.
     pub cluster: ClusterPlan,
@@ -158,11 +159,51 @@ pub struct ClusterPlan {
     pub away_ms: u64,
     /// Mean time between elections that are asked for and replicas that are moved, 0 for none.
     pub moves_every_ms: u64,
+    /// Voters are known by their disks, so that others may take their places; every machine has a controller.
+    pub has_moving_voters: bool,
+    /// Mean time between voters that come or go, 0 for none.
+    pub voters_every_ms: u64,
+    /// Mean time between changes of a configuration, 0 for none.
+    pub alters_every_ms: u64,
+    /// `min.insync.replicas` of the offsets topic.
+    pub offsets_in_sync: i32,
+    /// Nothing is synced before it is acknowledged. One machine at a time loses what is not on its disk, or all of it:
+    /// the next one may when every replica is in sync again.
+    pub loses_one_at_a_time: bool,
 }
 
 impl ClusterPlan {
     /// Draws one for so many machines and topics.
     fn draw(machines: usize, topics: usize, r: &mut fastrand::Rng) -> Self {
+        let plan = Self::draw_still(machines, topics, r);
+        let has_moving_voters = plan.voters > 1 && r.bool();
+        let voters_every_ms = *r.choice(&[0, 500, 2_000]).expect("some");
+        Self {
+            has_moving_voters,
+            voters_every_ms: if has_moving_voters { voters_every_ms } else { 0 },
+            alters_every_ms: *r.choice(&[0, 30, 300]).expect("some"),
+            offsets_in_sync: r.i32(1..=2),
+            ..plan
+        }
+    }
+
+    /// The same for machines that lose what is not synced one at a time: what is acknowledged is on two of three.
+    fn losing_one_at_a_time(self) -> Self {
+        let replication = self.replication.iter().map(|_| (3, 2)).collect();
+        // Mostly all is well, so that there is something to lose.
+        let moves_every_ms = if self.moves_every_ms > 0 { 1_500 } else { 0 };
+        Self {
+            loses_one_at_a_time: true,
+            voters: 3,
+            replication,
+            offsets_in_sync: 2,
+            away_ms: 300,
+            moves_every_ms,
+            ..self
+        }
+    }
+
+    fn draw_still(machines: usize, topics: usize, r: &mut fastrand::Rng) -> Self {
         let replication = |r: &mut fastrand::Rng| {
             let replicas = *r.choice(&[1, 2, 3, 3, 3]).expect("some");
             let replicas = machines.min(replicas);
@@ -177,6 +218,7 @@ impl ClusterPlan {
             lag_ms: *r.choice(&[600, 1_500, 4_000]).expect("some"),
             away_ms: *r.choice(&[300, 3_000, 8_000]).expect("some"),
             moves_every_ms: *r.choice(&[0, 0, 300, 1_500]).expect("some"),
+            ..Self::default()
         }
     }
 }
@@ -325,21 +367,36 @@ impl Plan {
     /// takes records away: nothing that was committed may go.
     pub fn linked_on(self, machines: usize) -> Self {
         let mut random = fastrand::Rng::with_seed(self.seed ^ 0x11_4e_d0_05);
-        let cluster = ClusterPlan::draw(machines, self.topics.len(), &mut random);
-        // A power cut takes what is not synced, so everything is where power is cut.
-        let flushed = self.power_cuts > 0.0;
-        let topics = self.topics.iter().map(|(partitions, own)| (*partitions, flushed || *own)).collect();
+        let r = &mut random;
+        let mut cluster = ClusterPlan::draw(machines, self.topics.len(), r);
+        let cuts_power = self.power_cuts > 0.0;
+        if cuts_power && r.bool() && machines >= 3 {
+            cluster = cluster.losing_one_at_a_time();
+        }
+        let one_at_a_time = cluster.loses_one_at_a_time;
+        let lost_disks = if one_at_a_time { *r.choice(&[0.0, 0.5, 0.5]).expect("some") } else { 0.0 };
+        if lost_disks > 0.0 && cluster.has_moving_voters {
+            // Somebody has to bring new disks in.
+            cluster.voters_every_ms = cluster.voters_every_ms.max(500);
+        }
+        let has_groups = r.bool();
+        // A power cut takes what is not synced: everything is, or only one machine loses anything.
+        let flushed = |own: bool| if one_at_a_time { false } else { cuts_power || own };
+        let topics = self.topics.iter().map(|(partitions, own)| (*partitions, flushed(*own))).collect();
         Self {
             linked: true,
             probes: false,
             cluster,
             topics,
+            lost_disks,
+            power_cuts: if one_at_a_time { 1.0 } else { self.power_cuts },
+            crash_every_ms: if one_at_a_time { self.crash_every_ms.max(1_500) } else { self.crash_every_ms },
             churn_topics: 0,
             consumers: self.consumers + 2,
             hostile: 0,
             more_partitions: 0,
-            members: (0, 1),
-            consumer_members: (0, 1),
+            members: if has_groups { self.members } else { (0, 1) },
+            consumer_members: if has_groups { self.consumer_members } else { (0, 1) },
             tunes: false,
             shortens: Shortens { check_ms: self.shortens.check_ms, ..Shortens::default() },
             expiration_ms: None,
@@ -347,14 +404,22 @@ impl Plan {
             log_append_time: false,
             session_slots: 1_000,
             // What waits for other nodes holds its share for long.
-            budget_bytes: self.budget_bytes.max(1 << 16),
+            budget_bytes: self.budget_bytes.max(4_000),
+            // A device that fails takes its process down, and nobody may go down beside one that has lost something.
+            io_errors: if one_at_a_time { 0.0 } else { self.io_errors },
+            full_every_ms: if one_at_a_time { 0 } else { self.full_every_ms },
             ..self.on_machines(machines.max(2))
         }
     }
 
     /// Whether a controller runs on a machine.
     pub fn has_controller(&self, machine: usize) -> bool {
-        !self.linked || machine < self.cluster.voters
+        !self.linked || machine < self.cluster.voters || self.cluster.has_moving_voters
+    }
+
+    /// Everything is synced before it is acknowledged, the offsets of groups too.
+    pub fn syncs_all(&self) -> bool {
+        self.linked && self.power_cuts > 0.0 && !self.cluster.loses_one_at_a_time
     }
 
     /// The machine of a broker.

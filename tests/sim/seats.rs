@@ -51,21 +51,28 @@ impl World {
         for number in 0..plan.hostile {
             self.seat(cluster, Box::new(Hostile::new(number)));
         }
+        self.seat_members(cluster);
+        for number in 0..plan.consumers {
+            let targets = self.some_of(&all);
+            let consumer = self.with_stage(cluster, |stage| Consumer::new(number, targets, stage));
+            self.seat(cluster, Box::new(consumer));
+        }
+    }
+
+    /// Members of groups, by both protocols.
+    pub fn seat_members(&mut self, cluster: usize) {
+        let plan = self.plan.clone();
+        let partitions = plan.topics[0].0;
         for number in 0..plan.members.0 {
             let group = format!("group-{}", number % plan.members.1);
-            let member = self.with_stage(cluster, |stage| Member::new(number, group, topics[0].0, stage));
+            let member = self.with_stage(cluster, |stage| Member::new(number, group, partitions, stage));
             self.seat(cluster, Box::new(member));
         }
         let mut random = fastrand::Rng::with_seed(plan.seed ^ 0x848_848);
         for number in 0..plan.consumer_members.0 {
             let group = format!("consumers-{}", number % plan.consumer_members.1);
-            let member = ConsumerMember::new(number, group, topics[0].0, &mut random);
+            let member = ConsumerMember::new(number, group, partitions, &mut random);
             self.seat(cluster, Box::new(member));
-        }
-        for number in 0..plan.consumers {
-            let targets = self.some_of(&all);
-            let consumer = self.with_stage(cluster, |stage| Consumer::new(number, targets, stage));
-            self.seat(cluster, Box::new(consumer));
         }
     }
 
@@ -136,6 +143,7 @@ impl World {
             calm: self.phase != Phase::Faulty,
             brokers,
             linked: self.plan.linked,
+            disks: &self.disk_ids,
         };
         (stage, &mut self.seats)
     }

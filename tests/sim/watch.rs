@@ -9,8 +9,11 @@ use tidemill::log::batch::BatchInfo;
 
 use crate::disk::Disk;
 use crate::history::Place;
-use crate::invariants::{self, BatchMark, Committed, Images, Leaders, ReplicaView, Terms, Watermarks};
+use crate::invariants::{
+    self, BatchMark, Committed, Images, Leaders, PartitionEpochs, ReplicaView, Terms, Watermarks,
+};
 use crate::node::{Node, Owned};
+use crate::promises::Promises;
 use crate::tuner::RETENTION_BYTES_MIN;
 use crate::world::World;
 
@@ -18,6 +21,9 @@ use crate::world::World;
 #[derive(Debug, Default)]
 pub struct Watch {
     leaders: Leaders,
+    epochs: PartitionEpochs,
+    /// What controllers have promised each other.
+    pub promises: Promises,
     watermarks: Watermarks,
     committed: Committed,
     terms: Terms,
@@ -113,8 +119,13 @@ impl World {
         }
         demand(invariants::isr_is_right(&view));
         demand(watch.leaders.saw(&view));
+        demand(watch.epochs.saw(&view));
         demand(watch.watermarks.saw(&view));
-        demand(watch.committed.is_on(&view));
+        // One that lost what it had stands in the ISR of old until its new life is registered.
+        let image = &node.hosts[shard].core.view().image;
+        let is_known = node.is_registered(image.broker(view.node_id));
+        let isr = if is_known || self.in_doubt != Some(node.machine) { view.isr } else { &[] };
+        demand(watch.committed.is_on(&ReplicaView { isr, ..view }));
         let compared = watch.compared.entry((node.machine, view.incarnation, view.place)).or_insert(0);
         if *compared < view.high_watermark {
             let disk = &mut machine.disks[owned.directory];
@@ -190,7 +201,8 @@ impl World {
     }
 }
 
-fn demand(holds: Result<(), String>) {
+/// Ends the run where something does not hold.
+pub fn demand(holds: Result<(), String>) {
     if let Err(violated) = holds {
         panic!("{violated}");
     }

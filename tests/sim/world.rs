@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use tidemill::effect::Now;
+use uuid::Uuid;
 
 use crate::auditor::Auditor;
 use crate::boot::{self, Failed};
@@ -13,13 +14,14 @@ use crate::group_auditor::GroupAuditor;
 use crate::history::History;
 use crate::links::{LinkEnd, LinkNews, LinkOrder, Links};
 use crate::machine::{Clock, Machine};
+use crate::membership;
 use crate::network::Network;
 use crate::node::Node;
 use crate::plan::Plan;
 use crate::probe;
 use crate::seats::{Seat, Topic};
 use crate::trace::Trace;
-use crate::watch::Watch;
+use crate::watch::{Watch, demand};
 
 /// Faults are over this long before a client that is not done is stuck.
 const CALM_US: u64 = 60_000_000;
@@ -147,6 +149,10 @@ pub struct World {
     pub crashes: u64,
     /// Connections that went to another shard.
     pub moves: u64,
+    /// The machine that lost something not long ago, where one does at a time: not everybody has everything again.
+    pub in_doubt: Option<usize>,
+    /// Of machines of one cluster: the id of the disk on which each keeps the metadata.
+    pub disk_ids: Vec<Uuid>,
 }
 
 fn randoms(seed: u64) -> Randoms {
@@ -207,6 +213,8 @@ impl World {
             faults_made: 0,
             crashes: 0,
             moves: 0,
+            in_doubt: None,
+            disk_ids: (0..plan.machines).map(|at| membership::directory_id(&plan, at, 0, 0)).collect(),
             plan,
         };
         for cluster in 0..clusters {
@@ -377,6 +385,11 @@ impl World {
         match booted {
             Ok(booted) => {
                 self.note(machine, 22, [incarnation, 0], || format!("start ({boot_id})"));
+                let (raft_id, stored) = &booted.known;
+                demand(self.watches[self.machines[machine].cluster].promises.kept(*raft_id, stored));
+                if self.machines[machine].clock.drift_ppm != 0 {
+                    self.hits.count(Fault::Drift);
+                }
                 self.start_node(machine, booted);
                 self.start_probe(machine);
             }
@@ -384,7 +397,7 @@ impl World {
                 self.note(machine, 23, [incarnation, 0], || "start, cut short".into());
                 self.crashes += 1;
                 self.hits.count(Fault::CrashInStart);
-                if self.random.faults.f64() < self.plan.power_cuts {
+                if self.random.faults.f64() < self.plan.power_cuts && self.may_lose(machine) {
                     self.cut_power(machine, &[]);
                 }
                 self.after(20_000, Event::Boot { machine });

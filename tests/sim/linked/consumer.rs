@@ -6,8 +6,8 @@ use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::{FetchRequest, ListOffsetsRequest};
 
-use super::PASSING;
 use super::pilot::Pilot;
+use super::{PASSING, check_epochs};
 use crate::client::{Action, Client, Response, Stage, topic_name};
 
 /// Where a request was sent to, and what it asked: connection, leader epoch, offset.
@@ -151,6 +151,7 @@ impl LinkedConsumer {
         self.shown = (number, epoch, watermark);
         self.told_end(watermark, 0, stage);
         let records = part.records.clone().unwrap_or_default();
+        check_epochs(place, epoch, &records);
         let next = stage.history.fetched(place, self.pilot.topic(), position, watermark, &records);
         self.position = if self.position == position { next } else { self.position };
     }

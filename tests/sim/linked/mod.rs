@@ -1,29 +1,57 @@
 //! Clients of machines that are one cluster. Each works on one partition and follows its leader from broker to
 //! broker.
 //!
-//! | file | what it is | |---|---| | [`pilot`] | finds a partition's leader, and goes where it went | | [`admin`] |
-//! creates the topics, and sees in the end that every replica is in sync | | [`mover`] | elects preferred leaders
-//! and moves replicas | | [`producer`], [`consumer`] | write and read one partition | | [`auditor`] | reads one
-//! partition whole in the end |
+//! | file | what it is |
+//! |---|---|
+//! | [`pilot`] | finds a partition's leader, and goes where it went |
+//! | [`admin`] | creates the topics, and sees in the end that every replica is in sync |
+//! | [`mover`] | elects preferred leaders and moves replicas |
+//! | [`clerk`] | alters a configuration, and sees in the end that what was acknowledged is so |
+//! | [`delegate`] | changes who votes in the metadata quorum |
+//! | [`producer`], [`consumer`] | write and read one partition |
+//! | [`auditor`] | reads one partition whole in the end |
+//!
+//! Members of groups are those of one broker; here they go to their coordinator.
 
 pub mod admin;
 pub mod auditor;
+pub mod clerk;
 pub mod consumer;
+pub mod delegate;
 pub mod mover;
 pub mod pilot;
 pub mod producer;
 
+use bytes::{Buf, Bytes};
+use tidemill::log::batch::BatchInfo;
+
 use self::admin::LinkedAdmin;
 use self::auditor::LinkedAuditor;
+use self::clerk::Clerk;
 use self::consumer::LinkedConsumer;
+use self::delegate::Delegate;
 use self::mover::Mover;
 use self::producer::LinkedProducer;
-use crate::history::Kind;
+use crate::group_auditor::GroupAuditor;
+use crate::history::{Kind, Place};
 use crate::world::World;
 
 /// Errors that mean nothing but that it is to be tried again, here or elsewhere: unknown topic, no leader, not the
 /// leader, too late, no coordinator yet, too few in sync, storage, leader epochs, offsets not known yet, topic ids.
 pub const PASSING: [i16; 16] = [3, 5, 6, 7, 14, 15, 16, 19, 20, 41, 56, 74, 75, 78, 100, 103];
+
+/// A leader has no batches of a later epoch than its own: what it gives to somebody who counts on that one shows none.
+pub fn check_epochs(place: Place, epoch: i32, bytes: &Bytes) {
+    let mut rest = bytes.clone();
+    while let Ok(info) = BatchInfo::parse(&rest) {
+        assert!(
+            epoch < 0 || info.leader_epoch <= epoch,
+            "unfenced: {place:?} gave a batch of epoch {} to somebody who counts on {epoch}",
+            info.leader_epoch
+        );
+        rest.advance((info.length_bytes as usize).clamp(1, rest.len()));
+    }
+}
 
 impl World {
     /// Everyone who works with the cluster until the end.
@@ -43,6 +71,13 @@ impl World {
             let places = all.iter().map(|(topic, partition)| (*topic, *partition, replicas(*topic)));
             self.seat(0, Box::new(Mover::new(places.collect(), plan.cluster.moves_every_ms)));
         }
+        if plan.cluster.voters_every_ms > 0 {
+            self.seat(0, Box::new(Delegate::new(&plan)));
+        }
+        if plan.cluster.alters_every_ms > 0 {
+            self.seat(0, Box::new(Clerk::new(plan.cluster.alters_every_ms)));
+        }
+        self.seat_members(0);
         let kinds = [
             (Kind::Idempotent, 2 * plan.idempotent),
             (Kind::LeaderAcks, plan.leader_acks),
@@ -67,6 +102,7 @@ impl World {
 
     /// Everyone who reads everything in the end.
     pub fn seat_linked_auditors(&mut self) {
+        self.seat(0, Box::new(GroupAuditor::new()));
         for (topic, partition) in self.linked_places() {
             self.seat(0, Box::new(LinkedAuditor::new((topic, partition))));
         }

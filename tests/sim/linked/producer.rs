@@ -160,7 +160,10 @@ impl LinkedProducer {
             Some(Ask::ProducerId) => {
                 let answer = response.decode::<InitProducerIdRequest>();
                 match answer.error_code {
-                    0 => self.producer_id = Some(answer.producer_id.0),
+                    0 => {
+                        stage.history.given_producer_id(answer.producer_id.0);
+                        self.producer_id = Some(answer.producer_id.0);
+                    }
                     error => {
                         assert!(PASSING.contains(&error), "InitProducerId: error {error}");
                         self.pilot.rest(stage);
@@ -240,6 +243,10 @@ impl Client for LinkedProducer {
             self.records_left = self.records_left.min(RECORDS_IN_CALM);
         }
         self.pilot.look_sometimes(stage);
+        if self.queue.is_empty() && self.is_idempotent() && stage.random.u8(0..100) == 0 && !stage.calm {
+            // It begins anew as another producer.
+            (self.producer_id, self.sequence) = (None, 0);
+        }
         self.step(stage);
         stage.actions.push(Action::WakeAt(stage.now_us + stage.random.u64(1_000..60_000)));
     }
