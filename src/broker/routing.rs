@@ -60,8 +60,8 @@ impl Shard {
                 connection.of_node = true;
             }
         }
-        for (to, node_id) in std::mem::take(&mut self.desk.heard) {
-            self.heard_heartbeat(ConnectionKey::of(to), node_id);
+        for (to, node_id, broker_epoch) in std::mem::take(&mut self.desk.heard) {
+            self.heard_heartbeat(ConnectionKey::of(to), node_id, broker_epoch);
         }
         if !self.desk.forwards.is_empty() {
             let forwards = std::mem::take(&mut self.desk.forwards);

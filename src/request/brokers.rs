@@ -128,9 +128,7 @@ pub(super) fn heartbeat(
         return Ok(encoded(header, &response));
     }
     let node_id = request.broker_id.0;
-    if scene.view.image.broker(node_id).is_some_and(|broker| broker.epoch == request.broker_epoch) {
-        scene.desk.heard.push((to, node_id));
-    }
+    scene.desk.heard.push((to, node_id, request.broker_epoch));
     let asked = ControllerRequest::Heartbeat {
         node_id,
         epoch: request.broker_epoch,

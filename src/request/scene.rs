@@ -178,8 +178,8 @@ pub struct Desk {
     pub forwards_changes: bool,
     /// Fetches of replicas: their connections are other nodes'.
     pub replicas_heard: Vec<ReplyTo>,
-    /// Heartbeats of brokers: on which connection, and whose.
-    pub heard: Vec<(ReplyTo, i32)>,
+    /// Heartbeats of brokers: on which connection, whose, and of which broker epoch.
+    pub heard: Vec<(ReplyTo, i32, i64)>,
     /// What is asked of the controller's shard about the metadata quorum.
     pub quorum: Vec<(ReplyTo, QuorumAsk)>,
     /// What was refused among nodes.

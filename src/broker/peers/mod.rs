@@ -348,7 +348,12 @@ impl Shard {
             return;
         }
         let (image, listener) = (&self.view.image, &self.view.config.inter_broker_listener);
-        senses.ended(now, key, true, ids, |node_id| address_of(image, listener, node_id), outputs);
+        let find = |node_id, broker_epoch| {
+            let broker = image.broker(node_id).filter(|broker| broker.epoch == broker_epoch)?;
+            let process = Process { node_id, incarnation: broker.incarnation };
+            Some((process, address_of(image, listener, node_id)?))
+        };
+        senses.ended(now, key, true, ids, find, outputs);
     }
 
     /// A connection is gone, or goes to another shard: its end says nothing more.
@@ -357,10 +362,8 @@ impl Shard {
     }
 
     /// A broker's heartbeat came on a connection: from now on its end says something.
-    pub(super) fn heard_heartbeat(&mut self, key: ConnectionKey, node_id: i32) {
-        if let Some(broker) = self.view.image.broker(node_id) {
-            self.peers.senses.heard(key, Process { node_id, incarnation: broker.incarnation });
-        }
+    pub(super) fn heard_heartbeat(&mut self, key: ConnectionKey, node_id: i32, broker_epoch: i64) {
+        self.peers.senses.heard(key, node_id, broker_epoch);
     }
 
     /// The shard stops: it asks nothing of other nodes any more.

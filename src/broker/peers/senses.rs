@@ -36,7 +36,9 @@ pub struct Process {
 /// What one shard hears of brokers on its connections.
 #[derive(Debug, Default)]
 pub struct Senses {
-    heard: BTreeMap<ConnectionKey, Process>,
+    /// Who sends its heartbeats there: a node id and a broker epoch. Which process that is, the metadata say when they
+    /// have its registration, and that may be after the first heartbeat.
+    heard: BTreeMap<ConnectionKey, (i32, i64)>,
     probes: BTreeMap<LinkId, Probe>,
 }
 
@@ -58,9 +60,9 @@ impl Probe {
 }
 
 impl Senses {
-    /// A broker sent a heartbeat on a connection.
-    pub fn heard(&mut self, connection: ConnectionKey, from: Process) {
-        self.heard.insert(connection, from);
+    /// A broker, known by its id and its epoch, sent a heartbeat on a connection.
+    pub fn heard(&mut self, connection: ConnectionKey, node_id: i32, broker_epoch: i64) {
+        self.heard.insert(connection, (node_id, broker_epoch));
     }
 
     /// A connection says nothing any more.
@@ -74,22 +76,23 @@ impl Senses {
     }
 
     /// A connection is gone. If the other side ended it and it was a broker's, the broker is probed where it listens.
+    /// `find` tells the process that registered with that epoch, where it is the last one of its id, and its address.
     pub fn ended(
         &mut self,
         now: Now,
         connection: ConnectionKey,
         by_peer: bool,
         ids: &mut LinkIds,
-        address_of: impl Fn(i32) -> Option<Address>,
+        find: impl Fn(i32, i64) -> Option<(Process, Address)>,
         outputs: &mut Vec<Output>,
     ) {
-        let Some(process) = self.heard.remove(&connection).filter(|_| by_peer) else { return };
-        let is_elsewhere = self.heard.values().any(|heard| *heard == process);
+        let Some(gone) = self.heard.remove(&connection).filter(|_| by_peer) else { return };
+        let is_elsewhere = self.heard.values().any(|heard| *heard == gone);
+        let Some((process, address)) = find(gone.0, gone.1) else { return };
         let is_probed = self.probes.values().any(|probe| probe.process == process);
         if is_elsewhere || is_probed || self.probes.len() >= PROBES_MAX {
             return;
         }
-        let Some(address) = address_of(process.node_id) else { return };
         let link = ids.take();
         let mut probe = Probe { process, address, until_ms: now.mono_ms + PROBE_MS, dials: 0 };
         probe.dial(link, outputs);
@@ -151,8 +154,11 @@ mod tests {
 
     const PROCESS: Process = Process { node_id: 2, incarnation: Uuid::from_u128(9) };
 
-    fn somewhere(_: i32) -> Option<Address> {
-        Some((Arc::from("host"), 9092))
+    const EPOCH: i64 = 5;
+
+    fn somewhere(node_id: i32, broker_epoch: i64) -> Option<(Process, Address)> {
+        let is_it = (node_id, broker_epoch) == (PROCESS.node_id, EPOCH);
+        is_it.then(|| (PROCESS, (Arc::from("host"), 9092)))
     }
 
     fn ended(senses: &mut Senses, slot: u32, by_peer: bool) -> Option<LinkId> {
@@ -168,7 +174,7 @@ mod tests {
     fn an_ended_connection_and_a_refused_dial_mean_that_the_process_is_gone() {
         for (loss, gone) in [(LinkLoss::Refused, Some(PROCESS)), (LinkLoss::Timeout, None)] {
             let mut senses = Senses::default();
-            senses.heard(key(1), PROCESS);
+            senses.heard(key(1), PROCESS.node_id, EPOCH);
             let link = ended(&mut senses, 1, true).unwrap();
             assert!(senses.owns(link));
             assert_eq!(senses.down(link, loss, &mut Vec::new()), gone);
@@ -180,7 +186,7 @@ mod tests {
     fn a_listener_that_is_closed_last_is_dialled_again() {
         for loss in [LinkLoss::Reset, LinkLoss::Closed] {
             let (mut senses, mut outputs) = (Senses::default(), Vec::new());
-            senses.heard(key(1), PROCESS);
+            senses.heard(key(1), PROCESS.node_id, EPOCH);
             let link = ended(&mut senses, 1, true).unwrap();
             assert_eq!(senses.up(link), Some(PROCESS));
             assert_eq!(senses.down(link, loss, &mut outputs), None);
@@ -192,7 +198,7 @@ mod tests {
     #[test]
     fn who_ends_whatever_comes_is_not_dialled_for_ever() {
         let (mut senses, mut outputs) = (Senses::default(), Vec::new());
-        senses.heard(key(1), PROCESS);
+        senses.heard(key(1), PROCESS.node_id, EPOCH);
         let link = ended(&mut senses, 1, true).unwrap();
         while senses.owns(link) {
             senses.up(link);
@@ -205,17 +211,19 @@ mod tests {
     fn one_sign_alone_is_none() {
         let mut senses = Senses::default();
         assert_eq!(ended(&mut senses, 1, true), None, "nobody's");
-        senses.heard(key(1), PROCESS);
+        senses.heard(key(1), PROCESS.node_id, EPOCH - 1);
+        assert_eq!(ended(&mut senses, 1, true), None, "another process of that broker has registered since");
+        senses.heard(key(1), PROCESS.node_id, EPOCH);
         assert_eq!(ended(&mut senses, 1, false), None, "this side closed it");
-        senses.heard(key(1), PROCESS);
-        senses.heard(key(2), PROCESS);
+        senses.heard(key(1), PROCESS.node_id, EPOCH);
+        senses.heard(key(2), PROCESS.node_id, EPOCH);
         assert_eq!(ended(&mut senses, 1, true), None, "it has another one");
         let link = ended(&mut senses, 2, true).unwrap();
         let mut outputs = Vec::new();
         senses.up(link);
         senses.wake(at(1_000), &mut outputs);
         assert!(senses.is_empty() && matches!(outputs[..], [Output::LinkClose { .. }]));
-        senses.heard(key(1), PROCESS);
+        senses.heard(key(1), PROCESS.node_id, EPOCH);
         let link = ended(&mut senses, 1, true).unwrap();
         assert_eq!(senses.next_wake_ms(), Some(1_000));
         senses.wake(at(1_000), &mut outputs);
