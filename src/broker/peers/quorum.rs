@@ -32,7 +32,11 @@ impl Shard {
     fn take_mail(&mut self, now: Now, to: ReplyTo, mail: RaftMail) {
         let RaftMail { from, to: meant, messages } = mail;
         if self.controller().is_none_or(|controller| controller.raft_id() != meant) {
-            return self.tell_asker(to, QuorumTold::Taken(Err(ErrorCode::InvalidVoterKey)));
+            // That this node has a new disk means that there was an old one. Anything else may be an address that is
+            // wrong, from which nobody is to conclude anything.
+            let was_meant = self.controller().is_some_and(|controller| controller.replaces(meant));
+            let code = if was_meant { ErrorCode::InvalidVoterKey } else { ErrorCode::InconsistentVoterSet };
+            return self.tell_asker(to, QuorumTold::Taken(Err(code)));
         }
         if let Some(envoy) = self.peers.envoy.as_mut().filter(|_| !messages.is_empty()) {
             envoy.joining().heard(now);

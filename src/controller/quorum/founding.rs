@@ -12,14 +12,15 @@
 //! - Of two voters, one stays what it was: nothing was ever committed that the other one lacks, and neither leads
 //!   without it.
 //!
-//! This is safe as long as a majority of the voters has its disks. An asker and its answers are of one life of a
-//! process: each has a number that is drawn at its start.
+//! This is safe as long as less than a majority of the voters is empty, for whatever reason: a voter that never took
+//! part counts with those that lost their disks. An asker and its answers are of one life of a process: each has a
+//! number that is drawn at its start.
 
 use std::collections::BTreeMap;
 
 use super::Quorum;
 use super::codec::{Body, Message, Told, Word};
-use super::members::Members;
+use super::members::{Members, founder_raft_id};
 use crate::controller::raft::{HardState, Raft, Stored};
 use crate::controller::{Controller, ControllerConfig, Output};
 use crate::effect::Now;
@@ -47,7 +48,8 @@ pub(in crate::controller) struct Founding {
     pub(super) number: u64,
     /// Others that are new as well, and the numbers of their lives.
     pub(super) new: BTreeMap<u64, u64>,
-    began_ms: Option<u64>,
+    /// Since when a majority is known to be new.
+    majority_since_ms: Option<u64>,
     asked_ms: Option<u64>,
 }
 
@@ -67,15 +69,15 @@ impl Founding {
     }
 
     fn among(others: Vec<u64>, number: u64) -> Option<Self> {
-        let of_others = Self { others, number, new: BTreeMap::new(), began_ms: None, asked_ms: None };
+        let of_others =
+            Self { others, number, new: BTreeMap::new(), majority_since_ms: None, asked_ms: None };
         (!of_others.others.is_empty()).then_some(of_others)
     }
 
     /// Whether the others are to be asked now, and what has become clear by time.
     pub(super) fn tick(&mut self, now_ms: u64) -> (Vec<u64>, Option<Verdict>) {
-        let began_ms = *self.began_ms.get_or_insert(now_ms);
         let has_majority = (self.new.len() + 1) * 2 > self.others.len() + 1;
-        if has_majority && now_ms >= began_ms + PATIENCE_MS {
+        if has_majority && now_ms >= *self.majority_since_ms.get_or_insert(now_ms) + PATIENCE_MS {
             return (Vec::new(), Some(Verdict::Founder));
         }
         if self.asked_ms.is_some_and(|at_ms| now_ms < at_ms + ASK_MS) {
@@ -115,8 +117,15 @@ impl Controller {
         self.quorum.founding.is_some() || self.quorum.renewing.is_some()
     }
 
+    /// Whether this node's disk replaces one that had this raft id, and that is certain: it knows of a history.
+    pub fn replaces(&self, raft_id: u64) -> bool {
+        raft_id == founder_raft_id(&self.config.cluster_id, self.config.node.node_id)
+            && self.raft.status().commit > 0
+    }
+
     /// Time has passed while this node is mute.
     pub(super) fn tick_founding(&mut self, now: Now, out: &mut Vec<Output>) {
+        out.push(Output::WakeAt(now.mono_ms + ASK_MS));
         let Some(founding) = &mut self.quorum.founding else { return };
         let number = founding.number;
         let (asked, verdict) = founding.tick(now.mono_ms);
@@ -124,7 +133,6 @@ impl Controller {
             self.send_own(to, Body::Ask { number }, out);
         }
         self.found(verdict);
-        out.push(Output::WakeAt(now.mono_ms + ASK_MS));
     }
 
     /// Takes what is said of whether the quorum is new. Other messages come back, but for a node that is mute.
@@ -147,7 +155,8 @@ impl Controller {
     }
 
     /// What this node answers a voter that asks. One that knows of nothing committed waits with its answer: nobody is
-    /// to take a quorum for old that may not have had a leader yet.
+    /// to take a quorum for old that may not have had a leader yet. Of two voters the one that asks stays what it was,
+    /// and nothing can be committed without it: there is nothing to wait for.
     fn word_for(&self, from: u64, number: u64) -> Option<Told> {
         let Quorum { founding, founders, renewing, .. } = &self.quorum;
         let told = |word, own, founders| Told { number, word, own, founders };
@@ -158,7 +167,8 @@ impl Controller {
             let founders = founders.iter().map(|(raft_id, number)| (*raft_id, *number)).collect();
             return Some(told(Word::Founder, self.config.seed, founders));
         }
-        let is_old = renewing.is_none() && self.raft.status().commit > 0;
+        let is_old = renewing.is_none()
+            && (self.raft.status().commit > 0 || self.raft.members().voters().count() == 2);
         is_old.then(|| told(Word::Old, self.config.seed, Vec::new()))
     }
 
@@ -220,7 +230,9 @@ mod tests {
         assert_eq!(founding.told(20, &told(Word::New, 6, 2)), None, "an answer to an earlier life");
         assert_eq!(founding.tick(9_000), (vec![20, 30], None), "nobody else is known to be new");
         assert_eq!(founding.told(20, &told(Word::New, 7, 2)), None);
-        assert_eq!(founding.tick(9_100), (Vec::new(), Some(Verdict::Founder)));
+        assert_eq!(founding.tick(9_100), (vec![20, 30], None));
+        assert_eq!(founding.tick(14_099), (vec![20, 30], None), "the third has as long from then on");
+        assert_eq!(founding.tick(14_100), (Vec::new(), Some(Verdict::Founder)));
         let mut founding = of_three();
         founding.tick(1_000);
         founding.told(20, &told(Word::New, 7, 2));
