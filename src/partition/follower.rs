@@ -185,6 +185,8 @@ impl Partition {
     fn restart_at(&mut self, now: Now, offset: i64) {
         self.high_watermark = offset;
         self.cuts += 1;
+        // Producers are forgotten with the log, and those that were sent away may have gone on elsewhere since.
+        self.newcomers.forget();
         self.log.begin_restart_at(now, offset);
     }
 

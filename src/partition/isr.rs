@@ -96,8 +96,8 @@ pub(super) struct ReplicaFetch {
 pub(super) struct Lead {
     /// The log end when it became the leader: nothing before it was written under this epoch.
     pub epoch_start: i64,
-    /// When it became the leader.
-    since_ms: u64,
+    /// When it became the leader; none for one that goes on in the epoch in which it led before.
+    since_ms: Option<u64>,
     pub remotes: Vec<Remote>,
     /// On its way to the controller.
     change: Option<IsrChange>,
@@ -118,7 +118,7 @@ impl Lead {
     ) -> Self {
         let mut lead = Self {
             epoch_start,
-            since_ms: now.mono_ms,
+            since_ms: Some(now.mono_ms),
             remotes: known,
             change: None,
             retry_at_ms: None,
@@ -133,9 +133,14 @@ impl Lead {
         lead
     }
 
+    /// It led in this epoch before, as after a restart: nobody else can have taken, or sent away, what clients sent.
+    pub(super) fn goes_on(&mut self) {
+        self.since_ms = None;
+    }
+
     /// Whether clients may still be sending what they began to send before it led.
     pub(super) fn is_new(&self, mono_ms: u64) -> bool {
-        mono_ms.saturating_sub(self.since_ms) < NEW_MS
+        self.since_ms.is_some_and(|since_ms| mono_ms.saturating_sub(since_ms) < NEW_MS)
     }
 
     /// Where the others are is not known any more, until they fetch again.

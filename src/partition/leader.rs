@@ -4,6 +4,7 @@ use super::effect::{Acks, Answer, Effect, ReplyTo};
 use super::isr::{IsrRules, Lead, Remote};
 use super::wait::{Parked, fail};
 use super::{Partition, Role, State};
+use crate::controller::LeaderRecovery;
 use crate::effect::Now;
 use crate::log::batch::BatchInfo;
 use crate::log::check::CheckedBatch;
@@ -98,10 +99,18 @@ impl Partition {
     /// epoch begins and ends where the log does.
     pub(super) fn begin_to_lead(&mut self, now: Now, known: Vec<Remote>, effects: &mut Vec<Effect>) {
         let epoch_start = self.log.log_end();
+        if self.assignment.recovery == LeaderRecovery::Recovering {
+            // Elected uncleanly: what it has sent away, another one may have taken, and lost.
+            self.newcomers.forget();
+        }
         if known.is_empty() {
             self.readable = self.first_readable();
         }
-        self.role = Role::Leader(Lead::new(now, self.node_id, &self.assignment, epoch_start, known));
+        let mut lead = Lead::new(now, self.node_id, &self.assignment, epoch_start, known);
+        if self.log.epochs().latest().is_some_and(|latest| latest.epoch == self.assignment.leader_epoch) {
+            lead.goes_on();
+        }
+        self.role = Role::Leader(lead);
         self.isr_changed(now, effects);
     }
 

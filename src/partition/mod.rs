@@ -390,6 +390,7 @@ impl Partition {
     /// Forgets producers that have been silent for too long.
     pub fn expire_producers(&mut self, now: Now, expiration_ms: i64) {
         self.log.expire_producers(now, expiration_ms);
+        self.newcomers.forget_old(now.mono_ms);
     }
 
     /// The log directory failed: everyone who waits learns it, and nothing is served any more.

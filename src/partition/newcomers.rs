@@ -78,7 +78,8 @@ impl Newcomers {
             Some(known) if known == batch => true,
             _ => batch.base_sequence == 0,
         };
-        if doubts && !is_first {
+        // Who cannot be remembered would be asked again and again.
+        if doubts && !is_first && (at.is_some() || self.awaited.len() < AWAITED_MAX) {
             self.sent_away(mono_ms, batch);
             return Err(ErrorCode::NotEnoughReplicas);
         }
@@ -92,7 +93,13 @@ impl Newcomers {
         self.awaited.iter().position(|awaited| awaited.first.producer_id == producer_id)
     }
 
-    fn forget_old(&mut self, mono_ms: u64) {
+    /// Nothing is awaited any more: what was sent away may have been taken elsewhere, and forgotten.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Waits that are over end.
+    pub(super) fn forget_old(&mut self, mono_ms: u64) {
         while self.awaited.pop_front_if(|awaited| awaited.until_ms <= mono_ms).is_some() {}
         if self.awaited.is_empty() {
             self.awaited = VecDeque::new();
@@ -171,6 +178,18 @@ mod tests {
         assert_eq!(newcomers.admit(1, batch(1, 4, 8), false), OUT_OF_ORDER, "an older epoch changes nothing");
         newcomers.sent_away(0, batch(1, 5, 9));
         assert_eq!(newcomers.admit(1, batch(1, 5, 9), true), Ok(()));
+    }
+
+    #[test]
+    fn who_cannot_be_remembered_is_not_asked() {
+        let mut newcomers = Newcomers::default();
+        for producer_id in 0..AWAITED_MAX as i64 {
+            assert_eq!(newcomers.admit(0, batch(producer_id, 0, 7), true), AGAIN);
+        }
+        assert_eq!(newcomers.admit(0, batch(-5, 0, 7), true), Ok(()));
+        assert_eq!(newcomers.admit(0, batch(0, 0, 7), true), Ok(()), "and nobody was forgotten for it");
+        newcomers.forget();
+        assert!(newcomers.is_empty());
     }
 
     #[test]

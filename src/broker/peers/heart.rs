@@ -138,9 +138,14 @@ impl Heart {
         self.epoch
     }
 
-    /// Whether the broker serves, as far as it knows.
+    /// Whether the controller has unfenced the broker, as far as it knows.
     pub fn is_unfenced(&self) -> bool {
         self.phase == Phase::Registered { is_fenced: false }
+    }
+
+    /// Whether the broker serves: it is unfenced, or gives away what it leads before it stops.
+    pub fn serves(&self) -> bool {
+        self.is_unfenced() || matches!(self.phase, Phase::Leaving { .. })
     }
 
     /// Every shard has applied this Image version.

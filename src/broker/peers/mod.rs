@@ -158,10 +158,10 @@ impl Peers {
         self.envoy.is_some() || self.is_leaving
     }
 
-    /// Whether the broker serves: the controller has unfenced it, as far as it knows.
+    /// Whether the broker serves, as far as it knows.
     pub(super) fn serves(&mut self) -> bool {
         let heart = self.envoy.as_mut().and_then(|envoy| envoy.heart());
-        heart.is_some_and(|heart| heart.is_unfenced())
+        heart.is_some_and(|heart| heart.serves())
     }
 
     /// The log directories as the cluster knows them; on the controller's shard of a node that is not alone.
