@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::quorum::codec::CHUNK_BYTES_MAX;
+use super::super::quorum::founder_raft_id;
 use super::super::request::{ConfigChanges, ConfigOp};
 use super::net::{Net, Weather};
 use super::*;
@@ -293,4 +294,17 @@ fn a_voter_that_follows_refuses_requests_and_a_leader_that_is_to_go_gives_its_pl
     let members = net.machines[leader].controller.as_ref().unwrap().members().clone();
     assert!(!members.is_voter(raft_id) && members.get(raft_id).is_some());
     net.end_well();
+}
+
+#[test]
+fn who_has_no_history_or_is_somebody_else_says_nothing_of_replaced_disks() {
+    let mut net = Net::new(5, 3, 3, Weather { named: true, ..CALM });
+    let says = |net: &Net, of: i32| {
+        let controller = net.machines.first().and_then(|machine| machine.controller.as_ref()).unwrap();
+        controller.replaces(founder_raft_id(&config(0).cluster_id, of))
+    };
+    assert!(!says(&net, 0), "nothing is committed yet");
+    net.run(12_000);
+    assert!(says(&net, 0));
+    assert!(!says(&net, 1), "an address or a node id is wrong");
 }
