@@ -67,6 +67,8 @@ impl Recovery {
                 .map(|file| FileOp::Sync { file })
                 .collect();
             self.changes.extend(syncs);
+            // So do the names that its last roll made: they may not be synced, and the next sync may be one of a file.
+            self.directory_changed = true;
         }
         self.sync_directory();
     }

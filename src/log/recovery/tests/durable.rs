@@ -71,6 +71,16 @@ fn the_name_of_an_empty_active_segment_is_made_durable() {
     assert!(files.contains(&".".to_string()), "{files:?}");
 }
 
+/// With every message synced everything found counts as durable, and nothing else would sync what a roll named.
+#[test]
+fn the_names_of_a_log_that_counts_as_durable_to_its_end_are_made_durable() {
+    let (_, mut dir) = three_segments();
+    recover(&mut dir, &plan(0));
+    let config = TopicConfig { flush_messages: 1, ..(*same_boot(0).config).clone() };
+    let (files, _) = synced(&mut dir, &RecoveryPlan { config: Arc::new(config), ..same_boot(0) });
+    assert_eq!(files.last().map(String::as_str), Some("."), "{files:?}");
+}
+
 /// The recovery point may be the end of a segment that was synced, and rolled only then.
 #[test]
 fn of_a_segment_that_ends_at_the_recovery_point_only_the_records_are_believed() {
