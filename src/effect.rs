@@ -131,8 +131,26 @@ pub enum FileOp {
     /// Renames the owner's directory to `<name>.<32 hex digits>-stray`: it belongs to a topic that the
     /// cluster does not know, and stays for the operator. The owner's name is free then.
     StrayDir,
+    /// Renames the owner's directory within its log directory; later operations of the owner act on it under its new
+    /// name. One of that name that holds anything is not replaced.
+    RenameDir {
+        /// The new name.
+        name: String,
+    },
     /// Deletes the owner's directory and what is in it; spans already handed out stay readable.
     DeleteDir,
+    /// Copies bytes of another owner's file of the same name to the same place, whatever log directory that one is in.
+    /// The file is made where it is missing. [`FileDone::Copied`] says how many; fewer only at the end of the other.
+    CopyFrom {
+        /// Slot of the replica on the same shard whose file is read.
+        replica: u32,
+        /// The file.
+        file: FileName,
+        /// First byte.
+        position: u64,
+        /// At most this many bytes.
+        length: u64,
+    },
     /// Creates an empty file, or empties one that is there, with that many bytes reserved beyond
     /// its length. A `.log` file that holds bytes is never emptied: that is `EEXIST`.
     Create {
@@ -222,6 +240,9 @@ pub enum FileDone {
     Bytes(Bytes),
     /// What a [`FileOp::List`] found: name and length in bytes, sorted by name.
     Listing(Vec<(String, u64)>),
+    /// How many bytes a [`FileOp::CopyFrom`] copied, or why they could not be read; where they could not be written,
+    /// the operation fails.
+    Copied(Result<u64, FileError>),
     /// What a [`FileOp::ModifiedAt`] found, in wall-clock milliseconds since the Unix epoch.
     ModifiedMs(i64),
 }

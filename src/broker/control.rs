@@ -9,6 +9,7 @@
 mod answers;
 mod directories;
 mod leaving;
+mod moved;
 #[cfg(test)]
 mod tests;
 
@@ -100,6 +101,8 @@ pub struct ControlHost {
     found_at_start: Vec<((String, i32), Option<Uuid>)>,
     /// The node has registered: every topic from before this start is published.
     registered: bool,
+    /// Log directories for replicas that this node does not have, by topic and partition.
+    preferred: BTreeMap<(String, i32), u16>,
 }
 
 #[derive(Debug)]
@@ -137,6 +140,7 @@ impl ControlHost {
             offline: BTreeSet::new(),
             found_at_start,
             registered: false,
+            preferred: BTreeMap::new(),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::controller::{ControllerRequest, ShardId};
 use crate::effect::{ByteSpan, FileOp, Ticket};
 use crate::log::Recovery;
 use crate::partition::{Answer, ReadFound, ReplyTo};
-use crate::request::{Answered, Call, CloseReason, ClusterView, Coordination};
+use crate::request::{Answered, Call, CloseReason, ClusterView, Coordination, PreferredDirectory};
 
 /// A connection on this shard. The generation tells successive connections in one slot apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +67,21 @@ pub struct Progress {
     pub unclean: bool,
 }
 
+/// A replica that is in another log directory now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// The topic's id.
+    pub topic_id: Uuid,
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// The partition's index.
+    pub partition: i32,
+    /// The log directory that it left.
+    pub from: u16,
+    /// The one where it is.
+    pub to: u16,
+}
+
 /// What one shard says to another of its node.
 #[derive(Clone, Debug)]
 pub enum Message {
@@ -114,6 +129,10 @@ pub enum Message {
     StoreLogStarts(Vec<Progress>),
     /// From the controller's shard: these log starts are durable.
     LogStartsStored(Vec<Progress>),
+    /// To the controller's shard: a replica is in another log directory.
+    Moved(Moved),
+    /// To the controller's shard: where a replica is to be put if this node gets it.
+    PreferDirectory(PreferredDirectory),
     /// What concerns other nodes.
     Peers(PeersMessage),
     /// From the controller's shard: stop cleanly.

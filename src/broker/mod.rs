@@ -107,7 +107,8 @@ impl Shard {
         let session_slots = node.config.fetch_session_slots.div_ceil(u32::from(node.shard_count)) as usize;
         let may_move = node.config.shard_connections_move && node.shard_count > 1;
         let move_rule = may_move.then(MoveRule::default);
-        let replicas = Replicas::new(id, &node.config, directories);
+        let mut replicas = Replicas::new(id, &node.config, directories);
+        replicas.share_rates(node.shard_count);
         let coordinators = Coordinators::new(id, &node.config);
         let seed = node.seed ^ u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Self {
@@ -274,11 +275,12 @@ impl Shard {
             Message::StoreLogStarts(starts) => self.store_log_starts(from, starts),
             Message::LogStartsStored(starts) => {
                 for start in starts {
-                    let replica = (start.topic_id, start.partition);
-                    self.replicas.log_start_stored(now, replica, start.log_start_offset, start.lowers);
+                    self.replicas.log_start_stored(now, &start);
                 }
                 self.drain_replicas();
             }
+            Message::Moved(moved) => self.replica_moved(&moved),
+            Message::PreferDirectory(wish) => self.directory_preferred(wish),
             Message::Peers(message) => self.peers_message(now, message),
             Message::Stop => self.stop(now),
             Message::Stopped(progress) => self.surveyed(from, (progress, 0), true),
@@ -338,7 +340,8 @@ impl Shard {
 
     /// What a read found is open for sending, or could not be opened.
     pub fn opened(&mut self, now: Now, slot: u32, to: ReplyTo, found: ReadFound, span: Option<ByteSpan>) {
-        self.replicas.operation_ended(slot);
+        self.replicas.span_opened(now, slot);
+        self.drain_replicas();
         let answer = if span.is_some() {
             Answer::Read(found)
         } else {

@@ -3,7 +3,9 @@
 //! A slot is given back only when its replica is gone and none of its operations is in flight,
 //! so a late completion never reaches a successor.
 
+mod found;
 mod leaving;
+mod moving;
 mod opening;
 mod progress;
 mod recovered;
@@ -18,6 +20,8 @@ use std::sync::Arc;
 use slab::Slab;
 use uuid::Uuid;
 
+pub use self::found::{DirectoryFacts, FoundReplica, Opened};
+use self::moving::{Future, Moves};
 use self::opening::Opening;
 use self::progress::progress;
 use self::replication::Replication;
@@ -27,47 +31,13 @@ use super::message::{Delivery, Output, Owner, Progress};
 use crate::config::{NodeConfig, TopicConfig};
 use crate::controller::{PartitionImage, ShardId};
 use crate::effect::{FileResult, Now, OpQueue, Ticket};
-use crate::log::{Log, Recovered, RecoveryPlan};
+use crate::log::{Log, RecoveryPlan};
 use crate::partition::{Answer, Effect, Op, Partition};
 use crate::request::{Call, ClusterView};
 use crate::wire::ErrorCode;
 
 /// How many batches that were sent away are remembered while a log is being recovered.
 const REFUSED_MAX: usize = 1000;
-
-/// What the recovery of a replica found.
-#[derive(Debug)]
-pub enum Opened {
-    /// A log.
-    Log(Box<Recovered>),
-    /// No segment: a crash inside its creation, or every record was deleted.
-    Empty {
-        /// Where the first segment begins.
-        base_offset: i64,
-    },
-}
-
-/// A replica's directory that was there when the node started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FoundReplica {
-    /// Everything below is synced, by the checkpoint.
-    pub recovery_point: i64,
-    /// First offset there is, by the checkpoint.
-    pub log_start_offset: i64,
-    /// Everything below is committed, by the checkpoint.
-    pub high_watermark: i64,
-}
-
-/// What the start found in one log directory.
-#[derive(Clone, Debug, Default)]
-pub struct DirectoryFacts {
-    /// The last stop was clean.
-    pub clean: bool,
-    /// The machine has not booted since: what was written is still there, synced or not.
-    pub same_boot: bool,
-    /// Replicas by topic and partition.
-    pub found: BTreeMap<(String, i32), FoundReplica>,
-}
 
 #[derive(Debug)]
 struct Slot {
@@ -90,7 +60,10 @@ enum State {
     /// Its log cannot be opened, or its log directory failed before it was: nothing of it is
     /// served or changed.
     Offline(FoundReplica),
-    /// Its topic is deleted, or it is assigned elsewhere, and its log was never opened: the directory goes without it.
+    /// It is a copy, on its way to become the replica in another slot.
+    Future(Box<Future>),
+    /// Its topic is deleted, or it is assigned elsewhere, and its log was never opened, or it has moved: the directory
+    /// goes without it.
     Removing(OpQueue<()>),
     /// It is closed or deleted.
     Gone,
@@ -128,11 +101,16 @@ pub struct Replicas {
     log_starts: Vec<Progress>,
     replication: Replication,
     throttles: Throttles,
+    moves: Moves,
     pub(super) outputs: Vec<Output>,
 }
 
 impl Replicas {
     pub(super) fn new(shard: ShardId, config: &NodeConfig, directories: Arc<[DirectoryFacts]>) -> Self {
+        let leftovers = (0..)
+            .zip(directories.iter())
+            .flat_map(|(number, facts)| facts.futures.iter().map(move |name| (number, name.clone())));
+        let moves = Moves::new(config, leftovers.collect());
         Self {
             shard,
             node_id: config.node_id,
@@ -155,6 +133,7 @@ impl Replicas {
             log_starts: Vec::new(),
             replication: Replication::new(config),
             throttles: Throttles::new(config),
+            moves,
             outputs: Vec::new(),
         }
     }
@@ -227,6 +206,7 @@ impl Replicas {
             self.tell_brokers(now, view, leads_changed);
         }
         self.throttles.reconcile(view);
+        self.moves.limit(view.config.replication_limits, None);
     }
 
     fn open(
@@ -298,6 +278,7 @@ impl Replicas {
         if self.closing {
             self.step(slot, |partition, effects| partition.close(now, effects));
         }
+        self.take_up_move(now, slot);
     }
 
     fn change(&mut self, now: Now, slot: u32, image: &PartitionImage, config: &Arc<TopicConfig>) {
@@ -309,12 +290,16 @@ impl Replicas {
         let Some(entry) = self.slots.get_mut(slot as usize) else { return };
         self.by_partition.remove(&(entry.topic_id, entry.partition));
         self.retiring.insert(slot);
+        if !self.may_retire(now, slot) {
+            return;
+        }
+        let Some(entry) = self.slots.get(slot as usize) else { return };
         match &entry.state {
             // What is found is retired when the recovery ends.
             State::Opening(opening) if !opening.waits() => {}
             State::Opening(_) | State::Offline(_) => self.remove(slot),
             State::Open(_) => self.step(slot, |partition, effects| partition.retire(now, effects)),
-            State::Removing(_) => {}
+            State::Removing(_) | State::Future(_) => {}
             State::Gone => drop(self.retiring.remove(&slot)),
         }
     }
@@ -329,11 +314,16 @@ impl Replicas {
         if let Some(entry) = self.slots.get_mut(slot as usize) {
             entry.state = State::Gone;
         }
+        self.tell(slot);
     }
 
     /// A request part for a partition that should be here, unless its topic is not known any more.
-    pub(super) fn call(&mut self, now: Now, mut call: Call, topic_known: bool) {
+    pub(super) fn call(&mut self, now: Now, call: Call, topic_known: bool) {
         let slot = self.by_partition.get(&(call.topic_id, call.partition)).copied();
+        let Some(mut call) = self.moves.keep(slot, call, topic_known) else { return };
+        if let Op::Move { directory } = call.op {
+            return self.move_to(now, slot, &call, directory);
+        }
         self.throttle(now, slot, &mut call);
         let open = slot.filter(|slot| self.partition(*slot).is_some());
         match open {
@@ -365,12 +355,16 @@ impl Replicas {
         result: FileResult,
         view: &ClusterView,
     ) {
-        if self.partition(slot).is_some() {
+        if self.took_back(now, slot, ticket, &result) {
+        } else if self.partition(slot).is_some() {
             self.step(slot, |partition, effects| partition.completed(now, ticket, result, effects));
+        } else if self.is_future(slot) {
+            self.future_completed(now, slot, ticket, result);
         } else {
             self.unopened_completed(now, slot, ticket, result, view);
         }
         self.operation_ended(slot);
+        self.future_rests(now, slot);
     }
 
     /// An operation of this slot has ended; the last one of a gone replica frees the slot.
@@ -432,14 +426,16 @@ impl Replicas {
             }
             self.recover_again(slot);
             self.step(slot, |partition, effects| partition.wake(now, effects));
+            self.wake_move(now, slot);
         }
     }
 
     /// Begins the clean stop of every replica; one whose log is not open yet is closed when it is.
     pub(super) fn close(&mut self, now: Now) {
         self.closing = true;
+        self.close_moves(now);
         let slots: Vec<u32> = self.slots.iter().map(|(slot, _)| slot as u32).collect();
-        for slot in slots {
+        for slot in slots.into_iter().filter(|slot| !self.moves.holds(*slot)).collect::<Vec<_>>() {
             self.close_unopened(slot);
             self.step(slot, |partition, effects| partition.close(now, effects));
         }
@@ -469,6 +465,7 @@ impl Replicas {
                 self.retiring.remove(&slot);
             }
         }
+        self.fail_moves(now, directory);
     }
 
     pub(super) fn all_gone(&self) -> bool {
@@ -542,6 +539,10 @@ impl Replicas {
             Effect::Reply(to, Answer::Read(found)) if found.span.is_some() => {
                 self.count_operation(slot);
                 self.outputs.push(Output::Open { slot, to, found });
+            }
+            Effect::Reply(to, Answer::Size(size_bytes)) => {
+                let answer = self.placed(slot, size_bytes);
+                self.deliveries.push_back(Delivery { to, answer, span: None });
             }
             Effect::Reply(to, answer) => self.deliveries.push_back(Delivery { to, answer, span: None }),
             Effect::EndTurn => self.dirty.push(slot),

@@ -67,6 +67,9 @@ impl Shard {
             let forwards = std::mem::take(&mut self.desk.forwards);
             self.forward(forwards);
         }
+        for wish in std::mem::take(&mut self.desk.preferred_directories) {
+            self.tell_control(Message::PreferDirectory(wish));
+        }
         let asks = std::mem::take(&mut self.desk.quorum);
         self.ask_quorum(asks);
         self.outputs.extend(self.desk.refusals.take().into_iter().map(Output::Say));
@@ -124,6 +127,9 @@ impl Shard {
         let starts = self.replicas.take_log_starts();
         if !starts.is_empty() {
             self.tell_control(Message::StoreLogStarts(starts));
+        }
+        for moved in self.replicas.take_moved() {
+            self.tell_control(Message::Moved(moved));
         }
         while let Some((topic_id, partition)) = self.replicas.take_leading() {
             self.coordinators.began_to_lead(topic_id, partition);

@@ -33,6 +33,7 @@ const NODE_KEYS: &[&str] = &[
     "producer.id.expiration.ms",
     "leader.replication.throttled.rate",
     "follower.replication.throttled.rate",
+    "replica.alter.log.dirs.io.max.bytes.per.second",
 ];
 
 /// Listener keys that may be given for all brokers.
@@ -79,6 +80,9 @@ impl NodeConfig {
             }
             "follower.replication.throttled.rate" => {
                 self.replication_limits.follower_bytes_per_s = checked_number(value);
+            }
+            "replica.alter.log.dirs.io.max.bytes.per.second" => {
+                self.replication_limits.moves_bytes_per_s = checked_number(value);
             }
             name => {
                 topic::set_default(&mut self.topic_defaults, &mut self.compression_levels, name, value);

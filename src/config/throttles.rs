@@ -19,12 +19,26 @@ pub struct ReplicationLimits {
     pub windows: u32,
     /// `replication.quota.window.size.seconds`, in milliseconds.
     pub window_ms: u64,
+    /// `replica.alter.log.dirs.io.max.bytes.per.second`: what replicas that move between log directories copy.
+    pub moves_bytes_per_s: u64,
+    /// `alter.log.dirs.replication.quota.window.num`: windows that this rate looks back on.
+    pub moves_windows: u32,
+    /// `alter.log.dirs.replication.quota.window.size.seconds`, in milliseconds.
+    pub moves_window_ms: u64,
 }
 
 impl Default for ReplicationLimits {
     /// Kafka's defaults: no limit.
     fn default() -> Self {
-        Self { leader_bytes_per_s: UNLIMITED, follower_bytes_per_s: UNLIMITED, windows: 11, window_ms: 1_000 }
+        Self {
+            leader_bytes_per_s: UNLIMITED,
+            follower_bytes_per_s: UNLIMITED,
+            windows: 11,
+            window_ms: 1_000,
+            moves_bytes_per_s: UNLIMITED,
+            moves_windows: 11,
+            moves_window_ms: 1_000,
+        }
     }
 }
 
@@ -32,6 +46,11 @@ impl ReplicationLimits {
     /// Whether leaders have a limit.
     pub fn limits_leaders(&self) -> bool {
         self.leader_bytes_per_s < UNLIMITED
+    }
+
+    /// Whether moves between log directories have a limit.
+    pub fn limits_moves(&self) -> bool {
+        self.moves_bytes_per_s < UNLIMITED
     }
 
     /// Whether followers have a limit.
@@ -46,6 +65,11 @@ pub(super) fn read(given: &Given) -> ReplicationLimits {
         follower_bytes_per_s: given.number("follower.replication.throttled.rate"),
         windows: given.number("replication.quota.window.num"),
         window_ms: given.number::<u64>("replication.quota.window.size.seconds").saturating_mul(1_000),
+        moves_bytes_per_s: given.number("replica.alter.log.dirs.io.max.bytes.per.second"),
+        moves_windows: given.number("alter.log.dirs.replication.quota.window.num"),
+        moves_window_ms: given
+            .number::<u64>("alter.log.dirs.replication.quota.window.size.seconds")
+            .saturating_mul(1_000),
     }
 }
 

@@ -139,7 +139,8 @@ impl ShardMap {
 /// Decides and remembers which shard and log directory own each replica of this node.
 ///
 /// New partitions of a topic go round the shards, beginning with the least loaded one, and each to the log directory
-/// with the fewest partitions. A replica never moves while the process runs.
+/// with the fewest partitions. Its shard stays while the process runs; its log directory may be
+/// changed ([`Self::moved`]).
 #[derive(Clone, Debug)]
 pub struct ShardPlacement {
     node_id: i32,
@@ -187,6 +188,18 @@ impl ShardPlacement {
             self.assign_topic(image, *id, &found);
         }
         Arc::new(self.map.clone())
+    }
+
+    /// A replica is in another log directory now; its shard stays. The next map says so.
+    pub fn moved(&mut self, topic_id: Uuid, partition: i32, directory: u16) {
+        let Some((shard, from)) = self.shard_of(topic_id, partition) else { return };
+        let Some(places) = self.map.topics.get(&topic_id) else { return };
+        let mut places = places.to_vec();
+        let place = places.get_mut(places_index(partition)).expect("it has a place");
+        *place = Some((shard, directory));
+        self.map.topics.insert(topic_id, places.into());
+        self.count(usize::from(shard.0), usize::from(from), -1);
+        self.count(usize::from(shard.0), usize::from(directory), 1);
     }
 
     /// The owner of a partition as last assigned.

@@ -96,6 +96,11 @@ pub(super) struct Syncs {
 }
 
 impl Syncs {
+    /// Whether a sync is on its way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
     /// What is not synced begins here: no segment behind it may be deleted. Its records can be lost, but what they say
     /// of their producers is in the snapshot of the next segment, and that is synced last.
     pub(super) fn sealed_from(&self) -> i64 {
@@ -399,5 +404,20 @@ impl Log {
         ops.extend(files.map(|stem| FileOp::Sync { file: stem.into() }));
         ops.push(FileOp::SyncDir);
         self.jobs.plan(Purpose::Close, ops);
+    }
+
+    /// A full device keeps the clean stop from its end: what is in the files is recovered at the next start.
+    pub(super) fn close_unclean(&mut self) -> LogEvent {
+        self.jobs.abandon();
+        let _ = self.drop_reserved(FileError::NoSpace);
+        self.unclean = true;
+        self.truncation = None;
+        self.state = State::Closed;
+        LogEvent::Closed
+    }
+
+    /// Whether the log was closed without everything that a clean stop writes.
+    pub fn is_unclean(&self) -> bool {
+        self.unclean
     }
 }

@@ -164,6 +164,11 @@ impl Jobs {
     pub(super) fn is_idle(&self) -> bool {
         self.jobs.is_empty()
     }
+
+    /// Whether the files of a new log are still to be made.
+    pub(super) fn creates(&self) -> bool {
+        self.jobs.iter().any(|job| job.purpose == Purpose::Create)
+    }
 }
 
 /// The operations that replace a small file so that a crash leaves the old or the new bytes.

@@ -104,6 +104,11 @@ impl Log {
         LogEvent::None
     }
 
+    /// Whether the checkpoint is to be lowered, or its mark is to go.
+    pub(super) fn is_lowering(&self) -> bool {
+        self.on_file.believed != Believed::Checkpoint
+    }
+
     /// The highest log start that the checkpoint may hold.
     pub(super) fn start_on_file(&self) -> i64 {
         self.on_file.at_most.max(self.log_start_offset)

@@ -56,6 +56,20 @@ impl MemoryDir {
         self.files.keys().copied()
     }
 
+    /// Carries out a [`FileOp::CopyFrom`] of another directory's file.
+    pub fn copy_from(&mut self, other: &Self, op: &FileOp) -> FileResult {
+        let FileOp::CopyFrom { file, position, length, .. } = op else { return Err(FileError::NotFound) };
+        let Some(bytes) = other.files.get(file) else {
+            return Ok(FileDone::Copied(Err(FileError::NotFound)));
+        };
+        let [from, to] = [*position, position.saturating_add(*length)]
+            .map(|at| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len()));
+        let part = bytes.get(from..to).unwrap_or_default();
+        self.files.entry(*file).or_default();
+        self.write(*file, *position, part)?;
+        Ok(FileDone::Copied(Ok(part.len() as u64)))
+    }
+
     /// Carries out one operation; `parts` are the bytes of an append.
     pub fn execute<'a>(
         &mut self,
@@ -86,8 +100,14 @@ impl MemoryDir {
         parts: impl Iterator<Item = (&'a [u8; 61], &'a [u8])>,
     ) -> FileResult {
         match op {
-            FileOp::MakeDir | FileOp::SyncParent | FileOp::SyncDir | FileOp::RetireDir | FileOp::StrayDir => {
-            }
+            FileOp::MakeDir
+            | FileOp::SyncParent
+            | FileOp::SyncDir
+            | FileOp::RetireDir
+            | FileOp::StrayDir
+            | FileOp::RenameDir { .. } => {}
+            // There is no other directory: [`Self::copy_from`] has one.
+            FileOp::CopyFrom { .. } => return Ok(FileDone::Copied(Err(FileError::NotFound))),
             FileOp::List => {
                 let length = |bytes: &Vec<u8>| bytes.len() as u64;
                 let mut list: Vec<_> =

@@ -16,6 +16,7 @@ pub mod directory;
 mod epoch;
 mod flush;
 mod follow;
+mod future;
 mod head;
 mod index;
 mod jobs;
@@ -47,6 +48,7 @@ pub use append::Appended;
 pub use checkpoint::{CheckpointError, PartitionMetadata, encode_uuid, parse_uuid};
 pub use epoch::{EpochCache, EpochEntry, EpochUndo, LEADER_EPOCH_CHECKPOINT, UNDEFINED as EPOCH_UNDEFINED};
 pub use follow::FollowerError;
+pub use future::{FutureCopy, FutureEvent, MOVES_MARK, future_name, is_future_of, moves_of};
 pub use lookup::{Found, Lookup, LookupStep, Query, Span};
 pub use recovery::{Quarantine, Recovered, Recovery, RecoveryError, RecoveryPlan, RecoveryStep};
 pub use segment::Segment;
@@ -114,6 +116,8 @@ enum State {
     Open,
     /// Takes no appends, until the truncation is complete.
     Truncating,
+    /// Takes no appends for a moment; nothing begins ([`Log::hold`]).
+    Held,
     /// Takes no appends; writes what it has.
     Closing,
     /// The clean stop's last job is planned.
@@ -167,6 +171,8 @@ pub struct Log {
     marked_until: Option<i64>,
     /// The log start in the checkpoint.
     on_file: OnFile,
+    /// How often what had been written was taken back.
+    rewrites: u32,
     /// When the creation of the log is tried again after a full device.
     create_again_ms: Option<u64>,
     /// A full device refused what everything behind it waits for: when it is tried again.
@@ -269,6 +275,7 @@ impl Log {
             truncation: None,
             marked_until: None,
             on_file: OnFile::default(),
+            rewrites: 0,
             create_again_ms: None,
             full_until_ms: None,
             unclean: false,
@@ -540,21 +547,6 @@ impl Log {
             }
             _ => self.device_failed(error),
         }
-    }
-
-    /// A full device keeps the clean stop from its end: what is in the files is recovered at the next start.
-    fn close_unclean(&mut self) -> LogEvent {
-        self.jobs.abandon();
-        let _ = self.drop_reserved(FileError::NoSpace);
-        self.unclean = true;
-        self.truncation = None;
-        self.state = State::Closed;
-        LogEvent::Closed
-    }
-
-    /// Whether the log was closed without everything that a clean stop writes.
-    pub fn is_unclean(&self) -> bool {
-        self.unclean
     }
 
     fn device_failed(&mut self, error: FileError) -> LogEvent {

@@ -38,6 +38,7 @@ use super::producer::ProducerStates;
 use crate::config::TopicConfig;
 use crate::effect::{FileError, FileOp};
 
+pub(super) use listing::parse_name;
 pub use machine::Recovery;
 
 /// What the caller knows before it opens a log.

@@ -107,7 +107,7 @@ impl Log {
     /// Whether what is on its way is being let through, and a roll that waits for names has to go first.
     pub(super) fn drains_a_roll(&self) -> bool {
         let draining = self.truncation.as_ref().is_some_and(|now| matches!(now.phase, Phase::Draining));
-        draining && self.roll_is_next() && !self.gather.rolling
+        (draining || self.state == State::Held) && self.roll_is_next() && !self.gather.rolling
     }
 
     /// Begins with the files once nothing is on its way.
@@ -262,6 +262,7 @@ impl Log {
     fn replace_with(&mut self, mut fresh: Self) {
         std::mem::swap(&mut fresh.jobs, &mut self.jobs);
         fresh.generation = self.generation + 1;
+        fresh.rewrites = self.rewrites + 1;
         fresh.deletions.gone_below = self.deletions.gone_below.min(fresh.log_start_offset);
         fresh.truncation = self.truncation.take();
         fresh.state = State::Truncating;

@@ -25,6 +25,8 @@ pub(super) struct Deletions {
     /// To what the checkpoint was asked to be lowered, until that has an end.
     lowers_to: Option<i64>,
     waiting: Vec<Waiting>,
+    /// A log start that was stored while the replica was held.
+    pub(super) stored_while_held: Option<i64>,
 }
 
 impl Deletions {
@@ -88,6 +90,10 @@ impl Partition {
     /// is of no meaning any more; it may lie above all that there is.
     pub fn log_start_stored(&mut self, now: Now, log_start_offset: i64, effects: &mut Vec<Effect>) {
         if self.state != State::Online || log_start_offset > self.log.log_start_promised() {
+            return;
+        }
+        if self.log.is_held() {
+            self.deletions.stored_while_held = self.deletions.stored_while_held.max(Some(log_start_offset));
             return;
         }
         self.log.delete_records(now, log_start_offset);

@@ -164,8 +164,14 @@ pub enum Op {
         /// Monotonic time after which it is answered REQUEST_TIMED_OUT.
         deadline_ms: u64,
     },
-    /// Tell how many bytes the log has.
+    /// Tell how many bytes the log has, and where.
     Size,
+    /// Move the replica to another log directory; it is answered when that has begun. Towards the one where it is:
+    /// give up a move.
+    Move {
+        /// Which of the node's log directories.
+        directory: u16,
+    },
     /// Tell who produces.
     Producers,
     /// Forget the watches of this request part; there is no answer.
@@ -200,6 +206,28 @@ pub struct ReadFound {
     pub diverging: Option<(i32, i64)>,
     /// Node id of a replica from which the consumer is to read instead (KIP-392). There is no span then.
     pub preferred: Option<i32>,
+}
+
+/// Where a replica is, and what it is becoming.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Which of the node's log directories.
+    pub directory: u16,
+    /// Bytes of the log.
+    pub size_bytes: u64,
+    /// Its copy on the way to another log directory.
+    pub future: Option<PlacedFuture>,
+}
+
+/// A replica on its way to another log directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlacedFuture {
+    /// Which of the node's log directories.
+    pub directory: u16,
+    /// Bytes that are copied.
+    pub size_bytes: u64,
+    /// How many offsets are missing.
+    pub offset_lag: i64,
 }
 
 /// What one partition answers.
@@ -239,6 +267,10 @@ pub enum Answer {
     },
     /// Bytes of the log.
     Size(u64),
+    /// The same of a replica in its log directory.
+    Placed(Placed),
+    /// The replica is there, or on its way, also after a crash.
+    Moves,
     /// The producers whose batches the log remembers, by id.
     Producers(Vec<ActiveProducer>),
     /// The request could not be served.

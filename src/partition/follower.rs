@@ -63,7 +63,8 @@ impl Partition {
             && assignment.replicas.contains(&self.node_id);
         let tells_unwritten = is_planted(Bug::UnwrittenCountsAsHeld);
         let fetch_offset = if tells_unwritten { self.log.reserved_end() } else { self.log.log_end() };
-        let is_busy = self.log.is_truncating() || self.log.reserved_end() != fetch_offset;
+        let may_change = self.log.is_truncating() || self.log.is_held();
+        let is_busy = may_change || self.log.reserved_end() != fetch_offset;
         if !follows || is_busy || follower.rests_until_ms.is_some() {
             return None;
         }

@@ -15,6 +15,7 @@ mod effect;
 mod follower;
 mod isr;
 mod leader;
+mod moving;
 mod newcomers;
 mod read;
 mod wait;
@@ -24,8 +25,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 pub use effect::{
-    Acks, Answer, Effect, FetchPosition, FetchedPart, Isolation, OffsetQuery, Op, Read, ReadFound, Reader,
-    ReplyTo,
+    Acks, Answer, Effect, FetchPosition, FetchedPart, Isolation, OffsetQuery, Op, Placed, PlacedFuture, Read,
+    ReadFound, Reader, ReplyTo,
 };
 
 pub use crate::controller::{IsrChange, IsrState, LeaderRecovery};
@@ -266,7 +267,7 @@ impl Partition {
             self.watches.remove(to);
             return;
         }
-        if let Op::Sent(_) = op {
+        if let Op::Sent(_) | Op::Move { .. } = op {
             return;
         }
         if let Some(error) = self.refusal(&op) {
@@ -294,7 +295,8 @@ impl Partition {
             Op::Producers => {
                 effects.push(Effect::Reply(to, Answer::Producers(self.log.producers().active())));
             }
-            Op::Unwatch | Op::Sent(_) => {}
+            // The shard moves replicas.
+            Op::Move { .. } | Op::Unwatch | Op::Sent(_) => {}
         }
         self.settle(now, effects);
     }

@@ -245,6 +245,8 @@ impl Fetch {
             | Answer::EpochEnd { .. }
             | Answer::Deleted { .. }
             | Answer::Size(_)
+            | Answer::Placed(_)
+            | Answer::Moves
             | Answer::Producers(_) => return,
         }
         if std::mem::take(&mut part.reading) {

@@ -1,25 +1,19 @@
-//! DescribeLogDirs (KIP-113, KIP-827): what is in which log directory, and how much room there is; and
-//! AlterReplicaLogDirs, which moves nothing here. Sizes are what the owners of the partitions count
-//! as they append: no file is looked at.
+//! DescribeLogDirs (KIP-113, KIP-827): what is in which log directory, also what is on its way there, and how much room
+//! there is. Sizes are what the owners of the partitions count as they append and copy: no file is looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::messages::alter_replica_log_dirs_response::{
-    AlterReplicaLogDirPartitionResult, AlterReplicaLogDirTopicResult,
-};
 use kafka_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
-use kafka_protocol::messages::{
-    AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse, DescribeLogDirsRequest, DescribeLogDirsResponse,
-};
+use kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 use kafka_protocol::protocol::StrBytes;
 
 use super::partition_state::topic_name;
 use super::{Call, CloseReason, DiskSpace, Scene, Work};
-use crate::partition::{Answer, Op, ReplyTo};
+use crate::partition::{Answer, Op, PlacedFuture, ReplyTo};
 use crate::wire::api::ApiKey;
 use crate::wire::header::RequestHeader;
 use crate::wire::{ErrorCode, guard, response};
@@ -35,6 +29,8 @@ struct Place {
     directory: u16,
     /// Nothing until it is answered, and where it is not served.
     size_bytes: Option<u64>,
+    /// Its copy in another log directory.
+    future: Option<PlacedFuture>,
 }
 
 /// A DescribeLogDirs request between its start and its response.
@@ -87,8 +83,11 @@ impl LogDirs {
 
     pub(super) fn answer(&mut self, part: u32, answer: &Answer) {
         self.outstanding = self.outstanding.saturating_sub(1);
-        if let (Some(place), Answer::Size(size_bytes)) = (self.places.get_mut(part as usize), answer) {
-            place.size_bytes = Some(*size_bytes);
+        if let (Some(place), Answer::Placed(placed)) = (self.places.get_mut(part as usize), answer) {
+            // The view may be older.
+            place.directory = placed.directory;
+            place.size_bytes = Some(placed.size_bytes);
+            place.future = placed.future;
         }
     }
 
@@ -102,19 +101,11 @@ impl LogDirs {
 
     pub(super) fn encode(self, header: &RequestHeader, buffer: &mut BytesMut, scene: &Scene) {
         let mut by_directory: BTreeMap<u16, Vec<DescribeLogDirsTopic>> = BTreeMap::new();
-        for place in self.places {
+        for place in &self.places {
             let Some(size_bytes) = place.size_bytes else { continue };
-            let partition = DescribeLogDirsPartition::default()
-                .with_partition_index(place.partition)
-                .with_partition_size(i64::try_from(size_bytes).unwrap_or(i64::MAX));
-            let topics = by_directory.entry(place.directory).or_default();
-            match topics.last_mut().filter(|topic| *topic.name.as_str() == *place.topic) {
-                Some(topic) => topic.partitions.push(partition),
-                None => topics.push(
-                    DescribeLogDirsTopic::default()
-                        .with_name(topic_name(&place.topic))
-                        .with_partitions(vec![partition]),
-                ),
+            add(&mut by_directory, place, place.directory, size_bytes, None);
+            if let Some(future) = place.future {
+                add(&mut by_directory, place, future.directory, future.size_bytes, Some(future.offset_lag));
             }
         }
         let space = self.space.unwrap_or_default();
@@ -136,6 +127,30 @@ impl LogDirs {
     }
 }
 
+/// Adds a replica to its log directory; a future one has a lag.
+fn add(
+    by_directory: &mut BTreeMap<u16, Vec<DescribeLogDirsTopic>>,
+    place: &Place,
+    directory: u16,
+    size_bytes: u64,
+    future_lag: Option<i64>,
+) {
+    let partition = DescribeLogDirsPartition::default()
+        .with_partition_index(place.partition)
+        .with_partition_size(i64::try_from(size_bytes).unwrap_or(i64::MAX))
+        .with_offset_lag(future_lag.unwrap_or_default())
+        .with_is_future_key(future_lag.is_some());
+    let topics = by_directory.entry(directory).or_default();
+    match topics.last_mut().filter(|topic| *topic.name.as_str() == *place.topic) {
+        Some(topic) => topic.partitions.push(partition),
+        None => topics.push(
+            DescribeLogDirsTopic::default()
+                .with_name(topic_name(&place.topic))
+                .with_partitions(vec![partition]),
+        ),
+    }
+}
+
 /// Asks the owners of a topic's partitions, as far as this node has them.
 fn ask(scene: &mut Scene, to: ReplyTo, places: &mut Vec<Place>, name: &str, indexes: std::ops::Range<i32>) {
     let Some(topic) = scene.view.image.topic(name) else { return };
@@ -144,65 +159,20 @@ fn ask(scene: &mut Scene, to: ReplyTo, places: &mut Vec<Place>, name: &str, inde
         let Some((_, directory)) = scene.view.placement.shard_of(topic.id, index) else { continue };
         let to = ReplyTo { part: places.len() as u32, ..to };
         scene.desk.calls.push(Call { topic_id: topic.id, partition: index, to, op: Op::Size });
-        places.push(Place { topic: Arc::clone(&topic.name), partition: index, directory, size_bytes: None });
-    }
-}
-
-/// AlterReplicaLogDirs: a replica that is in the directory already is there; none is moved.
-pub(super) fn alter(header: &RequestHeader, body: &Bytes, scene: &Scene) -> Result<Work, CloseReason> {
-    let request: AlterReplicaLogDirsRequest = guard::decode(body, header.version, guard::Limits::default())?;
-    let mut topics: BTreeMap<&str, Vec<AlterReplicaLogDirPartitionResult>> = BTreeMap::new();
-    for asked in &request.dirs {
-        let directory = scene.node.config.log_dirs.iter().position(|path| path.to_str() == Some(&asked.path));
-        let directory = directory.and_then(|directory| u16::try_from(directory).ok());
-        for topic in &asked.topics {
-            let results = topic.partitions.iter().map(|index| {
-                let error = refusal(scene, directory, &topic.name, *index);
-                AlterReplicaLogDirPartitionResult::default()
-                    .with_partition_index(*index)
-                    .with_error_code(error.map_or(0, |error| error.code()))
-            });
-            topics.entry(&topic.name).or_default().extend(results);
-        }
-    }
-    let results = topics.into_iter().map(|(name, partitions)| {
-        AlterReplicaLogDirTopicResult::default().with_topic_name(topic_name(name)).with_partitions(partitions)
-    });
-    let answer = AlterReplicaLogDirsResponse::default().with_results(results.collect());
-    let mut buffer = BytesMut::new();
-    let (version, correlation_id) = (header.version, header.correlation_id);
-    response::encode(&mut buffer, ApiKey::AlterReplicaLogDirs, version, correlation_id, &answer)
-        .expect("every field set exists in every version served");
-    Ok(Work::Encoded(buffer))
-}
-
-fn refusal(scene: &Scene, directory: Option<u16>, topic: &str, index: i32) -> Option<ErrorCode> {
-    let Some(directory) = directory else { return Some(ErrorCode::LogDirNotFound) };
-    if scene.desk.is_failed(directory) {
-        return Some(ErrorCode::KafkaStorageError);
-    }
-    let topic = scene.view.image.topic(topic);
-    let place = topic.and_then(|topic| scene.view.placement.shard_of(topic.id, index));
-    match place {
-        None => Some(ErrorCode::UnknownTopicOrPartition),
-        Some((_, at)) if scene.desk.is_failed(at) => Some(ErrorCode::KafkaStorageError),
-        Some((_, at)) if at == directory => None,
-        // Fatal to clients, so that none waits for a move that never ends.
-        Some(_) => Some(ErrorCode::UnsupportedVersion),
+        let topic = Arc::clone(&topic.name);
+        places.push(Place { topic, partition: index, directory, size_bytes: None, future: None });
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use kafka_protocol::messages::alter_replica_log_dirs_request::{
-        AlterReplicaLogDir, AlterReplicaLogDirTopic,
-    };
     use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
     use uuid::Uuid;
 
     use super::super::Answered;
     use super::super::stage::Stage;
     use super::*;
+    use crate::partition::Placed;
 
     const PATH: &str = "/data/a";
 
@@ -236,7 +206,8 @@ mod tests {
         let calls: Vec<Call> = stage.desk.calls.drain(..).collect();
         for call in calls.iter().rev() {
             assert!(matches!(call.op, Op::Size) && call.topic_id == Uuid::from_u128(7));
-            let size = Answer::Size(10 * call.partition as u64 + 5);
+            let size_bytes = 10 * call.partition as u64 + 5;
+            let size = Answer::Placed(Placed { directory: 0, size_bytes, future: None });
             work.answer(&header, call.to, Answered::Partition(size, None), &mut stage.scene());
         }
         if version >= SPACE_FIRST {
@@ -269,30 +240,24 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_is_where_it_is_and_moves_nowhere() {
-        let mut stage = stage();
-        let dir = |path: &str, name: &str, partitions: &[i32]| {
-            let topic = AlterReplicaLogDirTopic::default()
-                .with_name(topic_name(name))
-                .with_partitions(partitions.to_vec());
-            AlterReplicaLogDir::default()
-                .with_path(StrBytes::from_string(path.to_owned()))
-                .with_topics(vec![topic])
-        };
-        let request = AlterReplicaLogDirsRequest::default().with_dirs(vec![
-            dir(PATH, "t", &[0, 9]),
-            dir(PATH, "u", &[0]),
-            dir("/elsewhere", "t", &[1]),
-        ]);
-        let response: AlterReplicaLogDirsResponse = stage.ask(ApiKey::AlterReplicaLogDirs, 1, &request);
-        let mut codes: Vec<(String, i32, i16)> = Vec::new();
-        for topic in &response.results {
-            let of = |p: &AlterReplicaLogDirPartitionResult| {
-                (topic.topic_name.to_string(), p.partition_index, p.error_code)
-            };
-            codes.extend(topic.partitions.iter().map(of));
-        }
-        let code = |name: &str, index, error: i16| (name.to_owned(), index, error);
-        assert_eq!(codes, [code("t", 0, 0), code("t", 9, 3), code("t", 1, 57), code("u", 0, 3)]);
+    fn a_replica_on_its_way_is_told_in_both_directories() {
+        let mut stage = Stage::new(&[("log.dirs", "/data/a,/data/b")]);
+        let topic = stage.topic("t", 7, &[1]);
+        stage.place(topic);
+        let (header, mut work) = stage.start(ApiKey::DescribeLogDirs, 1, &asked(&[0]));
+        let call = stage.desk.calls.pop().unwrap();
+        let future = Some(PlacedFuture { directory: 0, size_bytes: 40, offset_lag: 9 });
+        let placed = Answer::Placed(Placed { directory: 1, size_bytes: 100, future });
+        work.answer(&header, call.to, Answered::Partition(placed, None), &mut stage.scene());
+        let response: DescribeLogDirsResponse = stage.finish(&header, work);
+        let found: Vec<_> = response
+            .results
+            .iter()
+            .map(|directory| {
+                let partition = &directory.topics[0].partitions[0];
+                (partition.is_future_key, partition.partition_size, partition.offset_lag)
+            })
+            .collect();
+        assert_eq!(found, [(true, 40, 9), (false, 100, 0)], "where the owner says that it is");
     }
 }

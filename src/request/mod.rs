@@ -9,6 +9,7 @@ mod acls;
 mod alter_configs;
 #[cfg(test)]
 mod alter_configs_tests;
+mod alter_log_dirs;
 mod api_versions;
 mod assignments;
 mod authorized;
@@ -67,7 +68,7 @@ pub use outbox::{Chunk, Outbox};
 pub use producer_id::ProducerIds;
 pub use raft_messages::{QuorumAsk, QuorumTold, RaftMail};
 pub use refused::Refusals;
-pub use scene::{Call, ClusterView, Coordination, Desk, DiskSpace, Node, Scene, Timer};
+pub use scene::{Call, ClusterView, Coordination, Desk, DiskSpace, Node, PreferredDirectory, Scene, Timer};
 pub use session::{FetchSessions, MovedSession};
 pub use traffic::{MoveRule, Traffic, has_room_for};
 
@@ -156,6 +157,8 @@ pub enum Work {
     DeleteRecords(Box<delete_records::DeleteRecords>),
     /// DescribeLogDirs.
     LogDirs(Box<log_dirs::LogDirs>),
+    /// AlterReplicaLogDirs.
+    AlterLogDirs(Box<alter_log_dirs::AlterLogDirs>),
     /// DescribeProducers.
     Producers(Box<producers::Producers>),
     /// FindCoordinator that creates the offsets topic first.
@@ -228,7 +231,7 @@ impl Work {
             ApiKey::CreateTopics => topics::create(header, &body, to, scene),
             ApiKey::DeleteTopics => topics::delete(header, &body, to, scene),
             ApiKey::DeleteRecords => delete_records::DeleteRecords::start(header, &body, to, scene),
-            ApiKey::AlterReplicaLogDirs => log_dirs::alter(header, &body, scene),
+            ApiKey::AlterReplicaLogDirs => alter_log_dirs::start(header, &body, to, scene),
             ApiKey::DescribeLogDirs => log_dirs::LogDirs::start(header, &body, to, scene),
             ApiKey::DescribeProducers => producers::Producers::start(header, &body, to, scene),
             ApiKey::InitProducerId => producer_id::start(header, &body, to, scene),
@@ -276,6 +279,7 @@ impl Work {
                 deletion.answer(to.part, answer)
             }
             (Self::LogDirs(log_dirs), Answered::Partition(answer, _)) => log_dirs.answer(to.part, &answer),
+            (Self::AlterLogDirs(alter), Answered::Partition(answer, _)) => alter.answer(to.part, &answer),
             (Self::LogDirs(log_dirs), Answered::Space(space)) => log_dirs.measured(space),
             (Self::Producers(producers), Answered::Partition(answer, _)) => producers.answer(to.part, answer),
             (Self::Metadata(metadata), Answered::Controller(_)) => metadata.created(),
@@ -356,6 +360,7 @@ impl Work {
             Self::Epochs(epochs) => epochs.is_done(),
             Self::DeleteRecords(deletion) => deletion.is_done(),
             Self::LogDirs(log_dirs) => log_dirs.is_done(),
+            Self::AlterLogDirs(alter) => alter.is_done(),
             Self::Producers(producers) => producers.is_done(),
             Self::Metadata(metadata) => metadata.is_done(),
             Self::FindCoordinator(find) => find.is_done(),
@@ -385,6 +390,7 @@ impl Work {
             Self::Epochs(epochs) => epochs.encode(header, outbox.buffer()),
             Self::DeleteRecords(deletion) => deletion.encode(header, outbox.buffer()),
             Self::LogDirs(log_dirs) => log_dirs.encode(header, outbox.buffer(), scene),
+            Self::AlterLogDirs(alter) => alter.encode(header, outbox.buffer()),
             Self::Producers(producers) => producers.encode(header, outbox.buffer()),
             Self::Metadata(metadata) => metadata.encode(header, outbox.buffer(), scene),
             Self::FindCoordinator(find) => find.encode(header, outbox.buffer(), scene),

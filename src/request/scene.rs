@@ -122,6 +122,17 @@ impl Node {
     }
 }
 
+/// A log directory for a replica that this node does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreferredDirectory {
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// The partition's index.
+    pub partition: i32,
+    /// Which of the node's log directories.
+    pub directory: u16,
+}
+
 /// The room on the device of a log directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskSpace {
@@ -188,6 +199,8 @@ pub struct Desk {
     pub timers: Vec<Timer>,
     /// Requests that want to know how much room the log directories have.
     pub space_asked: Vec<ReplyTo>,
+    /// Where replicas are to be put that this node does not have.
+    pub preferred_directories: Vec<PreferredDirectory>,
     /// Log directories of this node that failed, by index.
     failed_directories: Vec<u16>,
 }
@@ -211,6 +224,7 @@ impl Desk {
             refusals: Refusals::default(),
             timers: Vec::new(),
             space_asked: Vec::new(),
+            preferred_directories: Vec::new(),
             failed_directories: Vec::new(),
         }
     }

@@ -66,6 +66,8 @@ pub(super) fn described(op: &FileOp) -> String {
         FileOp::Rename { from, to } => format!("renaming {from} to {to}"),
         FileOp::Delete { file } => format!("deleting {file}"),
         FileOp::Append { base_offset, .. } => format!("appending to the segment {base_offset}"),
+        FileOp::CopyFrom { file, .. } => format!("copying {file}"),
+        FileOp::RenameDir { name } => format!("renaming to {name}"),
         FileOp::MakeDir
         | FileOp::SyncParent
         | FileOp::SyncDir
@@ -109,13 +111,21 @@ fn attempt(dir: &OwnerDir, op: &FileOp, aftermath: &mut Aftermath) -> io::Result
         FileOp::List => return list(&dir.path),
         FileOp::RetireDir => aftermath.moved = Some(set_aside(&dir.path, "-delete")?),
         FileOp::StrayDir => drop(set_aside(&dir.path, "-stray")?),
+        FileOp::RenameDir { name } => {
+            let target = dir.path.with_file_name(name);
+            fs::rename(&dir.path, &target)?;
+            aftermath.moved = Some(target);
+        }
         FileOp::DeleteDir => missing_is_fine(fs::remove_dir_all(&dir.path))?,
         FileOp::Create { file, preallocate_bytes } => {
             let created = create(&dir.file(*file), matches!(file.stem, Stem::Log(_)), *preallocate_bytes)?;
             aftermath.opened = Some((*file, created));
             aftermath.is_new = true;
         }
-        FileOp::Append { .. } => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
+        // What they need beside the directory is their caller's.
+        FileOp::Append { .. } | FileOp::CopyFrom { .. } => {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
         FileOp::Write { file, position, bytes } => {
             let opened = File::from(dir.open(*file)?);
             opened.write_all_at(bytes, *position)?;
@@ -140,6 +150,57 @@ fn attempt(dir: &OwnerDir, op: &FileOp, aftermath: &mut Aftermath) -> io::Result
         FileOp::Delete { file } => missing_is_fine(fs::remove_file(dir.file(*file)))?,
     }
     Ok(FileDone::Ok)
+}
+
+/// A range of a file on its way to another directory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Range {
+    pub file: FileName,
+    pub position: u64,
+    pub length: u64,
+}
+
+/// Copies a range of a file into the file of the same name in another directory ([`FileOp::CopyFrom`]).
+pub(super) fn copy(from: &OwnerDir, to: &OwnerDir, range: Range) -> FileResult {
+    let source = patiently(|| File::open(from.file(range.file)));
+    let read = source.and_then(|source| {
+        let mut buffer = vec![0; COPY_BYTES];
+        copy_range(&source, to, range, &mut buffer)
+    });
+    match read {
+        Ok(written) => written.map_err(|error| file_error(&error)).map(|bytes| FileDone::Copied(Ok(bytes))),
+        Err(error) => Ok(FileDone::Copied(Err(file_error(&error)))),
+    }
+}
+
+/// Bytes that are read before they are written.
+const COPY_BYTES: usize = 256 << 10;
+
+/// The outer error is that of reading, the inner one that of writing.
+fn copy_range(source: &File, to: &OwnerDir, range: Range, buffer: &mut [u8]) -> io::Result<io::Result<u64>> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o644);
+    let target = match patiently(|| options.open(to.file(range.file))) {
+        Ok(target) => target,
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut done = 0;
+    while done < range.length {
+        let most = usize::try_from(range.length - done).unwrap_or(usize::MAX).min(buffer.len());
+        let into = buffer.get_mut(..most).unwrap_or_default();
+        let count = match source.read_at(into, range.position + done) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        if let Err(error) = target.write_all_at(into.get(..count).unwrap_or_default(), range.position + done)
+        {
+            return Ok(Err(error));
+        }
+        done += count as u64;
+    }
+    Ok(Ok(done))
 }
 
 fn modified(path: &Path) -> io::Result<FileDone> {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use rustc_hash::FxHashMap;
 
-use super::file_ops::{Aftermath, OwnerDir, file_error, is_exhausted};
+use super::file_ops::{Aftermath, OwnerDir, Range, file_error, is_exhausted};
 use super::helpers::{Helpers, Job, Returns};
 use super::open_files::OpenFiles;
 use crate::broker::Owner;
@@ -121,6 +121,15 @@ impl Files {
             FileOp::Delete { file } | FileOp::Create { file, .. } => {
                 let file = self.open.forget(owner, *file);
                 self.close(file.into_iter().collect());
+            }
+            FileOp::CopyFrom { replica, file, position, length } => {
+                let Some((_, from)) = self.dirs.get(&Owner::Replica(*replica)) else {
+                    return Some(Ok(FileDone::Copied(Err(FileError::NotFound))));
+                };
+                let (from, range) =
+                    (from.clone(), Range { file: *file, position: *position, length: *length });
+                self.order(owner, Job::Copy { ticket, from, range });
+                return None;
             }
             FileOp::Rename { from, to } => {
                 let files =

@@ -11,7 +11,7 @@ use std::thread;
 use bytes::BytesMut;
 
 use super::bell::Bell;
-use super::file_ops::{self, Aftermath, OwnerDir};
+use super::file_ops::{self, Aftermath, OwnerDir, Range};
 use crate::broker::{ConnectionKey, Opened, Owner};
 use crate::effect::{FileDone, FileError, FileName, FileOp, FileResult, Ticket};
 use crate::log::{Recovery, RecoveryError, RecoveryStep};
@@ -32,6 +32,8 @@ const NICENESS_OF_METADATA: i32 = 0;
 pub(super) enum Job {
     /// A file operation.
     File(Ticket, FileOp),
+    /// Copy a range of a file of another owner's directory.
+    Copy { ticket: Ticket, from: OwnerDir, range: Range },
     /// Open the file of a span.
     Open { to: ReplyTo, found: ReadFound, file: FileName },
     /// Read a range of an open file.
@@ -108,6 +110,8 @@ pub(super) struct Helpers {
     /// Of the metadata log, where it is in this directory. Raft answers nobody before its log is synced, so it waits
     /// for no other log: those of a thousand new partitions are a second of syncs.
     metadata: Option<Arc<Queue>>,
+    /// Replicas on their way into the directory, a slice at a time: behind them nothing else waits.
+    copies: Arc<Queue>,
 }
 
 impl Helpers {
@@ -117,12 +121,14 @@ impl Helpers {
             queue: Arc::default(),
             prompt: Arc::default(),
             recoveries: Arc::default(),
+            copies: Arc::default(),
             metadata: has_metadata.then(Arc::default),
         };
         if let Some(metadata) = &helpers.metadata {
             spawn(format!("metadata-{directory}"), metadata, NICENESS_OF_METADATA)?;
         }
         spawn(format!("prompt-{directory}"), &helpers.prompt, NICENESS)?;
+        spawn(format!("copy-{directory}"), &helpers.copies, NICENESS)?;
         for number in 0..THREADS_PER_DIRECTORY {
             spawn(format!("helper-{directory}-{number}"), &helpers.queue, NICENESS)?;
         }
@@ -137,6 +143,7 @@ impl Helpers {
         let queue = match &job {
             Job::File(..) if owner == Owner::Controller => self.metadata.as_ref().unwrap_or(&self.queue),
             Job::Recover(_) => &self.recoveries,
+            Job::Copy { .. } => &self.copies,
             Job::File(_, FileOp::Create { .. } | FileOp::Write { .. } | FileOp::Rename { .. }) => {
                 &self.prompt
             }
@@ -189,6 +196,9 @@ fn carry_out(dir: &OwnerDir, job: Job) -> Option<Outcome> {
                 ));
             }
             Outcome::File(ticket, result, aftermath)
+        }
+        Job::Copy { ticket, from, range } => {
+            Outcome::File(ticket, file_ops::copy(&from, dir, range), Aftermath::default())
         }
         Job::Open { to, found, file } => {
             let opened = file_ops::patiently(|| dir.open(file)).ok();

@@ -4,6 +4,7 @@
 //! | what is wrong | what happens |
 //! |---|---|
 //! | it is someone else's, in use, half-formatted or named twice; a replica is in two | the start is refused |
+//! | a replica is in two because it moved, and its moves are counted | what it left behind is deleted |
 //! | it is missing, not writable or its device fails, on the first start | the start is refused |
 //! | the same later, of one that does not hold the metadata, while another one is left | it is offline |
 
@@ -27,7 +28,7 @@ use crate::log::directory::{
     DirectoryError, DirectoryPlan, DirectoryStart, DirectoryState, DirectoryStep, LogDirEntry,
     META_PROPERTIES,
 };
-use crate::log::encode_uuid;
+use crate::log::{MOVES_MARK, encode_uuid, moves_of};
 
 /// A node that is told of others must not make a cluster of its own.
 const NOT_FORMATTED: &str = "the log directories are not formatted, and the configuration names other nodes: format \
@@ -124,14 +125,7 @@ pub(super) fn open(config: &NodeConfig, boot_id: &str) -> Result<LogDirs, String
         Some(Some(dir)) => QuorumPlace::read(config, &dir.path, dir.state().directory_id, &cluster_id)?,
         _ => return Err("the directory of the metadata cannot be used".to_owned()),
     };
-    let mut states = Vec::new();
-    for (number, judged) in judged.into_iter().enumerate() {
-        let state = match judged {
-            Some(judged) => scene.spare(number, judged.take())?,
-            None => None,
-        };
-        states.push(state);
-    }
+    let states = take_all(&scene, judged)?;
     if states.iter().take(scene.log_directories).all(Option::is_none) {
         return Err("none of log.dirs can be used".to_owned());
     }
@@ -213,9 +207,37 @@ struct Judged {
     path: PathBuf,
     start: DirectoryStart,
     change: FileOp,
+    /// Logs that are in another log directory by now.
+    left_behind: Vec<String>,
 }
 
 impl Judged {
+    /// How often a log has moved; `None` where nobody can tell.
+    fn moves(&self, log: &str) -> Option<u64> {
+        match fs::read(self.path.join(log).join(MOVES_MARK)) {
+            Ok(bytes) => moves_of(&bytes),
+            Err(error) => (error.kind() == std::io::ErrorKind::NotFound).then_some(0),
+        }
+    }
+
+    /// Takes the names of what moves left behind, when the entries of every directory are durable: it is deleted as
+    /// other logs are that are on their way out.
+    fn retire(&self, state: &mut DirectoryState) -> Result<(), Unusable> {
+        for log in &self.left_behind {
+            let dir = OwnerDir { path: self.path.join(log) };
+            let (result, aftermath) = file_ops::run(&dir, &FileOp::RetireDir);
+            let synced = result.and_then(|_| file_ops::run(&dir, &FileOp::SyncParent).0);
+            synced.map_err(|error| {
+                Unusable::Failed(format!("{} cannot be renamed: {error:?}", dir.path.display()))
+            })?;
+            super::say(&format!("{} is what a move left behind: it is deleted", dir.path.display()));
+            let name = aftermath.moved.as_deref().and_then(Path::file_name).unwrap_or_default();
+            state.entries.retain(|(name, _)| name != log);
+            state.entries.push((name.to_string_lossy().into_owned(), LogDirEntry::Deleted));
+        }
+        Ok(())
+    }
+
     fn state(&self) -> &DirectoryState {
         self.start.judged().expect("a directory is judged before it is changed")
     }
@@ -231,21 +253,38 @@ impl Judged {
         PartitionMetadata::parse(&bytes).ok().map(|metadata| metadata.topic_id)
     }
 
-    /// Carries out what the start wants to change.
-    fn take(mut self) -> Result<DirectoryState, Unusable> {
+    /// Carries out what the start wants to change, and makes the entries durable.
+    fn take(&mut self) -> Result<DirectoryState, Unusable> {
         let dir = OwnerDir { path: self.path.clone() };
         let mut last = Some(file_ops::run(&dir, &self.change).0);
         loop {
             match self.start.step(last.take()) {
                 DirectoryStep::Op(op) => last = Some(file_ops::run(&dir, &op).0),
-                DirectoryStep::Done(state) => {
-                    report(&self.path, &state);
-                    return Ok(*state);
-                }
+                DirectoryStep::Done(state) => return Ok(*state),
                 DirectoryStep::Failed(error) => return Err(unusable(&self.path, &error)),
             }
         }
     }
+}
+
+/// Carries out what the start wants to change in each directory. What a move left behind goes last: a process that died
+/// between the rename of the copy and its sync left a name that only this start makes durable.
+fn take_all(scene: &Scene, mut judged: Vec<Option<Judged>>) -> Result<Vec<Option<DirectoryState>>, String> {
+    let mut states = Vec::new();
+    for (number, judged) in judged.iter_mut().enumerate() {
+        states.push(match judged {
+            Some(judged) => scene.spare(number, judged.take())?,
+            None => None,
+        });
+    }
+    for (number, (judged, slot)) in judged.iter().zip(&mut states).enumerate() {
+        let (Some(judged), Some(state)) = (judged, slot.as_mut()) else { continue };
+        match scene.spare(number, judged.retire(state))? {
+            Some(()) => report(&judged.path, state),
+            None => *slot = None,
+        }
+    }
+    Ok(states)
 }
 
 /// What the operator should know of a directory that is opened.
@@ -253,10 +292,13 @@ fn report(path: &Path, state: &DirectoryState) {
     for problem in &state.unreadable {
         super::say(&format!("{}: {problem}; its offsets count as 0", path.display()));
     }
-    for (entry, mark) in [(LogDirEntry::Stray, "-stray"), (LogDirEntry::Future, "-future")] {
+    for (entry, what) in [
+        (LogDirEntry::Stray, "left alone what ends in -stray"),
+        (LogDirEntry::Future, "replicas on their way here, to be copied anew"),
+    ] {
         let count = state.entries.iter().filter(|(_, found)| *found == entry).count();
         if count > 0 {
-            super::say(&format!("{}: left alone what ends in {mark}: {count}", path.display()));
+            super::say(&format!("{}: {what}: {count}", path.display()));
         }
     }
 }
@@ -300,7 +342,12 @@ fn judge_all(
     }
     refuse_same_ids(&all)?;
     refuse_logs_without_metadata(scene, &all)?;
-    refuse_twins(&all)?;
+    let left_behind = refuse_twins(&all)?;
+    for (at, log) in left_behind {
+        if let Some(Some(judged)) = all.get_mut(at) {
+            judged.left_behind.push(log);
+        }
+    }
     Ok((cluster_id, all))
 }
 
@@ -333,7 +380,7 @@ fn judge(path: PathBuf, plan: DirectoryPlan) -> Result<Judged, Unusable> {
     loop {
         match start.step(last.take()) {
             DirectoryStep::Op(change) if start.judged().is_some() => {
-                return Ok(Judged { path: dir.path, start, change });
+                return Ok(Judged { path: dir.path, start, change, left_behind: Vec::new() });
             }
             DirectoryStep::Op(op) => last = Some(file_ops::run(&dir, &op).0),
             DirectoryStep::Done(_) => panic!("a start makes a directory's entries durable at least"),
@@ -393,22 +440,34 @@ fn refuse_logs_without_metadata(scene: &Scene, all: &[Option<Judged>]) -> Result
     ))
 }
 
-/// A replica has one directory. Two of one name are told apart by their topics' ids, if they differ.
-fn refuse_twins(all: &[Option<Judged>]) -> Result<(), String> {
-    let mut seen: BTreeMap<&str, &Judged> = BTreeMap::new();
-    for judged in all.iter().flatten() {
+/// A replica has one directory. Two of one name are told apart by their topics' ids, if they differ, or by how often
+/// they have moved: what a move left behind is named, with the number of its directory.
+fn refuse_twins(all: &[Option<Judged>]) -> Result<Vec<(usize, String)>, String> {
+    let mut seen: BTreeMap<&str, (usize, &Judged)> = BTreeMap::new();
+    let mut left_behind = Vec::new();
+    for (at, judged) in all.iter().enumerate().filter_map(|(at, judged)| Some((at, judged.as_ref()?))) {
         for log in judged.logs() {
-            let Some(other) = seen.insert(log, judged) else { continue };
+            let Some((before, other)) = seen.insert(log, (at, judged)) else { continue };
             let (one, two) = (other.topic_id(log), judged.topic_id(log));
-            if one == two || one.is_none() || two.is_none() {
-                let (one, two) = (other.path.join(log), judged.path.join(log));
-                return Err(format!(
-                    "a replica is in two log directories: {} and {}; move one of them away",
-                    one.display(),
-                    two.display()
-                ));
+            if one.is_some() && two.is_some() && one != two {
+                continue;
+            }
+            match (other.moves(log), judged.moves(log)) {
+                (Some(first), Some(second)) if first > second => {
+                    left_behind.push((at, log.to_owned()));
+                    seen.insert(log, (before, other));
+                }
+                (Some(first), Some(second)) if first < second => left_behind.push((before, log.to_owned())),
+                _ => {
+                    let (one, two) = (other.path.join(log), judged.path.join(log));
+                    return Err(format!(
+                        "a replica is in two log directories: {} and {}; move one of them away",
+                        one.display(),
+                        two.display()
+                    ));
+                }
             }
         }
     }
-    Ok(())
+    Ok(left_behind)
 }

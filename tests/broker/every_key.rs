@@ -169,6 +169,8 @@ const BROKER_TABLE: &[Shown] = &[
     // Both need a second broker; `broker::replicas` shows them.
     ("leader.replication.throttled.rate", |_| {}),
     ("follower.replication.throttled.rate", |_| {}),
+    // It needs a second log directory; `broker::replicas` shows it.
+    ("replica.alter.log.dirs.io.max.bytes.per.second", |_| {}),
 ];
 
 #[test]

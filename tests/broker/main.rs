@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
+mod alter_log_dirs;
 mod altered;
 mod batch_rules;
 mod budget;

@@ -12,6 +12,7 @@
 #[path = "../sim/disk.rs"]
 mod disk;
 mod model;
+mod moving;
 mod world;
 
 use world::World;
@@ -59,5 +60,26 @@ fn nothing_durable_is_lost_and_nothing_truncated_comes_back() {
         assert!(all.cut_while_recovering > 100, "power cuts meet recoveries: {all:?}");
         assert!(all.starts_lowered > 50, "logs begin below the start in the checkpoint: {all:?}");
         assert!(all.marks_kept > 20, "recovery points become too high: {all:?}");
+    }
+}
+
+#[test]
+fn a_log_that_moves_is_there_once_and_whole_whenever_it_dies() {
+    if let Some(seed) = number("CRASH_SEED") {
+        moving::play(seed);
+        return;
+    }
+    let cases = number("CRASH_CASES").unwrap_or(300);
+    let (mut moved, mut died, mut twins) = (0, 0, 0);
+    let first = number("CRASH_FIRST").unwrap_or(0);
+    for seed in first..first + cases {
+        let said = SaidOnPanic(seed);
+        let tally = moving::play(seed);
+        std::mem::forget(said);
+        (moved, died, twins) = (moved + tally.moved, died + tally.died, twins + tally.twins);
+    }
+    println!("{moved} moves, {died} deaths, {twins} starts with two of it");
+    if cases >= 300 {
+        assert!(moved > 300 && died > 1_000 && twins > 20, "{moved} {died} {twins}");
     }
 }

@@ -27,6 +27,8 @@ pub fn kind(op: &FileOp) -> &'static str {
         FileOp::RetireDir => "retire-dir",
         FileOp::StrayDir => "stray-dir",
         FileOp::DeleteDir => "delete-dir",
+        FileOp::RenameDir { .. } => "rename-dir",
+        FileOp::CopyFrom { .. } => "copy-from",
         FileOp::Create { .. } => "create",
         FileOp::Append { .. } => "append",
         FileOp::Write { .. } => "write",
@@ -127,6 +129,8 @@ pub fn answer(answer: &Answer) -> String {
         }
         Answer::Deleted { log_start_offset } => format!("deleted, start {log_start_offset}"),
         Answer::Size(bytes) => format!("{bytes} bytes"),
+        Answer::Placed(placed) => format!("{} bytes in directory {}", placed.size_bytes, placed.directory),
+        Answer::Moves => "moves".to_owned(),
         Answer::Producers(active) => format!("{} producers", active.len()),
         Answer::Failed { error, .. } => format!("{error:?}"),
         Answer::Fired => "fired".to_owned(),

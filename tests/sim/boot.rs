@@ -250,8 +250,12 @@ fn facts_of(state: &DirectoryState) -> DirectoryFacts {
         clean: state.clean_shutdown.is_some(),
         same_boot: state.same_boot,
         found: BTreeMap::new(),
+        futures: Vec::new(),
     };
-    for (_, entry) in &state.entries {
+    for (name, entry) in &state.entries {
+        if *entry == LogDirEntry::Future {
+            facts.futures.push(name.clone());
+        }
         let LogDirEntry::Log { topic, partition } = entry else { continue };
         let key = (topic.clone(), *partition);
         let replica = FoundReplica {

@@ -192,6 +192,8 @@ impl Disk {
             FileOp::List => return self.list(dir),
             FileOp::RetireDir => *dir = self.set_aside(dir, "-delete", random)?,
             FileOp::StrayDir => drop(self.set_aside(dir, "-stray", random)?),
+            FileOp::RenameDir { name } => *dir = self.rename_dir(dir, name)?,
+            FileOp::CopyFrom { .. } => unreachable!("what is copied is the caller's"),
             FileOp::DeleteDir => self.delete_dir(dir),
             FileOp::Create { file, .. } => self.create(dir, *file)?,
             FileOp::Append { base_offset, position, .. } => {
@@ -233,6 +235,14 @@ impl Disk {
         Ok(FileDone::Ok)
     }
 
+    fn rename_dir(&mut self, dir: &str, to: &str) -> Result<String, FileError> {
+        self.dir_of(dir)?;
+        let sequence = self.sequence();
+        let change = DirChange::Rename(dir.to_owned(), to.to_owned());
+        self.dirs.get_mut(&ROOT).expect("root").change(sequence, change);
+        Ok(to.to_owned())
+    }
+
     fn set_aside(&mut self, dir: &str, mark: &str, random: &mut fastrand::Rng) -> Result<String, FileError> {
         self.dir_of(dir)?;
         let to = format!("{dir}.{:032x}{mark}", random.u128(..));
@@ -268,6 +278,14 @@ impl Disk {
         let change = FileChange::Write { position: position as usize, bytes: bytes.clone() };
         inode.change(sequence, change);
         Ok(())
+    }
+
+    /// Writes bytes of another disk's file of the same name, which is made where it is missing.
+    pub fn put(&mut self, dir: &str, file: FileName, position: u64, bytes: &Bytes) -> Result<(), FileError> {
+        if self.inode(dir, file).is_err() {
+            self.create(dir, file)?;
+        }
+        self.write(dir, file, position, bytes)
     }
 
     /// Up to `length` bytes, fewer only at the end of the file.

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use tidemill::broker::{Opened, Owner};
-use tidemill::effect::{ByteSpan, FileError, FileName, FileOp, FileResult, Stem, Suffix, Ticket};
+use tidemill::effect::{ByteSpan, FileDone, FileError, FileName, FileOp, FileResult, Stem, Suffix, Ticket};
 use tidemill::log::{Recovery, RecoveryStep};
 use tidemill::partition::{ReadFound, ReplyTo};
 
@@ -147,6 +147,21 @@ impl World {
         let (machine, wall_ms) = (node.machine, self.now(node).wall_ms);
         let owned = node.hosts[shard].owners.get_mut(&owner).expect("an owner has a directory");
         let fault = self.fault(machine, owned.directory, op, appended.len());
+        if let FileOp::CopyFrom { replica, file, position, length } = op {
+            let (to, name) = (owned.directory, owned.name.clone());
+            let Some(from) = node.hosts[shard].owners.get(&Owner::Replica(*replica)) else {
+                return Ok(FileDone::Copied(Err(FileError::NotFound)));
+            };
+            let disks = &mut self.machines[machine].disks;
+            return match (fault, disks[from.directory].read(&from.name, *file, *position, *length)) {
+                (Some(error), _) => Err(error),
+                (None, Ok(bytes)) => {
+                    let copied = bytes.len() as u64;
+                    disks[to].put(&name, *file, *position, &bytes).map(|()| FileDone::Copied(Ok(copied)))
+                }
+                (None, Err(error)) => Ok(FileDone::Copied(Err(error))),
+            };
+        }
         let (dir, random) = (&mut owned.name, &mut self.random.disk);
         let disk = &mut self.machines[machine].disks[owned.directory];
         disk.wall_ms = wall_ms;

@@ -25,15 +25,17 @@ impl ControlHost {
         // A replica from before this start that is nowhere is where nobody can look: an empty one
         // elsewhere would pass for it.
         let elsewhere = self.offline.first().copied().filter(|_| !self.registered);
+        let (preferred, offline) = (&self.preferred, &self.offline);
         self.start.placement.assign(image, delta, |id, partition| {
-            let name = image.topic_by_id(id)?.name.to_string();
-            let own = found.get(&(name, partition)).and_then(|places| found_in(places, id));
+            let replica = (image.topic_by_id(id)?.name.to_string(), partition);
+            let own = found.get(&replica).and_then(|places| found_in(places, id));
+            let wished = || preferred.get(&replica).copied().filter(|wish| !offline.contains(wish));
             let assigned = || {
                 let directory = image.partition(id, partition)?.directory_of(node_id);
                 let mut ids = (0..).zip(known?.ids());
                 ids.find(|(_, own)| **own == Some(directory)).map(|(number, _)| number)
             };
-            own.or_else(assigned).or(elsewhere)
+            own.or_else(assigned).or(elsewhere).or_else(wished)
         })
     }
 }

@@ -30,7 +30,12 @@ impl Stage {
     fn new(shard: u16, found: &[i32]) -> Self {
         let config = NodeConfig::default();
         let found = found.iter().map(|index| (("t".to_owned(), *index), FoundReplica::default()));
-        let facts = DirectoryFacts { clean: true, same_boot: true, found: found.collect::<BTreeMap<_, _>>() };
+        let facts = DirectoryFacts {
+            clean: true,
+            same_boot: true,
+            found: found.collect::<BTreeMap<_, _>>(),
+            futures: Vec::new(),
+        };
         let mut builder = ImageBuilder::default();
         builder.apply(&Record::MetadataVersion { version: METADATA_VERSION_LATEST }).unwrap();
         builder.apply(&Record::Topic { name: "t".into(), topic_id: T }).unwrap();

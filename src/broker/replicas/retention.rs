@@ -3,8 +3,6 @@
 //! A round looks at some slots per turn and rests a moment between turns: with 100,000
 //! replicas on a shard no turn is longer for it.
 
-use uuid::Uuid;
-
 use super::{Progress, Replicas};
 use crate::config::NodeConfig;
 use crate::effect::Now;
@@ -68,14 +66,16 @@ impl Replicas {
     }
 
     /// The checkpoint holds the log start of a replica, or was lowered to it.
-    pub(in crate::broker) fn log_start_stored(
-        &mut self,
-        now: Now,
-        (topic_id, partition): (Uuid, i32),
-        log_start_offset: i64,
-        lowers: bool,
-    ) {
-        if let Some(slot) = self.by_partition.get(&(topic_id, partition)).copied() {
+    pub(in crate::broker) fn log_start_stored(&mut self, now: Now, stored: &Progress) {
+        let Progress { log_start_offset, lowers, .. } = *stored;
+        let replica = (stored.topic_id, stored.partition);
+        if self.start_is_there(now, stored) {
+            return;
+        }
+        let Some(slot) = self.by_partition.get(&replica).copied() else { return };
+        let is_here = self.slots.get(slot as usize).is_some_and(|entry| entry.directory == stored.directory);
+        // What an attempt to move asked for says nothing of the checkpoint here.
+        if is_here || !lowers {
             self.step(slot, |partition, effects| match lowers {
                 true => partition.log_start_lowered(now, log_start_offset, effects),
                 false => partition.log_start_stored(now, log_start_offset, effects),
@@ -88,6 +88,8 @@ impl Replicas {
 mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
+
+    use uuid::Uuid;
 
     use super::super::{Slot, State};
     use super::*;
@@ -152,6 +154,22 @@ mod tests {
         replicas
     }
 
+    /// The log start of a replica that is in the checkpoint.
+    fn stored(partition: i32) -> Progress {
+        Progress {
+            directory: 0,
+            topic_id: Uuid::nil(),
+            topic: "t".into(),
+            partition,
+            recovery_point: 9,
+            log_start_offset: 9,
+            high_watermark: 9,
+            gone_below: 0,
+            lowers: false,
+            unclean: false,
+        }
+    }
+
     #[test]
     fn a_round_looks_at_a_bounded_number_of_replicas_per_turn() {
         let mut replicas = replicas(600);
@@ -179,10 +197,10 @@ mod tests {
         let mut replicas = replicas(1);
         replicas.go_round(now(100));
         assert!(replicas.outputs.is_empty(), "nothing goes before it is in the checkpoint");
-        replicas.log_start_stored(now(101), (Uuid::nil(), 0), 9, false);
+        replicas.log_start_stored(now(101), &stored(0));
         assert_eq!(replicas.outputs.len(), 1, "{:?}", replicas.outputs);
         assert_eq!(replicas.partition(0).unwrap().log().log_start_offset(), 9);
-        replicas.log_start_stored(now(102), (Uuid::nil(), 7), 9, false);
+        replicas.log_start_stored(now(102), &stored(7));
         assert_eq!(replicas.outputs.len(), 1, "a replica that is gone has nothing to do");
     }
 

@@ -21,7 +21,7 @@ key_table! {
         OneOf(&["org.apache.kafka.common.replica.RackAwareReplicaSelector"]), ReadOnly, Honoured,
         "How a consumer's near replica is chosen; without it consumers are sent to leaders.";
     "replica.alter.log.dirs.io.max.bytes.per.second" Long Some("9223372036854775807"),
-        Min(0), Cluster, Planned,
+        Min(0), Cluster, Honoured,
         "Most bytes per second that moves between directories may use.";
     "leader.replication.throttled.rate" Long Some("9223372036854775807"), Min(0), Cluster, Honoured,
         "Most bytes per second that leaders send to throttled followers.";
@@ -59,9 +59,9 @@ key_table! {
         "Windows that replication throttles look back on.";
     "replication.quota.window.size.seconds" Int Some("1"), Min(1), ReadOnly, Honoured,
         "Length of a window of replication throttles.";
-    "alter.log.dirs.replication.quota.window.num" Int Some("11"), Min(1), ReadOnly, Planned,
+    "alter.log.dirs.replication.quota.window.num" Int Some("11"), Min(1), ReadOnly, Honoured,
         "Windows that the throttle between directories looks back on.";
-    "alter.log.dirs.replication.quota.window.size.seconds" Int Some("1"), Min(1), ReadOnly, Planned,
+    "alter.log.dirs.replication.quota.window.size.seconds" Int Some("1"), Min(1), ReadOnly, Honoured,
         "Length of a window of the throttle between directories.";
     "client.quota.callback.class" Class None, Any, ReadOnly, PLUGIN,
         "A class that decides quotas.";

@@ -20,7 +20,7 @@ const SUFFIXES: [(&str, Suffix); 4] = [
 ];
 
 /// Reads a name as [`FileName`] writes it; `None` is a file that is not ours.
-pub(super) fn parse_name(name: &str) -> Option<FileName> {
+pub(in crate::log) fn parse_name(name: &str) -> Option<FileName> {
     let found = SUFFIXES.iter().find_map(|(text, suffix)| Some((name.strip_suffix(text)?, *suffix)));
     let (stem, suffix) = found.unwrap_or((name, Suffix::None));
     let stem = match stem {
