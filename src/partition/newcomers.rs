@@ -18,8 +18,9 @@ use std::collections::VecDeque;
 use crate::log::producer::Numbered;
 use crate::wire::ErrorCode;
 
-/// How long a batch that was sent away is awaited: as long as clients try (`delivery.timeout.ms` by default).
-const AWAITED_MS: u64 = 120_000;
+/// How long a batch that was sent away is awaited: clients send again within a second or so, and one that cannot, as
+/// another replica has taken the batch and lost it, is not to wait long for what never comes.
+const AWAITED_MS: u64 = 10_000;
 
 /// How many producers are awaited. Where there are more, those that were sent away first are forgotten.
 const AWAITED_MAX: usize = 1_000;
