@@ -1,23 +1,17 @@
-//! In which log directories this node's replicas are, as its cluster is to know it: gathered into one
-//! AssignReplicasToDirs at a time, and told again until the controller has said something to each (KIP-858).
-//!
-//! A replica has at most one directory here. A newer one takes the place of one that waits; one that is in flight is
-//! followed by the newer one.
+//! In which log directories this node's replicas are, as its cluster is to know it (KIP-858, AssignReplicasToDirs).
 
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
 use crate::broker::peers::fetcher::ReplicaKey;
+use crate::broker::peers::gathered::Gathered;
 use crate::controller::directories::Assigned;
 use crate::effect::Now;
 use crate::wire::ErrorCode;
 
-/// Replicas in one request, as in Kafka; the rest goes with the next one.
+/// Replicas in one request, as in Kafka.
 const REPLICAS_MAX: usize = 2_250;
-/// The pause after a first failure of a whole request; it doubles up to [`RETRY_MAX_MS`].
-const RETRY_FIRST_MS: u64 = 20;
-const RETRY_MAX_MS: u64 = 1_000;
 
 /// The log directories of a node, and what the controller is to know of them.
 #[derive(Debug, Default)]
@@ -26,11 +20,7 @@ pub struct Assignments {
     ids: Vec<Option<Uuid>>,
     /// Those that have failed since.
     offline: Vec<Uuid>,
-    waiting: BTreeMap<ReplicaKey, Uuid>,
-    /// The request in flight.
-    asked: Option<BTreeMap<ReplicaKey, Uuid>>,
-    quiet_until_ms: u64,
-    failures: u32,
+    told: Gathered<Uuid, REPLICAS_MAX>,
 }
 
 impl Assignments {
@@ -61,59 +51,39 @@ impl Assignments {
 
     /// A replica is in the directory with that id, whatever the cluster knows.
     pub fn tell(&mut self, key: ReplicaKey, directory: Uuid) {
-        self.waiting.insert(key, directory);
+        self.told.ask(key, directory);
     }
 
     /// The cluster knows where a replica is.
     pub fn is_known(&mut self, key: ReplicaKey) {
-        self.waiting.remove(&key);
+        self.told.forget(key);
     }
 
     /// When a request is due, if there is a controller to ask.
     pub fn next_wake_ms(&self, can_ask: bool) -> Option<u64> {
-        (can_ask && self.asked.is_none() && !self.waiting.is_empty()).then_some(self.quiet_until_ms)
+        self.told.next_wake_ms(can_ask)
     }
 
     /// The replicas of the next request, where one is due. From now on it is in flight.
     pub fn next_request(&mut self, now: Now) -> Option<&BTreeMap<ReplicaKey, Uuid>> {
-        if self.asked.is_some() || self.waiting.is_empty() || now.mono_ms < self.quiet_until_ms {
-            return None;
-        }
-        let mut asked = std::mem::take(&mut self.waiting);
-        if let Some(rest) = asked.keys().nth(REPLICAS_MAX).copied() {
-            self.waiting = asked.split_off(&rest);
-        }
-        Some(self.asked.insert(asked))
+        self.told.next_request(now)
     }
 
     /// The answer: what the controller said to each, or why to none. Of a replica that it knows nothing of, the next
     /// Image says what is to be told.
     pub fn answered(&mut self, now: Now, answer: Result<Vec<Assigned>, ErrorCode>) {
         let Ok(assigned) = answer else { return self.lost(now) };
-        let Some(mut asked) = self.asked.take() else { return };
-        for (topic_id, index, result) in assigned {
-            if result != Err(ErrorCode::OperationNotAttempted) {
-                asked.remove(&(topic_id, index));
+        self.told.settle(|asked| {
+            let said = |result: &Result<(), ErrorCode>| *result != Err(ErrorCode::OperationNotAttempted);
+            for (topic_id, index, _) in assigned.iter().filter(|(_, _, result)| said(result)) {
+                asked.remove(&(*topic_id, *index));
             }
-        }
-        self.failures = 0;
-        self.put_back(asked);
+        });
     }
 
-    /// Nobody will answer the request in flight any more, or the controller refused it as a whole: it is told again.
+    /// Nobody will answer the request in flight any more: it is told again.
     pub fn lost(&mut self, now: Now) {
-        if let Some(asked) = self.asked.take() {
-            self.put_back(asked);
-            let pause_ms = RETRY_FIRST_MS.saturating_mul(1 << self.failures.min(16)).min(RETRY_MAX_MS);
-            self.quiet_until_ms = now.mono_ms + pause_ms;
-            self.failures += 1;
-        }
-    }
-
-    fn put_back(&mut self, asked: BTreeMap<ReplicaKey, Uuid>) {
-        for (key, directory) in asked {
-            self.waiting.entry(key).or_insert(directory);
-        }
+        self.told.lost(now);
     }
 }
 

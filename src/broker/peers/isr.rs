@@ -1,21 +1,14 @@
-//! ISR changes that this node's leaders want: gathered into one AlterPartition at a time, and asked again until the
-//! controller has said something to each.
-//!
-//! A partition has at most one change here. A newer one takes the place of one that waits; the answer to one that is
-//! in flight still goes to its partition, which knows by the epochs whether it means anything.
-
-use std::collections::BTreeMap;
+//! ISR changes that this node's leaders want, and the controller's answers to them. The answer to a change that is in
+//! flight goes to its partition, which knows by the epochs whether it means anything.
 
 use crate::broker::peers::fetcher::ReplicaKey;
+use crate::broker::peers::gathered::Gathered;
 use crate::effect::Now;
 use crate::partition::{IsrChange, IsrState};
 use crate::wire::ErrorCode;
 
-/// Changes in one request; the rest goes with the next one.
+/// Changes in one request.
 const CHANGES_MAX: usize = 1_000;
-/// The pause after a first failure of a whole request; it doubles up to [`RETRY_MAX_MS`].
-const RETRY_FIRST_MS: u64 = 20;
-const RETRY_MAX_MS: u64 = 1_000;
 
 /// What the controller says to one change.
 pub type Altered = (ReplicaKey, Result<IsrState, ErrorCode>);
@@ -23,78 +16,21 @@ pub type Altered = (ReplicaKey, Result<IsrState, ErrorCode>);
 /// That, with the change that it is the answer to.
 pub type Settled = (ReplicaKey, IsrChange, Result<IsrState, ErrorCode>);
 
-/// The changes of a whole node.
-#[derive(Debug, Default)]
-pub struct IsrChanges {
-    waiting: BTreeMap<ReplicaKey, IsrChange>,
-    /// The request in flight.
-    asked: Option<BTreeMap<ReplicaKey, IsrChange>>,
-    quiet_until_ms: u64,
-    failures: u32,
-}
+/// The changes of a whole node, for AlterPartition.
+pub type IsrChanges = Gathered<IsrChange, CHANGES_MAX>;
 
 impl IsrChanges {
-    /// A leader wants another ISR.
-    pub fn ask(&mut self, key: ReplicaKey, change: IsrChange) {
-        self.waiting.insert(key, change);
-    }
-
-    /// Whether nothing waits and nothing is in flight.
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.asked.is_none()
-    }
-
-    /// Whether a request is due now.
-    pub fn is_due(&self, now: Now) -> bool {
-        self.asked.is_none() && !self.waiting.is_empty() && now.mono_ms >= self.quiet_until_ms
-    }
-
-    /// When a request is due, if there is a controller to ask.
-    pub fn next_wake_ms(&self, can_ask: bool) -> Option<u64> {
-        (can_ask && self.asked.is_none() && !self.waiting.is_empty()).then_some(self.quiet_until_ms)
-    }
-
-    /// The changes of the next request, where one is due. From now on it is in flight.
-    pub fn next_request(&mut self, now: Now) -> Option<&BTreeMap<ReplicaKey, IsrChange>> {
-        if !self.is_due(now) {
-            return None;
-        }
-        let mut asked = std::mem::take(&mut self.waiting);
-        if let Some(rest) = asked.keys().nth(CHANGES_MAX).copied() {
-            self.waiting = asked.split_off(&rest);
-        }
-        Some(self.asked.insert(asked))
-    }
-
     /// The answer: what the controller said to each, or why to none. Gives what the partitions are to be told.
     pub fn answered(&mut self, now: Now, answer: Result<Vec<Altered>, ErrorCode>) -> Vec<Settled> {
         let Ok(altered) = answer else {
             self.lost(now);
             return Vec::new();
         };
-        let Some(mut asked) = self.asked.take() else { return Vec::new() };
-        let settle = |(key, result): Altered| Some((key, asked.remove(&key)?, result));
-        let settled = altered.into_iter().filter_map(settle).collect();
-        self.failures = 0;
-        // What was not answered is asked again, unless something newer is to be asked.
-        self.put_back(asked);
-        settled
-    }
-
-    /// Nobody will answer the request in flight any more, or the controller refused it as a whole: it is asked again.
-    pub fn lost(&mut self, now: Now) {
-        if let Some(asked) = self.asked.take() {
-            self.put_back(asked);
-            let pause_ms = RETRY_FIRST_MS.saturating_mul(1 << self.failures.min(16)).min(RETRY_MAX_MS);
-            self.quiet_until_ms = now.mono_ms + pause_ms;
-            self.failures += 1;
-        }
-    }
-
-    fn put_back(&mut self, asked: BTreeMap<ReplicaKey, IsrChange>) {
-        for (key, change) in asked {
-            self.waiting.entry(key).or_insert(change);
-        }
+        let settled = self.settle(|asked| {
+            let settle = |(key, result): Altered| Some((key, asked.remove(&key)?, result));
+            altered.into_iter().filter_map(settle).collect()
+        });
+        settled.unwrap_or_default()
     }
 }
 

@@ -5,7 +5,8 @@
 //! | [`link`] | one connection to another node: dialled, up, lost, dialled again |
 //! | [`fetcher`], [`followers`] | the rounds in which this shard's followers fetch from their leaders |
 //! | [`heart`] | registration, heartbeats and the leaving of a broker |
-//! | [`isr`] | ISR changes that leaders want |
+//! | [`isr`], [`assignments`] | ISR changes that leaders want, and the directories of replicas |
+//! | [`gathered`] | how both are asked of the controller |
 //! | [`joining`] | a node becomes a member of the metadata quorum |
 //! | [`finder`], [`envoy`], [`messages`] | who the active controller is, and what a node says to it |
 //! | `plane` | the controller's shard: the envoy's news, joining and leaving |
@@ -23,6 +24,7 @@ pub mod envoy;
 pub mod fetcher;
 pub mod finder;
 pub mod followers;
+pub mod gathered;
 pub mod heart;
 pub mod isr;
 pub mod joining;
