@@ -15,7 +15,7 @@ use crate::invariants::{
 use crate::node::{Node, Owned};
 use crate::promises::Promises;
 use crate::tuner::RETENTION_BYTES_MIN;
-use crate::world::World;
+use crate::world::{World, at_machine};
 
 /// What was seen of one cluster.
 #[derive(Debug, Default)]
@@ -113,6 +113,10 @@ impl World {
         if watch.shown.insert((node.machine, shard, slot), shown) == Some(shown) {
             return;
         }
+        let ends = [view.high_watermark as u64, view.log_end as u64];
+        self.trace.note(self.now_us, at_machine(node.machine, 8), ends, || {
+            format!("machine {}: {view:?}", node.machine)
+        });
         if let Some(own) = node.registers_as {
             let known = node.hosts[shard].core.view().image.broker(view.node_id);
             demand(invariants::is_registered(&view, known.is_some_and(|known| known.incarnation == own)));
