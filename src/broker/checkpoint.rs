@@ -78,15 +78,21 @@ pub struct Checkpoints {
     /// Replicas that were still being recovered when the survey passed.
     opening: usize,
     boot_id: String,
-    /// For the marker of a clean stop; -1 while there is none.
-    broker_epoch: i64,
+    /// The epoch of the broker that has everything which it said that it has, in all directories; -1 where there is
+    /// none.
+    kept_epoch: i64,
     stopping: bool,
     marked: bool,
 }
 
 impl Checkpoints {
-    /// For the log directories whose files say this.
-    pub fn new(stored: Vec<StoredOffsets>, boot_id: String, config: &NodeConfig) -> Self {
+    /// For the log directories whose files say this, in this boot of the kernel and with the
+    /// [epoch](directory::kept_epoch) that they have kept.
+    pub fn new(
+        stored: Vec<StoredOffsets>,
+        (boot_id, kept_epoch): (String, i64),
+        config: &NodeConfig,
+    ) -> Self {
         let offsets_ms = config.log_flush_offset_checkpoint_interval_ms;
         let survey_every_ms = config.high_watermark_checkpoint_interval_ms.min(offsets_ms).max(1);
         let directory = |offsets| Directory { offsets, boot_id_due: true, ..Directory::default() };
@@ -98,15 +104,22 @@ impl Checkpoints {
             surveyed: Vec::new(),
             opening: 0,
             boot_id,
-            broker_epoch: -1,
+            kept_epoch,
             stopping: false,
             marked: false,
         }
     }
 
-    /// The broker has registered with this epoch.
+    /// The broker has registered with this epoch. The next survey notes it.
     pub(super) fn set_broker_epoch(&mut self, epoch: i64) {
-        self.broker_epoch = epoch;
+        if !self.directories.iter().any(|directory| directory.failed) {
+            self.keep(epoch);
+        }
+    }
+
+    fn keep(&mut self, epoch: i64) {
+        self.kept_epoch = epoch;
+        self.directories.iter_mut().for_each(|directory| directory.boot_id_due = true);
     }
 
     /// How many directories there are.
@@ -184,10 +197,10 @@ impl Checkpoints {
             }
             // A recovery under way, cut short, must not pass for one that ended.
             if (self.opening == 0 || self.stopping) && std::mem::take(&mut directory.boot_id_due) {
-                directory.plan(directory::boot_id_file(&self.boot_id), Purpose::Step);
+                directory.plan(directory::boot_id_file(&self.boot_id, self.kept_epoch), Purpose::Step);
             }
             if self.stopping {
-                directory.plan(directory::clean_shutdown_file(self.broker_epoch), Purpose::Step);
+                directory.plan(directory::clean_shutdown_file(self.kept_epoch), Purpose::Step);
             }
         }
         self.marked = self.stopping;
@@ -234,6 +247,8 @@ impl Checkpoints {
     pub(super) fn fail(&mut self, directory: u16) {
         if let Some(entry) = self.directories.get_mut(usize::from(directory)) {
             entry.fail();
+            // It still says that it has everything; who starts next is not to believe it, should it be back.
+            self.keep(-1);
         }
     }
 
@@ -256,6 +271,9 @@ impl Checkpoints {
                 Ok(_) => {}
                 Err(FileError::NoSpace) => entry.refused(now),
                 Err(_) => failed = entry.fail(),
+            }
+            if failed {
+                self.keep(-1);
             }
         }
         self.emit(outputs);
@@ -401,7 +419,7 @@ mod tests {
     #[test]
     fn files_are_written_when_every_shard_has_answered_and_something_changed() {
         let mut checkpoints =
-            Checkpoints::new(vec![StoredOffsets::default(); 1], "boot".into(), &NodeConfig::default());
+            Checkpoints::new(vec![StoredOffsets::default(); 1], ("boot".into(), -1), &NodeConfig::default());
         let now = |mono_ms| Now { mono_ms, wall_ms: 0 };
         let mut outputs = Vec::new();
         let mut survey = |at_ms, outputs: &mut Vec<Output>| {
@@ -422,7 +440,7 @@ mod tests {
     #[test]
     fn what_a_full_device_refused_is_written_at_the_next_survey() {
         let mut checkpoints =
-            Checkpoints::new(vec![StoredOffsets::default(); 1], "boot".into(), &NodeConfig::default());
+            Checkpoints::new(vec![StoredOffsets::default(); 1], ("boot".into(), -1), &NodeConfig::default());
         let mut outputs = Vec::new();
         let mut survey = |checkpoints: &mut Checkpoints, at_ms| {
             assert!(checkpoints.survey_is_due(Now { mono_ms: at_ms, wall_ms: 0 }, 1));
@@ -441,7 +459,7 @@ mod tests {
     #[test]
     fn a_directory_that_failed_gets_no_mark_of_a_clean_stop() {
         let mut checkpoints =
-            Checkpoints::new(vec![StoredOffsets::default(); 2], "boot".into(), &NodeConfig::default());
+            Checkpoints::new(vec![StoredOffsets::default(); 2], ("boot".into(), -1), &NodeConfig::default());
         checkpoints.fail(1);
         assert!(checkpoints.begin_stop(1));
         let mut outputs = Vec::new();
@@ -454,7 +472,7 @@ mod tests {
     #[test]
     fn a_directory_with_a_replica_that_is_offline_never_passes_for_recovered_or_cleanly_stopped() {
         let mut checkpoints =
-            Checkpoints::new(vec![StoredOffsets::default(); 2], "boot".into(), &NodeConfig::default());
+            Checkpoints::new(vec![StoredOffsets::default(); 2], ("boot".into(), -1), &NodeConfig::default());
         let mut outputs = Vec::new();
         let told = |unclean| (vec![Progress { unclean, ..progress(0, 0, 5) }, progress(1, 1, 7)], 0);
         assert!(checkpoints.survey_is_due(Now { mono_ms: 1_000_000, wall_ms: 0 }, 1));
@@ -473,7 +491,7 @@ mod tests {
     #[test]
     fn a_clean_stop_ends_with_the_marker() {
         let mut checkpoints =
-            Checkpoints::new(vec![StoredOffsets::default(); 2], "boot".into(), &NodeConfig::default());
+            Checkpoints::new(vec![StoredOffsets::default(); 2], ("boot".into(), -1), &NodeConfig::default());
         assert!(checkpoints.begin_stop(1));
         assert!(!checkpoints.begin_stop(1));
         let mut outputs = Vec::new();
@@ -515,7 +533,7 @@ mod tests {
     fn a_removed_topic_is_forgotten_where_it_is_named_and_others_stand() {
         let config = NodeConfig::default();
         let found = vec![stored(&[("a", 0, 5), ("b", 1, 7)]), stored(&[("b", 0, 9)])];
-        let mut checkpoints = Checkpoints::new(found, "boot".into(), &config);
+        let mut checkpoints = Checkpoints::new(found, ("boot".into(), -1), &config);
         let mut outputs = Vec::new();
         checkpoints.forget(|_, topic, _| topic == "a", &mut outputs);
         assert!(checkpoints.is_forgetting());
@@ -536,7 +554,7 @@ mod tests {
     #[test]
     fn a_survey_under_way_does_not_bring_a_removed_topic_back() {
         let mut checkpoints =
-            Checkpoints::new(vec![stored(&[("t", 0, 5)])], "boot".into(), &NodeConfig::default());
+            Checkpoints::new(vec![stored(&[("t", 0, 5)])], ("boot".into(), -1), &NodeConfig::default());
         let (old, new) = (Uuid::from_u128(1), Uuid::from_u128(2));
         assert!(checkpoints.survey_is_due(Now { mono_ms: 1_000_000, wall_ms: 0 }, 2));
         let mut outputs = Vec::new();
@@ -553,7 +571,7 @@ mod tests {
     #[test]
     fn forgetting_waits_for_a_full_device_and_not_for_a_failed_one() {
         let found = || vec![stored(&[("t", 0, 5)])];
-        let mut checkpoints = Checkpoints::new(found(), "boot".into(), &NodeConfig::default());
+        let mut checkpoints = Checkpoints::new(found(), ("boot".into(), -1), &NodeConfig::default());
         let mut outputs = Vec::new();
         checkpoints.forget(|_, _, _| true, &mut outputs);
         let Some(Output::File(_, ticket, _)) = outputs.pop() else { panic!("nothing is written") };
@@ -565,7 +583,7 @@ mod tests {
         assert_eq!(files["0/recovery-point-offset-checkpoint"], "0\n0\n");
         assert!(!checkpoints.is_forgetting());
 
-        let mut checkpoints = Checkpoints::new(found(), "boot".into(), &NodeConfig::default());
+        let mut checkpoints = Checkpoints::new(found(), ("boot".into(), -1), &NodeConfig::default());
         let mut outputs = Vec::new();
         checkpoints.forget(|_, _, _| true, &mut outputs);
         let Some(Output::File(_, ticket, _)) = outputs.pop() else { panic!("nothing is written") };
@@ -577,7 +595,7 @@ mod tests {
     fn a_replica_that_nobody_reports_keeps_its_entries() {
         let mut checkpoints = Checkpoints::new(
             vec![stored(&[("t", 0, 5), ("t", 1, 6)])],
-            "boot".into(),
+            ("boot".into(), -1),
             &NodeConfig::default(),
         );
         assert!(checkpoints.survey_is_due(Now { mono_ms: 1_000_000, wall_ms: 0 }, 1));

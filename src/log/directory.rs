@@ -27,7 +27,8 @@ pub const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 pub const META_PROPERTIES: &str = "meta.properties";
 /// There after a clean stop only.
 pub const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
-/// The kernel's boot id when all logs were last known to be recovered; ours, Kafka has no such file.
+/// The kernel's boot id when all logs were last known to be recovered, and the broker's epoch then; ours, Kafka has no
+/// such file.
 pub const BOOT_ID: &str = ".tidemill-boot-id";
 
 /// Where Apache Kafka in KRaft mode keeps its metadata.
@@ -103,9 +104,19 @@ pub fn offsets_file(name: &'static str, offsets: &Offsets) -> (FileName, Bytes) 
     (Stem::Named(name).into(), Bytes::from(encode_offsets(offsets)))
 }
 
-/// The file and bytes of the boot id, for `OpQueue::plan_replace`: once every log is recovered.
-pub fn boot_id_file(boot_id: &str) -> (FileName, Bytes) {
-    (Stem::Named(BOOT_ID).into(), Bytes::from(format!("{boot_id}\n")))
+/// The file and bytes of the boot id, for `OpQueue::plan_replace`: once every log is recovered. While the kernel runs
+/// it loses nothing that was written, whatever becomes of the process: the directory has all that a broker of this
+/// epoch said that it has.
+pub fn boot_id_file(boot_id: &str, broker_epoch: i64) -> (FileName, Bytes) {
+    (Stem::Named(BOOT_ID).into(), Bytes::from(format!("{boot_id}\n{broker_epoch}\n")))
+}
+
+/// The epoch of a broker whose directories say this: what it said that it has is still there, after a clean stop or
+/// the death of its process. -1 where one of them may have lost something, or cannot be used (`None`).
+pub fn kept_epoch<'a>(directories: impl Iterator<Item = Option<&'a DirectoryState>>) -> i64 {
+    let mut epochs = directories.map(|directory| directory.map_or(-1, |directory| directory.kept_epoch));
+    let first = epochs.next().unwrap_or(-1);
+    if epochs.all(|epoch| epoch == first) { first } else { -1 }
 }
 
 /// The file and bytes of the clean-shutdown marker: the last thing that is written, after every
@@ -134,10 +145,12 @@ pub struct DirectoryPlan {
 pub struct DirectoryState {
     /// The directory's own id.
     pub directory_id: Uuid,
-    /// It was closed in order; with the broker's epoch at that time, -1 when unknown.
-    pub clean_shutdown: Option<i64>,
+    /// It was closed in order.
+    pub clean_shutdown: bool,
     /// The kernel has not restarted since.
     pub same_boot: bool,
+    /// The last epoch of the broker that it belongs to, if nothing can be lost since; else -1.
+    pub kept_epoch: i64,
     /// The directories in it that are logs or were, by name in order.
     pub entries: Vec<(String, LogDirEntry)>,
     /// Where the recovery of each log begins; a log that is not in it begins at 0.
@@ -384,9 +397,14 @@ impl DirectoryStart {
         }
         // Also where nothing is to be changed: a start that died may have changed it and not come here.
         self.changes.push_back(FileOp::SyncDir);
-        let boot_id = self.content(BOOT_ID).and_then(|bytes| std::str::from_utf8(bytes).ok());
-        let same_boot =
-            boot_id.is_some_and(|id| !id.trim().is_empty() && id.trim() == self.plan.boot_id.trim());
+        let boot =
+            self.content(BOOT_ID).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default();
+        let mut boot = boot.lines().map(str::trim);
+        let same_boot = boot.next().is_some_and(|id| !id.is_empty() && id == self.plan.boot_id.trim());
+        let of_boot = boot.next().and_then(|epoch| epoch.parse().ok()).filter(|_| same_boot);
+        let marker = self.content(CLEAN_SHUTDOWN).map(|bytes| CleanShutdown::parse(bytes).broker_epoch);
+        let clean_shutdown = marker.is_some();
+        let kept_epoch = marker.or(of_boot).unwrap_or(-1);
         let mut unreadable = Vec::new();
         let mut offsets = |name: &'static str| {
             let parsed = self.content(name).map_or(Ok(Offsets::new()), |bytes| parse_offsets(name, bytes));
@@ -399,10 +417,9 @@ impl DirectoryStart {
         let high_watermarks = offsets(HIGH_WATERMARKS);
         self.opened = Some(DirectoryState {
             directory_id,
-            clean_shutdown: self
-                .content(CLEAN_SHUTDOWN)
-                .map(|bytes| CleanShutdown::parse(bytes).broker_epoch),
+            clean_shutdown,
             same_boot,
+            kept_epoch,
             entries: std::mem::take(&mut self.entries),
             recovery_points,
             log_starts,

@@ -17,7 +17,7 @@ use crate::config::NodeConfig;
 use crate::controller::recovery::{Recovered, Recovery, Step};
 use crate::controller::storage::METADATA_DIRECTORY;
 use crate::log::PartitionMetadata;
-use crate::log::directory::{DirectoryState, LogDirEntry};
+use crate::log::directory::{DirectoryState, LogDirEntry, kept_epoch};
 
 /// What the log directories and the controller's log gave.
 pub(super) struct Boot {
@@ -102,7 +102,7 @@ pub(super) fn boot(config: &NodeConfig) -> Result<Boot, String> {
         log_dirs::open(config, &boot_id)?;
     let (mut facts, mut stored, mut found) = (Vec::new(), Vec::new(), FoundReplicas::new());
     let (mut offline, mut directory_ids) = (Vec::new(), Vec::new());
-    let mut previous_epoch = None;
+    let previous_epoch = kept_epoch(states.iter().take(usize::from(log_directories)).map(Option::as_ref));
     for ((number, directory), state) in (0..).zip(&directories).zip(states) {
         let Some(state) = state else {
             offline.push(number);
@@ -113,10 +113,6 @@ pub(super) fn boot(config: &NodeConfig) -> Result<Boot, String> {
         };
         if number < log_directories {
             directory_ids.push(Some(state.directory_id));
-            // One that was not closed in order may have lost what it had.
-            let epoch = state.clean_shutdown.unwrap_or(-1);
-            previous_epoch =
-                Some(previous_epoch.map_or(epoch, |other| if other == epoch { epoch } else { -1 }));
             remove_retired(directory, &state);
             facts.push(facts_of(&state));
             for (replica, topic_id) in topic_ids(directory, &state) {
@@ -144,7 +140,7 @@ pub(super) fn boot(config: &NodeConfig) -> Result<Boot, String> {
         boot_id,
         quorum,
         directory_ids,
-        previous_epoch: previous_epoch.unwrap_or(-1),
+        previous_epoch,
         controller,
         locks,
     })
@@ -161,7 +157,7 @@ fn remove_retired(directory: &Path, state: &DirectoryState) {
 
 fn facts_of(state: &DirectoryState) -> DirectoryFacts {
     let mut facts = DirectoryFacts {
-        clean: state.clean_shutdown.is_some(),
+        clean: state.clean_shutdown,
         same_boot: state.same_boot,
         found: BTreeMap::new(),
         futures: Vec::new(),

@@ -388,7 +388,11 @@ fn control_start(
         incarnation,
         listeners,
         metadata_directory: boot.metadata_directory,
-        checkpoints: Checkpoints::new(boot.stored.clone(), boot.boot_id.clone(), config),
+        checkpoints: Checkpoints::new(
+            boot.stored.clone(),
+            (boot.boot_id.clone(), boot.previous_epoch),
+            config,
+        ),
     })
 }
 

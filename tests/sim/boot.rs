@@ -16,7 +16,9 @@ use tidemill::controller::storage::METADATA_DIRECTORY;
 use tidemill::controller::{Controller, ControllerConfig, ShardId, ShardPlacement};
 use tidemill::effect::{FileDone, FileOp, Stem};
 use tidemill::log::PartitionMetadata;
-use tidemill::log::directory::{DirectoryPlan, DirectoryStart, DirectoryState, DirectoryStep, LogDirEntry};
+use tidemill::log::directory::{
+    DirectoryPlan, DirectoryStart, DirectoryState, DirectoryStep, LogDirEntry, kept_epoch,
+};
 use tidemill::request::{ClusterView, Node};
 use uuid::Uuid;
 
@@ -118,23 +120,24 @@ pub fn boot(
     let (synced, disks_lost) = (&machine.synced, machine.disks_lost);
     let mut hands = Hands { disks: &mut machine.disks, random, left: crash_after };
     let (mut facts, mut stored, mut found) = (Vec::new(), Vec::new(), FoundReplicas::new());
-    let (mut directories, mut epochs) = (Vec::new(), Vec::new());
+    let mut states = Vec::new();
     let at = number;
     for number in 0..hands.disks.len() {
         let drawn = Uuid::from_u128(hands.random.u128(..));
         let id = if plan.linked { membership::directory_id(plan, at, number, disks_lost) } else { drawn };
         let state = open_directory(&mut hands, number, &config, (boot_id, id))?;
-        directories.push(state.directory_id);
-        epochs.push(state.clean_shutdown.unwrap_or(-1));
         remove_retired(&mut hands, number, &state)?;
         facts.push(facts_of(&state));
         find_replicas(&mut hands, number, &state, synced, &mut found)?;
         stored.push(StoredOffsets {
-            recovery_points: state.recovery_points,
-            log_starts: state.log_starts,
-            high_watermarks: state.high_watermarks,
+            recovery_points: state.recovery_points.clone(),
+            log_starts: state.log_starts.clone(),
+            high_watermarks: state.high_watermarks.clone(),
         });
+        states.push(state);
     }
+    let directories: Vec<_> = states.iter().map(|state| state.directory_id).collect();
+    let previous_epoch = kept_epoch(states.iter().map(Some));
     let recovered = recover_controller(&mut hands)?;
     let place = membership::quorum_place(plan, number, directories[0]);
     let known = (place.raft_id, recovered.stored.clone());
@@ -154,10 +157,8 @@ pub fn boot(
         incarnation: Uuid::from_u128(hands.random.u128(..)),
         listeners: vec![membership::endpoint(plan, number)],
         metadata_directory: 0,
-        checkpoints: Checkpoints::new(stored, boot_id.to_string(), &config),
+        checkpoints: Checkpoints::new(stored, (boot_id.to_string(), previous_epoch), &config),
     };
-    // One that was not closed in order may have lost what it had.
-    let previous_epoch = if epochs.windows(2).all(|pair| pair[0] == pair[1]) { epochs[0] } else { -1 };
     let life = Life { incarnation: start.incarnation, directories, previous_epoch };
     let peers = membership::peers(plan, number, &place, life);
     let seed = hands.random.u64(..);
@@ -247,7 +248,7 @@ fn topic_id_of(hands: &mut Hands, number: usize, name: &str) -> Result<Option<Uu
 
 fn facts_of(state: &DirectoryState) -> DirectoryFacts {
     let mut facts = DirectoryFacts {
-        clean: state.clean_shutdown.is_some(),
+        clean: state.clean_shutdown,
         same_boot: state.same_boot,
         found: BTreeMap::new(),
         futures: Vec::new(),

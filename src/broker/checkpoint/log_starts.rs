@@ -134,7 +134,11 @@ mod tests {
     }
 
     fn checkpoints(directories: usize) -> Checkpoints {
-        Checkpoints::new(vec![StoredOffsets::default(); directories], "boot".into(), &NodeConfig::default())
+        Checkpoints::new(
+            vec![StoredOffsets::default(); directories],
+            ("boot".into(), -1),
+            &NodeConfig::default(),
+        )
     }
 
     /// Completes the operation that was asked for; what the file says, if it was put in place.

@@ -64,7 +64,7 @@ impl Stage {
             incarnation: Uuid::from_u128(incarnation),
             listeners: Vec::new(),
             metadata_directory: 0,
-            checkpoints: Checkpoints::new(vec![StoredOffsets::default()], "boot".to_owned(), &config),
+            checkpoints: Checkpoints::new(vec![StoredOffsets::default()], ("boot".to_owned(), -1), &config),
         };
         let view = Arc::new(ClusterView::before_any(Arc::new(config.clone())));
         let node = Arc::new(Node { cluster_id: CLUSTER.to_owned(), shard_count: 2, seed: 7, config });

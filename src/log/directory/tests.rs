@@ -82,7 +82,7 @@ fn an_empty_directory_becomes_ours_after_a_crash_at_any_operation() {
         run(&mut dir, &plan(), operations);
         let state = open(&mut dir, &plan()).unwrap();
         assert_eq!(state.directory_id, Uuid::from_u128(77));
-        assert_eq!((state.clean_shutdown, state.same_boot), (None, false));
+        assert_eq!((state.clean_shutdown, state.same_boot, state.kept_epoch), (false, false, -1));
         assert_eq!(dir.keys().collect::<Vec<_>>(), [".lock", META_PROPERTIES]);
     }
     let strict = DirectoryPlan { format: false, ..plan() };
@@ -136,10 +136,12 @@ fn the_clean_marker_counts_once_and_is_durably_gone_before_the_logs_open() {
     put(&mut dir, clean_shutdown_file(42));
     let (operations, end) = run(&mut dir, &plan(), 1000);
     let Some(DirectoryStep::Done(state)) = end else { panic!("{end:?}") };
-    assert_eq!(state.clean_shutdown, Some(42));
+    assert!(state.clean_shutdown);
+    assert_eq!(state.kept_epoch, 42);
     let marker = FileOp::Delete { file: Stem::Named(CLEAN_SHUTDOWN).into() };
     assert_eq!(operations[operations.len() - 2..], [marker, FileOp::SyncDir]);
-    assert_eq!(open(&mut dir, &plan()).unwrap().clean_shutdown, None);
+    let again = open(&mut dir, &plan()).unwrap();
+    assert_eq!((again.clean_shutdown, again.kept_epoch), (false, -1));
     // The start before may have died between the two.
     assert_eq!(run(&mut dir, &plan(), 1000).0.last(), Some(&FileOp::SyncDir));
 }
@@ -149,12 +151,46 @@ fn the_boot_is_the_same_only_after_the_boot_id_was_written_in_it() {
     let mut dir = Dir::new();
     assert!(!open(&mut dir, &plan()).unwrap().same_boot);
     assert!(!open(&mut dir, &plan()).unwrap().same_boot);
-    put(&mut dir, boot_id_file("boot-a"));
+    put(&mut dir, boot_id_file("boot-a", 5));
     assert!(open(&mut dir, &plan()).unwrap().same_boot);
     let later = DirectoryPlan { boot_id: "boot-b".into(), ..plan() };
     assert!(!open(&mut dir, &later).unwrap().same_boot);
     dir.insert(BOOT_ID.into(), vec![]);
     assert!(!open(&mut dir, &DirectoryPlan { boot_id: String::new(), ..plan() }).unwrap().same_boot);
+}
+
+#[test]
+fn the_death_of_a_process_loses_nothing_and_that_of_the_kernel_may() {
+    let mut dir = Dir::new();
+    open(&mut dir, &plan()).unwrap();
+    let later = DirectoryPlan { boot_id: "boot-b".into(), ..plan() };
+    let kept = |dir: &Dir, plan: &DirectoryPlan| open(&mut dir.clone(), plan).unwrap().kept_epoch;
+    put(&mut dir, boot_id_file("boot-a", 5));
+    assert_eq!((kept(&dir, &plan()), kept(&dir, &later)), (5, -1));
+    put(&mut dir, clean_shutdown_file(6));
+    assert_eq!((kept(&dir, &plan()), kept(&dir, &later)), (6, 6), "a clean stop goes before");
+    for before in ["boot-a\n", "boot-a\nfive\n", ""] {
+        let old = Dir::from([
+            (META_PROPERTIES.to_owned(), dir[META_PROPERTIES].clone()),
+            (BOOT_ID.to_owned(), before.into()),
+        ]);
+        assert_eq!(kept(&old, &plan()), -1, "{before:?}");
+    }
+}
+
+#[test]
+fn a_broker_has_what_it_had_where_all_its_directories_say_so() {
+    let of = |epochs: &[i64], missing: bool| {
+        let state = open(&mut Dir::new(), &plan()).unwrap();
+        let states: Vec<_> =
+            epochs.iter().map(|epoch| DirectoryState { kept_epoch: *epoch, ..state.clone() }).collect();
+        kept_epoch(states.iter().map(Some).chain(missing.then_some(None)))
+    };
+    for (epochs, kept) in
+        [(&[][..], -1), (&[7], 7), (&[7, 7], 7), (&[7, 6], -1), (&[-1, 7], -1), (&[7, -1], -1)]
+    {
+        assert_eq!((of(epochs, false), of(epochs, true)), (kept, -1), "{epochs:?}");
+    }
 }
 
 #[test]
