@@ -45,6 +45,11 @@ pub enum Appended {
         /// As above, -1 where that is not known any more.
         log_append_time_ms: i64,
     },
+    /// The same, so long ago that nobody knows its offsets any more.
+    Old {
+        /// No record of it has this offset or a higher one.
+        offset_end: i64,
+    },
 }
 
 /// A batch that has its offsets and is not in the file yet.
@@ -103,11 +108,17 @@ impl Log {
             return Err(ErrorCode::KafkaStorageError);
         }
         let stamps = self.config.timestamp_type == TimestampType::LogAppendTime;
-        if let Sequenced::Duplicate { base_offset, last_offset, timestamp_ms } =
-            self.producers.check(&batch.info)?
-        {
-            let log_append_time_ms = if stamps { timestamp_ms } else { -1 };
-            return Ok(Appended::Duplicate { base_offset, offset_end: last_offset + 1, log_append_time_ms });
+        match self.producers.check(&batch.info)? {
+            Sequenced::New => {}
+            Sequenced::Old { offset_end } => return Ok(Appended::Old { offset_end }),
+            Sequenced::Duplicate { base_offset, last_offset, timestamp_ms } => {
+                let log_append_time_ms = if stamps { timestamp_ms } else { -1 };
+                return Ok(Appended::Duplicate {
+                    base_offset,
+                    offset_end: last_offset + 1,
+                    log_append_time_ms,
+                });
+            }
         }
         if batch.bytes.len() as u64 > self.config.segment_bytes {
             return Err(ErrorCode::RecordListTooLarge);

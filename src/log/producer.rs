@@ -1,9 +1,17 @@
 //! What one partition remembers of its idempotent producers: enough to answer a repeated batch with
 //! the offsets it got, and to refuse one that is out of order.
 //!
-//! Of each producer the last [`BATCHES_KEPT`] batches are known. The state is a function of the log: a
-//! snapshot (Kafka's `.snapshot` files, version 1) and the batches after it give the same answers. Rules: Kafka's
-//! `ProducerAppendInfo`, `ProducerStateEntry` and `ProducerStateManager`, KIP-98 and KIP-360.
+//! Of each producer the last [`BATCHES_KEPT`] batches are known, and from which sequence on nothing is missing. The
+//! state is a function of the log: a snapshot (Kafka's `.snapshot` files, version 1) and the batches after it give the
+//! same answers. Rules: Kafka's `ProducerAppendInfo`, `ProducerStateEntry` and `ProducerStateManager`, KIP-98 and
+//! KIP-360; and one more:
+//!
+//! A batch that is older than those is in the log all the same if nothing is missing since. Kafka calls it out of
+//! order. But clients have no more than five batches in flight on one connection, not in one partition: what was sent
+//! to a leader that is cut off may be committed, and followed by any number of batches through the next leader, before
+//! the client gives its answer up and sends it again. Told that it is out of order, the Java client repeats it until
+//! its delivery time is over, and librdkafka sends it as a new batch of a new epoch: twice. So it is told that it was
+//! appended (DUPLICATE_SEQUENCE_NUMBER), which clients take for success.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use rustc_hash::FxHashMap;
@@ -12,7 +20,7 @@ use super::batch::{self, BatchInfo, HEADER_BYTES};
 use super::record::Record;
 use crate::wire::ErrorCode;
 
-/// How many batches of a producer can be repeated; more than a client may have in flight.
+/// How many batches of a producer are known one by one; more than a client may have in flight on a connection.
 pub const BATCHES_KEPT: usize = 5;
 
 const SNAPSHOT_VERSION: i16 = 1;
@@ -36,6 +44,11 @@ pub enum Sequenced {
         last_offset: i64,
         /// Its largest timestamp, or its append time.
         timestamp_ms: i64,
+    },
+    /// It was appended before, nobody knows any more where, but below `offset_end`.
+    Old {
+        /// Offset of the oldest batch that is known.
+        offset_end: i64,
     },
 }
 
@@ -85,6 +98,8 @@ struct Producer {
     epoch: i16,
     /// How many of `batches` are set, oldest first.
     batch_count: u8,
+    /// From this sequence on every one of the epoch was appended, up to the last; -1 where none was.
+    first_sequence: i32,
     coordinator_epoch: i32,
     last_timestamp_ms: i64,
     /// The wall clock when this process took its newest batch in, or the batch's timestamp where another one did.
@@ -98,6 +113,7 @@ impl Producer {
     const UNKNOWN: Producer = Producer {
         epoch: NO_EPOCH,
         batch_count: 0,
+        first_sequence: NO_SEQUENCE,
         coordinator_epoch: -1,
         last_timestamp_ms: -1,
         used_ms: -1,
@@ -117,11 +133,16 @@ impl Producer {
         if self.epoch != epoch {
             self.epoch = epoch;
             self.batch_count = 0;
+            self.first_sequence = NO_SEQUENCE;
         }
     }
 
     fn append(&mut self, epoch: i16, appended: Appended) {
         self.enter_epoch(epoch);
+        let is_behind = |last: &Appended| follows(last.last_sequence, appended.base_sequence());
+        if self.first_sequence == NO_SEQUENCE || !self.batches().last().is_none_or(is_behind) {
+            self.first_sequence = appended.base_sequence();
+        }
         if self.batches().len() == BATCHES_KEPT {
             self.batches.rotate_left(1);
         } else {
@@ -148,14 +169,11 @@ impl Producer {
         if info.producer_epoch < self.epoch {
             return Err(ErrorCode::InvalidProducerEpoch);
         }
-        let expected = match self.batches().last() {
-            Some(last) if info.producer_epoch == self.epoch => last.last_sequence,
-            _ => NO_SEQUENCE,
-        };
-        let follows = i64::from(info.base_sequence) == i64::from(expected) + 1
-            || (info.base_sequence == 0 && expected == i32::MAX);
-        if self.epoch != NO_EPOCH && !follows {
-            return Err(ErrorCode::OutOfOrderSequenceNumber);
+        let last = self.batches().last().filter(|_| info.producer_epoch == self.epoch);
+        let last_sequence = last.map_or(NO_SEQUENCE, |last| last.last_sequence);
+        if self.epoch != NO_EPOCH && !follows(last_sequence, info.base_sequence) {
+            let old = self.old(info).filter(|_| last.is_some());
+            return old.ok_or(ErrorCode::OutOfOrderSequenceNumber);
         }
         if self.txn_first_offset != NO_OFFSET && !info.is_transactional() {
             return Err(ErrorCode::InvalidTxnState);
@@ -163,11 +181,27 @@ impl Producer {
         Ok(Sequenced::New)
     }
 
+    /// A batch of this epoch that is older than the batches that are known, if it has to be among those before them.
+    fn old(&self, info: &BatchInfo) -> Option<Sequenced> {
+        let (oldest, last) = (self.batches().first()?, self.last().last_sequence);
+        // Sequences count modulo 2^31; no client sends again what is half of that behind.
+        let back = |sequence: i32| last.wrapping_sub(sequence) & i32::MAX;
+        let is_known = back(info.base_sequence) <= back(self.first_sequence).min(i32::MAX / 2)
+            && back(info.last_sequence()) <= back(info.base_sequence)
+            && back(info.last_sequence()) > back(oldest.base_sequence());
+        is_known.then(|| Sequenced::Old { offset_end: oldest.base_offset() })
+    }
+
     fn is_expired(&self, wall_ms: i64, expiration_ms: i64) -> bool {
         // Who sends old records is not idle for that.
         let idle_ms = wall_ms.saturating_sub(self.last_timestamp_ms.max(self.used_ms));
         self.txn_first_offset == NO_OFFSET && idle_ms >= expiration_ms
     }
+}
+
+/// Whether a sequence is the next one after another, which is -1 for none.
+fn follows(last_sequence: i32, sequence: i32) -> bool {
+    i64::from(sequence) == i64::from(last_sequence) + 1 || (sequence == 0 && last_sequence == i32::MAX)
 }
 
 /// Takes one [`ProducerStates::update`] back. Several are undone newest first.
@@ -374,7 +408,8 @@ impl ProducerStates {
 
     /// The bytes of a `.snapshot` file, producers in the order of their ids; those that the log holds
     /// nothing of are left out. Kafka writes an entry for the last batch of each producer; here the
-    /// batches before it, which a client may still repeat, have entries in front of that one. Kafka
+    /// batches before it, which a client may still repeat, have entries in front of that one, and where there
+    /// were more, one without an offset has the sequence since which nothing is missing. Kafka
     /// reads such a file too: of a producer's entries the last one counts.
     pub fn snapshot(&self) -> Bytes {
         let mut sorted: Vec<(i64, Producer)> = self
@@ -391,7 +426,12 @@ impl ProducerStates {
             let last = producer.last();
             let before = producer.batches().len().saturating_sub(1);
             let older = producer.batches().iter().take(before).map(|batch| (batch, batch.timestamp_ms));
-            for (batch, timestamp_ms) in older.chain([(&last, producer.last_timestamp_ms)]) {
+            let first = Appended { last_sequence: producer.first_sequence, ..Appended::NOTHING };
+            let oldest = producer.batches().first().map(Appended::base_sequence);
+            let first = oldest.filter(|oldest| *oldest != first.last_sequence).map(|_| (&first, -1));
+            for (batch, timestamp_ms) in
+                first.into_iter().chain(older).chain([(&last, producer.last_timestamp_ms)])
+            {
                 entries.put_i64(producer_id);
                 entries.put_i16(producer.epoch);
                 entries.put_i32(batch.last_sequence);
@@ -443,7 +483,8 @@ impl ProducerStates {
         let joined = match (known.copied(), read.batches().last()) {
             (Some(mut known), Some(last)) => {
                 known.append(read.epoch, *last);
-                Producer { batches: known.batches, batch_count: known.batch_count, ..read }
+                let Producer { batches, batch_count, first_sequence, .. } = known;
+                Producer { batches, batch_count, first_sequence, ..read }
             }
             _ => read,
         };
@@ -480,8 +521,10 @@ fn read_entry(entry: &[u8]) -> Option<(i64, Producer)> {
         ..Producer::UNKNOWN
     };
     let last_offset = i64::from_be_bytes(*last_offset);
-    if last_offset >= 0 {
-        let last_sequence = i32::from_be_bytes(*last_sequence);
+    let last_sequence = i32::from_be_bytes(*last_sequence);
+    if last_offset < 0 {
+        producer.first_sequence = last_sequence.max(NO_SEQUENCE);
+    } else {
         let offset_delta = i32::from_be_bytes(*offset_delta);
         producer.append(producer.epoch, Appended { last_sequence, offset_delta, last_offset, timestamp_ms });
     }

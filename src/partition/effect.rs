@@ -235,7 +235,7 @@ pub struct PlacedFuture {
 pub enum Answer {
     /// The batch is as safe as its acks ask.
     Appended {
-        /// Offset of its first record.
+        /// Offset of its first record; -1 for one that was appended so long ago that nobody knows it any more.
         base_offset: i64,
         /// Broker time under LogAppendTime, else -1.
         log_append_time_ms: i64,

@@ -33,8 +33,13 @@ impl Partition {
             Ok(appended) => appended,
             Err(error) => return effects.push(fail(to, error)),
         };
-        let (Appended::New { base_offset, offset_end, log_append_time_ms }
-        | Appended::Duplicate { base_offset, offset_end, log_append_time_ms }) = appended;
+        let (base_offset, offset_end, log_append_time_ms) = match appended {
+            Appended::New { base_offset, offset_end, log_append_time_ms }
+            | Appended::Duplicate { base_offset, offset_end, log_append_time_ms } => {
+                (base_offset, offset_end, log_append_time_ms)
+            }
+            Appended::Old { offset_end } => (-1, offset_end, -1),
+        };
         let (waiting, tail) = match acks {
             Acks::Leader => (&mut self.written, self.log.log_end()),
             Acks::All => (&mut self.committed, self.high_watermark),

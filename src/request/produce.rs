@@ -172,6 +172,10 @@ impl Produce {
         }
         self.outstanding -= 1;
         *waiting = match answer {
+            // Clients take this for success.
+            Answer::Appended { base_offset: ..0, log_start_offset, .. } => {
+                Part::Failed { error: ErrorCode::DuplicateSequenceNumber, log_start_offset }
+            }
             Answer::Appended { base_offset, log_append_time_ms, log_start_offset } => {
                 Part::Appended { base_offset, log_append_time_ms, log_start_offset }
             }
@@ -409,6 +413,17 @@ mod tests {
             let nodes: Vec<i32> = response.node_endpoints.iter().map(|node| node.node_id.0).collect();
             assert_eq!(nodes, if version >= 10 { vec![2] } else { vec![] });
         }
+    }
+
+    #[test]
+    fn a_batch_of_long_ago_is_told_as_a_duplicate() {
+        let mut stage = Stage::new(&[]);
+        stage.topic("t", 7, &[1]);
+        let (header, mut work) = stage.start(ApiKey::Produce, 9, &request(&[(0, &small(b"v"))]));
+        work.answer(&header, TO, appended(-1), &mut stage.scene());
+        let response: ProduceResponse = stage.finish(&header, work);
+        let part = &response.responses[0].partition_responses[0];
+        assert_eq!((part.error_code, part.base_offset), (46, -1));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 """Load of the chaos test with librdkafka: idempotent producers and consumers of one group, which go on through every fault.
 
-    librdkafka_load.py BOOTSTRAP TOPIC PARTITIONS FIRST PRODUCERS RATE HISTORY
+    librdkafka_load.py BOOTSTRAP TOPIC PARTITIONS FIRST PRODUCERS RATE HISTORY DEBUG
 
 Producers have the numbers FIRST and following; RATE is their records a second together. What they see goes to the file
-HISTORY (history.py tells its lines). A line on standard input is a command, answered with a line of JSON:
+HISTORY (history.py tells its lines). Producers say what DEBUG names to standard error, as librdkafka's debug. A line on standard input is a command, answered with a line of JSON:
 
     state    counts so far: acknowledged by partition, given up, read, errors
     finish   stop sending, wait for every acknowledgement, end the consumers
@@ -30,8 +30,10 @@ CONSUMERS = 2
 class Load:
     """All producers and consumers of this program."""
 
-    def __init__(self, bootstrap: str, topic: str, partitions: int, first: int, producers: int, rate: int, history: str):
+    def __init__(self, bootstrap: str, topic: str, partitions: int, first: int, producers: int, rate: int, history: str,
+                 debug: str):
         self.bootstrap = bootstrap
+        self._talk = {"debug": debug, "log_level": 7} if debug else {"log_level": 0}
         self.topic = topic
         self.partitions = partitions
         self.acknowledged = [0] * partitions
@@ -69,7 +71,7 @@ class Load:
             "bootstrap.servers": self.bootstrap, "enable.idempotence": True, "acks": "all", "linger.ms": 3,
             "message.timeout.ms": 300_000, "request.timeout.ms": 5_000, "socket.connection.setup.timeout.ms": 3_000,
             "topic.metadata.refresh.interval.ms": 3_000, "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 500,
-            "log_level": 0, "error_cb": self._error,
+            "error_cb": self._error, **self._talk,
         })
         sent = [0] * self.partitions
         began = time.monotonic()
@@ -160,13 +162,14 @@ def told(message) -> tuple:
     return message.partition(), message.offset(), producer, sequence
 
 
-def main(bootstrap: str, topic: str, partitions: int, first: int, producers: int, rate: int, history: str) -> None:
+def main(bootstrap: str, topic: str, partitions: int, first: int, producers: int, rate: int, history: str,
+         debug: str) -> None:
     """Answers the driver until its stream ends."""
-    load = Load(bootstrap, topic, partitions, first, producers, rate, history)
+    load = Load(bootstrap, topic, partitions, first, producers, rate, history, debug)
     for line in sys.stdin:
         answer = {"state": load.state, "finish": load.finish, "dump": load.dump}[line.strip()]()
         print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], *(int(argument) for argument in sys.argv[3:7]), sys.argv[7])
+    main(sys.argv[1], sys.argv[2], *(int(argument) for argument in sys.argv[3:7]), *sys.argv[7:9])

@@ -50,6 +50,8 @@ ANSWER_S = 240
 # A fault that hit nothing is tried again so often.
 ATTEMPTS = 3
 MOVES = "reassignment"
+# What producers say when the folder of a failed run is kept.
+JAVA_TALK = {"log.org.apache.kafka.clients.producer": "debug", "showDateTime": "true", "dateTimeFormat": "HH:mm:ss.SSS"}
 
 
 class Client:
@@ -108,8 +110,9 @@ class Run:
             node.await_ready(1)
         bootstrap = ",".join(node.address for node in self.nodes)
         rate = max(50, min(RATE_MAX, int(RECORDS_MAX / 2 / (60 * self.options.minutes))))
+        talk = {f"org.slf4j.simpleLogger.{key}": value for key, value in JAVA_TALK.items()} if self.options.keep else {}
         java = install.java("ChaosLoad", bootstrap, TOPIC, str(PARTITIONS), str(JAVA_PRODUCER), str(rate),
-                            str(self.folder / "java.history"), heap="256m")
+                            str(self.folder / "java.history"), heap="256m", **talk)
         at = java.index("-cp") + 1
         java[at] = f"{CLASSES}:{java[at]}"
         self.admin = Client(self.network, "c1", java, self.folder)
@@ -119,7 +122,8 @@ class Run:
         self.admin.ask("load")
         self.clients.append(Client(self.network, "c2", [
             install.python(), str(HERE / "librdkafka_load.py"), bootstrap, TOPIC, str(PARTITIONS), "1",
-            str(LIBRDKAFKA_PRODUCERS), str(rate), str(self.folder / "librdkafka.history")], self.folder))
+            str(LIBRDKAFKA_PRODUCERS), str(rate), str(self.folder / "librdkafka.history"),
+            "eos,msg" if self.options.keep else ""], self.folder))
         self.await_progress()
         self.say(f"all is there: {rate} records a second of each of two clients, "
                  f"{'netem' if self.network.has_netem else 'token buckets'} for slow links")
@@ -242,6 +246,12 @@ class Run:
         problems += [f"no hit: {name}, tried {self.fired[name]} times" for name in wanted if not self.hits[name]]
         return problems
 
+    def keep_disks(self) -> None:
+        """Copies what nodes have on their disks, which are gone after the end."""
+        for node in self.nodes:
+            node.kill()
+            subprocess.run(["cp", "-a", str(node.disk), f"{node.disk}-kept"], check=False)
+
     def end(self) -> None:
         """Takes everything away."""
         for client in self.clients:
@@ -272,7 +282,7 @@ def main() -> int:
     parser.add_argument("--shards", type=int, default=1, help="shards of each node")
     parser.add_argument("--only", default="", help="only faults whose name contains this")
     parser.add_argument("--program", help="the executable, instead of the release build")
-    parser.add_argument("--keep", action="store_true", help="leave the folder of a failed run")
+    parser.add_argument("--keep", action="store_true", help="leave the folder of a failed run, and let producers say more")
     options = parser.parse_args()
     if os.geteuid() != 0:
         print("the chaos test makes network namespaces and disks of its own, for which it has to be root")
@@ -293,6 +303,8 @@ def main() -> int:
     except (ChaosError, RuntimeError) as error:
         problems = [str(error)]
     finally:
+        if problems and options.keep:
+            run.keep_disks()
         run.end()
         if not (problems and options.keep):
             subprocess.run(["rm", "-rf", str(folder)])

@@ -200,7 +200,7 @@ impl World {
                 assert!(!self.log.is_truncating());
                 self.take(draft.build(base_offset, self.epoch));
             }
-            Ok(Appended::Duplicate { .. }) => panic!("nothing is sent twice"),
+            Ok(Appended::Duplicate { .. } | Appended::Old { .. }) => panic!("nothing is sent twice"),
             Err(ErrorCode::RecordListTooLarge) => {}
             Err(error) => assert!(self.log.is_truncating() || self.full > 0.0, "{error:?}"),
         }

@@ -104,6 +104,7 @@ pub fn position(position: Option<FetchPosition>) -> String {
 
 pub fn answer(answer: &Answer) -> String {
     match answer {
+        Answer::Appended { base_offset: ..0, .. } => "appended long ago".to_owned(),
         Answer::Appended { base_offset, log_append_time_ms: -1, .. } => format!("appended at {base_offset}"),
         Answer::Appended { base_offset, log_append_time_ms, .. } => {
             format!("appended at {base_offset}, stamped {log_append_time_ms}")

@@ -38,12 +38,61 @@ fn the_last_five_batches_are_answered_with_their_offsets() {
         };
         assert_eq!(states.check(&batch(1, 0, n * 2, 2)), Ok(known));
     }
-    assert_eq!(states.check(&batch(1, 0, 2, 2)), Err(ErrorCode::OutOfOrderSequenceNumber), "the sixth last");
     assert_eq!(
         states.check(&batch(1, 0, 12, 1)),
         Err(ErrorCode::OutOfOrderSequenceNumber),
         "half of a batch"
     );
+}
+
+/// Sequences that are known to be in the log, without their offsets.
+#[test]
+fn an_older_batch_is_known_as_long_as_nothing_is_missing_since() {
+    let old = Ok(Sequenced::Old { offset_end: 104 });
+    let states = with_batches(7);
+    let read = ProducerStates::from_snapshot(&states.snapshot()).unwrap();
+    for states in [&states, &read] {
+        for (base_sequence, count) in [(0, 2), (2, 2), (0, 4), (0, 1)] {
+            assert_eq!(states.check(&batch(1, 0, base_sequence, count)), old, "{base_sequence} and {count}");
+        }
+        assert_eq!(
+            states.check(&batch(1, 0, 2, 4)),
+            Err(ErrorCode::OutOfOrderSequenceNumber),
+            "others end elsewhere"
+        );
+        assert_eq!(
+            states.check(&batch(1, 1, 2, 2)),
+            Err(ErrorCode::OutOfOrderSequenceNumber),
+            "another epoch"
+        );
+    }
+    // A leader to which the producer was unknown took a later batch: what is before it may be nowhere.
+    let mut gap = states;
+    for n in 0..7 {
+        let _ = gap.update(&batch(1, 0, 100 + n, 1), 200 + i64::from(n), 1, 1);
+    }
+    assert_eq!(gap.check(&batch(1, 0, 100, 2)), Ok(Sequenced::Old { offset_end: 202 }));
+    for before in [0, 13, 98, 99] {
+        assert_eq!(gap.check(&batch(1, 0, before, 1)), Err(ErrorCode::OutOfOrderSequenceNumber), "{before}");
+    }
+}
+
+#[test]
+fn an_older_batch_is_known_across_the_largest_sequence() {
+    let mut states = ProducerStates::default();
+    let first = i32::MAX - 3;
+    for n in 0..8 {
+        let _ = states.update(&batch(1, 0, first.wrapping_add(n) & i32::MAX, 1), i64::from(n), 1, 1);
+    }
+    let old = Ok(Sequenced::Old { offset_end: 3 });
+    assert_eq!([first, first + 2].map(|sequence| states.check(&batch(1, 0, sequence, 1))), [old, old]);
+    for unknown in [first - 1, 5, 1 << 30] {
+        assert_eq!(
+            states.check(&batch(1, 0, unknown, 1)),
+            Err(ErrorCode::OutOfOrderSequenceNumber),
+            "{unknown}"
+        );
+    }
 }
 
 #[test]
