@@ -1,8 +1,8 @@
 //! What this node wants to tell or ask the active controller of its replicas: gathered into one request at a time, and
 //! sent again until the controller has said something to each.
 //!
-//! A replica has at most one wish here. A newer one takes the place of one that waits; one that is in flight is followed
-//! by the newer one.
+//! A replica has at most one wish here. A newer one takes the place of one that waits; one that is in flight is
+//! followed by the newer one.
 
 use std::collections::BTreeMap;
 
@@ -62,8 +62,8 @@ impl<V, const MOST: usize> Gathered<V, MOST> {
         Some(self.asked.insert(asked))
     }
 
-    /// The request in flight was answered. `settle` takes out of it what something was said to; the rest is asked again,
-    /// unless something newer is to be asked. `None` where nothing is in flight.
+    /// The request in flight was answered. `settle` takes out of it what something was said to; the rest is asked
+    /// again, unless something newer is to be asked. `None` where nothing is in flight.
     pub fn settle<R>(&mut self, settle: impl FnOnce(&mut BTreeMap<ReplicaKey, V>) -> R) -> Option<R> {
         let mut asked = self.asked.take()?;
         let settled = settle(&mut asked);
