@@ -155,11 +155,10 @@ impl Log {
         Ok(Appended::New { base_offset, offset_end: offset_last + 1, log_append_time_ms })
     }
 
-    /// After [`LogEvent::Dropped`]: the batches of producers that are not known any more
-    /// ([`ProducerStates::take_back`]).
+    /// After [`LogEvent::Dropped`]: the batches that were taken back ([`ProducerStates::take_back`]).
     ///
     /// [`ProducerStates::take_back`]: super::producer::ProducerStates::take_back
-    pub fn take_back_firsts(&mut self) -> Vec<Numbered> {
+    pub fn take_back(&mut self) -> Vec<Numbered> {
         self.producers.take_back()
     }
 

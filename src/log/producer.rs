@@ -237,7 +237,7 @@ pub enum SnapshotError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProducerStates {
     producers: FxHashMap<i64, Producer>,
-    /// First batches of producers that were taken back since anybody asked.
+    /// Batches that were taken back since anybody asked, newest first.
     taken_back: Vec<Numbered>,
 }
 
@@ -316,26 +316,21 @@ impl ProducerStates {
 
     /// Takes an update back whose append failed.
     pub fn undo(&mut self, undo: Undo) {
-        match undo.previous {
-            None => {}
-            Some((producer_id, Some(producer))) => {
-                self.producers.insert(producer_id, producer);
-            }
-            Some((producer_id, None)) => self.undo_first(producer_id),
+        let Some((producer_id, previous)) = undo.previous else { return };
+        let taken_back = match previous {
+            Some(producer) => self.producers.insert(producer_id, producer),
+            None => self.producers.remove(&producer_id),
+        };
+        // Nobody sends a marker again.
+        let is_batch = |known: &Producer| previous.map(|previous| previous.last()) != Some(known.last());
+        if let Some(known) = taken_back.filter(|known| known.batch_count > 0 && is_batch(known)) {
+            let base_sequence = known.last().base_sequence();
+            self.taken_back.push(Numbered { producer_id, epoch: known.epoch, base_sequence });
         }
     }
 
-    /// Takes back the first batch known of a producer, or a marker, which nobody sends again.
-    fn undo_first(&mut self, producer_id: i64) {
-        let taken_back = self.producers.remove(&producer_id);
-        if let Some(producer) = taken_back.filter(|producer| producer.batch_count > 0) {
-            let base_sequence = producer.last().base_sequence();
-            self.taken_back.push(Numbered { producer_id, epoch: producer.epoch, base_sequence });
-        }
-    }
-
-    /// The batches that were taken back since the last call and after which nothing is known of their producers.
-    /// Each has to come again before those behind it, which may be on their way already, are taken.
+    /// The batches that were taken back since the last call. Each has to come again before those behind it, which
+    /// may be on their way already, are taken.
     pub fn take_back(&mut self) -> Vec<Numbered> {
         std::mem::take(&mut self.taken_back)
     }

@@ -187,7 +187,7 @@ impl Partition {
         self.high_watermark = offset;
         self.cuts += 1;
         // Producers are forgotten with the log, and those that were sent away may have gone on elsewhere since.
-        self.newcomers.forget();
+        self.awaited.forget();
         self.log.begin_restart_at(now, offset);
     }
 

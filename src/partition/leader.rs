@@ -54,17 +54,23 @@ impl Partition {
 
     fn append_to_log(&mut self, now: Now, batch: &CheckedBatch) -> Result<Appended, ErrorCode> {
         let appended = self.log.append(now, batch, self.assignment.leader_epoch);
-        if appended == Err(ErrorCode::KafkaStorageError) {
-            self.sent_away(now, &batch.info);
+        match appended {
+            Err(ErrorCode::KafkaStorageError) => self.sent_away(now, &batch.info),
+            _ if self.awaited.is_empty() => {}
+            Err(ErrorCode::OutOfOrderSequenceNumber) => {
+                return Err(self.awaited.out_of_order(now.mono_ms, (&batch.info).into()));
+            }
+            Ok(_) => self.awaited.came((&batch.info).into()),
+            Err(_) => {}
         }
         appended
     }
 
-    /// A batch was sent away with an error after which its producer sends it again: where the log does not know the
-    /// producer, one behind it must not pass for its first meanwhile.
+    /// A batch was sent away with an error after which its producer sends it again: those behind it are to wait for
+    /// that.
     pub fn sent_away(&mut self, now: Now, batch: &BatchInfo) {
-        if batch.has_producer() && !self.log.producers().knows(batch.producer_id) {
-            self.newcomers.sent_away(now.mono_ms, batch.into());
+        if batch.has_producer() {
+            self.awaited.sent_away(now.mono_ms, batch.into());
         }
     }
 
@@ -72,11 +78,11 @@ impl Partition {
     /// does not send again either, and is not asked to.
     fn admit(&mut self, now: Now, batch: &BatchInfo, acks: Acks) -> Result<(), ErrorCode> {
         let doubts = acks == Acks::All && self.lead().is_some_and(|lead| lead.is_new(now.mono_ms));
-        let is_plain = self.newcomers.is_empty() && !(doubts && batch.base_sequence != 0);
+        let is_plain = self.awaited.is_empty() && !(doubts && batch.base_sequence != 0);
         if is_plain || !batch.has_producer() || self.log.producers().knows(batch.producer_id) {
             return Ok(());
         }
-        self.newcomers.admit(now.mono_ms, batch.into(), doubts)
+        self.awaited.admit(now.mono_ms, batch.into(), doubts)
     }
 
     fn in_sync_count(&self) -> usize {
@@ -106,7 +112,7 @@ impl Partition {
         let epoch_start = self.log.log_end();
         if self.assignment.recovery == LeaderRecovery::Recovering {
             // Elected uncleanly: what it has sent away, another one may have taken, and lost.
-            self.newcomers.forget();
+            self.awaited.forget();
         }
         if known.is_empty() {
             self.readable = self.first_readable();

@@ -10,13 +10,13 @@
 //! not above the log end; it does not go back within a leader epoch; the ISR is a subset of the
 //! replicas and holds the leader; on a replica that does not lead only consumers wait.
 
+mod awaited;
 mod deletion;
 mod effect;
 mod follower;
 mod isr;
 mod leader;
 mod moving;
-mod newcomers;
 mod read;
 mod wait;
 
@@ -35,10 +35,10 @@ use crate::config::TopicConfig;
 use crate::effect::{FileResult, Now, Ticket};
 use crate::log::{Log, LogEvent, LogPosition};
 use crate::wire::ErrorCode;
+use awaited::AwaitedBatches;
 use deletion::Deletions;
 use follower::Follower;
 use isr::Lead;
-use newcomers::Newcomers;
 use read::Lookups;
 use wait::{Ends, ParkedProduces, Watches, fail};
 
@@ -109,7 +109,7 @@ pub struct Partition {
     /// How far consumers read: the high watermark as soon as its place in the files is known, or an earlier
     /// place whose every record is below it.
     readable: LogPosition,
-    newcomers: Newcomers,
+    awaited: AwaitedBatches,
     written: ParkedProduces,
     committed: ParkedProduces,
     watches: Watches,
@@ -145,7 +145,7 @@ impl Partition {
             high_watermark: log.log_start_offset(),
             readable: LogPosition { offset: first, segment_base_offset: first, position: 0 },
             log,
-            newcomers: Newcomers::default(),
+            awaited: AwaitedBatches::default(),
             written: ParkedProduces::default(),
             committed: ParkedProduces::default(),
             watches: Watches::default(),
@@ -332,8 +332,8 @@ impl Partition {
             LogEvent::Expired(log_start_offset) => self.want_log_start(log_start_offset, effects),
             LogEvent::Dropped { from_offset, error: _ } => {
                 // Whether the device is full or the write came up short, the client may retry.
-                for first in self.log.take_back_firsts() {
-                    self.newcomers.sent_away(now.mono_ms, first);
+                for batch in self.log.take_back() {
+                    self.awaited.sent_away(now.mono_ms, batch);
                 }
                 self.written.fail_above(from_offset, ErrorCode::KafkaStorageError, effects);
                 self.committed.fail_above(from_offset, ErrorCode::KafkaStorageError, effects);
@@ -392,7 +392,7 @@ impl Partition {
     /// Forgets producers that have been silent for too long.
     pub fn expire_producers(&mut self, now: Now, expiration_ms: i64) {
         self.log.expire_producers(now, expiration_ms);
-        self.newcomers.forget_old(now.mono_ms);
+        self.awaited.forget_old(now.mono_ms);
     }
 
     /// The log directory failed: everyone who waits learns it, and nothing is served any more.
