@@ -47,6 +47,8 @@ pub enum Bug {
     WatermarkBeyondLog,
     /// A follower does not take in the producers of what it fetches.
     FollowersProducersForgotten,
+    /// Of a producer's batches only the last five are known to be there.
+    OldBatchesForgotten,
     /// A follower does not take in the leader epochs of what it fetches.
     FollowersEpochsForgotten,
     /// Any replica that is up is elected, the first one first.

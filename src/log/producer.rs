@@ -18,6 +18,7 @@ use rustc_hash::FxHashMap;
 
 use super::batch::{self, BatchInfo, HEADER_BYTES};
 use super::record::Record;
+use crate::planted::{Bug, is_planted};
 use crate::wire::ErrorCode;
 
 /// How many batches of a producer are known one by one; more than a client may have in flight on a connection.
@@ -189,6 +190,7 @@ impl Producer {
         let is_known = back(info.base_sequence) <= back(self.first_sequence).min(i32::MAX / 2)
             && back(info.last_sequence()) <= back(info.base_sequence)
             && back(info.last_sequence()) > back(oldest.base_sequence());
+        let is_known = is_known && !is_planted(Bug::OldBatchesForgotten);
         is_known.then(|| Sequenced::Old { offset_end: oldest.base_offset() })
     }
 

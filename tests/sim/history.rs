@@ -74,6 +74,8 @@ pub struct History {
     pub flushed: BTreeMap<Uuid, bool>,
     /// What groups committed.
     pub commits: Commits,
+    /// Records that are in a partition by its leader's word, which does not know where.
+    long_ago: BTreeMap<u64, Place>,
     acked_records: u64,
     read_records: u64,
     pub(crate) shortens: Shortens,
@@ -184,6 +186,12 @@ impl History {
             self.acked_records += 1;
         }
         self.reached((topic_id, partition), base_offset + ids.len() as i64);
+    }
+
+    /// The broker says that it has had these records for long.
+    pub fn appended_long_ago(&mut self, ids: &[u64], place: Place) {
+        self.long_ago.extend(ids.iter().map(|id| (*id, place)));
+        self.acked_records += ids.len() as u64;
     }
 
     /// Records below this offset are committed: where a topic is synced before it acknowledges, they are durable.
@@ -307,6 +315,7 @@ impl History {
             return;
         }
         self.commits.power_was_cut();
+        self.long_ago.clear();
         let mut uncertain = Vec::new();
         for known in self.known.values_mut() {
             let floor = known.durable_floor;
@@ -343,6 +352,9 @@ impl History {
             );
         }
         assert_eq!(known.records.range(start..).count() as i64, end - start, "{place:?} has holes");
+        let there: BTreeSet<u64> = known.records.values().copied().collect();
+        let lost = self.long_ago.iter().find(|(id, at)| **at == place && !there.contains(id));
+        assert_eq!(lost, None, "lost: {place:?} was said to have a record, and does not");
     }
 
     /// Every acknowledged record of a topic that is there lies below the end that was read.

@@ -32,7 +32,7 @@ const OF_ONE: [Bug; 9] = [
 
 /// Bugs that only brokers have which are one cluster, each with the first seed that found it. `CutAtLeadersWord` is not
 /// among them: no seed has found it.
-const OF_CLUSTERS: [(Bug, u64); 19] = [
+const OF_CLUSTERS: [(Bug, u64); 20] = [
     (Bug::WatermarkOfLeaderAlone, 2),
     (Bug::WatermarkOfKnownIsr, 2),
     (Bug::JoinsBeforeEpochStart, 100),
@@ -44,6 +44,7 @@ const OF_CLUSTERS: [(Bug, u64); 19] = [
     (Bug::UnwrittenCountsAsHeld, 5),
     (Bug::WatermarkBeyondLog, 2),
     (Bug::FollowersProducersForgotten, 2),
+    (Bug::OldBatchesForgotten, 67),
     (Bug::FollowersEpochsForgotten, 2),
     (Bug::AnyReplicaLeads, 14),
     (Bug::LeadsUnregistered, 1),

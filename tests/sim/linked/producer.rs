@@ -1,6 +1,9 @@
 //! A producer of one partition. An idempotent one with acks=all sends again until each batch is acknowledged, in
 //! order and wherever the leader is; the others send once, and what they are told counts for nothing when the
 //! leader changes.
+//!
+//! As the Java client does, an idempotent one may wait for the answers of a leader that it has lost while it sends what
+//! follows to the next one; then it sends the old batches again, however many have been taken behind them.
 
 use std::collections::VecDeque;
 
@@ -16,6 +19,7 @@ use crate::history::Kind;
 
 const IN_FLIGHT_MAX: usize = 5;
 const OUT_OF_ORDER: i16 = 45;
+const DUPLICATE_SEQUENCE: i16 = 46;
 /// Records that are sent when nothing fails any more, at most.
 const RECORDS_IN_CALM: u64 = 20;
 
@@ -26,6 +30,8 @@ struct Batch {
     ids: Vec<u64>,
     bytes: Bytes,
     in_flight: bool,
+    /// In flight to a leader that was lost; given up then.
+    lost_until_us: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -47,6 +53,8 @@ pub struct LinkedProducer {
     made: usize,
     queue: VecDeque<Batch>,
     records_left: u64,
+    /// Something was acknowledged: leaders know the producer.
+    is_known: bool,
     /// One in so many chances makes a batch.
     pace: u8,
     codec: Codec,
@@ -68,6 +76,7 @@ impl LinkedProducer {
             made: 0,
             queue: VecDeque::new(),
             records_left: records,
+            is_known: false,
             pace,
             codec: *stage.random.choice(&codecs).expect("some"),
             calm: false,
@@ -97,14 +106,19 @@ impl LinkedProducer {
         }
     }
 
-    /// The batch that may be sent now: the first that is not in flight, if none behind it is. A broker remembers five
-    /// batches of a producer: what may have to be sent again must stay among them.
+    /// The batch that may be sent now: the first that is not in flight, if none behind it is.
     fn next_to_send(&self) -> Option<usize> {
         let first = self.queue.iter().position(|batch| !batch.in_flight)?;
-        let (oldest, next) = (self.queue.front()?, self.queue.get(first)?);
-        let open = next.ordinal - oldest.ordinal < IN_FLIGHT_MAX
-            && self.queue.iter().skip(first).all(|batch| !batch.in_flight);
-        open.then_some(first)
+        self.queue.iter().skip(first).all(|batch| !batch.in_flight).then_some(first)
+    }
+
+    /// Answers of a lost leader are given up.
+    fn give_up_lost(&mut self, now_us: u64) {
+        for batch in
+            self.queue.iter_mut().filter(|batch| batch.lost_until_us.is_some_and(|at_us| at_us <= now_us))
+        {
+            (batch.in_flight, batch.lost_until_us) = (false, None);
+        }
     }
 
     fn send(&mut self, at: usize, stage: &mut Stage) {
@@ -151,7 +165,7 @@ impl LinkedProducer {
         self.sequence += count as i32;
         let ordinal = self.made;
         self.made += 1;
-        self.queue.push_back(Batch { ordinal, ids, bytes, in_flight: false });
+        self.queue.push_back(Batch { ordinal, ids, bytes, in_flight: false, lost_until_us: None });
     }
 
     fn answered(&mut self, response: Response<Option<Ask>>, stage: &mut Stage) {
@@ -182,7 +196,13 @@ impl LinkedProducer {
     fn settle(&mut self, ordinal: usize, error: i16, base_offset: i64, stage: &mut Stage) {
         let Some(at) = self.queue.iter().position(|batch| batch.ordinal == ordinal) else { return };
         match error {
+            DUPLICATE_SEQUENCE if self.is_idempotent() => {
+                let batch = self.queue.remove(at).expect("found");
+                let place = self.pilot.place().expect("it was sent there");
+                stage.history.appended_long_ago(&batch.ids, place);
+            }
             0 => {
+                self.is_known = true;
                 let batch = self.queue.remove(at).expect("found");
                 // What only its leader has goes with the leader.
                 if self.is_idempotent()
@@ -208,11 +228,15 @@ impl LinkedProducer {
         }
     }
 
-    fn disconnected(&mut self) {
-        if self.is_idempotent() {
-            self.queue.iter_mut().for_each(|batch| batch.in_flight = false);
-        } else {
-            self.queue.clear();
+    fn disconnected(&mut self, stage: &mut Stage) {
+        if !self.is_idempotent() {
+            return self.queue.clear();
+        }
+        // A leader to which the producer is unknown would take what follows for its beginning.
+        let waits = self.is_known && stage.random.u8(0..3) == 0;
+        let lost_until_us = waits.then(|| stage.now_us + stage.random.u64(100_000..4_000_000));
+        for batch in self.queue.iter_mut().filter(|batch| batch.in_flight && batch.lost_until_us.is_none()) {
+            (batch.in_flight, batch.lost_until_us) = (waits, lost_until_us);
         }
     }
 }
@@ -232,7 +256,7 @@ impl Client for LinkedProducer {
 
     fn closed(&mut self, stage: &mut Stage) {
         drop(self.pilot.closed(stage));
-        self.disconnected();
+        self.disconnected(stage);
     }
 
     fn wake(&mut self, stage: &mut Stage) {
@@ -243,9 +267,10 @@ impl Client for LinkedProducer {
             self.records_left = self.records_left.min(RECORDS_IN_CALM);
         }
         self.pilot.look_sometimes(stage);
+        self.give_up_lost(stage.now_us);
         if self.queue.is_empty() && self.is_idempotent() && stage.random.u8(0..100) == 0 && !stage.calm {
             // It begins anew as another producer.
-            (self.producer_id, self.sequence) = (None, 0);
+            (self.producer_id, self.sequence, self.is_known) = (None, 0, false);
         }
         self.step(stage);
         stage.actions.push(Action::WakeAt(stage.now_us + stage.random.u64(1_000..60_000)));
