@@ -4,6 +4,9 @@
 //! nothing whole follows it: it is cut off. If a whole frame follows, something that was durable is damaged, and the
 //! controller refuses to start rather than forget acknowledged metadata.
 //!
+//! What a process wrote that died before its sync is whole as long as the power lasts. The node will promise what it
+//! reads, and write on in other files: so the newest file is synced before anything in it counts.
+//!
 //! A snapshot may be a leader's, with which the log before it has nothing in common. It has then another entry at the
 //! snapshot's index, or none, and what follows is void; a crash may have come before the mark that says so.
 
@@ -55,7 +58,7 @@ enum Phase {
     /// Reading the log file at this place in `log_files`.
     ReadLog(usize, Reading),
     Truncate,
-    SyncTruncated,
+    SyncLog,
     Create,
     SyncDir,
     Over,
@@ -164,11 +167,8 @@ impl Recovery {
                     None => self.finish_log(at, &reading),
                 }
             }
-            Phase::Truncate => {
-                let file = log_file(self.log_files.last().map_or(0, |(first, _)| *first));
-                Ok(self.go(Phase::SyncTruncated, FileOp::Sync { file }))
-            }
-            Phase::SyncTruncated | Phase::Create => Ok(self.go(Phase::SyncDir, FileOp::SyncDir)),
+            Phase::Truncate => Ok(self.sync_log()),
+            Phase::SyncLog | Phase::Create => Ok(self.go(Phase::SyncDir, FileOp::SyncDir)),
             Phase::SyncDir => self.finish(),
             Phase::Over => Err("a recovery that is over was asked to go on".into()),
         }
@@ -293,12 +293,17 @@ impl Recovery {
     /// All files are read: a log file to write to must be there.
     fn finish_all(&mut self) -> Result<Step, String> {
         if !self.log_files.is_empty() {
-            // A process that died may have created it without making its name last.
-            return Ok(self.go(Phase::SyncDir, FileOp::SyncDir));
+            // A process that died may have written to it, and created it, without making that last.
+            return Ok(self.sync_log());
         }
         let first = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.index) + 1;
         self.log_files.push((first, 0));
         Ok(self.go(Phase::Create, FileOp::Create { file: log_file(first), preallocate_bytes: 0 }))
+    }
+
+    fn sync_log(&mut self) -> Step {
+        let file = log_file(self.log_files.last().map_or(0, |(first, _)| *first));
+        self.go(Phase::SyncLog, FileOp::Sync { file })
     }
 
     fn finish(&mut self) -> Result<Step, String> {

@@ -110,6 +110,10 @@ impl Client for GroupAuditor {
                     let answer = response.decode::<ListGroupsRequest>();
                     if self.answered(answer.error_code, stage) {
                         let listed = answer.groups.iter().find(|listed| listed.group_id.as_str() == group);
+                        if listed.is_none() {
+                            // Nobody says that the coordinator has moved: a broker lists what it has.
+                            self.at = None;
+                        }
                         let state = listed.map(|listed| listed.group_state.as_str());
                         self.listed = floor.is_none() || state == Some("Empty");
                         self.look_later(stage);

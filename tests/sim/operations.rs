@@ -8,7 +8,7 @@ use tidemill::partition::{ReadFound, ReplyTo};
 
 use crate::faults::Fault;
 use crate::node::{Arrived, Node};
-use crate::world::{Event, World, at_machine, draw};
+use crate::world::{Event, World, draw};
 
 /// Something that the disk has still to do.
 #[derive(Debug)]
@@ -180,8 +180,7 @@ impl World {
             None => disk.execute(dir, op, appended, mark, random),
         };
         let failed = u64::from(result.is_err());
-        let kind = at_machine(machine, 8);
-        self.trace.note(self.now_us, kind, [shard as u64, failed], || {
+        self.note(machine, 8, [shard as u64, failed], || {
             format!(
                 "shard {shard} {dir}: {} {}",
                 shown_op(op),
@@ -242,8 +241,7 @@ impl World {
             let dir = &mut owned.name;
             let disk = &mut self.machines[node.machine].disks[owned.directory];
             let result = disk.execute(dir, &op, &appended, mark, &mut self.random.disk);
-            let kind = at_machine(node.machine, 9);
-            self.trace.note(self.now_us, kind, [shard as u64, 0], || {
+            self.note(node.machine, 9, [shard as u64, 0], || {
                 format!(
                     "on its way when the process died, {dir}: {} ({} B) {}",
                     shown_op(&op),

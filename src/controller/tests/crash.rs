@@ -42,6 +42,23 @@ fn acknowledged_topics_survive_a_crash_at_every_operation_and_no_topic_is_half_t
 }
 
 #[test]
+fn what_a_start_has_found_is_there_after_a_power_cut() {
+    let mut whole = Node::start(Disk::default(), 5);
+    story(&mut whole, 10_000);
+    for stop in 0..whole.disk.operations {
+        let mut disk = Disk::default();
+        if live_until(&mut disk, stop).is_none() {
+            continue;
+        }
+        // The process died, and its writes are in the page cache only.
+        let found = recover(&mut disk).unwrap();
+        disk.crash(0);
+        let again = recover(&mut disk).unwrap_or_else(|why| panic!("stopped at {stop}: {why}"));
+        assert_eq!(again.stored, found.stored, "stopped at {stop}");
+    }
+}
+
+#[test]
 fn a_full_device_delays_metadata_and_loses_none() {
     let mut whole = Node::start(Disk::default(), 5);
     story(&mut whole, 10_000);
