@@ -59,6 +59,11 @@ impl Assignments {
         self.told.forget(key);
     }
 
+    /// Whether the cluster has been told where every replica is.
+    pub fn is_known_of_all(&self) -> bool {
+        self.told.is_empty()
+    }
+
     /// When a request is due, if there is a controller to ask.
     pub fn next_wake_ms(&self, can_ask: bool) -> Option<u64> {
         self.told.next_wake_ms(can_ask)

@@ -1,5 +1,9 @@
-//! What a node has to say to the active controller of its cluster, on one link: its heart, the ISR changes of its
-//! leaders, and what its clients want changed. Pure.
+//! What a node has to say to the active controller of its cluster: its heart, the ISR changes of its leaders, and what
+//! its clients want changed. Pure.
+//!
+//! Each of the three has a link of its own, as in Kafka: requests of one connection are answered in their order, and a
+//! heartbeat that waits behind a topic of many partitions comes too late for the session. The heart's link is always
+//! there, and what befalls it says whether the controller is; the other two are dialled when something is to go.
 //!
 //! Who leads is known from the quorum where this node takes part in it, and found by asking otherwise
 //! ([`super::finder`]). Where it is this node itself nothing goes over a link: beats and changes are given back as
@@ -8,11 +12,13 @@
 //! What clients asked is asked again after a loss, until its time is up: a request that was lost may have been carried
 //! out, as with any controller of Kafka's that fails before it answers.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::asks::{Ask, Asking, Asks};
 use super::assignments::Assignments;
 use super::fetcher::ReplicaKey;
 use super::finder::{Finder, VoterAddress};
@@ -23,30 +29,13 @@ use super::joining::Joining;
 use super::link::{Answered, Link, LinkId, LinkLoss, LinkRules, Loss};
 use super::messages::{self, Registration};
 use crate::broker::Output;
-use crate::controller::request::NewTopic;
 use crate::controller::{ControllerAnswer, HeartbeatAnswer, Members};
 use crate::effect::Now;
 use crate::partition::{IsrChange, ReplyTo};
-use crate::request::Forwarded;
 use crate::wire::{ErrorCode, WireError};
 
-/// Requests that wait for their answers on the link.
+/// Requests that wait for their answers on one link.
 const IN_FLIGHT_MAX: usize = 64;
-/// Requests of clients that wait to go; more are refused.
-const ASKS_MAX: usize = 1_024;
-/// How long clients' requests rest after they met a node that does not lead, in milliseconds.
-const ASK_REST_MS: u64 = 20;
-
-/// What a client's request needs of the controller.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ask {
-    /// The whole request is the controller's.
-    Forward(Forwarded),
-    /// A block of producer ids.
-    ProducerIds,
-    /// Topics that somebody wants to use.
-    Topics(Vec<NewTopic>),
-}
 
 /// What comes of it.
 #[derive(Debug, PartialEq)]
@@ -72,14 +61,7 @@ pub enum EnvoyEvent {
     Members(Members),
 }
 
-#[derive(Debug)]
-struct Asking {
-    to: ReplyTo,
-    ask: Ask,
-    until_ms: u64,
-}
-
-/// What a request on the link was for.
+/// What a request on a link was for.
 #[derive(Debug)]
 enum Purpose {
     Join,
@@ -99,6 +81,29 @@ pub struct EnvoyRules {
     pub ask_ms: u64,
 }
 
+/// The links to the active controller.
+#[derive(Debug)]
+struct Links {
+    /// The node id of the voter at their other end.
+    node_id: i32,
+    /// For joining, registration and heartbeats.
+    life: Link<Purpose>,
+    /// For what is to be told of replicas.
+    replicas: Link<Purpose>,
+    /// For what clients ask.
+    clients: Link<Purpose>,
+}
+
+impl Links {
+    fn all(&mut self) -> [&mut Link<Purpose>; 3] {
+        [&mut self.life, &mut self.replicas, &mut self.clients]
+    }
+
+    fn find(&mut self, id: LinkId) -> Option<&mut Link<Purpose>> {
+        self.all().into_iter().find(|link| link.id() == id)
+    }
+}
+
 /// A node's envoy at the active controller.
 #[derive(Debug)]
 pub struct Envoy {
@@ -106,15 +111,13 @@ pub struct Envoy {
     rules: EnvoyRules,
     seed: u64,
     finder: Finder,
-    /// The link, and the node id of the voter at its other end.
-    link: Option<(i32, Link<Purpose>)>,
+    links: Option<Links>,
     /// `None` on a node that is no broker.
     heart: Option<Heart>,
     joining: Joining,
     isr: IsrChanges,
     directories: Assignments,
-    asks: VecDeque<Asking>,
-    asks_rest_until_ms: u64,
+    asks: Asks,
     /// The active controller is this node's own.
     is_here: bool,
     /// Voters where nobody listened when they were dialled last.
@@ -136,13 +139,12 @@ impl Envoy {
             rules,
             seed,
             finder: Finder::new(voters),
-            link: None,
+            links: None,
             heart,
             joining,
             isr: IsrChanges::default(),
             directories: Assignments::default(),
-            asks: VecDeque::new(),
-            asks_rest_until_ms: 0,
+            asks: Asks::default(),
             is_here: false,
             deserted: BTreeSet::new(),
         }
@@ -187,7 +189,8 @@ impl Envoy {
 
     /// Whether a link is this one.
     pub fn owns(&self, link: LinkId) -> bool {
-        self.link.as_ref().is_some_and(|(_, own)| own.id() == link)
+        let links = self.links.as_ref();
+        links.is_some_and(|own| [&own.life, &own.replicas, &own.clients].iter().any(|own| own.id() == link))
     }
 
     /// Whether the active controller is this node's own.
@@ -213,11 +216,7 @@ impl Envoy {
 
     /// A client wants something of the controller.
     pub fn ask(&mut self, now: Now, to: ReplyTo, ask: Ask, events: &mut Vec<EnvoyEvent>) {
-        let asking = Asking { to, ask, until_ms: now.mono_ms + self.rules.ask_ms };
-        if self.asks.len() >= ASKS_MAX {
-            return events.push(refused(asking, ErrorCode::NotController));
-        }
-        self.asks.push_back(asking);
+        events.extend(self.asks.push(Asking::new(to, ask, now.mono_ms + self.rules.ask_ms)));
     }
 
     /// The answer of the controller that is here to a beat.
@@ -259,20 +258,17 @@ impl Envoy {
             self.tell(told, events);
         }
         self.point(now, ids, outputs);
-        let Some((_, link)) = &mut self.link else { return };
+        self.speak_of_life(now, outputs);
+        self.speak_of_replicas(now, outputs);
+        self.speak_for_clients(now, outputs);
+    }
+
+    fn speak_of_life(&mut self, now: Now, outputs: &mut Vec<Output>) {
+        let Some(Links { life: link, .. }) = &mut self.links else { return };
         link.want(now, outputs);
-        let EnvoyRules { session_ms, ask_ms } = self.rules;
-        let who = &self.who;
-        if link.may_send() && self.joining.next(now) {
-            let joining = &self.joining;
-            send(
-                now,
-                link,
-                Purpose::Join,
-                session_ms / 2,
-                |id| Ok(messages::join(who, joining, id)),
-                outputs,
-            );
+        let (who, joining, answer_ms) = (&self.who, &mut self.joining, self.rules.session_ms / 2);
+        if link.may_send() && joining.next(now) {
+            send(now, link, Purpose::Join, answer_ms, |id| Ok(messages::join(who, joining, id)), outputs);
         }
         if link.may_send()
             && let Some(beat) = self.heart.as_mut().and_then(|heart| heart.next(now))
@@ -280,45 +276,51 @@ impl Envoy {
             let purpose =
                 if let Beat::Register { .. } = beat { Purpose::Register } else { Purpose::Heartbeat };
             let offline = self.directories.offline();
-            send(now, link, purpose, session_ms / 2, |id| messages::beat(who, offline, beat, id), outputs);
+            send(now, link, purpose, answer_ms, |id| messages::beat(who, offline, beat, id), outputs);
         }
+    }
+
+    fn speak_of_replicas(&mut self, now: Now, outputs: &mut Vec<Output>) {
+        let epoch = self.epoch();
+        let Some(Links { replicas: link, .. }) = &mut self.links else { return };
         // Whoever is not registered leads nothing.
-        let epoch = self.heart.as_ref().map_or(-1, Heart::epoch);
+        let has_news = epoch >= 0 && !(self.isr.is_empty() && self.directories.is_known_of_all());
+        link.want_if(has_news, now, outputs);
+        if !has_news {
+            return;
+        }
+        let (node_id, answer_ms) = (self.who.node_id, self.rules.ask_ms);
         if link.may_send()
-            && epoch >= 0
             && let Some(changes) = self.isr.next_request(now)
         {
-            let frame = |id| messages::alter_partition(who.node_id, epoch, changes, id);
-            send(now, link, Purpose::Alter, ask_ms, frame, outputs);
+            let frame = |id| messages::alter_partition(node_id, epoch, changes, id);
+            send(now, link, Purpose::Alter, answer_ms, frame, outputs);
         }
         if link.may_send()
-            && epoch >= 0
             && let Some(replicas) = self.directories.next_request(now)
         {
-            let frame = |id| messages::assign_replicas(who.node_id, epoch, replicas, id);
-            send(now, link, Purpose::Assign, ask_ms, frame, outputs);
+            let frame = |id| messages::assign_replicas(node_id, epoch, replicas, id);
+            send(now, link, Purpose::Assign, answer_ms, frame, outputs);
         }
-        while link.may_send() && now.mono_ms >= self.asks_rest_until_ms {
-            let Some(asking) = self.asks.pop_front() else { break };
-            let left_ms = asking.until_ms.saturating_sub(now.mono_ms).max(1);
-            let made = |id| match &asking.ask {
-                Ask::Forward(forwarded) => messages::envelope(forwarded, id),
-                Ask::ProducerIds => messages::allocate(who.node_id, epoch, id),
-                Ask::Topics(topics) => {
-                    messages::create_topics(topics, i32::try_from(left_ms).unwrap_or(i32::MAX), id)
-                }
-            };
+    }
+
+    fn speak_for_clients(&mut self, now: Now, outputs: &mut Vec<Output>) {
+        let (node_id, epoch) = (self.who.node_id, self.epoch());
+        let Some(Links { clients: link, .. }) = &mut self.links else { return };
+        link.want_if(!self.asks.is_empty(), now, outputs);
+        while link.may_send() {
+            let Some(asking) = self.asks.next(now) else { break };
             // The frame is made before the request is given away: it is made of it.
-            let frame = made(link.correlation_next());
+            let frame = asking.frame(now, node_id, epoch, link.correlation_next());
+            let left_ms = asking.left_ms(now);
             send(now, link, Purpose::Ask(asking), left_ms, |_| frame, outputs);
         }
     }
 
     /// Gives what is due to the controller that is here.
     fn go_on_here(&mut self, now: Now, events: &mut Vec<EnvoyEvent>, outputs: &mut Vec<Output>) {
-        if let Some((_, mut link)) = self.link.take() {
-            let loss = link.close(outputs);
-            self.lost(now, loss);
+        if let Some(mut links) = self.links.take() {
+            links.all().into_iter().for_each(|link| self.lost(now, link.close(outputs)));
         }
         events.extend(self.joining.next(now).then_some(EnvoyEvent::HereJoin));
         events.extend(self.heart.as_mut().and_then(|heart| heart.next(now)).map(EnvoyEvent::Here));
@@ -327,36 +329,50 @@ impl Envoy {
             let replicas = self.directories.next_request(now);
             events.extend(replicas.map(|replicas| EnvoyEvent::HereAssign(replicas.clone())));
         }
-        events.extend(self.asks.drain(..).map(|asking| refused(asking, ErrorCode::NotController)));
+        events.extend(self.asks.refuse_all(ErrorCode::NotController));
     }
 
-    /// Points the link at whoever is to be asked.
+    /// Points the links at whoever is to be asked.
     fn point(&mut self, now: Now, ids: &mut LinkIds, outputs: &mut Vec<Output>) {
         let Some(target) = self.finder.target().cloned() else { return };
-        if let Some((node_id, link)) = &mut self.link {
-            *node_id = target.node_id;
-            let moved = link.retarget(&target.host, target.port, outputs);
-            if let Some(loss) = moved {
-                self.lost(now, loss);
-            }
+        if let Some(links) = &mut self.links {
+            links.node_id = target.node_id;
+            let moved =
+                links.all().into_iter().filter_map(|link| link.retarget(&target.host, target.port, outputs));
+            let moved: Vec<_> = moved.collect();
+            moved.into_iter().for_each(|loss| self.lost(now, loss));
             return;
         }
-        let link = Link::new(ids.take(), target.host, target.port, LinkRules::new(IN_FLIGHT_MAX), self.seed);
-        self.link = Some((target.node_id, link));
+        let mut link = || {
+            let (host, rules) = (Arc::clone(&target.host), LinkRules::new(IN_FLIGHT_MAX));
+            Link::new(ids.take(), host, target.port, rules, self.seed)
+        };
+        let (life, replicas, clients) = (link(), link(), link());
+        self.links = Some(Links { node_id: target.node_id, life, replicas, clients });
     }
 
     /// A dial has succeeded.
-    pub fn up(&mut self) {
-        if let Some((node_id, link)) = &mut self.link {
-            self.deserted.remove(node_id);
-            link.up();
-        }
+    pub fn up(&mut self, id: LinkId) {
+        let Some(links) = &mut self.links else { return };
+        self.deserted.remove(&links.node_id);
+        links.find(id).into_iter().for_each(Link::up);
     }
 
     /// The connection or the dial has ended. Who cannot be reached is not asked again before the others.
-    pub fn down(&mut self, now: Now, loss: LinkLoss) {
-        let Some((node_id, link)) = &mut self.link else { return };
-        let (node_id, loss) = (*node_id, link.down(now, loss));
+    pub fn down(&mut self, now: Now, id: LinkId, loss: LinkLoss, outputs: &mut Vec<Output>) {
+        let Some(links) = &mut self.links else { return };
+        let is_life = links.life.id() == id;
+        let Some(loss) = links.find(id).map(|link| link.down(now, loss)) else { return };
+        if is_life {
+            self.life_lost(now, &loss, outputs);
+        }
+        self.lost(now, loss);
+    }
+
+    /// The heart's link has ended: whether there is a controller at its other end.
+    fn life_lost(&mut self, now: Now, loss: &Loss<Purpose>, outputs: &mut Vec<Output>) {
+        let Some(links) = &mut self.links else { return };
+        let node_id = links.node_id;
         if loss.loss == LinkLoss::Refused {
             self.deserted.insert(node_id);
         }
@@ -364,7 +380,13 @@ impl Envoy {
         if matches!(loss.loss, LinkLoss::Refused | LinkLoss::Timeout) || loss.in_a_row > 1 {
             self.miss(node_id);
         }
-        self.lost(now, loss);
+        // What is silent here is silent on the other links too.
+        if loss.loss == LinkLoss::Timeout
+            && let Some(Links { replicas, clients, .. }) = &mut self.links
+        {
+            let others = [replicas, clients].map(|link| link.close(outputs));
+            others.into_iter().for_each(|loss| self.lost(now, loss));
+        }
     }
 
     /// Whoever was asked is not to be asked next, unless somebody else is to be asked already.
@@ -384,7 +406,7 @@ impl Envoy {
                 }
                 Purpose::Alter => self.isr.lost(now),
                 Purpose::Assign => self.directories.lost(now),
-                Purpose::Ask(asking) => self.asks.push_front(asking),
+                Purpose::Ask(asking) => self.asks.put_back(asking),
             }
         }
     }
@@ -393,18 +415,20 @@ impl Envoy {
     pub fn frame(
         &mut self,
         now: Now,
+        id: LinkId,
         frame: &Bytes,
         events: &mut Vec<EnvoyEvent>,
         outputs: &mut Vec<Output>,
     ) {
-        let Some((asked, link)) = self.link.as_mut().filter(|(_, link)| link.is_up()) else { return };
-        let asked = *asked;
+        let Some(links) = &mut self.links else { return };
+        let asked = links.node_id;
+        let Some(link) = links.find(id).filter(|link| link.is_up()) else { return };
         let (purpose, body) = match link.frame(now, frame, outputs) {
             Answered::Body(purpose, body) => (purpose, body),
             Answered::Lost(loss) => return self.lost(now, loss),
         };
         if self.answered(now, asked, purpose, &body, events).is_err()
-            && let Some((_, link)) = &mut self.link
+            && let Some(link) = self.links.as_mut().and_then(|links| links.find(id))
         {
             let loss = link.distrust(now, outputs);
             self.lost(now, loss);
@@ -470,23 +494,16 @@ impl Envoy {
         body: &Bytes,
         events: &mut Vec<EnvoyEvent>,
     ) -> Result<(), WireError> {
-        let to = asking.to;
-        let answer = match &asking.ask {
-            Ask::Forward(_) => messages::unwrapped(body)
-                .map(|result| result.map(|response| EnvoyEvent::Forwarded(to, Some(response)))),
-            Ask::ProducerIds => messages::allocated(body).map(|answer| controlled(to, answer)),
-            Ask::Topics(_) => messages::created_topics(body).map(|answer| controlled(to, answer)),
-        };
-        match answer {
+        match asking.answered(body) {
             Ok(Ok(event)) => events.push(event),
             Ok(Err(ErrorCode::NotController)) => {
                 self.miss(asked);
-                self.asks_rest_until_ms = now.mono_ms + ASK_REST_MS;
-                self.asks.push_front(asking);
+                self.asks.rest(now);
+                self.asks.put_back(asking);
             }
-            Ok(Err(error)) => events.push(refused(asking, error)),
+            Ok(Err(error)) => events.push(asking.refused(error)),
             Err(error) => {
-                events.push(refused(asking, ErrorCode::UnknownServerError));
+                events.push(asking.refused(ErrorCode::UnknownServerError));
                 return Err(error);
             }
         }
@@ -501,20 +518,24 @@ impl Envoy {
 
     /// When [`Envoy::wake`] or [`Envoy::go_on`] wants to be called, in monotonic milliseconds.
     pub fn next_wake_ms(&self) -> Option<u64> {
-        let link = self.link.as_ref().map(|(_, link)| link);
-        let can_ask = self.is_here || link.is_some_and(Link::may_send);
-        let asks = self.asks.iter().map(|asking| asking.until_ms).min();
-        let rest = (can_ask && !self.asks.is_empty()).then_some(self.asks_rest_until_ms);
+        let links = self.links.as_ref();
+        let can_ask = |link: fn(&Links) -> &Link<Purpose>| {
+            self.is_here || links.is_some_and(|links| link(links).may_send())
+        };
+        let can_live = can_ask(|links| &links.life);
         // What nobody registered leads is not asked for.
-        let can_alter = can_ask && self.epoch() >= 0;
-        let beats = [
-            self.heart.as_ref().and_then(|heart| heart.next_wake_ms(can_ask)),
-            self.joining.next_wake_ms(can_ask),
+        let can_alter = can_ask(|links| &links.replicas) && self.epoch() >= 0;
+        let own = [
+            self.heart.as_ref().and_then(|heart| heart.next_wake_ms(can_live)),
+            self.joining.next_wake_ms(can_live),
             self.isr.next_wake_ms(can_alter),
             self.directories.next_wake_ms(can_alter),
+            self.asks.next_wake_ms(can_ask(|links| &links.clients)),
         ];
-        let link = link.and_then(Link::next_wake_ms);
-        beats.into_iter().chain([asks, rest, link]).flatten().min()
+        let links = links.map(|Links { life, replicas, clients, .. }| {
+            [life, replicas, clients].map(|link| link.next_wake_ms())
+        });
+        own.into_iter().chain(links.into_iter().flatten()).flatten().min()
     }
 
     /// Time has passed.
@@ -522,17 +543,16 @@ impl Envoy {
         let mut told = Vec::new();
         self.heart.iter_mut().for_each(|heart| heart.wake(now, &mut told));
         self.tell(told, events);
-        if let Some((node_id, link)) = &mut self.link
-            && let Some(loss) = link.wake(now, outputs)
-        {
-            let node_id = *node_id;
-            self.miss(node_id);
-            self.lost(now, loss);
+        if let Some(links) = &mut self.links {
+            let life = links.life.wake(now, outputs);
+            let others = [&mut links.replicas, &mut links.clients].map(|link| link.wake(now, outputs));
+            others.into_iter().flatten().for_each(|loss| self.lost(now, loss));
+            if let Some(loss) = life {
+                self.life_lost(now, &loss, outputs);
+                self.lost(now, loss);
+            }
         }
-        let (expired, left): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(&mut self.asks).into_iter().partition(|asking| asking.until_ms <= now.mono_ms);
-        self.asks = left;
-        events.extend(expired.into_iter().map(|asking| refused(asking, ErrorCode::RequestTimedOut)));
+        events.extend(self.asks.expire(now));
     }
 
     /// The node wants to stop.
@@ -553,24 +573,6 @@ pub enum BeatAnswer {
     Registered(Result<i64, ErrorCode>),
     /// To [`Beat::Heartbeat`].
     Beaten(Result<HeartbeatAnswer, ErrorCode>),
-}
-
-/// The answer where nobody could be asked.
-fn refused(asking: Asking, error: ErrorCode) -> EnvoyEvent {
-    match asking.ask {
-        Ask::Forward(_) => EnvoyEvent::Forwarded(asking.to, None),
-        Ask::ProducerIds | Ask::Topics(_) => {
-            EnvoyEvent::Controlled(asking.to, ControllerAnswer::Refused(error))
-        }
-    }
-}
-
-/// An answer that came, or NOT_CONTROLLER where somebody else is to be asked.
-fn controlled(to: ReplyTo, answer: ControllerAnswer) -> Result<EnvoyEvent, ErrorCode> {
-    match answer {
-        ControllerAnswer::Refused(ErrorCode::NotController) => Err(ErrorCode::NotController),
-        answer => Ok(EnvoyEvent::Controlled(to, answer)),
-    }
 }
 
 /// Sends a request that this node has made; only a field that its version lacks could keep it from being encoded.

@@ -17,6 +17,7 @@ use super::*;
 use crate::broker::peers::heart::HeartRules;
 use crate::controller::{Endpoint, HeartbeatAnswer, VoterEndpoint};
 use crate::partition::LeaderRecovery;
+use crate::request::Forwarded;
 use crate::security::Principal;
 
 const NOT_CONTROLLER: i16 = 41;
@@ -33,6 +34,11 @@ fn forwarded() -> Ask {
     let request = Bytes::from_static(b"request");
     Ask::Forward(Forwarded { request, principal: Principal::Anonymous, peer: IpAddr::from([127, 0, 0, 1]) })
 }
+
+/// The heart's link, and the other two, in the order in which an envoy makes them.
+const LIFE: LinkId = LinkId(0);
+const REPLICAS: LinkId = LinkId(1);
+const CLIENTS: LinkId = LinkId(2);
 
 /// An envoy of node 1 in a cluster whose voters are 11, 12 and 13, and everything that comes of it.
 struct Stage {
@@ -68,16 +74,17 @@ impl Stage {
         Self { envoy, ids: LinkIds::default(), events: Vec::new(), outputs: Vec::new(), now_ms: 0 }
     }
 
-    /// Lets it say what is due. Gives what was dialled and which requests were sent: key and correlation id.
-    fn go_on(&mut self) -> (Vec<u16>, Vec<(i16, i32)>) {
+    /// Lets it say what is due. Gives which links were dialled to which voter, and which requests were sent: the link,
+    /// key and correlation id.
+    fn go_on(&mut self) -> (Vec<(LinkId, u16)>, Vec<(LinkId, i16, i32)>) {
         self.envoy.go_on(at(self.now_ms), &mut self.ids, &mut self.events, &mut self.outputs);
         let (mut dialled, mut sent) = (Vec::new(), Vec::new());
         for output in self.outputs.drain(..) {
             match output {
-                Output::Dial { port, .. } => dialled.push(port),
-                Output::LinkSend { bytes, .. } => {
+                Output::Dial { link, port, .. } => dialled.push((link, port)),
+                Output::LinkSend { link, bytes } => {
                     let key = i16::from_be_bytes([bytes[4], bytes[5]]);
-                    sent.push((key, i32::from_be_bytes(bytes[8..12].try_into().unwrap())));
+                    sent.push((link, key, i32::from_be_bytes(bytes[8..12].try_into().unwrap())));
                 }
                 _ => {}
             }
@@ -85,11 +92,30 @@ impl Stage {
         (dialled, sent)
     }
 
-    fn answer<T: Encodable + Message>(&mut self, correlation_id: i32, version: i16, answer: &T) {
+    fn answer<T: Encodable + Message>(
+        &mut self,
+        link: LinkId,
+        correlation_id: i32,
+        version: i16,
+        answer: &T,
+    ) {
         let mut frame = BytesMut::from(&correlation_id.to_be_bytes()[..]);
         frame.extend_from_slice(&[0]);
         answer.encode(&mut frame, version).unwrap();
-        self.envoy.frame(at(self.now_ms), &frame.freeze(), &mut self.events, &mut self.outputs);
+        self.frame(link, &frame.freeze());
+    }
+
+    fn frame(&mut self, link: LinkId, frame: &Bytes) {
+        self.envoy.frame(at(self.now_ms), link, frame, &mut self.events, &mut self.outputs);
+    }
+
+    fn up(&mut self, links: &[LinkId]) {
+        links.iter().for_each(|link| self.envoy.up(*link));
+    }
+
+    /// The heart's link has ended in that way.
+    fn life_ends(&mut self, loss: LinkLoss) {
+        self.envoy.down(at(self.now_ms), LIFE, loss, &mut self.outputs);
     }
 
     fn wake(&mut self) {
@@ -100,15 +126,15 @@ impl Stage {
     /// Registered with epoch 7 and unfenced at voter 11.
     fn serving() -> Self {
         let mut stage = Self::new();
-        assert_eq!(stage.go_on(), (vec![11], vec![]));
-        stage.envoy.up();
-        assert_eq!(stage.go_on(), (vec![], vec![(62, 0)]));
-        stage.answer(0, 4, &BrokerRegistrationResponse::default().with_broker_epoch(7));
+        assert_eq!(stage.go_on(), (vec![(LIFE, 11)], vec![]));
+        stage.envoy.up(LIFE);
+        assert_eq!(stage.go_on(), (vec![], vec![(LIFE, 62, 0)]));
+        stage.answer(LIFE, 0, 4, &BrokerRegistrationResponse::default().with_broker_epoch(7));
         stage.envoy.heart().unwrap().ready(at(0));
         for correlation_id in [1, 2] {
-            assert_eq!(stage.go_on().1, [(63, correlation_id)]);
+            assert_eq!(stage.go_on().1, [(LIFE, 63, correlation_id)]);
             let serves = BrokerHeartbeatResponse::default().with_is_caught_up(true).with_is_fenced(false);
-            stage.answer(correlation_id, 1, &serves);
+            stage.answer(LIFE, correlation_id, 1, &serves);
         }
         let told = [HeartEvent::Registered(7), HeartEvent::CaughtUp, HeartEvent::Unfenced];
         assert_eq!(std::mem::take(&mut stage.events), told.map(EnvoyEvent::Heart));
@@ -124,18 +150,24 @@ fn change() -> IsrChange {
 const KEY: ReplicaKey = (Uuid::from_u128(5), 0);
 
 #[test]
-fn everything_goes_on_one_link_and_comes_back_to_who_asked() {
+fn each_kind_goes_on_its_own_link_and_comes_back_to_who_asked() {
     let mut stage = Stage::serving();
     stage.envoy.alter(KEY, change());
     stage.envoy.ask(at(0), to(1), forwarded(), &mut stage.events);
     stage.envoy.ask(at(0), to(2), Ask::ProducerIds, &mut stage.events);
-    assert_eq!(stage.go_on(), (vec![], vec![(56, 3), (58, 4), (67, 5)]));
+    assert_eq!(
+        stage.go_on(),
+        (vec![(REPLICAS, 11), (CLIENTS, 11)], vec![]),
+        "there was nothing to go before"
+    );
+    stage.up(&[REPLICAS, CLIENTS]);
+    assert_eq!(stage.go_on(), (vec![], vec![(REPLICAS, 56, 0), (CLIENTS, 58, 0), (CLIENTS, 67, 1)]));
     let partition = PartitionData::default().with_partition_index(0).with_partition_epoch(4);
     let topic = TopicData::default().with_topic_id(KEY.0).with_partitions(vec![partition]);
-    stage.answer(3, 3, &AlterPartitionResponse::default().with_topics(vec![topic]));
+    stage.answer(REPLICAS, 0, 3, &AlterPartitionResponse::default().with_topics(vec![topic]));
     let response = Bytes::from_static(b"response");
-    stage.answer(4, 0, &EnvelopeResponse::default().with_response_data(Some(response.clone())));
-    stage.answer(5, 0, &AllocateProducerIdsResponse::default().with_producer_id_len(1_000));
+    stage.answer(CLIENTS, 0, 0, &EnvelopeResponse::default().with_response_data(Some(response.clone())));
+    stage.answer(CLIENTS, 1, 0, &AllocateProducerIdsResponse::default().with_producer_id_len(1_000));
     let [EnvoyEvent::Altered(altered), forwarded, ids] = &stage.events[..] else {
         panic!("{:?}", stage.events)
     };
@@ -149,25 +181,91 @@ fn everything_goes_on_one_link_and_comes_back_to_who_asked() {
 }
 
 #[test]
+fn a_heartbeat_does_not_wait_for_what_clients_ask() {
+    let mut stage = Stage::serving();
+    (0..100).for_each(|n| stage.envoy.ask(at(0), to(n), forwarded(), &mut stage.events));
+    stage.go_on();
+    stage.envoy.up(CLIENTS);
+    assert_eq!(stage.go_on().1.len(), 64, "as many as the link takes");
+    let mut beats = 0;
+    while stage.now_ms < 30_000 {
+        stage.wake();
+        for (link, key, correlation_id) in stage.go_on().1 {
+            assert_eq!((link, key), (LIFE, 63));
+            let serves = BrokerHeartbeatResponse::default().with_is_caught_up(true).with_is_fenced(false);
+            stage.answer(LIFE, correlation_id, 1, &serves);
+            beats += 1;
+        }
+    }
+    assert_eq!(beats, 15, "one every two seconds");
+    let is_refused = |event: &EnvoyEvent| matches!(event, EnvoyEvent::Forwarded(_, None));
+    assert_eq!(stage.events.iter().filter(|event| is_refused(event)).count(), 100);
+    assert_eq!(stage.go_on().0, [], "the controller answers heartbeats: it is not left for that");
+}
+
+#[test]
+fn a_link_that_nobody_needs_is_not_dialled_again() {
+    let mut stage = Stage::serving();
+    stage.envoy.ask(at(0), to(1), forwarded(), &mut stage.events);
+    stage.go_on();
+    stage.envoy.up(CLIENTS);
+    assert_eq!(stage.go_on().1, [(CLIENTS, 58, 0)]);
+    let response = Bytes::from_static(b"response");
+    stage.answer(CLIENTS, 0, 0, &EnvelopeResponse::default().with_response_data(Some(response)));
+    for _ in 0..3 {
+        stage.envoy.down(at(0), CLIENTS, LinkLoss::Closed, &mut stage.outputs);
+        assert_eq!(stage.go_on(), (vec![], vec![]), "the other side had enough of an idle connection");
+        assert_eq!(stage.envoy.next_wake_ms(), Some(2_000), "the next heartbeat");
+        stage.envoy.ask(at(0), to(2), forwarded(), &mut stage.events);
+        assert_eq!(stage.go_on().0, [(CLIENTS, 11)]);
+        stage.envoy.up(CLIENTS);
+        assert_eq!(stage.go_on().1, [(CLIENTS, 58, 0)]);
+        stage.answer(CLIENTS, 0, 0, &EnvelopeResponse::default().with_error_code(87));
+    }
+}
+
+#[test]
+fn where_heartbeats_meet_silence_nothing_waits_for_an_answer_on_the_other_links() {
+    let mut stage = Stage::serving();
+    stage.envoy.ask(at(0), to(1), forwarded(), &mut stage.events);
+    stage.go_on();
+    stage.envoy.up(CLIENTS);
+    assert_eq!(stage.go_on().1, [(CLIENTS, 58, 0)]);
+    stage.envoy.set_voters(stage.envoy.finder.target().cloned().into_iter().collect());
+    stage.wake();
+    assert_eq!(stage.go_on().1, [(LIFE, 63, 3)]);
+    stage.wake();
+    assert_eq!(stage.now_ms, 2_000 + 4_500, "half a session");
+    assert_eq!(stage.go_on().0, [(CLIENTS, 11)], "it is the only voter, and may have lost everything");
+    stage.wake();
+    assert_eq!(stage.go_on().0, [(LIFE, 11)]);
+    stage.envoy.up(CLIENTS);
+    assert_eq!(stage.go_on().1, [(CLIENTS, 58, 0)]);
+}
+
+#[test]
 fn a_node_that_does_not_lead_is_left_for_the_next_and_everything_is_asked_again() {
     let mut stage = Stage::serving();
     stage.envoy.alter(KEY, change());
     stage.envoy.ask(at(0), to(1), forwarded(), &mut stage.events);
-    assert_eq!(stage.go_on().1, [(56, 3), (58, 4)]);
-    stage.answer(3, 3, &AlterPartitionResponse::default().with_error_code(NOT_CONTROLLER));
-    stage.answer(4, 0, &EnvelopeResponse::default().with_error_code(NOT_CONTROLLER));
-    assert_eq!(stage.go_on().0, [12], "once, though both said it");
-    stage.envoy.up();
+    stage.go_on();
+    stage.up(&[REPLICAS, CLIENTS]);
+    assert_eq!(stage.go_on().1, [(REPLICAS, 56, 0), (CLIENTS, 58, 0)]);
+    stage.answer(REPLICAS, 0, 3, &AlterPartitionResponse::default().with_error_code(NOT_CONTROLLER));
+    stage.answer(CLIENTS, 0, 0, &EnvelopeResponse::default().with_error_code(NOT_CONTROLLER));
+    let everything = |port| [LIFE, REPLICAS, CLIENTS].map(|link| (link, port));
+    assert_eq!(stage.go_on().0, everything(12), "once, though both said it");
+    stage.up(&[LIFE, REPLICAS, CLIENTS]);
     stage.now_ms = 20;
-    assert_eq!(stage.go_on().1, [(56, 0), (58, 1)]);
-    stage.envoy.down(at(20), LinkLoss::Closed);
+    assert_eq!(stage.go_on().1, [(REPLICAS, 56, 0), (CLIENTS, 58, 0)]);
+    stage.life_ends(LinkLoss::Closed);
     stage.wake();
-    assert_eq!(stage.go_on().0, [12], "it may have lost no more than a connection");
-    stage.envoy.down(at(stage.now_ms), LinkLoss::Refused);
-    assert_eq!(stage.go_on().0, [13]);
-    stage.envoy.up();
+    assert_eq!(stage.go_on().0, [(LIFE, 12)], "it may have lost no more than a connection");
+    stage.life_ends(LinkLoss::Refused);
+    assert_eq!(stage.go_on().0, everything(13));
+    stage.up(&[LIFE, REPLICAS, CLIENTS]);
     stage.now_ms = 100;
-    assert_eq!(stage.go_on().1, [(56, 0), (58, 1)]);
+    assert_eq!(stage.go_on().1, [(REPLICAS, 56, 0), (CLIENTS, 58, 0)]);
     assert!(stage.events.is_empty());
 }
 
@@ -176,15 +274,16 @@ fn nonsense_closes_the_link_and_only_who_asked_for_it_hears_of_it() {
     let mut stage = Stage::serving();
     stage.envoy.ask(at(0), to(1), forwarded(), &mut stage.events);
     stage.envoy.ask(at(0), to(2), Ask::ProducerIds, &mut stage.events);
-    assert_eq!(stage.go_on().1, [(58, 3), (67, 4)]);
-    let frame = Bytes::from_static(&[0, 0, 0, 3, 0, 9]);
-    stage.envoy.frame(at(0), &frame, &mut stage.events, &mut stage.outputs);
+    stage.go_on();
+    stage.envoy.up(CLIENTS);
+    assert_eq!(stage.go_on().1, [(CLIENTS, 58, 0), (CLIENTS, 67, 1)]);
+    stage.frame(CLIENTS, &Bytes::from_static(&[0, 0, 0, 0, 0, 9]));
     assert_eq!(std::mem::take(&mut stage.events), [EnvoyEvent::Forwarded(to(1), None)]);
-    assert!(stage.outputs.iter().any(|output| matches!(output, Output::LinkClose { .. })));
+    assert!(matches!(stage.outputs[..], [Output::LinkClose { link: CLIENTS }]));
     stage.outputs.clear();
     stage.wake();
-    stage.envoy.up();
-    assert_eq!(stage.go_on().1, [(67, 0)]);
+    stage.envoy.up(CLIENTS);
+    assert_eq!(stage.go_on().1, [(CLIENTS, 67, 0)]);
 }
 
 #[test]
@@ -195,7 +294,7 @@ fn what_nobody_answers_in_time_is_given_back() {
     stage.go_on();
     while stage.events.is_empty() {
         stage.wake();
-        for port in stage.go_on().0 {
+        for (_, port) in stage.go_on().0 {
             assert!((11..=13).contains(&port));
         }
     }
@@ -211,6 +310,8 @@ fn what_nobody_answers_in_time_is_given_back() {
 fn where_the_controller_is_here_nothing_goes_over_a_link() {
     let mut stage = Stage::serving();
     stage.envoy.ask(at(0), to(1), forwarded(), &mut stage.events);
+    stage.go_on();
+    stage.envoy.up(CLIENTS);
     assert_eq!(stage.go_on().1.len(), 1);
     stage.envoy.alter(KEY, change());
     stage.envoy.learn(Some(1));
@@ -225,7 +326,8 @@ fn where_the_controller_is_here_nothing_goes_over_a_link() {
     stage.envoy.beaten_here(at(2_000), &BeatAnswer::Beaten(Ok(fenced)), &mut stage.events);
     assert_eq!(std::mem::take(&mut stage.events), [EnvoyEvent::Heart(HeartEvent::Fenced)]);
     stage.envoy.learn(Some(13));
-    assert_eq!(stage.go_on().0, [13], "and to whoever leads then");
+    let dialled = stage.go_on().0;
+    assert!(matches!(dialled[..], [(_, 13), (_, 13)]), "and to whoever leads then: {dialled:?}");
 }
 
 /// The log directories that the heartbeat in these frames tells as failed.
@@ -257,7 +359,7 @@ fn a_directory_that_fails_is_told_at_once_and_with_every_heartbeat() {
         assert_eq!(told_offline(&stage.outputs), Some(vec![b]), "at {now_ms}");
         stage.outputs.clear();
         let serves = BrokerHeartbeatResponse::default().with_is_caught_up(true).with_is_fenced(false);
-        stage.answer(3 + (now_ms > 0) as i32, 1, &serves);
+        stage.answer(LIFE, 3 + (now_ms > 0) as i32, 1, &serves);
     }
 }
 
@@ -268,17 +370,19 @@ fn where_replicas_are_is_told_until_the_controller_knows() {
     let directory = Uuid::from_u128(0xa00);
     stage.envoy.directories_mut().tell(KEY, directory);
     stage.go_on();
-    stage.envoy.up();
-    assert_eq!(stage.go_on().1, [(62, 0)], "not before it is registered");
-    stage.answer(0, 4, &BrokerRegistrationResponse::default().with_broker_epoch(7));
-    assert_eq!(stage.go_on().1, [(63, 1), (73, 2)]);
-    stage.answer(1, 1, &BrokerHeartbeatResponse::default().with_is_fenced(true));
-    stage.answer(2, 0, &AssignReplicasToDirsResponse::default().with_error_code(NOT_CONTROLLER));
-    assert_eq!(stage.go_on().0, [12]);
-    stage.envoy.up();
+    stage.envoy.up(LIFE);
+    assert_eq!(stage.go_on(), (vec![], vec![(LIFE, 62, 0)]), "not before it is registered");
+    stage.answer(LIFE, 0, 4, &BrokerRegistrationResponse::default().with_broker_epoch(7));
+    assert_eq!(stage.go_on(), (vec![(REPLICAS, 11)], vec![(LIFE, 63, 1)]));
+    stage.envoy.up(REPLICAS);
+    assert_eq!(stage.go_on().1, [(REPLICAS, 73, 0)]);
+    stage.answer(LIFE, 1, 1, &BrokerHeartbeatResponse::default().with_is_fenced(true));
+    stage.answer(REPLICAS, 0, 0, &AssignReplicasToDirsResponse::default().with_error_code(NOT_CONTROLLER));
+    assert_eq!(stage.go_on().0, [(LIFE, 12), (REPLICAS, 12)]);
+    stage.envoy.up(REPLICAS);
     stage.now_ms = 20;
-    assert!(stage.go_on().1.iter().any(|(key, _)| *key == 73));
-    stage.envoy.down(at(20), LinkLoss::Closed);
+    assert!(stage.go_on().1.iter().any(|(_, key, _)| *key == 73));
+    stage.envoy.down(at(20), REPLICAS, LinkLoss::Closed, &mut stage.outputs);
     stage.envoy.learn(Some(1));
     stage.now_ms = 1_000;
     stage.go_on();
@@ -291,21 +395,21 @@ fn a_node_asks_to_be_a_member_before_it_registers_and_looks_elsewhere_where_nobo
     let mut stage = Stage::new();
     stage.envoy.joining().begin_again();
     stage.go_on();
-    stage.envoy.up();
-    assert_eq!(stage.go_on(), (vec![], vec![(1_001, 0), (62, 1)]));
+    stage.envoy.up(LIFE);
+    assert_eq!(stage.go_on(), (vec![], vec![(LIFE, 1_001, 0), (LIFE, 62, 1)]));
     let voter = VoterEndpoint { node_id: 11, raft_id: Some(110), host: "host".into(), port: 11 };
     let members = Members::of_voters(&[voter], "c").unwrap();
     let told = |stage: &mut Stage, correlation_id: i32, error: i16| {
         let mut frame = BytesMut::from(&correlation_id.to_be_bytes()[..]);
         frame.extend_from_slice(&[0]);
         crate::wire::outbound::write_raft_answer(&mut frame, error, &[members.to_bytes()]);
-        stage.envoy.frame(at(stage.now_ms), &frame.freeze(), &mut stage.events, &mut stage.outputs);
+        stage.frame(LIFE, &frame.freeze());
     };
     told(&mut stage, 0, NOT_CONTROLLER);
-    assert_eq!(stage.go_on(), (vec![12], vec![]), "the next voter");
-    stage.envoy.up();
+    assert_eq!(stage.go_on(), (vec![(LIFE, 12)], vec![]), "the next voter");
+    stage.envoy.up(LIFE);
     stage.now_ms = 20;
-    assert_eq!(stage.go_on(), (vec![], vec![(1_001, 0), (62, 1)]));
+    assert_eq!(stage.go_on(), (vec![], vec![(LIFE, 1_001, 0), (LIFE, 62, 1)]));
     told(&mut stage, 0, 0);
     assert_eq!(stage.events.pop(), Some(EnvoyEvent::Members(members.clone())));
     stage.envoy.learn(Some(1));
@@ -324,11 +428,11 @@ fn a_stop_does_not_wait_where_nobody_listens_any_more() {
     stage.go_on();
     stage.events.clear();
     for voter in [11, 12] {
-        stage.envoy.down(at(stage.now_ms), LinkLoss::Refused);
+        stage.life_ends(LinkLoss::Refused);
         stage.go_on();
         assert!(stage.events.is_empty(), "{voter} is gone, and there are others");
     }
-    stage.envoy.down(at(stage.now_ms), LinkLoss::Refused);
+    stage.life_ends(LinkLoss::Refused);
     stage.go_on();
     assert_eq!(stage.events, [EnvoyEvent::Heart(HeartEvent::MayStop)]);
 }

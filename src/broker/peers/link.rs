@@ -165,6 +165,16 @@ impl<P> Link<P> {
         }
     }
 
+    /// As [`Link::want`], or nobody wants it for now: one that is up stays so while the other side lets it, and one that
+    /// is not is not dialled any more.
+    pub fn want_if(&mut self, is_wanted: bool, now: Now, outputs: &mut Vec<Output>) {
+        if is_wanted {
+            self.want(now, outputs);
+        } else if !self.is_up() {
+            self.close(outputs);
+        }
+    }
+
     fn dial(&mut self, now: Now, outputs: &mut Vec<Output>) {
         self.state = State::Dialing { until_ms: now.mono_ms + self.rules.dial_ms };
         outputs.push(Output::Dial { link: self.id, host: Arc::clone(&self.host), port: self.port });

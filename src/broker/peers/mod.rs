@@ -9,16 +9,18 @@
 //! | [`gathered`] | how both are asked of the controller |
 //! | [`joining`] | a node becomes a member of the metadata quorum |
 //! | [`finder`], [`envoy`], [`messages`] | who the active controller is, and what a node says to it |
+//! | [`asks`] | what clients want of it |
 //! | `plane` | the controller's shard: the envoy's news, joining and leaving |
 //! | [`post`], `mailbox` | raft messages between the members of the quorum |
 //! | `quorum` | what other members say, and what requests ask of the quorum |
 //! | [`senses`] | a broker whose process is gone is known by its connections |
 //!
-//! Every shard has its own links to the leaders that it follows. The controller's shard has one to the active
+//! Every shard has its own links to the leaders that it follows. The controller's shard has those to the active
 //! controller for the whole node, and one to each other controller; other shards reach them by messages.
 //!
 //! A node that is alone follows nobody, and its controller is its own: nothing here is active, and nothing costs.
 
+pub mod asks;
 pub mod assignments;
 pub mod envoy;
 pub mod fetcher;
@@ -41,8 +43,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use self::asks::Ask;
 use self::assignments::Assignments;
-use self::envoy::{Ask, BeatAnswer, Envoy, EnvoyEvent, EnvoyRules};
+use self::envoy::{BeatAnswer, Envoy, EnvoyEvent, EnvoyRules};
 use self::fetcher::{FetchRules, Part, ReplicaKey};
 use self::finder::VoterAddress;
 use self::followers::{Address, Followers, LinkIds};
@@ -210,7 +213,7 @@ impl Shard {
                 self.tell_control(Message::Peers(PeersMessage::Left(process)));
             }
         } else if let Some(envoy) = envoy.as_mut().filter(|envoy| envoy.owns(link)) {
-            envoy.up();
+            envoy.up(link);
         } else if let Some(post) = post {
             post.up(link);
         }
@@ -228,7 +231,7 @@ impl Shard {
                 self.tell_control(Message::Peers(PeersMessage::Gone(process)));
             }
         } else if let Some(envoy) = envoy.as_mut().filter(|envoy| envoy.owns(link)) {
-            envoy.down(now, loss);
+            envoy.down(now, link, loss, &mut self.outputs);
         } else if let Some(post) = post {
             post.down(now, link, loss, post_events);
         }
@@ -246,7 +249,7 @@ impl Shard {
             drop(frame);
             self.take_parts(now);
         } else if let Some(envoy) = envoy.as_mut().filter(|envoy| envoy.owns(link)) {
-            envoy.frame(now, &frame, events, outputs);
+            envoy.frame(now, link, &frame, events, outputs);
         } else if let Some(post) = post {
             post.frame(now, link, &frame, post_events, outputs);
         }
