@@ -3,6 +3,10 @@
 //! Brokers that are no controllers have no listener for them, and controllers dial no brokers. Such a member asks for
 //! its mail: each frame of its own messages, or of none, is answered with what waits for it, at once or as soon as
 //! there is something, and after [`HOLD_MS`] in any case.
+//!
+//! A *guest* is a sender of messages whom this node does not know where to dial: it came into the quorum, or got its
+//! vote, with entries that this node lacks. It may be the leader who feeds it these entries, or a candidate who needs
+//! its vote. So what is said to a guest goes with the answers to its frames, too.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,6 +23,8 @@ const MESSAGE_BYTES: usize = 64;
 const FRAME_BYTES: usize = 1 << 20;
 /// How long a member that asks for its mail is kept waiting for it, in milliseconds.
 const HOLD_MS: u64 = 500;
+/// Guests at the same time.
+const GUESTS_MAX: usize = 8;
 
 /// Messages that wait for one member, oldest first.
 #[derive(Debug, Default)]
@@ -81,6 +87,15 @@ struct Mailbox {
 #[derive(Debug, Default)]
 pub(super) struct Mailboxes {
     boxes: BTreeMap<u64, Mailbox>,
+    guests: BTreeMap<u64, Mailbox>,
+}
+
+impl Mailbox {
+    /// Answers whoever waits, with what there is.
+    fn close(&mut self, deliveries: &mut Vec<MailDelivery>) {
+        let caller = self.caller.take();
+        deliveries.extend(caller.map(|(to, _)| MailDelivery { to, messages: self.waiting.take_frame() }));
+    }
 }
 
 impl Mailboxes {
@@ -94,18 +109,43 @@ impl Mailboxes {
             stays
         });
         for raft_id in members {
+            self.part_with(*raft_id, deliveries);
             self.boxes.entry(*raft_id).or_default();
         }
     }
 
+    /// Somebody who cannot be dialled has sent messages: there may be something to say to it.
+    pub(super) fn expect(&mut self, from: u64, deliveries: &mut Vec<MailDelivery>) {
+        if self.boxes.contains_key(&from) || self.guests.contains_key(&from) {
+            return;
+        }
+        while self.guests.len() >= GUESTS_MAX
+            && let Some((_, mut earlier)) = self.guests.pop_first()
+        {
+            earlier.close(deliveries);
+        }
+        self.guests.insert(from, Mailbox::default());
+    }
+
+    /// Whoever was a guest is reached in another way from now on.
+    pub(super) fn part_with(&mut self, raft_id: u64, deliveries: &mut Vec<MailDelivery>) {
+        if let Some(mut guest) = self.guests.remove(&raft_id) {
+            guest.close(deliveries);
+        }
+    }
+
+    fn mailbox_of(&mut self, raft_id: u64) -> Option<&mut Mailbox> {
+        self.boxes.get_mut(&raft_id).or_else(|| self.guests.get_mut(&raft_id))
+    }
+
     /// A message for a member; `None` where it has no mailbox, `Some(false)` where that is full.
     pub(super) fn send(&mut self, to: u64, message: &Bytes) -> Option<bool> {
-        self.boxes.get_mut(&to).map(|mailbox| mailbox.waiting.push(message.clone()))
+        self.mailbox_of(to).map(|mailbox| mailbox.waiting.push(message.clone()))
     }
 
     /// A member asks for its mail. One that has no mailbox is answered at once.
     pub(super) fn call(&mut self, now: Now, from: u64, to: ReplyTo, deliveries: &mut Vec<MailDelivery>) {
-        let Some(mailbox) = self.boxes.get_mut(&from) else {
+        let Some(mailbox) = self.mailbox_of(from) else {
             return deliveries.push(MailDelivery { to, messages: Vec::new() });
         };
         // It has another connection by now.
@@ -116,25 +156,28 @@ impl Mailboxes {
 
     /// Answers those for whom there is something.
     pub(super) fn go_on(&mut self, deliveries: &mut Vec<MailDelivery>) {
-        for mailbox in self.boxes.values_mut().filter(|mailbox| !mailbox.waiting.is_empty()) {
-            if let Some((to, _)) = mailbox.caller.take() {
-                deliveries.push(MailDelivery { to, messages: mailbox.waiting.take_frame() });
-            }
-        }
+        let all = self.boxes.values_mut().chain(self.guests.values_mut());
+        all.filter(|mailbox| !mailbox.waiting.is_empty()).for_each(|mailbox| mailbox.close(deliveries));
     }
 
     /// When [`Mailboxes::wake`] wants to be called, in monotonic milliseconds.
     pub(super) fn next_wake_ms(&self) -> Option<u64> {
-        self.boxes.values().filter_map(|mailbox| mailbox.caller).map(|(_, until_ms)| until_ms).min()
+        let all = self.boxes.values().chain(self.guests.values());
+        all.filter_map(|mailbox| mailbox.caller).map(|(_, until_ms)| until_ms).min()
     }
 
     /// Time has passed: who has waited for long enough is answered.
     pub(super) fn wake(&mut self, now: Now, deliveries: &mut Vec<MailDelivery>) {
+        let mut answer = |mailbox: &mut Mailbox| {
+            let caller = mailbox.caller.take_if(|(_, until_ms)| *until_ms <= now.mono_ms);
+            deliveries.extend(caller.map(|(to, _)| MailDelivery { to, messages: Vec::new() }));
+            caller.is_some()
+        };
         for mailbox in self.boxes.values_mut() {
-            if let Some((to, _)) = mailbox.caller.take_if(|(_, until_ms)| *until_ms <= now.mono_ms) {
-                deliveries.push(MailDelivery { to, messages: Vec::new() });
-            }
+            answer(mailbox);
         }
+        // A guest that has nothing to say for so long has gone.
+        self.guests.retain(|_, guest| !answer(guest));
     }
 }
 
@@ -194,6 +237,33 @@ mod tests {
         mail.set_members(&[5], &mut told);
         mail.call(at(600), 7, to(4), &mut told);
         assert_eq!(told, [delivery(3, &[]), delivery(4, &[])], "neither is a member");
+    }
+
+    #[test]
+    fn a_guest_is_answered_with_its_mail_until_it_is_reached_in_another_way() {
+        let (mut mail, mut told) = (Mailboxes::default(), Vec::new());
+        mail.expect(5, &mut told);
+        mail.send(5, &Bytes::from_static(b"one"));
+        mail.call(at(0), 5, to(1), &mut told);
+        mail.go_on(&mut told);
+        assert_eq!(std::mem::take(&mut told), [delivery(1, &[b"one"])]);
+        mail.send(5, &Bytes::from_static(b"when that is on disk"));
+        mail.call(at(40), 5, to(2), &mut told);
+        mail.part_with(5, &mut told);
+        assert_eq!(std::mem::take(&mut told), [delivery(2, &[b"when that is on disk"])]);
+        assert_eq!(mail.send(5, &Bytes::new()), None, "it is dialled");
+
+        mail.expect(5, &mut told);
+        mail.call(at(100), 5, to(3), &mut told);
+        mail.wake(at(600), &mut told);
+        assert_eq!(std::mem::take(&mut told), [delivery(3, &[])]);
+        assert_eq!(mail.send(5, &Bytes::new()), None, "it was silent for long");
+
+        for guest in 0..20 {
+            mail.expect(guest, &mut told);
+            mail.call(at(700), guest, to(guest as u32), &mut told);
+        }
+        assert_eq!((mail.guests.len(), told.len()), (8, 12), "those that came first make room");
     }
 
     #[test]

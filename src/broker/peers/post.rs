@@ -115,7 +115,14 @@ impl RaftPost {
         self.mailboxes.set_members(askers, &mut self.deliveries);
     }
 
-    /// A member has sent a frame: it is answered at once, or with its mail where it asks for that.
+    /// A member is about to be heard: what is said to it because of that has to reach it.
+    pub fn expect(&mut self, from: u64) {
+        if !self.peers.contains_key(&from) {
+            self.mailboxes.expect(from, &mut self.deliveries);
+        }
+    }
+
+    /// A member has sent a frame: it is answered at once, or with its mail where it asks for that or cannot be dialled.
     pub fn called(&mut self, now: Now, from: u64, to: ReplyTo) {
         self.mailboxes.call(now, from, to, &mut self.deliveries);
     }
@@ -160,6 +167,7 @@ impl RaftPost {
             let link = Link::new(ids.take(), Arc::clone(host), *port, rules, self.seed);
             self.links.insert(link.id(), *raft_id);
             let (node_id, waiting) = (*node_id, Waiting::default());
+            self.mailboxes.part_with(*raft_id, &mut self.deliveries);
             self.peers.insert(*raft_id, Peer { node_id, link, waiting, asks_at_ms: 0 });
         }
     }
@@ -441,6 +449,10 @@ mod tests {
         let to = ReplyTo { shard: 1, connection: 2, generation: 3, request: 4, part: 0 };
         post.called(at(0), 200, to);
         assert_eq!(post.take_deliveries(), [MailDelivery { to, messages: Vec::new() }], "it is dialled");
+        post.expect(200);
+        post.send(200, Bytes::from_static(b"one"), &mut events);
+        post.go_on(at(0), &mut outputs);
+        assert!(post.take_deliveries().is_empty() && !outputs.is_empty(), "as before");
         post.set_askers(&[300]);
         post.called(at(0), 300, to);
         assert!(post.take_deliveries().is_empty());
@@ -448,5 +460,27 @@ mod tests {
         post.go_on(at(1), &mut outputs);
         assert_eq!(post.take_deliveries(), [MailDelivery { to, messages: vec![Bytes::from_static(b"one")] }]);
         assert!(events.is_empty());
+    }
+
+    #[test]
+    fn a_leader_that_this_node_does_not_know_as_a_member_hears_its_answers() {
+        let (mut ids, mut outputs, mut events) = (LinkIds::default(), Vec::new(), Vec::new());
+        let mut post = post(&mut ids, &mut outputs);
+        let to = ReplyTo { shard: 1, connection: 2, generation: 3, request: 4, part: 0 };
+        post.expect(300);
+        post.send(300, Bytes::from_static(b"heard"), &mut events);
+        post.called(at(0), 300, to);
+        post.go_on(at(0), &mut outputs);
+        let heard = vec![Bytes::from_static(b"heard")];
+        assert_eq!((post.take_deliveries(), events.len()), (vec![MailDelivery { to, messages: heard }], 0));
+        // It has told of itself: from now on it is dialled.
+        let (raft_id, address) = (300, (Arc::from("host"), 9093));
+        outputs.clear();
+        post.set_peers(&[RaftAddress { raft_id, node_id: 3, address }], &mut ids, &mut outputs);
+        post.expect(300);
+        post.send(300, Bytes::from_static(b"more"), &mut events);
+        post.called(at(1), 300, to);
+        post.go_on(at(1), &mut outputs);
+        assert_eq!(post.take_deliveries(), [MailDelivery { to, messages: Vec::new() }]);
     }
 }

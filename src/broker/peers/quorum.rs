@@ -41,6 +41,9 @@ impl Shard {
         if let Some(envoy) = self.peers.envoy.as_mut().filter(|_| !messages.is_empty()) {
             envoy.joining().heard(now);
         }
+        if let Some(post) = self.peers.post.as_mut().filter(|_| !messages.is_empty()) {
+            post.expect(from.raft_id);
+        }
         self.control_inputs(now, messages.into_iter().map(|bytes| Input::Message { from, bytes }));
         // A leader knows every member: who is none of them was thrown out, and is told.
         let is_stranger = self.controller().is_some_and(|controller| {
