@@ -1,5 +1,5 @@
 //! JoinQuorum: a node wants to be fed the metadata log, or has moved. The active controller decides; its answer tells
-//! who is a member.
+//! who is a member. So does NOT_CONTROLLER: whoever asks may know voters of old only.
 
 use bytes::{Bytes, BytesMut};
 
@@ -49,7 +49,8 @@ pub(super) fn encode(header: &RequestHeader, answer: Option<ControllerAnswer>, s
 }
 
 fn answered(header: &RequestHeader, result: Result<(), ErrorCode>, scene: &Scene) -> Work {
-    let members = scene.view.image.quorum().filter(|_| result.is_ok()).map(|members| members.to_bytes());
+    let tells = matches!(result, Ok(()) | Err(ErrorCode::NotController));
+    let members = scene.view.image.quorum().filter(|_| tells).map(|members| members.to_bytes());
     let mut buffer = BytesMut::new();
     let start = header::begin_response(&mut buffer, header.api, header.version, header.correlation_id);
     outbound::write_raft_answer(&mut buffer, error_number(result.err()), members.as_slice());
@@ -84,6 +85,7 @@ mod tests {
         for (answer, code) in [
             (ControllerAnswer::QuorumChanged(Ok(())), 0),
             (ControllerAnswer::Refused(ErrorCode::NotController), 41),
+            (ControllerAnswer::Refused(ErrorCode::RequestTimedOut), 7),
         ] {
             let (header, mut work) = stage.start_bytes(ApiKey::JoinQuorum, 0, &body(OWN_CLUSTER, 4));
             let (to, asked) = stage.desk.controls.pop().unwrap();
@@ -97,7 +99,7 @@ mod tests {
             let (told_code, mail) = stage.finish_raft(&header, work);
             assert_eq!(told_code, code);
             let told = mail.first().and_then(|bytes| Members::from_bytes(bytes));
-            assert_eq!(told, Some(members.clone()).filter(|_| code == 0));
+            assert_eq!(told, Some(members.clone()).filter(|_| code != 7));
             assert!(stage.desk.refusals.is_silent());
         }
     }

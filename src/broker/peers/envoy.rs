@@ -447,11 +447,16 @@ impl Envoy {
         let mut told = Vec::new();
         match purpose {
             Purpose::Join => {
-                let result = messages::joined(body).inspect_err(|_| self.joining.lost(now))?;
-                if result == Err(ErrorCode::NotController) {
-                    self.miss(asked);
+                let (result, members) = messages::joined(body).inspect_err(|_| self.joining.lost(now))?;
+                match (result, members) {
+                    (Ok(()), Some(members)) => events.push(EnvoyEvent::Members(members)),
+                    (Err(ErrorCode::NotController), members) => {
+                        members.iter().for_each(|told| self.finder.hear_of(VoterAddress::of(told)));
+                        self.miss(asked);
+                    }
+                    _ => {}
                 }
-                self.joining.answered(now, result.map(|members| events.push(EnvoyEvent::Members(members))));
+                self.joining.answered(now, result);
             }
             Purpose::Register | Purpose::Heartbeat => {
                 let Some(heart) = &mut self.heart else { return Ok(()) };

@@ -51,6 +51,11 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
+        Self::of(&[11, 12, 13])
+    }
+
+    /// With these voters.
+    fn of(voters: &[i32]) -> Self {
         let who = Registration {
             node_id: 1,
             cluster_id: "cluster".into(),
@@ -66,7 +71,7 @@ impl Stage {
         let rules = EnvoyRules { session_ms: 9_000, ask_ms: 30_000 };
         let endpoint = Endpoint { name: "C".into(), host: "h".into(), port: 1, security_protocol: 0 };
         let joining = Joining::new(7, endpoint);
-        let voters = [11, 12, 13].map(voter).to_vec();
+        let voters = voters.iter().copied().map(voter).collect();
         let mut envoy = Envoy::new(who, voters, heart, joining, rules, 1);
         // But for the test of it, the node is a member already.
         envoy.joining().answered(at(0), Ok(()));
@@ -125,7 +130,11 @@ impl Stage {
 
     /// Registered with epoch 7 and unfenced at voter 11.
     fn serving() -> Self {
-        let mut stage = Self::new();
+        Self::new().served()
+    }
+
+    fn served(self) -> Self {
+        let mut stage = self;
         assert_eq!(stage.go_on(), (vec![(LIFE, 11)], vec![]));
         stage.envoy.up(LIFE);
         assert_eq!(stage.go_on(), (vec![], vec![(LIFE, 62, 0)]));
@@ -226,12 +235,11 @@ fn a_link_that_nobody_needs_is_not_dialled_again() {
 
 #[test]
 fn where_heartbeats_meet_silence_nothing_waits_for_an_answer_on_the_other_links() {
-    let mut stage = Stage::serving();
+    let mut stage = Stage::of(&[11]).served();
     stage.envoy.ask(at(0), to(1), forwarded(), &mut stage.events);
     stage.go_on();
     stage.envoy.up(CLIENTS);
     assert_eq!(stage.go_on().1, [(CLIENTS, 58, 0)]);
-    stage.envoy.set_voters(stage.envoy.finder.target().cloned().into_iter().collect());
     stage.wake();
     assert_eq!(stage.go_on().1, [(LIFE, 63, 3)]);
     stage.wake();
@@ -397,7 +405,7 @@ fn a_node_asks_to_be_a_member_before_it_registers_and_looks_elsewhere_where_nobo
     stage.go_on();
     stage.envoy.up(LIFE);
     assert_eq!(stage.go_on(), (vec![], vec![(LIFE, 1_001, 0), (LIFE, 62, 1)]));
-    let voter = VoterEndpoint { node_id: 11, raft_id: Some(110), host: "host".into(), port: 11 };
+    let voter = VoterEndpoint { node_id: 14, raft_id: Some(140), host: "host".into(), port: 14 };
     let members = Members::of_voters(&[voter], "c").unwrap();
     let told = |stage: &mut Stage, correlation_id: i32, error: i16| {
         let mut frame = BytesMut::from(&correlation_id.to_be_bytes()[..]);
@@ -410,10 +418,17 @@ fn a_node_asks_to_be_a_member_before_it_registers_and_looks_elsewhere_where_nobo
     stage.envoy.up(LIFE);
     stage.now_ms = 20;
     assert_eq!(stage.go_on(), (vec![], vec![(LIFE, 1_001, 0), (LIFE, 62, 1)]));
+    for next in [13, 14] {
+        told(&mut stage, 0, NOT_CONTROLLER);
+        assert_eq!(stage.go_on().0, [(LIFE, next)], "at last one that only others know");
+        stage.envoy.up(LIFE);
+        stage.now_ms += 1_000;
+        assert_eq!(stage.go_on(), (vec![], vec![(LIFE, 1_001, 0), (LIFE, 62, 1)]));
+    }
     told(&mut stage, 0, 0);
     assert_eq!(stage.events.pop(), Some(EnvoyEvent::Members(members.clone())));
     stage.envoy.learn(Some(1));
-    stage.now_ms = 1_000;
+    stage.now_ms += 1_000;
     stage.go_on();
     assert!(!stage.events.contains(&EnvoyEvent::HereJoin), "it is a member");
     stage.envoy.joining().begin_again();

@@ -1,6 +1,11 @@
 //! Which node to ask for the active controller: the one that is known to lead, else the voters one after another.
+//!
+//! A node that was away for long may know voters of whom none is left, or none leads. So those that its configuration
+//! names are asked, too, and those of whom the asked ones tell.
 
 use std::sync::Arc;
+
+use crate::controller::Members;
 
 /// A voter of the metadata quorum, and where its controller listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,10 +18,34 @@ pub struct VoterAddress {
     pub port: u16,
 }
 
+impl VoterAddress {
+    /// Those who vote and can be dialled.
+    pub fn of(members: &Members) -> Vec<Self> {
+        let reachable = members.voters().filter(|member| member.endpoint.port > 0);
+        let address = reachable.map(|member| Self {
+            node_id: member.node_id,
+            host: Arc::clone(&member.endpoint.host),
+            port: member.endpoint.port,
+        });
+        address.collect()
+    }
+
+    fn is_at(&self, other: &Self) -> bool {
+        (&self.host, self.port) == (&other.host, other.port)
+    }
+}
+
 /// Finds the active controller.
 #[derive(Debug, Default)]
 pub struct Finder {
+    /// As the quorum itself told; none before it did.
     voters: Vec<VoterAddress>,
+    /// As the configuration names them.
+    configured: Vec<VoterAddress>,
+    /// As a node told that does not lead. It may know more than this one, or less.
+    told: Vec<VoterAddress>,
+    /// All of these, each once, in that order.
+    all: Vec<VoterAddress>,
     /// Who leads, as the quorum itself or another node told.
     known: Option<i32>,
     /// Whom to ask while nobody is known.
@@ -24,42 +53,60 @@ pub struct Finder {
 }
 
 impl Finder {
-    /// One that knows who votes and not who leads.
-    pub fn new(voters: Vec<VoterAddress>) -> Self {
-        Self { voters, known: None, at: 0 }
+    /// One that knows whom the configuration names, and not who leads.
+    pub fn new(configured: Vec<VoterAddress>) -> Self {
+        Self { all: configured.clone(), configured, ..Self::default() }
     }
 
-    /// The voters have changed. Who was asked is asked on, if it still votes.
+    /// The voters have changed. Who was asked is asked on, if it is still known.
     pub fn set_voters(&mut self, voters: Vec<VoterAddress>) {
-        let asked = self.target().map(|voter| voter.node_id);
         self.voters = voters;
-        self.at = self.voters.iter().position(|voter| Some(voter.node_id) == asked).unwrap_or(0);
+        self.gather();
+    }
+
+    /// A node that does not lead has told who votes.
+    pub fn hear_of(&mut self, told: Vec<VoterAddress>) {
+        self.told = told;
+        self.gather();
+    }
+
+    fn gather(&mut self) {
+        let asked = self.target().cloned();
+        self.all.clear();
+        for voter in self.voters.iter().chain(&self.configured).chain(&self.told) {
+            if !self.all.iter().any(|known| known.is_at(voter)) {
+                self.all.push(voter.clone());
+            }
+        }
+        let is =
+            |voter: &VoterAddress, asked: &VoterAddress| voter.node_id == asked.node_id || voter.is_at(asked);
+        let is_asked = |voter: &VoterAddress| asked.as_ref().is_some_and(|asked| is(voter, asked));
+        self.at = self.all.iter().position(is_asked).unwrap_or(0);
     }
 
     /// Somebody has told who leads; `None` while nobody does.
     pub fn learn(&mut self, leader: Option<i32>) {
         self.known = leader;
-        if let Some(at) = self.voters.iter().position(|voter| Some(voter.node_id) == leader) {
-            self.at = at;
-        }
+        self.at = self.all.iter().position(|voter| Some(voter.node_id) == leader).unwrap_or(self.at);
     }
 
     /// Whether there are others than this node, and that holds for each of them.
     pub fn all_others(&self, own: i32, holds: impl Fn(i32) -> bool) -> bool {
-        let mut others = self.voters.iter().filter(|voter| voter.node_id != own).peekable();
+        let known = if self.voters.is_empty() { &self.configured } else { &self.voters };
+        let mut others = known.iter().filter(|voter| voter.node_id != own).peekable();
         others.peek().is_some() && others.all(|voter| holds(voter.node_id))
     }
 
     /// Whom to ask.
     pub fn target(&self) -> Option<&VoterAddress> {
-        let known = self.voters.iter().find(|voter| Some(voter.node_id) == self.known);
-        known.or_else(|| self.voters.get(self.at))
+        let known = self.all.iter().find(|voter| Some(voter.node_id) == self.known);
+        known.or_else(|| self.all.get(self.at))
     }
 
     /// Who was asked does not lead, or cannot be reached: the next one is asked, until somebody is known to lead.
     pub fn miss(&mut self) {
         self.known = None;
-        self.at = (self.at + 1) % self.voters.len().max(1);
+        self.at = (self.at + 1) % self.all.len().max(1);
     }
 }
 
@@ -68,7 +115,9 @@ mod tests {
     use super::*;
 
     fn voters(ids: &[i32]) -> Vec<VoterAddress> {
-        ids.iter().map(|id| VoterAddress { node_id: *id, host: Arc::from("host"), port: 9093 }).collect()
+        ids.iter()
+            .map(|id| VoterAddress { node_id: *id, host: Arc::from("host"), port: *id as u16 })
+            .collect()
     }
 
     fn target(finder: &Finder) -> Option<i32> {
@@ -77,7 +126,8 @@ mod tests {
 
     #[test]
     fn voters_are_asked_in_turn_until_one_is_known_to_lead() {
-        let mut finder = Finder::new(voters(&[1, 2, 3]));
+        let mut finder = Finder::default();
+        finder.set_voters(voters(&[1, 2, 3]));
         let mut asked = Vec::new();
         for _ in 0..4 {
             asked.push(target(&finder).unwrap());
@@ -98,5 +148,32 @@ mod tests {
         finder.set_voters(Vec::new());
         finder.miss();
         assert_eq!(target(&finder), None);
+    }
+
+    /// As many as are asked in turn.
+    fn asked(finder: &mut Finder, count: usize) -> Vec<i32> {
+        let mut next = || {
+            finder.miss();
+            target(finder).unwrap()
+        };
+        (0..count).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn voters_that_are_none_any_more_are_not_all_that_is_asked() {
+        let mut finder = Finder::new(voters(&[1, 9]));
+        assert_eq!(asked(&mut finder, 3), [9, 1, 9]);
+        finder.set_voters(voters(&[1, 2, 3]));
+        assert_eq!(target(&finder), Some(9), "it is asked on");
+        finder.hear_of(voters(&[2, 4, 5]));
+        finder.learn(Some(1));
+        assert_eq!(asked(&mut finder, 6), [2, 3, 9, 4, 5, 1], "each once");
+        finder.learn(Some(4));
+        assert_eq!(target(&finder), Some(4), "it was told of");
+        finder.set_voters(voters(&[3, 4]));
+        assert_eq!((target(&finder), asked(&mut finder, 3)), (Some(4), vec![1, 9, 2]));
+        finder.hear_of(Vec::new());
+        assert_eq!(asked(&mut finder, 3), [4, 1, 9]);
+        assert!(finder.all_others(8, |id| id < 5), "who is known by others alone need not be there");
     }
 }

@@ -90,13 +90,12 @@ pub fn join(who: &Registration, joining: &Joining, correlation_id: i32) -> Bytes
     frame.finish()
 }
 
-/// Whether the node is a member of the quorum now, and who else is.
-pub fn joined(body: &Bytes) -> Result<Result<Members, ErrorCode>, WireError> {
+/// Whether the node is a member of the quorum now, and who is; who does not lead may tell of the members, too.
+pub fn joined(body: &Bytes) -> Result<(Result<(), ErrorCode>, Option<Members>), WireError> {
     let (error, told) = outbound::parse_raft_answer(body)?;
-    Ok(checked(error).and_then(|()| {
-        let members = told.first().and_then(|bytes| Members::from_bytes(bytes));
-        members.ok_or(ErrorCode::UnknownServerError)
-    }))
+    let members = told.first().and_then(|bytes| Members::from_bytes(bytes));
+    let is_whole = |()| members.is_some().then_some(()).ok_or(ErrorCode::UnknownServerError);
+    Ok((checked(error).and_then(is_whole), members))
 }
 
 /// What the heart has to say, as a frame; `offline` are the log directories that have failed.

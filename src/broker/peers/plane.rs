@@ -48,12 +48,7 @@ impl Shard {
         let Peers { ids, envoy, post, members: known, .. } = &mut self.peers;
         let is_voter = members.is_voter(raft_id);
         let reachable = members.iter().filter(|member| member.endpoint.port > 0);
-        let voters = reachable.clone().filter(|member| member.is_voter).map(|member| VoterAddress {
-            node_id: member.node_id,
-            host: Arc::clone(&member.endpoint.host),
-            port: member.endpoint.port,
-        });
-        let voters: Vec<_> = voters.collect();
+        let voters = VoterAddress::of(&members);
         if let Some(envoy) = envoy {
             envoy.joining().set_voter(is_voter);
             if !voters.is_empty() {
