@@ -168,7 +168,9 @@ impl Controller {
 
     pub(super) fn maybe_snapshot(&mut self) -> Result<(), String> {
         let due = self.storage.is_snapshot_due(self.config.snapshot_entries, self.config.snapshot_bytes);
-        if !due || self.storage.is_taking_snapshot() || self.applied_index == 0 {
+        // What was written since may be more than enough, and none of it applied: it would be the last one again.
+        let is_newer = self.applied_index > self.storage.snapshot_index();
+        if !due || !is_newer || self.storage.is_taking_snapshot() {
             return Ok(());
         }
         let records = Record::encode_all(&self.builder.image().to_records());

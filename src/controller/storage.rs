@@ -361,6 +361,11 @@ impl LogStorage {
         self.installing.is_some() || !self.snapshot_ops.is_empty()
     }
 
+    /// Last index that the newest snapshot covers, 0 without one.
+    pub fn snapshot_index(&self) -> u64 {
+        self.snapshots.last().copied().unwrap_or(0)
+    }
+
     /// The hard state as last given.
     pub fn hard_state(&self) -> HardState {
         self.hard_state
@@ -369,6 +374,7 @@ impl LogStorage {
     /// Plans a snapshot: a new log file, the snapshot itself, then the deletion of what it covers.
     pub fn take_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), String> {
         assert!(!self.is_taking_snapshot(), "one snapshot at a time");
+        assert!(snapshot.index > self.snapshot_index(), "a snapshot takes the place of an older one");
         self.plan_snapshot(snapshot, Purpose::Snapshot(snapshot.index))
     }
 

@@ -42,6 +42,24 @@ fn acknowledged_topics_survive_a_crash_at_every_operation_and_no_topic_is_half_t
 }
 
 #[test]
+fn many_changes_at_any_moment_of_a_snapshot_leave_one_that_is_whole() {
+    let creates = |node: &mut Node, tokens: std::ops::Range<u64>| {
+        tokens.for_each(|token| node.ask(token, create(vec![new_topic(&format!("topic-{token}"), 1, 1)])));
+    };
+    for before in 0..40 {
+        let mut node = Node::start(Disk::default(), 5);
+        node.ask(1, registration(0, 7));
+        creates(&mut node, 2..6);
+        node.run(before);
+        creates(&mut node, 6..14);
+        node.run(10_000);
+        assert_eq!(node.answers.len(), 13, "after {before} operations");
+        let again = recover(&mut node.disk).unwrap_or_else(|why| panic!("after {before} operations: {why}"));
+        assert!(again.stored.snapshot_index > 0, "after {before} operations");
+    }
+}
+
+#[test]
 fn what_a_start_has_found_is_there_after_a_power_cut() {
     let mut whole = Node::start(Disk::default(), 5);
     story(&mut whole, 10_000);
