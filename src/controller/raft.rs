@@ -397,7 +397,8 @@ impl Raft {
 
     /// The term of an entry that is still in memory, or of the snapshot's last one.
     pub fn term_of(&self, index: u64) -> Option<u64> {
-        self.node.raft.raft_log.term(index).ok()
+        // The library says 0 of what it does not have.
+        self.node.raft.raft_log.term(index).ok().filter(|term| *term > 0)
     }
 
     /// The last index at which that member is known to agree with this leader.
@@ -514,6 +515,32 @@ mod tests {
         assert_eq!(raft.propose(b"two".to_vec()).unwrap(), 3);
         let (_, committed, _) = settle(&mut raft);
         assert_eq!(committed.last().unwrap().index, 3);
+    }
+
+    #[test]
+    fn a_leader_that_begins_before_the_snapshot_of_a_member_contradicts_nothing() {
+        let hard_state = HardState { term: 2, vote: 0, commit: 5 };
+        let stored = Stored { snapshot_index: 5, snapshot_term: 2, hard_state, entries: Vec::new() };
+        let mut raft = Raft::new(1, &voters(&[1, 2, 3]), stored, 7).unwrap();
+        let append = |index, term: u64| {
+            let entry = |index| Entry { index, term, data: Bytes::from_static(b"one") };
+            let entries = (index + 1..=7).map(entry).collect();
+            let body = Body::Append { index, log_term: term, commit: 7, entries };
+            Message { from: 2, to: 1, term: 2, body }
+        };
+        // What this node has confirmed since its last snapshot is more than the leader remembers.
+        raft.step(append(3, 2), &Members::default()).unwrap();
+        let answers: Vec<Message> =
+            std::iter::from_fn(|| raft.ready()).flat_map(|work| work.messages_after).collect();
+        let [Message { body: Body::Appended { index: 5, refused: None, .. }, .. }] = answers[..] else {
+            panic!("{answers:?}")
+        };
+        raft.step(append(5, 2), &Members::default()).unwrap();
+        assert_eq!(settle(&mut raft).1.len(), 2);
+        assert!(
+            raft.step(append(4, 1), &Members::default()).is_err(),
+            "that would take back what is committed"
+        );
     }
 
     #[test]
