@@ -242,7 +242,7 @@ fn shards(directory: &mut MemoryDir) -> Vec<Shard> {
         incarnation: Uuid::from_u128(7),
         listeners: Vec::new(),
         metadata_directory: 0,
-        checkpoints: Checkpoints::new(vec![StoredOffsets::default()], "boot".to_owned(), &config),
+        checkpoints: Checkpoints::new(vec![StoredOffsets::default()], ("boot".to_owned(), -1), &config),
     };
     let view = Arc::new(ClusterView::before_any(Arc::new(config.clone())));
     let node = Arc::new(Node { cluster_id: "bench".into(), shard_count: SHARDS, seed: 7, config });
