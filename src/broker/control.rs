@@ -382,7 +382,7 @@ impl Shard {
             ))),
             controller::Output::WakeAt(at_ms) => control.wake_at_ms = Some(at_ms),
             controller::Output::Send { to, bytes } => self.send_raft(to.raft_id, bytes),
-            controller::Output::Leader { node_id, .. } => self.controller_is(node_id),
+            controller::Output::Leader { node_id, term } => self.controller_is(node_id, term),
             controller::Output::RaftId(raft_id) => self.raft_id_is(raft_id),
             controller::Output::Notice(said) => self.outputs.push(Output::Say(said)),
             controller::Output::Fatal(why) => self.outputs.push(Output::Fatal(why)),

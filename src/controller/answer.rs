@@ -77,6 +77,7 @@ pub(super) fn answer(
         ControllerRequest::JoinQuorum { .. }
         | ControllerRequest::AddVoter { .. }
         | ControllerRequest::RemoveVoter { .. }
+        | ControllerRequest::UpdateVoter { .. }
         | ControllerRequest::LeaveQuorum { .. } => {
             (ControllerAnswer::Refused(ErrorCode::NotController), false)
         }

@@ -156,6 +156,17 @@ pub enum ControllerRequest {
         /// Raft id of its disk.
         raft_id: u64,
     },
+    /// A voter is reached elsewhere. Answered by [`ControllerAnswer::QuorumChanged`].
+    UpdateVoter {
+        /// Node id.
+        node_id: i32,
+        /// Raft id of its disk.
+        raft_id: u64,
+        /// The term of whom it takes for the leader; -1 where it knows of none, and anyone may decide.
+        leader_epoch: i32,
+        /// Where its controller listens.
+        endpoint: Endpoint,
+    },
     /// A node that does not vote is fed no longer. Answered by [`ControllerAnswer::QuorumChanged`].
     LeaveQuorum {
         /// Node id.
@@ -443,7 +454,7 @@ pub enum ControllerAnswer {
     Features(Result<(), ApiError>),
     /// DescribeQuorum.
     Quorum(QuorumState),
-    /// JoinQuorum, AddVoter, RemoveVoter, LeaveQuorum.
+    /// JoinQuorum, AddVoter, RemoveVoter, UpdateVoter, LeaveQuorum.
     QuorumChanged(Result<(), ApiError>),
     /// Nothing was done: `NOT_CONTROLLER` (ask the leader, or again), `POLICY_VIOLATION` for a request whose
     /// records are more than one log entry may carry; of a registration `INCONSISTENT_CLUSTER_ID`,

@@ -525,7 +525,7 @@ fn what_brokers_say_to_the_controller_is_for_its_listener_alone() {
         .inspect(|api| assert!(api.listeners.admit(Listener::Controller), "{}", api.name))
         .map(|api| api.key as i16)
         .collect();
-    assert_eq!(only, [56, 58, 62, 63, 67, 73, 1000, 1001]);
+    assert_eq!(only, [56, 58, 62, 63, 67, 73, 82, 1000, 1001]);
     let forwardable = TABLE.iter().filter(|api| api.is_forwardable()).map(|api| api.key as i16);
     let expected = [19, 20, 33, 37, 43, 44, 45, 46, 55, 57, 64, 67, 80, 81];
     assert_eq!(forwardable.collect::<Vec<_>>(), expected);

@@ -30,6 +30,7 @@ pub(super) enum Asked {
     UnregisterBroker,
     AddVoter,
     RemoveVoter,
+    UpdateVoter,
     /// Of this node, as the next three.
     JoinQuorum(i32),
     RegisterBroker(i32),
@@ -98,6 +99,7 @@ impl Controlled {
             Asked::UnregisterBroker => unregister::encode(header, self.answer),
             Asked::AddVoter => voters::encode_added(header, self.answer),
             Asked::RemoveVoter => voters::encode_removed(header, self.answer),
+            Asked::UpdateVoter => voters::encode_updated(header, self.answer),
             Asked::RegisterBroker(_) => brokers::encode_registered(header, self.answer),
             Asked::Heartbeat(_) => brokers::encode_heartbeat(header, self.answer),
             Asked::ProducerIds(_) => brokers::encode_producer_ids(header, self.answer),

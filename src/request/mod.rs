@@ -256,6 +256,7 @@ impl Work {
             | ApiKey::DescribeQuorum
             | ApiKey::AddRaftVoter
             | ApiKey::RemoveRaftVoter
+            | ApiKey::UpdateRaftVoter
             | ApiKey::UnregisterBroker
             | ApiKey::BrokerRegistration
             | ApiKey::BrokerHeartbeat
@@ -434,6 +435,7 @@ fn start_controlled(
         ApiKey::DescribeQuorum => quorum::describe(header, body, to, scene),
         ApiKey::AddRaftVoter => voters::add(header, body, to, scene),
         ApiKey::RemoveRaftVoter => voters::remove(header, body, to, scene),
+        ApiKey::UpdateRaftVoter => voters::update(header, body, to, scene),
         ApiKey::UnregisterBroker => unregister::unregister(header, body, to, scene),
         ApiKey::BrokerRegistration => brokers::register(header, body, to, scene),
         ApiKey::BrokerHeartbeat => brokers::heartbeat(header, body, to, scene),

@@ -1,15 +1,18 @@
-//! AddRaftVoter and RemoveRaftVoter (KIP-853): the leader of the metadata quorum changes who votes. A quorum whose
-//! voters are fixed in the configuration (`kraft.version` 0) has those that it began with.
+//! AddRaftVoter, RemoveRaftVoter and UpdateRaftVoter (KIP-853): the leader of the metadata quorum changes who votes,
+//! and where voters are reached. A quorum whose voters are fixed in the configuration (`kraft.version` 0) has those
+//! that it began with; they may move.
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
     AddRaftVoterRequest, AddRaftVoterResponse, RemoveRaftVoterRequest, RemoveRaftVoterResponse,
+    UpdateRaftVoterRequest, UpdateRaftVoterResponse,
 };
 use uuid::Uuid;
 
 use super::controlled::{Asked, Controlled};
 use super::topics::limit_wait;
 use super::{CloseReason, Scene, StrBytes, Work, encoded};
+use crate::controller::features::KRAFT_VERSION;
 use crate::controller::quorum::raft_id_of;
 use crate::controller::{ApiError, ControllerAnswer, ControllerRequest, Endpoint};
 use crate::partition::ReplyTo;
@@ -27,9 +30,9 @@ fn refuse<T>(code: ErrorCode, message: impl Into<String>) -> Result<T, ApiError>
     Err(ApiError { code, message: message.into() })
 }
 
-/// What both requests are checked for.
-fn check(
-    (verb, changing): (&str, &str),
+/// What all of them are checked for: the cluster, and a voter that may be one.
+fn check_voter(
+    verb: &str,
     cluster_id: Option<&str>,
     (voter, directory): (i32, Uuid),
     scene: &Scene,
@@ -41,6 +44,33 @@ fn check(
         let words = format!("{verb} voter request didn't include a valid voter");
         return refuse(ErrorCode::InvalidRequest, words);
     }
+    Ok(())
+}
+
+/// The endpoint of these that the quorum's members find each other by: that of the first of the controllers'
+/// listeners, as in Kafka.
+fn default_endpoint<'a>(
+    verb: &str,
+    mut listeners: impl Iterator<Item = (&'a str, &'a str, u16)>,
+    scene: &Scene,
+) -> Result<Endpoint, ApiError> {
+    let name = scene.node.config.controller_listeners.first().map_or("", String::as_str);
+    let Some((_, host, port)) = listeners.find(|(listener, ..)| *listener == name) else {
+        let words =
+            format!("{verb} voter request didn't include the endpoint for the default listener name {name}");
+        return refuse(ErrorCode::InvalidRequest, words);
+    };
+    Ok(Endpoint { name: name.into(), host: host.into(), port, security_protocol: 0 })
+}
+
+/// What the requests that change who votes are checked for.
+fn check(
+    (verb, changing): (&str, &str),
+    cluster_id: Option<&str>,
+    (voter, directory): (i32, Uuid),
+    scene: &Scene,
+) -> Result<(), ApiError> {
+    check_voter(verb, cluster_id, (voter, directory), scene)?;
     if has_fixed_voters(scene) {
         let words =
             format!("Cluster doesn't support {changing} voter because the kraft.version feature is 0");
@@ -53,22 +83,29 @@ fn check(
 fn added(request: &AddRaftVoterRequest, scene: &Scene) -> Result<ControllerRequest, ApiError> {
     let voter = (request.voter_id, request.voter_directory_id);
     check(("Add", "adding"), request.cluster_id.as_deref(), voter, scene)?;
-    // The quorum's members find each other by the first of the controllers' listeners, as in Kafka.
-    let name = scene.node.config.controller_listeners.first().map_or("", String::as_str);
-    let Some(listener) = request.listeners.iter().find(|listener| listener.name.as_str() == name) else {
-        let words =
-            format!("Add voter request didn't include the endpoint for the default listener name {name}");
-        return refuse(ErrorCode::InvalidRequest, words);
-    };
+    let listeners = request.listeners.iter().map(|one| (one.name.as_str(), one.host.as_str(), one.port));
     Ok(ControllerRequest::AddVoter {
         node_id: request.voter_id,
         raft_id: raft_id_of(request.voter_directory_id),
-        endpoint: Endpoint {
-            name: name.into(),
-            host: listener.host.as_str().into(),
-            port: listener.port,
-            security_protocol: 0,
-        },
+        endpoint: default_endpoint("Add", listeners, scene)?,
+    })
+}
+
+/// What the controller is asked for a voter that is reached elsewhere.
+fn updated(request: &UpdateRaftVoterRequest, scene: &Scene) -> Result<ControllerRequest, ApiError> {
+    let voter = (request.voter_id, request.voter_directory_id);
+    check_voter("Update", request.cluster_id.as_deref(), voter, scene)?;
+    let kraft = &request.k_raft_version_feature;
+    let finalized = scene.view.image.feature(KRAFT_VERSION);
+    if !(kraft.min_supported_version..=kraft.max_supported_version).contains(&finalized) {
+        return refuse(ErrorCode::InvalidRequest, "");
+    }
+    let listeners = request.listeners.iter().map(|one| (one.name.as_str(), one.host.as_str(), one.port));
+    Ok(ControllerRequest::UpdateVoter {
+        node_id: request.voter_id,
+        raft_id: raft_id_of(request.voter_directory_id),
+        leader_epoch: request.current_leader_epoch,
+        endpoint: default_endpoint("Update", listeners, scene)?,
     })
 }
 
@@ -107,6 +144,22 @@ pub(super) fn remove(
     }
 }
 
+pub(super) fn update(
+    header: &RequestHeader,
+    body: &Bytes,
+    to: ReplyTo,
+    scene: &mut Scene,
+) -> Result<Work, CloseReason> {
+    let request: UpdateRaftVoterRequest = guard::decode(body, header.version, guard::Limits::default())?;
+    match updated(&request, scene) {
+        Ok(asked) => {
+            scene.desk.controls.push((to, asked));
+            Ok(Controlled::waiting(Asked::UpdateVoter))
+        }
+        Err(error) => Ok(encode_updated(header, Some(ControllerAnswer::QuorumChanged(Err(error))))),
+    }
+}
+
 /// The code of an answer, and its words; Kafka tells none where its code says all.
 fn told(answer: Option<ControllerAnswer>) -> (i16, Option<StrBytes>) {
     match answer {
@@ -127,6 +180,11 @@ pub(super) fn encode_added(header: &RequestHeader, answer: Option<ControllerAnsw
 pub(super) fn encode_removed(header: &RequestHeader, answer: Option<ControllerAnswer>) -> Work {
     let (code, words) = told(answer);
     encoded(header, &RemoveRaftVoterResponse::default().with_error_code(code).with_error_message(words))
+}
+
+/// Who leads is not told: a voter asks for that elsewhere.
+pub(super) fn encode_updated(header: &RequestHeader, answer: Option<ControllerAnswer>) -> Work {
+    encoded(header, &UpdateRaftVoterResponse::default().with_error_code(told(answer).0))
 }
 
 #[cfg(test)]
@@ -224,6 +282,34 @@ mod tests {
             (response.error_code, response.error_message)
         });
         assert_eq!(asked, ControllerRequest::RemoveVoter { node_id: 4, raft_id: 41 });
+    }
+
+    #[test]
+    fn a_voter_tells_where_it_is_reached() {
+        use kafka_protocol::messages::update_raft_voter_request::Listener;
+        let listener = Listener::default().with_name(text("CONTROLLER")).with_host(text("d")).with_port(9094);
+        let request = UpdateRaftVoterRequest::default()
+            .with_cluster_id(Some(text("AAAAAAAAAAAAAAAAAAAAAA")))
+            .with_current_leader_epoch(6)
+            .with_voter_id(4)
+            .with_voter_directory_id(directory())
+            .with_listeners(vec![listener]);
+        let done = ControllerAnswer::QuorumChanged(Ok(()));
+        let (asked, response): (_, UpdateRaftVoterResponse) =
+            stage().ask_controller(ApiKey::UpdateRaftVoter, 0, &request, done);
+        assert_eq!(response.error_code, 0);
+        let endpoint =
+            Endpoint { name: "CONTROLLER".into(), host: "d".into(), port: 9094, security_protocol: 0 };
+        let moved = ControllerRequest::UpdateVoter { node_id: 4, raft_id: 41, leader_epoch: 6, endpoint };
+        assert_eq!(asked, moved);
+        for (request, code) in [
+            (request.clone().with_listeners(Vec::new()), 42),
+            (request.clone().with_voter_id(-1), 42),
+            (request.with_cluster_id(Some(text("another"))), 104),
+        ] {
+            let refused: UpdateRaftVoterResponse = stage().ask(ApiKey::UpdateRaftVoter, 0, &request);
+            assert_eq!(refused.error_code, code);
+        }
     }
 
     #[test]

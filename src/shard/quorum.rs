@@ -122,18 +122,25 @@ impl QuorumPlace {
         if own.is_empty() { given.collect() } else { own }
     }
 
-    /// Where other members reach this one: as they know it, or else where its controllers' listener is advertised.
-    /// A broker is not reached by controllers, and has port 0.
+    /// Where other members reach this one: where its controllers' listener is advertised, or bound; where that is any
+    /// address of the machine, at what the list of the format says. A voter that the configuration names is reached
+    /// there. A broker is not reached by controllers, and has port 0.
     pub fn endpoint(&self, config: &NodeConfig, listeners: &[Endpoint]) -> Endpoint {
         let own = self.voters.iter().find(|voter| voter.node_id == config.node_id && voter.port > 0);
-        let known = own.map(|voter| (Arc::clone(&voter.host), voter.port));
+        let known = || own.map(|voter| (Arc::clone(&voter.host), voter.port));
         let is_controllers =
             |endpoint: &&Endpoint| config.controller_listeners.iter().any(|name| **name == *endpoint.name);
         let bound = || {
             let found = listeners.iter().find(is_controllers)?;
             Some((Arc::clone(&found.host), found.port))
         };
-        let (host, port) = known.or_else(bound).unwrap_or_else(|| ("".into(), 0));
+        let told = config.listeners.iter().find(|own| config.controller_listeners.contains(&own.name));
+        let told = told.map(|listener| listener.advertised.as_ref().unwrap_or(&listener.bind));
+        let is_exact = told.is_some_and(|told| !matches!(told.host.as_str(), "" | "0.0.0.0" | "::"));
+        let is_listed_by_disk = own.is_some_and(|voter| voter.raft_id.is_some());
+        let reached =
+            if is_exact && is_listed_by_disk { bound().or_else(known) } else { known().or_else(bound) };
+        let (host, port) = reached.unwrap_or_else(|| ("".into(), 0));
         Endpoint { name: "CONTROLLER".into(), host, port, security_protocol: 0 }
     }
 }
@@ -214,6 +221,21 @@ mod tests {
         assert!(place(&deaf, Some(""), 3).unwrap_err().contains("no listener for them"));
         let stranger = combined(&[("node.id", "4")]);
         assert!(place(&stranger, Some(THREE), 4).unwrap_err().contains("none of them"));
+    }
+
+    #[test]
+    fn a_voter_is_reached_where_its_listener_is_and_where_that_says_nothing_as_the_list_has_it() {
+        let moved = Endpoint { name: "CONTROLLER".into(), host: "x".into(), port: 1, security_protocol: 0 };
+        let bound = std::slice::from_ref(&moved);
+        let config = combined(&[("node.id", "2")]);
+        let two = place(&config, Some(THREE), 3).unwrap();
+        assert_eq!(two.endpoint(&config, bound), moved);
+        let any = ("listeners", "PLAINTEXT://h:9092,CONTROLLER://0.0.0.0:9093");
+        let config = combined(&[("node.id", "2"), any, ("advertised.listeners", "PLAINTEXT://h:9092")]);
+        assert_eq!(two.endpoint(&config, bound).host.as_ref(), "b", "this machine's name says less");
+        let named = combined(&[("controller.quorum.voters", "1@a:9093,2@b:9093")]);
+        let one = place(&named, None, 7).unwrap();
+        assert_eq!(one.endpoint(&named, bound).host.as_ref(), "a", "that is where others look, too");
     }
 
     #[test]

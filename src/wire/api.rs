@@ -120,6 +120,8 @@ pub enum ApiKey {
     AddRaftVoter = 80,
     /// Takes a voter out of the metadata quorum.
     RemoveRaftVoter = 81,
+    /// A voter of the metadata quorum is reached elsewhere.
+    UpdateRaftVoter = 82,
     /// What controllers say to each other; ours alone.
     RaftMessages = outbound::RAFT_MESSAGES,
     /// A node wants to be fed the metadata log; ours alone.
@@ -287,6 +289,7 @@ impl Api {
                     | ApiKey::AlterPartition
                     | ApiKey::BrokerRegistration
                     | ApiKey::BrokerHeartbeat
+                    | ApiKey::UpdateRaftVoter
             )
     }
 }

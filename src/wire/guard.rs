@@ -407,6 +407,7 @@ mod tests {
             ApiKey::AllocateProducerIds => run::<messages::AllocateProducerIdsRequest>(body, version),
             ApiKey::AddRaftVoter => run::<messages::AddRaftVoterRequest>(body, version),
             ApiKey::RemoveRaftVoter => run::<messages::RemoveRaftVoterRequest>(body, version),
+            ApiKey::UpdateRaftVoter => run::<messages::UpdateRaftVoterRequest>(body, version),
             ApiKey::RaftMessages => RaftMessages::parse(body).map(|mail| mail.messages.len()),
             ApiKey::JoinQuorum => JoinQuorum::parse(body).map(|join| join.host.len()),
             _ => return None,

@@ -131,6 +131,11 @@ fn cluster_sample(key: Key, version: i16) -> Option<Bytes> {
         Key::RemoveRaftVoter => {
             encoded(&RemoveRaftVoterRequest::default().with_cluster_id(Some(text("cluster"))), version)
         }
+        Key::UpdateRaftVoter => {
+            let listener = update_raft_voter_request::Listener::default().with_name(text("CONTROLLER"));
+            let request = UpdateRaftVoterRequest::default().with_cluster_id(Some(text("cluster")));
+            encoded(&request.with_listeners(vec![listener.clone(), listener]), version)
+        }
         Key::RaftMessages => {
             let messages = vec![Bytes::from_static(b"one"), Bytes::from_static(b"two")];
             let mail =

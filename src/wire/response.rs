@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(decoded.error_code, 35);
         let keys: Vec<_> = decoded.api_keys.iter().map(|api| api.api_key).collect();
         let first = [18, 19, 20, 29, 30, 31, 32, 33, 37, 43, 44, 45, 46, 49];
-        assert_eq!(keys, [&first[..], &[55, 56, 57, 58, 60, 62, 63, 64, 67, 73, 80, 81]].concat());
+        assert_eq!(keys, [&first[..], &[55, 56, 57, 58, 60, 62, 63, 64, 67, 73, 80, 81, 82]].concat());
     }
 
     #[test]

@@ -170,3 +170,29 @@ fn a_voter_that_the_configuration_names_comes_back_with_a_new_disk() {
     nodes.await_in_sync("kept");
     assert_eq!(nodes.read_all("kept", 0).len(), 2);
 }
+
+#[test]
+fn a_voter_that_moves_is_found_at_its_new_address() {
+    let mut nodes = Nodes::start(&[]);
+    nodes.create("kept", 1, &[("min.insync.replicas", "2")]);
+    assert_eq!(nodes.stop(3), Some(0));
+    let moved = free_port();
+    let home = &mut nodes.homes[2];
+    home.overrides
+        .push(format!("listeners=PLAINTEXT://127.0.0.1:{},CONTROLLER://127.0.0.1:{moved}", free_port()));
+    nodes.start_missing();
+    let request = DescribeQuorumRequest::default().with_topics(vec![
+        TopicData::default()
+            .with_topic_name(name("__cluster_metadata"))
+            .with_partitions(vec![PartitionData::default()]),
+    ]);
+    until("the quorum knows where it is", || {
+        let told = nodes.connect(1).call(&request, i16::MAX).map_err(|error| error.to_string())?;
+        let three = told.nodes.iter().find(|node| node.node_id.0 == 3);
+        let is_there = three.is_some_and(|node| node.listeners.iter().any(|one| one.port == moved));
+        if is_there { Ok(()) } else { Err(format!("{:?}", told.nodes)) }
+    });
+    nodes.kill(1);
+    nodes.append("kept", 0, b"with the one that moved");
+    await_voters(&nodes, 2, &[1, 2, 3]);
+}

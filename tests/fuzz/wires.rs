@@ -102,6 +102,7 @@ fn frames_and_requests_are_read_or_refused() {
                 1001 => drop(JoinQuorum::parse(&body)),
                 1000 => drop(RaftMessages::parse(&body).map(|mail| walk_raft(&mail))),
                 80 => drop(decode::<messages::AddRaftVoterRequest>(&body, version, limits)),
+                82 => drop(decode::<messages::UpdateRaftVoterRequest>(&body, version, limits)),
                 81 => drop(decode::<messages::RemoveRaftVoterRequest>(&body, version, limits)),
                 57 => drop(decode::<messages::UpdateFeaturesRequest>(&body, version, limits)),
                 64 => drop(decode::<messages::UnregisterBrokerRequest>(&body, version, limits)),

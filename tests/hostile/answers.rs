@@ -73,6 +73,7 @@ pub fn parse(key: i16, version: i16, mut answer: Bytes) -> Result<i32, String> {
         63 => whole::<messages::BrokerHeartbeatResponse>(answer, version).map(|_| 0),
         67 => whole::<messages::AllocateProducerIdsResponse>(answer, version).map(|_| 0),
         80 => whole::<messages::AddRaftVoterResponse>(answer, version).map(|_| 0),
+        82 => whole::<messages::UpdateRaftVoterResponse>(answer, version).map(|_| 0),
         81 => whole::<messages::RemoveRaftVoterResponse>(answer, version).map(|_| 0),
         57 => whole::<messages::UpdateFeaturesResponse>(answer, version).map(|_| 0),
         64 => whole::<messages::UnregisterBrokerResponse>(answer, version).map(|_| 0),

@@ -6,9 +6,11 @@ use kafka_protocol::messages::add_raft_voter_request as voters;
 use kafka_protocol::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
 use kafka_protocol::messages::assign_replicas_to_dirs_request as assigned;
 use kafka_protocol::messages::broker_registration_request::{Feature, Listener};
+use kafka_protocol::messages::update_raft_voter_request as moves;
 use kafka_protocol::messages::{
     AddRaftVoterRequest, AllocateProducerIdsRequest, AlterPartitionRequest, AssignReplicasToDirsRequest,
     BrokerHeartbeatRequest, BrokerId, BrokerRegistrationRequest, EnvelopeRequest, RemoveRaftVoterRequest,
+    UpdateRaftVoterRequest,
 };
 use tidemill::controller::quorum::codec::{self, Body};
 use tidemill::wire::outbound::{JOIN_QUORUM, JoinQuorum, RAFT_MESSAGES, RaftMessages};
@@ -59,6 +61,19 @@ impl Bodies<'_> {
                     .with_cluster_id(Some(text("another-cluster")))
                     .with_voter_id([-1, 1, 99][self.rng.usize(..3)])
                     .with_voter_directory_id(Uuid::from_u128(u128::from(self.rng.u8(..2))));
+                encoded(&request, version)
+            }
+            82 => {
+                let listener = moves::Listener::default()
+                    .with_name(text(["CONTROLLER", "", "OTHER"][self.rng.usize(..3)]))
+                    .with_host(text("nowhere.invalid"))
+                    .with_port(self.rng.u16(..));
+                let request = UpdateRaftVoterRequest::default()
+                    .with_cluster_id(Some(text("another-cluster")))
+                    .with_current_leader_epoch(self.rng.i32(-1..5))
+                    .with_voter_id([-1, 1, 99][self.rng.usize(..3)])
+                    .with_voter_directory_id(Uuid::from_u128(u128::from(self.rng.u8(..2))))
+                    .with_listeners(vec![listener; self.rng.usize(0..3)]);
                 encoded(&request, version)
             }
             RAFT_MESSAGES => self.raft_messages(),

@@ -13,29 +13,26 @@
 //! out, as with any controller of Kafka's that fails before it answers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use uuid::Uuid;
 
 use super::asks::{Ask, Asking, Asks};
 use super::assignments::Assignments;
+use super::controller_links::ControllerLinks;
 use super::fetcher::ReplicaKey;
 use super::finder::{Finder, VoterAddress};
 use super::followers::LinkIds;
 use super::heart::{Beat, Heart, HeartEvent};
 use super::isr::{Altered, IsrChanges, Settled};
-use super::joining::Joining;
-use super::link::{Answered, Link, LinkId, LinkLoss, LinkRules, Loss};
+use super::joining::{Joining, Wish};
+use super::link::{Answered, Link, LinkId, LinkLoss, Loss};
 use super::messages::{self, Registration};
 use crate::broker::Output;
 use crate::controller::{ControllerAnswer, HeartbeatAnswer, Members};
 use crate::effect::Now;
 use crate::partition::{IsrChange, ReplyTo};
 use crate::wire::{ErrorCode, WireError};
-
-/// Requests that wait for their answers on one link.
-const IN_FLIGHT_MAX: usize = 64;
 
 /// What comes of it.
 #[derive(Debug, PartialEq)]
@@ -55,8 +52,8 @@ pub enum EnvoyEvent {
     HereAlter(BTreeMap<ReplicaKey, IsrChange>),
     /// The active controller is here: it is to be told where these replicas are.
     HereAssign(BTreeMap<ReplicaKey, Uuid>),
-    /// The active controller is here: this node is to be a member of the quorum.
-    HereJoin,
+    /// The active controller is here: what this node wants of the quorum.
+    HereQuorum(Wish),
     /// This node is a member of the quorum, and these are.
     Members(Members),
 }
@@ -64,7 +61,7 @@ pub enum EnvoyEvent {
 /// What a request on a link was for.
 #[derive(Debug)]
 enum Purpose {
-    Join,
+    Quorum(Wish),
     Register,
     Heartbeat,
     Alter,
@@ -81,29 +78,6 @@ pub struct EnvoyRules {
     pub ask_ms: u64,
 }
 
-/// The links to the active controller.
-#[derive(Debug)]
-struct Links {
-    /// The node id of the voter at their other end.
-    node_id: i32,
-    /// For joining, registration and heartbeats.
-    life: Link<Purpose>,
-    /// For what is to be told of replicas.
-    replicas: Link<Purpose>,
-    /// For what clients ask.
-    clients: Link<Purpose>,
-}
-
-impl Links {
-    fn all(&mut self) -> [&mut Link<Purpose>; 3] {
-        [&mut self.life, &mut self.replicas, &mut self.clients]
-    }
-
-    fn find(&mut self, id: LinkId) -> Option<&mut Link<Purpose>> {
-        self.all().into_iter().find(|link| link.id() == id)
-    }
-}
-
 /// A node's envoy at the active controller.
 #[derive(Debug)]
 pub struct Envoy {
@@ -111,7 +85,7 @@ pub struct Envoy {
     rules: EnvoyRules,
     seed: u64,
     finder: Finder,
-    links: Option<Links>,
+    links: Option<ControllerLinks<Purpose>>,
     /// `None` on a node that is no broker.
     heart: Option<Heart>,
     joining: Joining,
@@ -120,6 +94,8 @@ pub struct Envoy {
     asks: Asks,
     /// The active controller is this node's own.
     is_here: bool,
+    /// The term of who leads the quorum, -1 while nobody is known to.
+    leader_epoch: i32,
     /// Voters where nobody listened when they were dialled last.
     deserted: BTreeSet<i32>,
 }
@@ -146,6 +122,7 @@ impl Envoy {
             directories: Assignments::default(),
             asks: Asks::default(),
             is_here: false,
+            leader_epoch: -1,
             deserted: BTreeSet::new(),
         }
     }
@@ -189,8 +166,12 @@ impl Envoy {
 
     /// Whether a link is this one.
     pub fn owns(&self, link: LinkId) -> bool {
-        let links = self.links.as_ref();
-        links.is_some_and(|own| [&own.life, &own.replicas, &own.clients].iter().any(|own| own.id() == link))
+        self.links.as_ref().is_some_and(|links| links.owns(link))
+    }
+
+    /// The term of who leads the quorum, -1 while nobody is known to.
+    pub fn leader_epoch(&self) -> i32 {
+        self.leader_epoch
     }
 
     /// Whether the active controller is this node's own.
@@ -203,9 +184,10 @@ impl Envoy {
         self.finder.set_voters(voters);
     }
 
-    /// The quorum has told who leads; `None` while nobody does.
-    pub fn learn(&mut self, leader: Option<i32>) {
+    /// The quorum has told who leads, and in which term; `None` while nobody does.
+    pub fn learn(&mut self, leader: Option<i32>, term: u64) {
         self.is_here = leader == Some(self.who.node_id);
+        self.leader_epoch = leader.map_or(-1, |_| i32::try_from(term).unwrap_or(i32::MAX));
         self.finder.learn(leader);
     }
 
@@ -264,11 +246,17 @@ impl Envoy {
     }
 
     fn speak_of_life(&mut self, now: Now, outputs: &mut Vec<Output>) {
-        let Some(Links { life: link, .. }) = &mut self.links else { return };
+        let Some(ControllerLinks { life: link, .. }) = &mut self.links else { return };
         link.want(now, outputs);
         let (who, joining, answer_ms) = (&self.who, &mut self.joining, self.rules.session_ms / 2);
-        if link.may_send() && joining.next(now) {
-            send(now, link, Purpose::Join, answer_ms, |id| Ok(messages::join(who, joining, id)), outputs);
+        if link.may_send()
+            && let Some(wish) = joining.next(now)
+        {
+            let frame = |id| match wish {
+                Wish::Member => Ok(messages::join(who, joining, id)),
+                Wish::Moved => messages::update_voter(who, joining, self.leader_epoch, id),
+            };
+            send(now, link, Purpose::Quorum(wish), answer_ms, frame, outputs);
         }
         if link.may_send()
             && let Some(beat) = self.heart.as_mut().and_then(|heart| heart.next(now))
@@ -282,7 +270,7 @@ impl Envoy {
 
     fn speak_of_replicas(&mut self, now: Now, outputs: &mut Vec<Output>) {
         let epoch = self.epoch();
-        let Some(Links { replicas: link, .. }) = &mut self.links else { return };
+        let Some(ControllerLinks { replicas: link, .. }) = &mut self.links else { return };
         // Whoever is not registered leads nothing.
         let has_news = epoch >= 0 && !(self.isr.is_empty() && self.directories.is_known_of_all());
         link.want_if(has_news, now, outputs);
@@ -306,7 +294,7 @@ impl Envoy {
 
     fn speak_for_clients(&mut self, now: Now, outputs: &mut Vec<Output>) {
         let (node_id, epoch) = (self.who.node_id, self.epoch());
-        let Some(Links { clients: link, .. }) = &mut self.links else { return };
+        let Some(ControllerLinks { clients: link, .. }) = &mut self.links else { return };
         link.want_if(!self.asks.is_empty(), now, outputs);
         while link.may_send() {
             let Some(asking) = self.asks.next(now) else { break };
@@ -322,7 +310,7 @@ impl Envoy {
         if let Some(mut links) = self.links.take() {
             links.all().into_iter().for_each(|link| self.lost(now, link.close(outputs)));
         }
-        events.extend(self.joining.next(now).then_some(EnvoyEvent::HereJoin));
+        events.extend(self.joining.next(now).map(EnvoyEvent::HereQuorum));
         events.extend(self.heart.as_mut().and_then(|heart| heart.next(now)).map(EnvoyEvent::Here));
         events.extend(self.isr.next_request(now).map(|changes| EnvoyEvent::HereAlter(changes.clone())));
         if self.epoch() >= 0 {
@@ -335,20 +323,12 @@ impl Envoy {
     /// Points the links at whoever is to be asked.
     fn point(&mut self, now: Now, ids: &mut LinkIds, outputs: &mut Vec<Output>) {
         let Some(target) = self.finder.target().cloned() else { return };
-        if let Some(links) = &mut self.links {
-            links.node_id = target.node_id;
-            let moved =
-                links.all().into_iter().filter_map(|link| link.retarget(&target.host, target.port, outputs));
-            let moved: Vec<_> = moved.collect();
-            moved.into_iter().for_each(|loss| self.lost(now, loss));
-            return;
+        match &mut self.links {
+            Some(links) => {
+                links.retarget(&target, outputs).into_iter().for_each(|loss| self.lost(now, loss));
+            }
+            None => self.links = Some(ControllerLinks::new(&target, ids, self.seed)),
         }
-        let mut link = || {
-            let (host, rules) = (Arc::clone(&target.host), LinkRules::new(IN_FLIGHT_MAX));
-            Link::new(ids.take(), host, target.port, rules, self.seed)
-        };
-        let (life, replicas, clients) = (link(), link(), link());
-        self.links = Some(Links { node_id: target.node_id, life, replicas, clients });
     }
 
     /// A dial has succeeded.
@@ -382,7 +362,7 @@ impl Envoy {
         }
         // What is silent here is silent on the other links too.
         if loss.loss == LinkLoss::Timeout
-            && let Some(Links { replicas, clients, .. }) = &mut self.links
+            && let Some(ControllerLinks { replicas, clients, .. }) = &mut self.links
         {
             let others = [replicas, clients].map(|link| link.close(outputs));
             others.into_iter().for_each(|loss| self.lost(now, loss));
@@ -400,7 +380,7 @@ impl Envoy {
     fn lost(&mut self, now: Now, loss: Loss<Purpose>) {
         for purpose in loss.unanswered.into_iter().rev() {
             match purpose {
-                Purpose::Join => self.joining.lost(now),
+                Purpose::Quorum(_) => self.joining.lost(now),
                 Purpose::Register | Purpose::Heartbeat => {
                     self.heart.iter_mut().for_each(|heart| heart.lost(now));
                 }
@@ -446,10 +426,14 @@ impl Envoy {
     ) -> Result<(), WireError> {
         let mut told = Vec::new();
         match purpose {
-            Purpose::Join => {
-                let (result, members) = messages::joined(body).inspect_err(|_| self.joining.lost(now))?;
+            Purpose::Quorum(wish) => {
+                let answer = match wish {
+                    Wish::Member => messages::joined(body),
+                    Wish::Moved => messages::voter_updated(body).map(|result| (result, None)),
+                };
+                let (result, members) = answer.inspect_err(|_| self.joining.lost(now))?;
                 match (result, members) {
-                    (Ok(()), Some(members)) => events.push(EnvoyEvent::Members(members)),
+                    (Ok(()), members) => events.extend(members.map(EnvoyEvent::Members)),
                     (Err(ErrorCode::NotController), members) => {
                         members.iter().for_each(|told| self.finder.hear_of(VoterAddress::of(told)));
                         self.miss(asked);
@@ -524,7 +508,7 @@ impl Envoy {
     /// When [`Envoy::wake`] or [`Envoy::go_on`] wants to be called, in monotonic milliseconds.
     pub fn next_wake_ms(&self) -> Option<u64> {
         let links = self.links.as_ref();
-        let can_ask = |link: fn(&Links) -> &Link<Purpose>| {
+        let can_ask = |link: fn(&ControllerLinks<Purpose>) -> &Link<Purpose>| {
             self.is_here || links.is_some_and(|links| link(links).may_send())
         };
         let can_live = can_ask(|links| &links.life);
@@ -536,11 +520,9 @@ impl Envoy {
             self.isr.next_wake_ms(can_alter),
             self.directories.next_wake_ms(can_alter),
             self.asks.next_wake_ms(can_ask(|links| &links.clients)),
+            links.and_then(ControllerLinks::next_wake_ms),
         ];
-        let links = links.map(|Links { life, replicas, clients, .. }| {
-            [life, replicas, clients].map(|link| link.next_wake_ms())
-        });
-        own.into_iter().chain(links.into_iter().flatten()).flatten().min()
+        own.into_iter().flatten().min()
     }
 
     /// Time has passed.

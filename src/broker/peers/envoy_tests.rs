@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::broker::peers::heart::HeartRules;
-use crate::controller::{Endpoint, HeartbeatAnswer, VoterEndpoint};
+use crate::controller::{Endpoint, HeartbeatAnswer, Member, VoterEndpoint};
 use crate::partition::LeaderRecovery;
 use crate::request::Forwarded;
 use crate::security::Principal;
@@ -39,6 +39,12 @@ fn forwarded() -> Ask {
 const LIFE: LinkId = LinkId(0);
 const REPLICAS: LinkId = LinkId(1);
 const CLIENTS: LinkId = LinkId(2);
+
+/// Node 1 as the members know it: a voter that is reached at that host.
+fn known_at(host: &str) -> Member {
+    let endpoint = Endpoint { name: "C".into(), host: host.into(), port: 1, security_protocol: 0 };
+    Member { raft_id: 7, node_id: 1, is_voter: true, endpoint }
+}
 
 /// An envoy of node 1 in a cluster whose voters are 11, 12 and 13, and everything that comes of it.
 struct Stage {
@@ -75,7 +81,7 @@ impl Stage {
         let mut envoy = Envoy::new(who, voters, heart, joining, rules, 1);
         // But for the test of it, the node is a member already.
         envoy.joining().answered(at(0), Ok(()));
-        envoy.joining().set_voter(true);
+        envoy.joining().set_known(Some(&known_at("h")));
         Self { envoy, ids: LinkIds::default(), events: Vec::new(), outputs: Vec::new(), now_ms: 0 }
     }
 
@@ -322,7 +328,7 @@ fn where_the_controller_is_here_nothing_goes_over_a_link() {
     stage.envoy.up(CLIENTS);
     assert_eq!(stage.go_on().1.len(), 1);
     stage.envoy.alter(KEY, change());
-    stage.envoy.learn(Some(1));
+    stage.envoy.learn(Some(1), 5);
     stage.now_ms = 2_000;
     assert_eq!(stage.go_on(), (vec![], vec![]));
     let beat = Beat::Heartbeat { epoch: 7, applied_version: 0, wants_fence: false, wants_shutdown: false };
@@ -333,7 +339,7 @@ fn where_the_controller_is_here_nothing_goes_over_a_link() {
     let fenced = HeartbeatAnswer { is_caught_up: true, is_fenced: true, should_shut_down: false };
     stage.envoy.beaten_here(at(2_000), &BeatAnswer::Beaten(Ok(fenced)), &mut stage.events);
     assert_eq!(std::mem::take(&mut stage.events), [EnvoyEvent::Heart(HeartEvent::Fenced)]);
-    stage.envoy.learn(Some(13));
+    stage.envoy.learn(Some(13), 6);
     let dialled = stage.go_on().0;
     assert!(matches!(dialled[..], [(_, 13), (_, 13)]), "and to whoever leads then: {dialled:?}");
 }
@@ -391,7 +397,7 @@ fn where_replicas_are_is_told_until_the_controller_knows() {
     stage.now_ms = 20;
     assert!(stage.go_on().1.iter().any(|(_, key, _)| *key == 73));
     stage.envoy.down(at(20), REPLICAS, LinkLoss::Closed, &mut stage.outputs);
-    stage.envoy.learn(Some(1));
+    stage.envoy.learn(Some(1), 5);
     stage.now_ms = 1_000;
     stage.go_on();
     let told = EnvoyEvent::HereAssign(BTreeMap::from([(KEY, directory)]));
@@ -427,13 +433,46 @@ fn a_node_asks_to_be_a_member_before_it_registers_and_looks_elsewhere_where_nobo
     }
     told(&mut stage, 0, 0);
     assert_eq!(stage.events.pop(), Some(EnvoyEvent::Members(members.clone())));
-    stage.envoy.learn(Some(1));
+    stage.envoy.learn(Some(1), 5);
     stage.now_ms += 1_000;
     stage.go_on();
-    assert!(!stage.events.contains(&EnvoyEvent::HereJoin), "it is a member");
+    let joins = EnvoyEvent::HereQuorum(Wish::Member);
+    assert!(!stage.events.contains(&joins), "it is a member");
     stage.envoy.joining().begin_again();
     stage.go_on();
-    assert!(stage.events.contains(&EnvoyEvent::HereJoin));
+    assert!(stage.events.contains(&joins));
+}
+
+#[test]
+fn a_voter_that_moved_tells_the_leader_where_it_is_under_the_term_that_it_knows() {
+    use kafka_protocol::messages::{UpdateRaftVoterRequest, UpdateRaftVoterResponse};
+    use kafka_protocol::protocol::Decodable;
+    let mut stage = Stage::serving();
+    stage.envoy.joining().set_known(Some(&known_at("before")));
+    for (correlation_id, leader, epoch) in [(3, None, -1), (4, Some(11), 6)] {
+        stage.envoy.learn(leader, 6);
+        stage.now_ms += 20;
+        let now = at(stage.now_ms);
+        stage.envoy.go_on(now, &mut stage.ids, &mut stage.events, &mut stage.outputs);
+        let Some(Output::LinkSend { link: LIFE, bytes }) = stage.outputs.pop() else {
+            panic!("says nothing")
+        };
+        assert_eq!(bytes[4..6], [0, 82]);
+        let client_id = usize::from(u16::from_be_bytes([bytes[12], bytes[13]]));
+        let told = UpdateRaftVoterRequest::decode(&mut bytes.slice(15 + client_id..), 0).unwrap();
+        assert_eq!((told.current_leader_epoch, told.voter_id), (epoch, 1));
+        assert_eq!(crate::controller::quorum::raft_id_of(told.voter_directory_id), 7);
+        assert_eq!((told.listeners[0].host.as_str(), told.listeners[0].port), ("h", 1));
+        let answer = UpdateRaftVoterResponse::default().with_error_code(if epoch < 0 { 74 } else { 0 });
+        stage.answer(LIFE, correlation_id, 0, &answer);
+    }
+    stage.envoy.joining().set_known(Some(&known_at("h")));
+    assert_eq!(stage.go_on().1, []);
+    stage.envoy.joining().set_known(Some(&known_at("before")));
+    stage.envoy.learn(Some(1), 7);
+    stage.now_ms = 1_900;
+    stage.go_on();
+    assert_eq!(stage.events, [EnvoyEvent::HereQuorum(Wish::Moved)]);
 }
 
 #[test]

@@ -21,6 +21,7 @@ use kafka_protocol::messages::{
     AssignReplicasToDirsRequest, AssignReplicasToDirsResponse, BrokerHeartbeatRequest,
     BrokerHeartbeatResponse, BrokerId, BrokerRegistrationRequest, BrokerRegistrationResponse,
     CreateTopicsRequest, CreateTopicsResponse, EnvelopeRequest, EnvelopeResponse, TopicName,
+    UpdateRaftVoterRequest, UpdateRaftVoterResponse,
 };
 use uuid::Uuid;
 
@@ -29,6 +30,7 @@ use super::heart::Beat;
 use super::isr::Altered;
 use super::joining::Joining;
 use crate::controller::directories::Assigned;
+use crate::controller::features::KRAFT_VERSION;
 use crate::controller::request::{CreatedTopic, NewTopic, TopicAnswer};
 use crate::controller::{ApiError, ControllerAnswer, Endpoint, HeartbeatAnswer, Members};
 use crate::partition::{IsrChange, IsrState, LeaderRecovery};
@@ -45,6 +47,7 @@ const ASSIGN_VERSION: i16 = 0;
 const ENVELOPE_VERSION: i16 = 0;
 const ALLOCATE_VERSION: i16 = 0;
 const CREATE_TOPICS_VERSION: i16 = 7;
+const UPDATE_VOTER_VERSION: i16 = 0;
 /// Key of Envelope.
 const ENVELOPE: i16 = 58;
 
@@ -96,6 +99,40 @@ pub fn joined(body: &Bytes) -> Result<(Result<(), ErrorCode>, Option<Members>), 
     let members = told.first().and_then(|bytes| Members::from_bytes(bytes));
     let is_whole = |()| members.is_some().then_some(()).ok_or(ErrorCode::UnknownServerError);
     Ok((checked(error).and_then(is_whole), members))
+}
+
+/// UpdateRaftVoter as a frame.
+pub fn update_voter(
+    who: &Registration,
+    joining: &Joining,
+    leader_epoch: i32,
+    correlation_id: i32,
+) -> Result<Bytes, WireError> {
+    use kafka_protocol::messages::update_raft_voter_request::{KRaftVersionFeature, Listener};
+    let endpoint = joining.endpoint();
+    let listener = Listener::default()
+        .with_name(text(&endpoint.name))
+        .with_host(text(&endpoint.host))
+        .with_port(endpoint.port);
+    let kraft = who.features.iter().find(|(name, ..)| name == KRAFT_VERSION);
+    let (least, most) = kraft.map_or((0, 0), |(_, least, most)| (*least, *most));
+    let request = UpdateRaftVoterRequest::default()
+        .with_cluster_id(Some(text(&who.cluster_id)))
+        .with_current_leader_epoch(leader_epoch)
+        .with_voter_id(who.node_id)
+        // The half of a directory's id that the quorum knows a voter by.
+        .with_voter_directory_id(Uuid::from_u64_pair(0, joining.raft_id()))
+        .with_listeners(vec![listener])
+        .with_k_raft_version_feature(
+            KRaftVersionFeature::default().with_min_supported_version(least).with_max_supported_version(most),
+        );
+    outbound::encode(&request, UPDATE_VOTER_VERSION, correlation_id)
+}
+
+/// Whether the leader knows where the voter is.
+pub fn voter_updated(body: &Bytes) -> Result<Result<(), ErrorCode>, WireError> {
+    let answer: UpdateRaftVoterResponse = outbound::decode(body, UPDATE_VOTER_VERSION)?;
+    Ok(checked(answer.error_code))
 }
 
 /// What the heart has to say, as a frame; `offline` are the log directories that have failed.

@@ -9,7 +9,7 @@
 //! | [`gathered`] | how both are asked of the controller |
 //! | [`joining`] | a node becomes a member of the metadata quorum |
 //! | [`finder`], [`envoy`], [`messages`] | who the active controller is, and what a node says to it |
-//! | [`asks`] | what clients want of it |
+//! | [`controller_links`], [`asks`] | the links to it, and what clients want of it |
 //! | `plane` | the controller's shard: the envoy's news, joining and leaving |
 //! | [`post`], `mailbox` | raft messages between the members of the quorum |
 //! | `quorum` | what other members say, and what requests ask of the quorum |
@@ -22,6 +22,7 @@
 
 pub mod asks;
 pub mod assignments;
+pub mod controller_links;
 pub mod envoy;
 pub mod fetcher;
 pub mod finder;

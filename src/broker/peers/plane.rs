@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::super::control::Asker;
+use super::joining::Wish;
 use super::*;
 use crate::request::Answered;
 
@@ -33,11 +34,11 @@ impl Shard {
         self.work(now);
     }
 
-    /// The quorum has told who leads it; `None` while nobody does. Inside a step: what follows from it is carried on at
+    /// The quorum has told who leads it and in which term; `None` while nobody does. Inside a step: what follows from it is carried on at
     /// the step's end.
-    pub(in crate::broker) fn controller_is(&mut self, leader: Option<i32>) {
+    pub(in crate::broker) fn controller_is(&mut self, leader: Option<i32>, term: u64) {
         if let Some(envoy) = &mut self.peers.envoy {
-            envoy.learn(leader);
+            envoy.learn(leader, term);
             self.peers_elsewhere();
         }
     }
@@ -50,7 +51,7 @@ impl Shard {
         let reachable = members.iter().filter(|member| member.endpoint.port > 0);
         let voters = VoterAddress::of(&members);
         if let Some(envoy) = envoy {
-            envoy.joining().set_voter(is_voter);
+            envoy.joining().set_known(members.get(raft_id));
             if !voters.is_empty() {
                 envoy.set_voters(voters);
             }
@@ -186,11 +187,16 @@ impl Shard {
                 let request = ControllerRequest::AssignReplicas { node_id, epoch, assignments };
                 self.control(now, Asker::Directories, request);
             }
-            EnvoyEvent::HereJoin => {
+            EnvoyEvent::HereQuorum(wish) => {
                 let Some(envoy) = &mut self.peers.envoy else { return };
-                let node_id = envoy.who().node_id;
+                let (node_id, leader_epoch) = (envoy.who().node_id, envoy.leader_epoch());
                 let (raft_id, endpoint) = (envoy.joining().raft_id(), envoy.joining().endpoint().clone());
-                let request = ControllerRequest::JoinQuorum { node_id, raft_id, endpoint };
+                let request = match wish {
+                    Wish::Member => ControllerRequest::JoinQuorum { node_id, raft_id, endpoint },
+                    Wish::Moved => {
+                        ControllerRequest::UpdateVoter { node_id, raft_id, leader_epoch, endpoint }
+                    }
+                };
                 self.control(now, Asker::Joining, request);
             }
         }

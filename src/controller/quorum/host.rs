@@ -325,7 +325,9 @@ impl Controller {
         let matched = |raft_id| raft.matched(raft_id);
         let (own, index_last) = (self.config.raft_id, raft.status().index_last);
         let image = &leadership.speculative;
-        let scene = Scene { members: raft.members(), own, index_last, matched: &matched, image };
+        let leader_epoch = i32::try_from(raft.status().term).unwrap_or(i32::MAX);
+        let members = raft.members();
+        let scene = Scene { members, own, index_last, leader_epoch, matched: &matched, image };
         let decision = if is_old {
             Decision::Refused(ErrorCode::UnsupportedVersion, "the metadata.version has fixed voters")
         } else {

@@ -1,4 +1,4 @@
-//! Who may join, vote and go: what a request makes of the members.
+//! Who may join, vote, move and go: what a request makes of the members.
 
 use super::members::{Member, Members};
 use crate::controller::image::Image;
@@ -28,6 +28,8 @@ pub(super) struct Scene<'a> {
     /// Raft id of the leader.
     pub(super) own: u64,
     pub(super) index_last: u64,
+    /// The leader's term, as Kafka tells it.
+    pub(super) leader_epoch: i32,
     /// The last index that a member is known to have; `None` for strangers.
     pub(super) matched: &'a dyn Fn(u64) -> Option<u64>,
     /// The brokers that are registered.
@@ -44,6 +46,9 @@ pub(super) fn decide(scene: &Scene<'_>, request: &ControllerRequest) -> Decision
             add_voter(scene, *node_id, *raft_id, endpoint)
         }
         ControllerRequest::RemoveVoter { node_id, raft_id } => remove_voter(scene, *node_id, *raft_id),
+        ControllerRequest::UpdateVoter { node_id, raft_id, leader_epoch, endpoint } => {
+            update_voter(scene, (*node_id, *raft_id), *leader_epoch, endpoint)
+        }
         ControllerRequest::LeaveQuorum { node_id } => {
             let goes = |member: &Member| !member.is_voter && member.node_id == *node_id;
             // It may have registered again meanwhile.
@@ -65,6 +70,7 @@ pub(super) fn is_about_members(request: &ControllerRequest) -> bool {
         ControllerRequest::JoinQuorum { .. }
             | ControllerRequest::AddVoter { .. }
             | ControllerRequest::RemoveVoter { .. }
+            | ControllerRequest::UpdateVoter { .. }
             | ControllerRequest::LeaveQuorum { .. }
     )
 }
@@ -83,7 +89,8 @@ fn join(scene: &Scene<'_>, node_id: i32, raft_id: u64, endpoint: &Endpoint) -> D
         Some(known) if known.node_id != node_id => {
             Decision::Refused(ErrorCode::InvalidRequest, "this disk belongs to another node")
         }
-        Some(known) if known.endpoint == endpoint => Decision::Nothing,
+        // A voter that is reached elsewhere says so in words of its own.
+        Some(known) if known.is_voter || known.endpoint == endpoint => Decision::Nothing,
         Some(known) => changed(members.with(Member { endpoint, ..known.clone() })),
         // Another process has its id and is alive: that one goes on being fed.
         None if has_other_disk && scene.image.is_active(node_id) => Decision::Refused(
@@ -138,6 +145,27 @@ fn remove_voter(scene: &Scene<'_>, node_id: i32, raft_id: u64) -> Decision {
     }
 }
 
+fn update_voter(
+    scene: &Scene<'_>,
+    (node_id, raft_id): (i32, u64),
+    leader_epoch: i32,
+    endpoint: &Endpoint,
+) -> Decision {
+    if leader_epoch >= 0 && leader_epoch < scene.leader_epoch {
+        return Decision::Refused(ErrorCode::FencedLeaderEpoch, "another leader has been elected since");
+    }
+    if leader_epoch > scene.leader_epoch {
+        return Decision::Refused(ErrorCode::UnknownLeaderEpoch, "this leader has been replaced");
+    }
+    // The id of a directory does not tell the last bit of one that the configuration fixes.
+    let is_it = |voter: &&Member| voter.node_id == node_id && voter.raft_id | 1 == raft_id | 1;
+    match scene.members.voters().find(is_it) {
+        None => Decision::Refused(ErrorCode::VoterNotFound, "the node does not vote with this disk"),
+        Some(known) if known.endpoint == *endpoint => Decision::Nothing,
+        Some(known) => changed(scene.members.with(Member { endpoint: endpoint.clone(), ..known.clone() })),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,7 +188,8 @@ mod tests {
     fn ask(members: &Members, request: ControllerRequest) -> Decision {
         let matched = |raft_id| members.get(raft_id).map(|member| 5000 + member.raft_id);
         let image = &Image::default();
-        decide(&Scene { members, own: 10, index_last: 5100, matched: &matched, image }, &request)
+        let scene = Scene { members, own: 10, index_last: 5100, leader_epoch: 6, matched: &matched, image };
+        decide(&scene, &request)
     }
 
     fn change(decision: Decision) -> Members {
@@ -183,6 +212,37 @@ mod tests {
         let add = ControllerRequest::AddVoter { node_id: 3, raft_id: 31, endpoint: at("h") };
         assert!(change(ask(&members, add)).is_voter(31));
         assert!(matches!(ask(&members, join(2, 41)), Decision::Refused(ErrorCode::InvalidRequest, _)));
+    }
+
+    #[test]
+    fn a_voter_moves_under_the_leader_that_it_knows_and_a_learner_by_joining() {
+        let update = |node_id, raft_id, leader_epoch| ControllerRequest::UpdateVoter {
+            node_id,
+            raft_id,
+            leader_epoch,
+            endpoint: at("elsewhere"),
+        };
+        let refused = |request| match ask(&three(), request) {
+            Decision::Refused(code, _) => code,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refused(update(2, 20, 5)), ErrorCode::FencedLeaderEpoch);
+        assert_eq!(refused(update(2, 20, 7)), ErrorCode::UnknownLeaderEpoch);
+        assert_eq!(refused(update(2, 22, 6)), ErrorCode::VoterNotFound);
+        assert_eq!(refused(update(3, 20, 6)), ErrorCode::VoterNotFound);
+        let join =
+            |node_id, raft_id, host| ControllerRequest::JoinQuorum { node_id, raft_id, endpoint: at(host) };
+        assert_eq!(ask(&three(), join(2, 20, "elsewhere")), Decision::Nothing);
+        for leader_epoch in [6, -1] {
+            let members = change(ask(&three(), update(2, 21, leader_epoch)));
+            let voter = members.get(20).unwrap();
+            assert_eq!((&voter.endpoint, voter.is_voter), (&at("elsewhere"), true));
+            assert_eq!(ask(&members, update(2, 20, 6)), Decision::Nothing);
+        }
+        let members = change(ask(&three(), join(4, 40, "h")));
+        assert_eq!(refused(update(4, 40, 6)), ErrorCode::VoterNotFound);
+        let members = change(ask(&members, join(4, 40, "elsewhere")));
+        assert_eq!(members.get(40).map(|learner| &learner.endpoint), Some(&at("elsewhere")));
     }
 
     #[test]

@@ -44,7 +44,7 @@ const fn barrier(
 }
 
 /// The table, by key.
-pub static TABLE: [Api; 55] = [
+pub static TABLE: [Api; 56] = [
     Api {
         key: ApiKey::Produce,
         name: "Produce",
@@ -528,6 +528,15 @@ pub static TABLE: [Api; 55] = [
         0,
         EVERY_LISTENER,
         AclOperation::ClusterAlter,
+        Route::Controller,
+        FRAME_SMALL,
+    ),
+    barrier(
+        (ApiKey::UpdateRaftVoter, "UpdateRaftVoter"),
+        0..=0,
+        0,
+        CONTROLLER_LISTENERS,
+        AclOperation::ClusterAction,
         Route::Controller,
         FRAME_SMALL,
     ),
