@@ -29,6 +29,9 @@ use crate::effect::Now;
 pub(super) const ASK_MS: u64 = 100;
 /// How long a new quorum waits for voters that say nothing, in milliseconds.
 const PATIENCE_MS: u64 = 5_000;
+/// How long a node waits before it tells its operator for what, and again from then on, in milliseconds.
+const SAY_FIRST_MS: u64 = 10_000;
+const SAY_AGAIN_MS: u64 = 60_000;
 
 /// What has become clear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +54,8 @@ pub(in crate::controller) struct Founding {
     /// Since when a majority is known to be new.
     majority_since_ms: Option<u64>,
     asked_ms: Option<u64>,
+    /// When the operator is to hear of it next.
+    say_at_ms: Option<u64>,
 }
 
 impl Founding {
@@ -69,9 +74,14 @@ impl Founding {
     }
 
     fn among(others: Vec<u64>, number: u64) -> Option<Self> {
-        let of_others =
-            Self { others, number, new: BTreeMap::new(), majority_since_ms: None, asked_ms: None };
-        (!of_others.others.is_empty()).then_some(of_others)
+        (!others.is_empty()).then_some(Self {
+            others,
+            number,
+            new: BTreeMap::new(),
+            majority_since_ms: None,
+            asked_ms: None,
+            say_at_ms: None,
+        })
     }
 
     /// Whether the others are to be asked now, and what has become clear by time.
@@ -85,6 +95,16 @@ impl Founding {
         }
         self.asked_ms = Some(now_ms);
         (self.others.clone(), None)
+    }
+
+    /// Whether the operator is to hear now that this node waits: for which of the others.
+    fn waits_for(&mut self, now_ms: u64) -> Option<Vec<u64>> {
+        let say_at_ms = self.say_at_ms.get_or_insert(now_ms + SAY_FIRST_MS);
+        if now_ms < *say_at_ms {
+            return None;
+        }
+        *say_at_ms = now_ms + SAY_AGAIN_MS;
+        Some(self.others.iter().copied().filter(|other| !self.new.contains_key(other)).collect())
     }
 
     /// One of the others has answered.
@@ -129,6 +149,16 @@ impl Controller {
         let Some(founding) = &mut self.quorum.founding else { return };
         let number = founding.number;
         let (asked, verdict) = founding.tick(now.mono_ms);
+        let awaited = founding.waits_for(now.mono_ms).filter(|_| verdict.is_none());
+        if let Some(awaited) = awaited {
+            let names = awaited.into_iter().filter_map(|raft_id| self.peer_of(raft_id));
+            let names: Vec<String> = names.map(|peer| peer.node_id.to_string()).collect();
+            out.push(Output::Notice(format!(
+                "this voter's disk is empty, and it does not know whether the metadata quorum is new or the disk \
+                 replaces a lost one: it waits for the voters {}",
+                names.join(", ")
+            )));
+        }
         for to in asked {
             self.send_own(to, Body::Ask { number }, out);
         }
@@ -239,6 +269,18 @@ mod tests {
         assert_eq!(founding.tick(5_999), (vec![20, 30], None), "the third may come yet");
         assert_eq!(founding.told(30, &told(Word::New, 7, 3)), Some(Verdict::Founder));
         assert_eq!(founding.new, BTreeMap::from([(20, 2), (30, 3)]));
+    }
+
+    #[test]
+    fn the_operator_hears_after_a_while_and_then_every_minute_for_whom_a_voter_waits() {
+        let mut founding = of_three();
+        let said = |founding: &mut Founding, now_ms| founding.waits_for(now_ms);
+        assert_eq!(said(&mut founding, 1_000), None);
+        assert_eq!(said(&mut founding, 10_999), None, "a new quorum is found sooner");
+        assert_eq!(said(&mut founding, 11_000), Some(vec![20, 30]));
+        founding.told(20, &told(Word::New, 7, 2));
+        assert_eq!(said(&mut founding, 70_999), None);
+        assert_eq!(said(&mut founding, 71_000), Some(vec![30]));
     }
 
     #[test]

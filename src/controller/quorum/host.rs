@@ -110,7 +110,7 @@ impl Controller {
     }
 
     /// How a raft id is addressed.
-    fn peer_of(&self, raft_id: u64) -> Option<RaftPeer> {
+    pub(super) fn peer_of(&self, raft_id: u64) -> Option<RaftPeer> {
         let stranger = || {
             let node_id = *self.quorum.strangers.get(&raft_id)?;
             Some(RaftPeer { node_id, raft_id })
