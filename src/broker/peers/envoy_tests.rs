@@ -46,6 +46,11 @@ fn known_at(host: &str) -> Member {
     Member { raft_id: 7, node_id: 1, is_voter: true, endpoint }
 }
 
+/// A link, and the port that it was dialled at.
+type Dialled = (LinkId, u16);
+/// A request on a link: its key and its correlation id.
+type Sent = (LinkId, i16, i32);
+
 /// An envoy of node 1 in a cluster whose voters are 11, 12 and 13, and everything that comes of it.
 struct Stage {
     envoy: Envoy,
@@ -85,9 +90,8 @@ impl Stage {
         Self { envoy, ids: LinkIds::default(), events: Vec::new(), outputs: Vec::new(), now_ms: 0 }
     }
 
-    /// Lets it say what is due. Gives which links were dialled to which voter, and which requests were sent: the link,
-    /// key and correlation id.
-    fn go_on(&mut self) -> (Vec<(LinkId, u16)>, Vec<(LinkId, i16, i32)>) {
+    /// Lets it say what is due.
+    fn go_on(&mut self) -> (Vec<Dialled>, Vec<Sent>) {
         self.envoy.go_on(at(self.now_ms), &mut self.ids, &mut self.events, &mut self.outputs);
         let (mut dialled, mut sent) = (Vec::new(), Vec::new());
         for output in self.outputs.drain(..) {

@@ -165,8 +165,8 @@ impl<P> Link<P> {
         }
     }
 
-    /// As [`Link::want`], or nobody wants it for now: one that is up stays so while the other side lets it, and one that
-    /// is not is not dialled any more.
+    /// As [`Link::want`], or nobody wants it for now: one that is up stays so while the other side lets it, and one
+    /// that is not is not dialled any more.
     pub fn want_if(&mut self, is_wanted: bool, now: Now, outputs: &mut Vec<Output>) {
         if is_wanted {
             self.want(now, outputs);

@@ -34,8 +34,8 @@ impl Shard {
         self.work(now);
     }
 
-    /// The quorum has told who leads it and in which term; `None` while nobody does. Inside a step: what follows from it is carried on at
-    /// the step's end.
+    /// The quorum has told who leads it and in which term; `None` while nobody does. Inside a step: what follows from
+    /// it is carried on at the step's end.
     pub(in crate::broker) fn controller_is(&mut self, leader: Option<i32>, term: u64) {
         if let Some(envoy) = &mut self.peers.envoy {
             envoy.learn(leader, term);
