@@ -110,16 +110,27 @@ impl Checkpoints {
         }
     }
 
-    /// The broker has registered with this epoch. The next survey notes it.
-    pub(super) fn set_broker_epoch(&mut self, epoch: i64) {
+    /// The broker has registered with this epoch.
+    pub(super) fn set_broker_epoch(&mut self, epoch: i64, outputs: &mut Vec<Output>) {
         if !self.directories.iter().any(|directory| directory.failed) {
             self.keep(epoch);
+            self.emit(outputs);
         }
     }
 
+    /// Notes the epoch at once where the boot id is on file, and with the boot id elsewhere. But that nothing is kept
+    /// is noted everywhere: what is on file may still say something else.
     fn keep(&mut self, epoch: i64) {
-        self.kept_epoch = epoch;
-        self.directories.iter_mut().for_each(|directory| directory.boot_id_due = true);
+        if std::mem::replace(&mut self.kept_epoch, epoch) == epoch {
+            return;
+        }
+        for directory in &mut self.directories {
+            match directory.boot_id_due || directory.unclean {
+                false => directory.plan(directory::boot_id_file(&self.boot_id, epoch), Purpose::Step),
+                true if epoch < 0 => directory.plan(directory::boot_id_file("", epoch), Purpose::Step),
+                true => {}
+            }
+        }
     }
 
     /// How many directories there are.
@@ -244,11 +255,12 @@ impl Checkpoints {
     }
 
     /// The directory failed: nothing more is written there, above all no mark of a clean stop.
-    pub(super) fn fail(&mut self, directory: u16) {
+    pub(super) fn fail(&mut self, directory: u16, outputs: &mut Vec<Output>) {
         if let Some(entry) = self.directories.get_mut(usize::from(directory)) {
             entry.fail();
-            // It still says that it has everything; who starts next is not to believe it, should it be back.
+            // It may still say that it has everything; who starts next is not to believe it, should it be back.
             self.keep(-1);
+            self.emit(outputs);
         }
     }
 

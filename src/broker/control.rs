@@ -146,11 +146,11 @@ impl ControlHost {
 
     /// A log directory that cannot be used, before the node starts.
     pub fn offline_from_start(&mut self, directory: u16) {
-        self.fail_directory(directory);
+        self.fail_directory(directory, &mut Vec::new());
     }
 
-    fn fail_directory(&mut self, directory: u16) {
-        self.start.checkpoints.fail(directory);
+    fn fail_directory(&mut self, directory: u16, outputs: &mut Vec<Output>) {
+        self.start.checkpoints.fail(directory, outputs);
         if self.offline.insert(directory) {
             self.start.placement.fail_directory(directory);
         }
@@ -282,7 +282,7 @@ impl Shard {
     /// The broker has registered with this epoch, at a controller that may be another node's.
     pub(super) fn control_is_registered(&mut self, epoch: i64) {
         if let Some(control) = &mut self.control {
-            control.start.checkpoints.set_broker_epoch(epoch);
+            control.start.checkpoints.set_broker_epoch(epoch, &mut self.outputs);
         }
     }
 
@@ -323,7 +323,7 @@ impl Shard {
 
     pub(super) fn control_directory_failed(&mut self, now: Now, directory: u16) {
         let Some(control) = &mut self.control else { return };
-        control.fail_directory(directory);
+        control.fail_directory(directory, &mut self.outputs);
         self.peers.directory_failed(now, directory);
         if let Some(why) = control.verdict() {
             self.outputs.push(Output::Fatal(why.to_owned()));

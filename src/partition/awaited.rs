@@ -56,15 +56,21 @@ impl AwaitedBatches {
     pub(super) fn sent_away(&mut self, mono_ms: u64, batch: Numbered) {
         self.forget_old(mono_ms);
         let known = self.position(batch.producer_id).and_then(|at| self.awaited.remove(at));
-        let first = known.map(|known| known.first).filter(|known| {
+        let before = known.filter(|known| {
+            let known = known.first;
             known.epoch > batch.epoch
                 || (known.epoch == batch.epoch && is_before(known.base_sequence, batch.base_sequence))
         });
+        if let Some(before) = before {
+            // Those behind do not make the wait for the first one longer.
+            let at = self.awaited.partition_point(|other| other.until_ms <= before.until_ms);
+            return self.awaited.insert(at, before);
+        }
         if self.awaited.len() >= AWAITED_MAX {
             self.awaited.pop_front();
         }
         let until_ms = mono_ms.saturating_add(AWAITED_MS);
-        self.awaited.push_back(Awaited { first: first.unwrap_or(batch), until_ms });
+        self.awaited.push_back(Awaited { first: batch, until_ms });
     }
 
     /// A batch was taken: if it is the one that was sent away, or one behind it, nothing is awaited any more.
@@ -235,6 +241,17 @@ mod tests {
         assert!(awaited.is_empty());
         awaited.sent_away(1, batch(1, 2, 9));
         assert_eq!(awaited.out_of_order(AWAITED_MS + 1, batch(1, 2, 10)), OUT_OF_ORDER, "a wait ends");
+    }
+
+    #[test]
+    fn those_behind_do_not_make_a_wait_longer() {
+        let mut awaited = AwaitedBatches::default();
+        awaited.sent_away(0, batch(1, 0, 5));
+        awaited.sent_away(10, batch(2, 0, 5));
+        awaited.sent_away(20, batch(1, 0, 6));
+        assert_eq!(awaited.out_of_order(AWAITED_MS - 1, batch(1, 0, 6)), BEHIND);
+        assert_eq!(awaited.out_of_order(AWAITED_MS, batch(1, 0, 6)), ErrorCode::OutOfOrderSequenceNumber);
+        assert_eq!(awaited.out_of_order(AWAITED_MS, batch(2, 0, 6)), BEHIND);
     }
 
     #[test]

@@ -47,6 +47,16 @@ impl Files {
         Self { dirs: FxHashMap::default(), open: OpenFiles::new(open_max), helpers, returns, log_dirs }
     }
 
+    /// All log directories.
+    pub fn log_dirs(&self) -> &[std::path::PathBuf] {
+        &self.log_dirs
+    }
+
+    /// One of them, if it is there.
+    pub fn log_dir(&self, number: u16) -> &[std::path::PathBuf] {
+        self.log_dirs.get(usize::from(number)..=usize::from(number)).unwrap_or_default()
+    }
+
     /// How much room the devices of the log directories have. The kernel answers from memory.
     pub fn space(&self) -> Vec<Option<DiskSpace>> {
         let measure = |path: &std::path::PathBuf| {

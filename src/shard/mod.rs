@@ -40,9 +40,31 @@ mod runtime;
 mod sockets;
 mod transfer;
 
+use std::fs;
+use std::path::PathBuf;
+use std::sync::mpsc;
+
+use crate::log::directory::BOOT_ID;
+
 /// One line for the operator.
 fn say(line: &str) {
     eprintln!("tidemill: {line}");
+}
+
+/// Log directories may have lost what the kernel could not write, and say that they have everything as long as the
+/// kernel runs: that word is taken back, as far as the devices let it be. They may also hang: what is returned ends
+/// when all is done.
+fn distrust(directories: &[PathBuf]) -> mpsc::Receiver<()> {
+    let (done, all_done) = mpsc::channel();
+    for directory in directories.iter().cloned() {
+        let done = done.clone();
+        std::thread::spawn(move || {
+            let removed = fs::remove_file(directory.join(BOOT_ID));
+            drop(removed.and_then(|()| fs::File::open(directory)?.sync_all()));
+            drop(done);
+        });
+    }
+    all_done
 }
 
 /// The node cannot go on.

@@ -36,6 +36,7 @@ const LANE_RETRY_MS: u64 = 1;
 /// How much longer an answer of another node may be than the largest request: it holds what was one, and more.
 const ANSWER_BYTES: usize = 16 << 20;
 /// What is due at once lets sockets and other tasks go first.
+const DISTRUST_MAX: Duration = Duration::from_secs(1);
 const YIELD: Duration = Duration::from_micros(10);
 
 /// What the shards of a node share: counters, and nothing that anyone waits for.
@@ -348,6 +349,7 @@ impl State {
             Output::LinkSend { link, bytes } => self.links.send(link, bytes),
             Output::LinkClose { link } => self.links.close(link),
             Output::DirectoryOffline(directory) => {
+                drop(super::distrust(self.files.log_dir(directory)));
                 super::say(&format!("log directory {directory} failed: its partitions are offline"));
             }
             Output::Configured(config) => {
@@ -362,7 +364,10 @@ impl State {
             }
             Output::Closed => self.closed = true,
             Output::Finished => self.finished = true,
-            Output::Fatal(message) => super::die(&message),
+            Output::Fatal(message) => {
+                let _ = super::distrust(self.files.log_dirs()).recv_timeout(DISTRUST_MAX);
+                super::die(&message)
+            }
         }
     }
 

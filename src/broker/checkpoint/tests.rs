@@ -86,7 +86,7 @@ fn what_a_full_device_refused_is_written_at_the_next_survey() {
 fn a_directory_that_failed_gets_no_mark_of_a_clean_stop() {
     let mut checkpoints =
         Checkpoints::new(vec![StoredOffsets::default(); 2], ("boot".into(), -1), &NodeConfig::default());
-    checkpoints.fail(1);
+    checkpoints.fail(1, &mut Vec::new());
     assert!(checkpoints.begin_stop(1));
     let mut outputs = Vec::new();
     checkpoints.surveyed(ShardId(0), (vec![progress(1, 0, 5)], 0), true, |_| true, &mut outputs);
@@ -224,4 +224,40 @@ fn a_replica_that_nobody_reports_keeps_its_entries() {
     let files = contents(&mut checkpoints, outputs);
     assert_eq!(files["0/recovery-point-offset-checkpoint"], "0\n2\nt 0 5\nt 1 8\n");
     assert!(!files.contains_key("0/.tidemill-boot-id"), "a replica is still being recovered");
+}
+
+/// The boot ids and epochs that were written, as `directory/boot epoch`.
+fn boots(checkpoints: &mut Checkpoints, mut outputs: Vec<Output>) -> Vec<String> {
+    let mut written = Vec::new();
+    while let Some(output) = outputs.pop() {
+        let Output::File(Owner::Directory(directory), ticket, op) = output else { panic!("{output:?}") };
+        if let FileOp::Write { file, bytes, .. } = op
+            && file.to_string().starts_with(directory::BOOT_ID)
+        {
+            let text = std::str::from_utf8(&bytes).unwrap().trim_end().replace('\n', " ");
+            written.push(format!("{directory}/{text}"));
+        }
+        checkpoints.completed(AT, directory, ticket, Ok(FileDone::Ok), &mut outputs);
+    }
+    written.sort();
+    written
+}
+
+#[test]
+fn a_brokers_epoch_is_noted_when_it_registers_and_taken_back_when_a_directory_fails() {
+    let mut checkpoints =
+        Checkpoints::new(vec![StoredOffsets::default(); 3], ("boot".into(), 7), &NodeConfig::default());
+    let mut outputs = Vec::new();
+    checkpoints.set_broker_epoch(8, &mut outputs);
+    assert!(outputs.is_empty(), "before everything is recovered what is on file stands");
+    assert!(checkpoints.survey_is_due(Now { mono_ms: 1_000_000, wall_ms: 0 }, 1));
+    let unclean = Progress { unclean: true, ..progress(2, 0, 5) };
+    checkpoints.surveyed(ShardId(0), (vec![unclean], 0), false, |_| true, &mut outputs);
+    assert_eq!(boots(&mut checkpoints, std::mem::take(&mut outputs)), ["0/boot 8", "1/boot 8"]);
+    checkpoints.set_broker_epoch(9, &mut outputs);
+    assert_eq!(boots(&mut checkpoints, std::mem::take(&mut outputs)), ["0/boot 9", "1/boot 9"]);
+    checkpoints.fail(1, &mut outputs);
+    assert_eq!(boots(&mut checkpoints, std::mem::take(&mut outputs)), ["0/boot -1", "2/ -1"]);
+    checkpoints.set_broker_epoch(10, &mut outputs);
+    assert!(outputs.is_empty(), "who registers again with a failed directory has nothing to say");
 }

@@ -35,6 +35,9 @@ impl VoterAddress {
     }
 }
 
+/// Addresses that are kept of those that others tell.
+const TOLD_MAX: usize = 32;
+
 /// Finds the active controller.
 #[derive(Debug, Default)]
 pub struct Finder {
@@ -42,7 +45,7 @@ pub struct Finder {
     voters: Vec<VoterAddress>,
     /// As the configuration names them.
     configured: Vec<VoterAddress>,
-    /// As a node told that does not lead. It may know more than this one, or less.
+    /// As nodes told that do not lead. They may know more than this one, or less.
     told: Vec<VoterAddress>,
     /// All of these, each once, in that order.
     all: Vec<VoterAddress>,
@@ -64,9 +67,14 @@ impl Finder {
         self.gather();
     }
 
-    /// A node that does not lead has told who votes.
+    /// A node that does not lead has told who votes. One that knows old ones does not take away what another told.
     pub fn hear_of(&mut self, told: Vec<VoterAddress>) {
-        self.told = told;
+        for voter in told {
+            if !self.told.iter().any(|known| known.is_at(&voter)) {
+                self.told.push(voter);
+            }
+        }
+        self.told.drain(..self.told.len().saturating_sub(TOLD_MAX));
         self.gather();
     }
 
@@ -78,10 +86,11 @@ impl Finder {
                 self.all.push(voter.clone());
             }
         }
-        let is =
-            |voter: &VoterAddress, asked: &VoterAddress| voter.node_id == asked.node_id || voter.is_at(asked);
-        let is_asked = |voter: &VoterAddress| asked.as_ref().is_some_and(|asked| is(voter, asked));
-        self.at = self.all.iter().position(is_asked).unwrap_or(0);
+        let at = asked.and_then(|asked| {
+            let there = self.all.iter().position(|voter| voter.is_at(&asked));
+            there.or_else(|| self.all.iter().position(|voter| voter.node_id == asked.node_id))
+        });
+        self.at = at.unwrap_or(0);
     }
 
     /// Somebody has told who leads; `None` while nobody does.
@@ -122,6 +131,37 @@ mod tests {
 
     fn target(finder: &Finder) -> Option<i32> {
         finder.target().map(|voter| voter.node_id)
+    }
+
+    #[test]
+    fn who_tells_of_old_voters_hides_no_new_ones() {
+        let mut finder = Finder::new(Vec::new());
+        finder.set_voters(voters(&[1, 2]));
+        finder.hear_of(voters(&[8, 9]));
+        let mut asked = Vec::new();
+        for _ in 0..6 {
+            asked.extend(target(&finder));
+            finder.hear_of(voters(&[1, 2]));
+            finder.miss();
+        }
+        assert_eq!(asked, [1, 2, 8, 9, 1, 2]);
+        finder.hear_of(voters(&(100..200).collect::<Vec<_>>()));
+        assert_eq!(finder.all.len(), 2 + TOLD_MAX);
+        assert_eq!(finder.all.last(), voters(&[199]).last(), "the newest stay");
+    }
+
+    #[test]
+    fn a_voter_with_two_addresses_hides_nobody_behind_it() {
+        let mut finder = Finder::new(voters(&[1, 4]));
+        let moved = VoterAddress { port: 44, ..voters(&[4])[0].clone() };
+        finder.hear_of(vec![moved, voters(&[5])[0].clone()]);
+        let mut asked = Vec::new();
+        for _ in 0..4 {
+            asked.extend(finder.target().map(|voter| voter.port));
+            finder.hear_of(voters(&[1]));
+            finder.miss();
+        }
+        assert_eq!(asked, [1, 4, 44, 5]);
     }
 
     #[test]
@@ -173,7 +213,7 @@ mod tests {
         finder.set_voters(voters(&[3, 4]));
         assert_eq!((target(&finder), asked(&mut finder, 3)), (Some(4), vec![1, 9, 2]));
         finder.hear_of(Vec::new());
-        assert_eq!(asked(&mut finder, 3), [4, 1, 9]);
+        assert_eq!(asked(&mut finder, 3), [5, 3, 4], "what was told stays");
         assert!(finder.all_others(8, |id| id < 5), "who is known by others alone need not be there");
     }
 }
