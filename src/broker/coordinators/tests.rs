@@ -31,7 +31,6 @@ fn nothing_below(high_watermark: i64) -> ReadFound {
         log_start_offset: 0,
         diverging: None,
         preferred: None,
-        watched: false,
     }
 }
 
