@@ -55,17 +55,15 @@ impl AwaitedBatches {
     /// A batch was sent away, with an error after which clients send it again.
     pub(super) fn sent_away(&mut self, mono_ms: u64, batch: Numbered) {
         self.forget_old(mono_ms);
-        let known = self.position(batch.producer_id).and_then(|at| self.awaited.remove(at));
-        let before = known.filter(|known| {
-            let known = known.first;
+        let comes_first = |known: Numbered| {
             known.epoch > batch.epoch
                 || (known.epoch == batch.epoch && is_before(known.base_sequence, batch.base_sequence))
-        });
-        if let Some(before) = before {
-            // Those behind do not make the wait for the first one longer.
-            let at = self.awaited.partition_point(|other| other.until_ms <= before.until_ms);
-            return self.awaited.insert(at, before);
+        };
+        // Those behind do not make the wait for the first one longer.
+        if self.first_of(batch.producer_id).is_some_and(comes_first) {
+            return;
         }
+        self.awaited.retain(|awaited| awaited.first.producer_id != batch.producer_id);
         if self.awaited.len() >= AWAITED_MAX {
             self.awaited.pop_front();
         }
@@ -86,9 +84,7 @@ impl AwaitedBatches {
     /// The answer to a batch that is out of order: whether one before it was sent away and comes again.
     pub(super) fn out_of_order(&mut self, mono_ms: u64, batch: Numbered) -> ErrorCode {
         self.forget_old(mono_ms);
-        let first =
-            self.position(batch.producer_id).and_then(|at| self.awaited.get(at)).map(|known| known.first);
-        let is_behind = first.is_some_and(|first| {
+        let is_behind = self.first_of(batch.producer_id).is_some_and(|first| {
             first.epoch == batch.epoch && is_before(first.base_sequence, batch.base_sequence)
         });
         if is_behind { BEHIND } else { ErrorCode::OutOfOrderSequenceNumber }
@@ -102,8 +98,7 @@ impl AwaitedBatches {
     /// `InvalidProducerEpoch` where a newer epoch is awaited.
     pub(super) fn admit(&mut self, mono_ms: u64, batch: Numbered, doubts: bool) -> Result<(), ErrorCode> {
         self.forget_old(mono_ms);
-        let at = self.position(batch.producer_id);
-        let known = at.and_then(|at| self.awaited.get(at)).map(|known| known.first);
+        let known = self.first_of(batch.producer_id);
         let is_first = match known.filter(|known| known.epoch >= batch.epoch) {
             Some(known) if known.epoch > batch.epoch => return Err(ErrorCode::InvalidProducerEpoch),
             Some(known) if is_before(known.base_sequence, batch.base_sequence) => {
@@ -113,15 +108,16 @@ impl AwaitedBatches {
             _ => batch.base_sequence == 0,
         };
         // Who cannot be remembered would be asked again and again.
-        if doubts && !is_first && (at.is_some() || self.awaited.len() < AWAITED_MAX) {
+        if doubts && !is_first && (known.is_some() || self.awaited.len() < AWAITED_MAX) {
             self.sent_away(mono_ms, batch);
             return Err(BEHIND);
         }
         Ok(())
     }
 
-    fn position(&self, producer_id: i64) -> Option<usize> {
-        self.awaited.iter().position(|awaited| awaited.first.producer_id == producer_id)
+    /// The batch of a producer that has to come before those behind it.
+    fn first_of(&self, producer_id: i64) -> Option<Numbered> {
+        self.awaited.iter().map(|awaited| awaited.first).find(|first| first.producer_id == producer_id)
     }
 
     /// Nothing is awaited any more: what was sent away may have been taken elsewhere, and forgotten.
