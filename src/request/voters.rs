@@ -109,6 +109,18 @@ fn updated(request: &UpdateRaftVoterRequest, scene: &Scene) -> Result<Controller
     })
 }
 
+/// Asks the controller for what is in order; else gives what is to be answered.
+fn ask(
+    checked: Result<ControllerRequest, ApiError>,
+    asked: Asked,
+    to: ReplyTo,
+    scene: &mut Scene,
+) -> Result<Work, ControllerAnswer> {
+    let request = checked.map_err(|error| ControllerAnswer::QuorumChanged(Err(error)))?;
+    scene.desk.controls.push((to, request));
+    Ok(Controlled::waiting(asked))
+}
+
 pub(super) fn add(
     header: &RequestHeader,
     body: &Bytes,
@@ -116,14 +128,11 @@ pub(super) fn add(
     scene: &mut Scene,
 ) -> Result<Work, CloseReason> {
     let request: AddRaftVoterRequest = guard::decode(body, header.version, guard::Limits::default())?;
-    match added(&request, scene) {
-        Ok(asked) => {
-            limit_wait(request.timeout_ms, to, scene);
-            scene.desk.controls.push((to, asked));
-            Ok(Controlled::waiting(Asked::AddVoter))
-        }
-        Err(error) => Ok(encode_added(header, Some(ControllerAnswer::QuorumChanged(Err(error))))),
+    let checked = added(&request, scene);
+    if checked.is_ok() {
+        limit_wait(request.timeout_ms, to, scene);
     }
+    Ok(ask(checked, Asked::AddVoter, to, scene).unwrap_or_else(|refused| encode_added(header, Some(refused))))
 }
 
 pub(super) fn remove(
@@ -134,14 +143,10 @@ pub(super) fn remove(
 ) -> Result<Work, CloseReason> {
     let request: RemoveRaftVoterRequest = guard::decode(body, header.version, guard::Limits::default())?;
     let (node_id, directory) = (request.voter_id, request.voter_directory_id);
-    match check(("Remove", "removing"), request.cluster_id.as_deref(), (node_id, directory), scene) {
-        Ok(()) => {
-            let asked = ControllerRequest::RemoveVoter { node_id, raft_id: raft_id_of(directory) };
-            scene.desk.controls.push((to, asked));
-            Ok(Controlled::waiting(Asked::RemoveVoter))
-        }
-        Err(error) => Ok(encode_removed(header, Some(ControllerAnswer::QuorumChanged(Err(error))))),
-    }
+    let checked = check(("Remove", "removing"), request.cluster_id.as_deref(), (node_id, directory), scene);
+    let asks = checked.map(|()| ControllerRequest::RemoveVoter { node_id, raft_id: raft_id_of(directory) });
+    Ok(ask(asks, Asked::RemoveVoter, to, scene)
+        .unwrap_or_else(|refused| encode_removed(header, Some(refused))))
 }
 
 pub(super) fn update(
@@ -151,13 +156,9 @@ pub(super) fn update(
     scene: &mut Scene,
 ) -> Result<Work, CloseReason> {
     let request: UpdateRaftVoterRequest = guard::decode(body, header.version, guard::Limits::default())?;
-    match updated(&request, scene) {
-        Ok(asked) => {
-            scene.desk.controls.push((to, asked));
-            Ok(Controlled::waiting(Asked::UpdateVoter))
-        }
-        Err(error) => Ok(encode_updated(header, Some(ControllerAnswer::QuorumChanged(Err(error))))),
-    }
+    let asks = updated(&request, scene);
+    Ok(ask(asks, Asked::UpdateVoter, to, scene)
+        .unwrap_or_else(|refused| encode_updated(header, Some(refused))))
 }
 
 /// The code of an answer, and its words; Kafka tells none where its code says all.
