@@ -156,7 +156,7 @@ impl<'a> Draft<'a> {
         }
         let replicas = without(&self.replicas, &self.removing);
         let isr = without(&self.isr, &self.removing);
-        let is_complete = self.adding.iter().all(|node| isr.contains(node));
+        let is_complete = without(&self.adding, &self.removing).iter().all(|node| isr.contains(node));
         if !replicas.is_empty() && !isr.is_empty() && is_complete {
             (self.replicas, self.isr) = (replicas, isr);
             (self.adding, self.removing) = (NodeIds::new(), NodeIds::new());

@@ -77,13 +77,15 @@ fn begin(
         let words = "The cluster's metadata.version is too old for this; upgrade it with kafka-features.";
         return refuse(ErrorCode::UnsupportedVersion, words);
     }
-    // What an earlier move was adding does not belong to the partition yet, unless nobody else is in sync.
+    // What an earlier move was adding does not belong to the partition yet. Where nobody else is in sync it stays until
+    // the move is done, still as one that was added: a cancelled move must not leave the partition with more replicas.
     let own = without(&before.replicas, &before.adding);
-    let is_kept = before.isr.iter().any(|node| own.contains(node) || wanted.contains(node));
-    let base = if is_kept { own } else { before.replicas.clone() };
-    draft.adding = without(wanted, &base);
-    draft.removing = without(&base, wanted);
+    let are_kept =
+        before.isr.is_empty() || before.isr.iter().any(|node| own.contains(node) || wanted.contains(node));
+    let base = if are_kept { &own } else { &before.replicas };
+    draft.removing = without(base, wanted);
     draft.replicas = wanted.iter().chain(&draft.removing).copied().collect();
+    draft.adding = without(&draft.replicas, &own);
     draft.isr.retain(|node| draft.replicas.contains(node));
     Ok(())
 }

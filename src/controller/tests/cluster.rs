@@ -347,6 +347,36 @@ fn another_move_forgets_what_the_first_was_adding() {
 }
 
 #[test]
+fn a_cancelled_move_leaves_no_more_replicas_than_there_were() {
+    // A move that was asked for twice while nobody was in sync.
+    let mut node = three(&[1]);
+    eligible(&mut node, 1);
+    gone(&mut node, 1);
+    reassign(&mut node, Some(&[2]), false).unwrap();
+    reassign(&mut node, Some(&[2]), false).unwrap();
+    assert_eq!(
+        line(&node, 0),
+        "leader -1 in 1, isr [] of [2, 1], adding [2], removing [1], elr [1], last [1]"
+    );
+    reassign(&mut node, None, false).unwrap();
+    assert_eq!(line(&node, 0), "leader -1 in 2, isr [] of [1], elr [1], last [1]");
+    // One that gives up what alone is in sync.
+    let mut node = three(&[1]);
+    reassign(&mut node, Some(&[2, 3]), true).unwrap();
+    let change = wants(&node, &[1, 2]);
+    alter(&mut node, change).unwrap();
+    gone(&mut node, 1);
+    assert_eq!(line(&node, 0), "leader 2 in 1, isr [2] of [2, 3, 1], adding [2, 3], removing [1]");
+    reassign(&mut node, Some(&[3]), true).unwrap();
+    assert_eq!(line(&node, 0), "leader 2 in 1, isr [2] of [3, 2, 1], adding [3, 2], removing [2, 1]");
+    let refused = reassign(&mut node, None, false).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::InvalidReplicaAssignment, "it would be an unclean election");
+    let change = wants(&node, &[2, 3]);
+    assert_eq!(alter(&mut node, change), Err(ErrorCode::NewLeaderElected));
+    assert_eq!(line(&node, 0), "leader 3 in 2, isr [3] of [3]");
+}
+
+#[test]
 fn leaderships_go_back_to_preferred_leaders_after_the_interval_where_these_are_in_sync() {
     let mut node = three(&[1, 2, 3]);
     gone(&mut node, 1);
