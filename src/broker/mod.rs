@@ -191,13 +191,15 @@ impl Shard {
         }
         self.forget_connection(key);
         let (_, connection) = self.connections.remove(key.slot as usize);
-        let context = connection.context;
+        let (context, session) = (connection.context, connection.session);
         let (works, cost_bytes) = connection.abandon();
         self.admitted_bytes -= cost_bytes;
         for (number, work) in works {
             let to = self.address(key, number);
             self.in_scene(now, context, |scene| work.cancel(to, scene));
         }
+        self.desk.sessions.leave(session);
+        self.route(now);
         self.work(now);
     }
 
@@ -544,6 +546,9 @@ impl Shard {
                 self.drain_coordinators();
             }
             return;
+        }
+        if to.session_id().is_some() {
+            return self.session_told(now, to, &answered);
         }
         self.with_work(now, to, |work, header, to, scene| work.answer(header, to, answered, scene));
     }

@@ -8,12 +8,13 @@ use super::{Shard, Todo, find};
 use crate::controller::ShardId;
 use crate::effect::Now;
 use crate::group::OFFSETS_TOPIC;
-use crate::partition::ReplyTo;
+use crate::partition::{Answer, ReplyTo};
 use crate::request::Answered;
 
 impl Shard {
     /// Sends what requests left in their scene to where it belongs.
     pub(super) fn route(&mut self, now: Now) {
+        self.desk.settle_sessions(now);
         self.timers.extend(self.desk.timers.drain(..));
         if self.timers.have_doubled() {
             let connections = &mut self.connections;
@@ -88,6 +89,14 @@ impl Shard {
             } else {
                 self.outputs.push(Output::Send(ShardId(0), Message::Control { to, is_peer, request }));
             }
+        }
+    }
+
+    /// A watch of a fetch session says something.
+    pub(super) fn session_told(&mut self, now: Now, to: ReplyTo, answered: &Answered) {
+        let is_news = matches!(answered, Answered::Partition(Answer::News, _));
+        if let Some((waiting, fired)) = self.desk.sessions.told_by_watch(to, is_news) {
+            self.with_work(now, waiting, |work, _, to, scene| work.watch_fired(fired, to, scene));
         }
     }
 

@@ -27,6 +27,26 @@ pub struct ReplyTo {
     pub part: u32,
 }
 
+/// In place of a connection's slot: what is said is for a fetch session, which lasts from request to request.
+const SESSION: u32 = u32::MAX - 1;
+
+impl ReplyTo {
+    /// A partition of a fetch session. `arming` tells the watches that lie for it one after the other apart.
+    pub fn session(shard: u16, id: i32, arming: u32, slot: u32) -> Self {
+        Self { shard, connection: SESSION, generation: id.cast_unsigned(), request: arming, part: slot }
+    }
+
+    /// The session that it is for, if it is for one.
+    pub fn session_id(&self) -> Option<i32> {
+        (self.connection == SESSION).then_some(self.generation.cast_signed())
+    }
+
+    /// Whether both are for the same partition of the same session, whatever watch it is.
+    pub(super) fn is_same_in_session(&self, other: &Self) -> bool {
+        Self { request: other.request, ..*self } == *other && self.connection == SESSION
+    }
+}
+
 /// When a produced batch is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acks {
@@ -81,6 +101,9 @@ pub struct Read {
     pub knows_zstd: bool,
     /// Leave a one-shot watch behind if fewer than this many bytes are found; 0 for never.
     pub watch_below_bytes: u64,
+    /// A partition of a fetch session: the watch stays beyond the request and says there what comes to pass, and what
+    /// moves that is no records. One that lies for it already goes.
+    pub session: Option<ReplyTo>,
     /// A consumer that may read from a follower, too, up to the high watermark that is known there (KIP-392).
     pub from_follower: bool,
     /// Replicas that are nearer to the consumer than the leader: it is sent to one of them that is in sync and has
@@ -102,6 +125,7 @@ impl Read {
             isolation: Isolation::Uncommitted,
             knows_zstd: true,
             watch_below_bytes: 0,
+            session: None,
             from_follower: false,
             nearer: SmallVec::new(),
             withheld: false,
@@ -206,6 +230,8 @@ pub struct ReadFound {
     pub diverging: Option<(i32, i64)>,
     /// Node id of a replica from which the consumer is to read instead (KIP-392). There is no span then.
     pub preferred: Option<i32>,
+    /// A watch was left for a fetch session.
+    pub watched: bool,
 }
 
 /// Where a replica is, and what it is becoming.
@@ -282,6 +308,8 @@ pub enum Answer {
     },
     /// A watch fired: there is more to read.
     Fired,
+    /// A session's watch still waits, but what it was told of the partition beside records is not so any more.
+    News,
 }
 
 /// What a partition asks of its shard.

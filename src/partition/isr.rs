@@ -68,6 +68,11 @@ impl Remote {
         self.fetched_ms = now_ms;
     }
 
+    /// It has waited for records until now: it had everything.
+    fn had_everything(&mut self, now_ms: u64) {
+        self.caught_up_ms = self.caught_up_ms.max(Some(now_ms));
+    }
+
     fn is_caught_up(&self, now_ms: u64, leader_end: i64, lag_max_ms: u64) -> bool {
         let in_time = |ms: u64| now_ms.saturating_sub(ms) <= lag_max_ms;
         self.end.is_some_and(|end| end.offset == leader_end) || self.caught_up_ms.is_some_and(in_time)
@@ -284,6 +289,29 @@ impl Partition {
         }
     }
 
+    /// The log end has moved past those whose sessions waited for that. Sessions do not ask again what they know, so
+    /// a replica that waits has everything for as long as it waits.
+    pub(super) fn note_passed(&mut self, now: Now, log_end: i64) {
+        let Role::Leader(lead) = &mut self.role else { return };
+        for id in self.watches.replicas_passed(log_end) {
+            let remote = lead.remotes.iter_mut().find(|remote| remote.id == id);
+            remote.into_iter().for_each(|remote| remote.had_everything(now.mono_ms));
+        }
+    }
+
+    /// What the fetches of other replicas bring about may be another thing now: those whose sessions wait fetch again.
+    pub(super) fn look_again(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.note_passed(now, i64::MAX);
+        self.watches.fire_replicas(effects);
+    }
+
+    /// A replica's watch is taken back.
+    pub(super) fn waited_until_now(&mut self, now: Now, replica: Option<i32>) {
+        let Some(lead) = self.lead_mut() else { return };
+        let remote = lead.remotes.iter_mut().find(|remote| Some(remote.id) == replica);
+        remote.into_iter().for_each(|remote| remote.had_everything(now.mono_ms));
+    }
+
     /// Asks for an ISR with this replica if it is not in it and has all that may be committed: everything below
     /// the high watermark, and below the start of the leader's epoch, since a new leader does not know yet up to
     /// where the leader before had committed.
@@ -342,6 +370,7 @@ impl Partition {
         }
         if asks_again {
             effects.extend(lead.change.clone().map(Effect::AlterIsr));
+            self.look_again(now, effects);
         }
         if checks {
             self.shrink_isr(now, effects);

@@ -145,6 +145,7 @@ impl Partition {
         if !self.is_leader() {
             return;
         }
+        self.note_passed(now, self.log.log_end());
         if self.in_sync_count() >= self.min_insync_replicas() {
             if let Some(end) = self.in_sync_end(now) {
                 self.high_watermark = self.high_watermark.max(end.offset);

@@ -238,6 +238,8 @@ impl Partition {
             self.send_everyone_away(ErrorCode::NotLeaderOrFollower, effects);
         }
         self.take_role(now, new_epoch, effects);
+        // Who asked in vain to join the ISR may join it now: its next fetch counts anew.
+        self.look_again(now, effects);
         self.settle(now, effects);
     }
 
@@ -264,8 +266,12 @@ impl Partition {
     /// A request part from a connection.
     pub fn call(&mut self, now: Now, to: ReplyTo, op: Op, effects: &mut Vec<Effect>) {
         if let Op::Unwatch = op {
-            self.watches.remove(to);
-            return;
+            let replica = self.watches.remove(to);
+            return self.waited_until_now(now, replica);
+        }
+        if let Op::Read(Read { session: Some(session), .. }) = &op {
+            let replica = self.watches.replace(*session);
+            self.waited_until_now(now, replica);
         }
         if let Op::Sent(_) | Op::Move { .. } = op {
             return;
@@ -452,6 +458,7 @@ impl Partition {
         }
         self.tell_following(effects);
         self.tell_log_start(effects);
+        self.tell_news(effects);
         self.check_invariants();
     }
 

@@ -3,7 +3,7 @@
 
 use super::effect::{Answer, Effect, Isolation, OffsetQuery, Read, ReadFound, Reader, ReplyTo};
 use super::isr::ReplicaFetch;
-use super::wait::{Watched, rest};
+use super::wait::{Told, Watch, Watched, rest};
 use super::{Partition, State};
 use crate::effect::{FileResult, Now, Ticket};
 use crate::log::EPOCH_UNDEFINED as UNDEFINED;
@@ -49,6 +49,7 @@ struct Fetching {
     withheld: bool,
     /// Less than this leaves a watch behind.
     watch_below_bytes: u64,
+    session: Option<ReplyTo>,
     watched: Watched,
     /// The end that the reader saw.
     above: i64,
@@ -86,6 +87,7 @@ impl Partition {
             cuts: self.cuts,
             withheld: read.withheld,
             watch_below_bytes: read.watch_below_bytes,
+            session: read.session,
             watched,
             above: end.offset,
         };
@@ -373,13 +375,34 @@ impl Partition {
             }
         }
         let told = span.filter(|_| !fetching.withheld);
-        effects.push(Effect::Reply(to, Answer::Read(self.read_found(told, None))));
         // What is withheld is there: nothing that may come makes it be given.
-        if span.map_or(0, |span| span.length) < fetching.watch_below_bytes && told.is_some() == span.is_some()
-        {
-            self.watches.add(to, fetching.watched, fetching.above);
-            self.watches.fire(&self.ends(), effects);
+        let waits = span.map_or(0, |span| span.length) < fetching.watch_below_bytes
+            && told.is_some() == span.is_some();
+        let watched = waits && fetching.session.is_some();
+        let found = ReadFound { watched, ..self.read_found(told, None) };
+        effects.push(Effect::Reply(to, Answer::Read(found)));
+        if waits {
+            self.leave_watch(&fetching, effects);
         }
+    }
+
+    fn leave_watch(&mut self, fetching: &Fetching, effects: &mut Vec<Effect>) {
+        let replica = match fetching.reader {
+            Reader::Replica { id, .. } => Some(id),
+            Reader::Consumer => None,
+        };
+        let Fetching { watched, above, .. } = *fetching;
+        let to = fetching.session.unwrap_or(fetching.to);
+        // The others may have news by what this reader brought about; it has just been told.
+        self.tell_news(effects);
+        self.watches.add(Watch { to, watched, above, replica, has_news: false });
+        self.watches.fire(&self.ends(), effects);
+    }
+
+    /// Tells sessions that wait here when what they were told beside records has changed.
+    pub(super) fn tell_news(&mut self, effects: &mut Vec<Effect>) {
+        let log_start_offset = self.log.log_start_offset();
+        self.watches.tell_news(Told { high_watermark: self.high_watermark, log_start_offset }, effects);
     }
 
     /// There is nothing to wait for: the replica has to cut its log first.
@@ -395,6 +418,7 @@ impl Partition {
             log_start_offset: self.log.log_start_offset(),
             diverging,
             preferred: None,
+            watched: false,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Who waits on a partition: produces for their promise, readers for more to read.
 //!
-//! Both lists are bounded by the requests that the connections' shards have admitted.
+//! Both lists are bounded by the requests that the connections' shards have admitted, and by what their fetch
+//! sessions may remember.
 
 use std::collections::VecDeque;
 
@@ -127,27 +128,89 @@ impl Ends {
 }
 
 /// One-shot watches of readers that found nothing.
+///
+/// One of a fetch session lasts until it fires or the session takes it back. Meanwhile its reader is told once when
+/// something else than records is new.
 #[derive(Debug, Default)]
 pub(super) struct Watches {
     list: Vec<Watch>,
+    /// What the readers were told, but for those that know of news.
+    told: Told,
+}
+
+/// What a reader is told beside records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    pub high_watermark: i64,
+    pub log_start_offset: i64,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Watch {
-    to: ReplyTo,
-    watched: Watched,
+pub(super) struct Watch {
+    pub to: ReplyTo,
+    pub watched: Watched,
     /// Fires when the end that the reader may see is above this offset.
-    above: i64,
+    pub above: i64,
+    /// Node id of the replica that waits; none for a consumer.
+    pub replica: Option<i32>,
+    /// Its session knows that there is news.
+    pub has_news: bool,
 }
 
 impl Watches {
-    pub fn add(&mut self, to: ReplyTo, watched: Watched, above: i64) {
-        self.list.push(Watch { to, watched, above });
+    pub fn add(&mut self, watch: Watch) {
+        self.list.push(watch);
     }
 
-    pub fn remove(&mut self, to: ReplyTo) {
-        self.list.retain(|w| w.to != to);
+    /// Takes a watch back. Gives the replica that it was of, where it was a session's.
+    pub fn remove(&mut self, to: ReplyTo) -> Option<i32> {
+        self.take(|watch| watch.to == to)
+    }
+
+    /// A partition of a session is read again: the watch that lies for it goes.
+    pub fn replace(&mut self, to: ReplyTo) -> Option<i32> {
+        self.take(|watch| watch.to.is_same_in_session(&to))
+    }
+
+    fn take(&mut self, is_it: impl Fn(&Watch) -> bool) -> Option<i32> {
+        let mut replica = None;
+        self.list.retain(|watch| {
+            let goes = is_it(watch);
+            if goes && watch.to.session_id().is_some() {
+                replica = watch.replica;
+            }
+            !goes
+        });
         rest(&mut self.list);
+        replica
+    }
+
+    /// Tells sessions that what they were told beside records is not so any more.
+    pub fn tell_news(&mut self, now: Told, effects: &mut Vec<Effect>) {
+        if std::mem::replace(&mut self.told, now) == now {
+            return;
+        }
+        for watch in self.list.iter_mut().filter(|watch| watch.to.session_id().is_some()) {
+            if !std::mem::replace(&mut watch.has_news, true) {
+                effects.push(Effect::Reply(watch.to, Answer::News));
+            }
+        }
+    }
+
+    /// Fires the watches of replicas with sessions: what their next fetches bring about is another thing now.
+    pub fn fire_replicas(&mut self, effects: &mut Vec<Effect>) {
+        self.list.retain(|watch| {
+            let fires = watch.replica.is_some() && watch.to.session_id().is_some();
+            effects.extend(fires.then_some(Effect::Reply(watch.to, Answer::Fired)));
+            !fires
+        });
+        rest(&mut self.list);
+    }
+
+    /// The replicas whose sessions wait for an end that is passed now: they had everything until then.
+    pub fn replicas_passed(&self, log_end: i64) -> impl Iterator<Item = i32> {
+        let passed = move |watch: &&Watch| watch.above < log_end && watch.to.session_id().is_some();
+        self.list.iter().filter(passed).filter_map(|watch| watch.replica)
     }
 
     /// Fires every watch whose end has moved past what it waits for.
@@ -248,9 +311,11 @@ mod tests {
     #[test]
     fn a_watch_fires_once_and_by_the_end_it_waits_for() {
         let mut watches = Watches::default();
-        watches.add(to(0), Watched::HighWatermark, 5);
-        watches.add(to(1), Watched::LastStable, 5);
-        watches.add(to(2), Watched::LogEnd, 8);
+        let watch =
+            |part, watched, above| Watch { to: to(part), watched, above, replica: None, has_news: false };
+        watches.add(watch(0, Watched::HighWatermark, 5));
+        watches.add(watch(1, Watched::LastStable, 5));
+        watches.add(watch(2, Watched::LogEnd, 8));
         let mut effects = Vec::new();
         watches.fire(&Ends { high_watermark: 6, last_stable: 5, log_end: 8 }, &mut effects);
         assert_eq!(parts(&effects), [0]);

@@ -4,28 +4,32 @@
 //! A request for one partition leaves a watch behind with its first read. A request for several
 //! reads them first without watches: under load it is answered at once and has nothing to take
 //! back. Only when too little is there it reads again, now leaving watches.
+//!
+//! A request that goes on with a session reads what does not rest there ([`super::session`]), and leaves the
+//! watches to the session: nothing is taken back when it ends.
+
+mod entering;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustc_hash::{FxBuildHasher, FxHashMap};
 use smallvec::SmallVec;
-use uuid::Uuid;
+
+use self::entering::{enter, topic_name, unknown_id};
 
 use super::leader_hint::LeaderHints;
 use super::nearer::Nearness;
 use super::outbox::Outbox;
-use super::refused::Refusal;
-use super::session::{NewSession, SessionUse, Told, TopicKey, Wanted};
+use super::session::{Asked, NewSession, SessionUse, Told, TopicKey, Wanted, WatchFired};
 use super::{Call, CloseReason, ClusterView, Scene, Timer, Work};
 use crate::config::CompressionType;
 use crate::controller::TopicImage;
 use crate::effect::ByteSpan;
 use crate::partition::{Answer, Isolation, Op, Read, ReadFound, Reader, ReplyTo};
+use crate::wire::ErrorCode;
 use crate::wire::fetch::FetchRequest;
 use crate::wire::fetch_response::{EpochEnd, FetchPartitionResponse, FetchResponseHead, FetchResponseWriter};
 use crate::wire::header::RequestHeader;
-use crate::wire::{ErrorCode, TopicRef};
 
 /// First version whose senders know zstd (KIP-110).
 const VERSION_ZSTD: i16 = 10;
@@ -75,17 +79,35 @@ struct Part {
     topic: TopicKey,
     index: i32,
     wanted: Wanted,
+    /// Where it is in the session that the request goes on with, and its place in the order there.
+    slot: Option<u32>,
+    turn: u64,
     found: Result<ReadFound, (ErrorCode, i64)>,
     span: Option<ByteSpan>,
     /// A watch may lie on the partition's shard.
     watched: bool,
     reading: bool,
+    /// The session's watch has fired while what it was left by is still being read.
+    fired: bool,
+    /// Another replica may be named to it at any time.
+    has_nearer: bool,
 }
 
 impl Part {
-    fn new((topic, index, wanted): (TopicKey, i32, Wanted)) -> Self {
-        let nothing = (ErrorCode::UnknownServerError, -1);
-        Self { topic, index, wanted, found: Err(nothing), span: None, watched: false, reading: false }
+    fn new(Asked { topic, index, wanted, slot, turn }: Asked) -> Self {
+        Self {
+            topic,
+            index,
+            wanted,
+            slot,
+            turn,
+            found: Err((ErrorCode::UnknownServerError, -1)),
+            span: None,
+            watched: false,
+            reading: false,
+            fired: false,
+            has_nearer: false,
+        }
     }
 
     fn records_bytes(&self) -> u64 {
@@ -148,16 +170,27 @@ impl Fetch {
             timer_set: false,
             stage: Stage::First,
         };
-        let may_wait = request.max_wait_ms > 0 && fetch.min_bytes > 0 && !fetch.parts.is_empty();
+        let session_id = fetch.session_id();
+        let is_empty = fetch.parts.is_empty() && session_id.is_none();
+        let may_wait = request.max_wait_ms > 0 && fetch.min_bytes > 0 && !is_empty;
         if !may_wait {
             fetch.min_bytes = 0;
         }
-        if fetch.parts.len() == 1 && may_wait {
+        if session_id.is_some() || (fetch.parts.len() == 1 && may_wait) {
             fetch.stage = Stage::Watching;
         }
+        session_id.into_iter().for_each(|id| scene.desk.sessions.wait(id, to));
         fetch.read_all(to, scene);
         fetch.evaluate(to, scene);
         Ok(Work::Fetch(Box::new(fetch)))
+    }
+
+    /// The session that it goes on with.
+    fn session_id(&self) -> Option<i32> {
+        match self.session {
+            SessionUse::Continue { id, .. } => Some(id),
+            SessionUse::None | SessionUse::Make => None,
+        }
     }
 
     /// Asks every partition; those of one topic stand together, and it is looked up once.
@@ -175,7 +208,9 @@ impl Fetch {
     /// Asks a partition, wherever it is.
     fn read(&mut self, at: usize, topic: Option<&Arc<TopicImage>>, to: ReplyTo, scene: &mut Scene) {
         let watching = self.stage == Stage::Watching;
+        let session_id = self.session_id();
         let Some(part) = self.parts.get_mut(at) else { return };
+        part.fired = false;
         let topic = topic.ok_or_else(|| match &part.topic {
             TopicKey::Name(_) => ErrorCode::UnknownTopicOrPartition,
             TopicKey::Id(id) => unknown_id(self.session, *id, part.index, scene),
@@ -191,15 +226,23 @@ impl Fetch {
         });
         match topic {
             Ok((topic, nearer)) => {
-                part.watched |= watching;
+                let session = session_id.and_then(|id| scene.desk.sessions.watch(id, part.slot, topic.id));
+                part.watched |= watching && session.is_none();
                 part.reading = true;
+                part.has_nearer = !nearer.is_empty();
                 self.outstanding += 1;
                 let max_bytes = u64::try_from(part.wanted.max_bytes).unwrap_or(0).min(self.max_bytes);
                 let read = Read {
                     current_leader_epoch: part.wanted.current_leader_epoch,
                     isolation: self.isolation,
                     knows_zstd: self.knows_zstd,
-                    watch_below_bytes: if watching { self.min_bytes } else { 0 },
+                    // What a session finds nothing of rests, also where its request does not wait.
+                    watch_below_bytes: match session {
+                        Some(_) => self.min_bytes.max(1),
+                        None if watching => self.min_bytes,
+                        None => 0,
+                    },
+                    session,
                     from_follower: self.nearness.from_follower,
                     nearer,
                     ..Read::new(part.reader(self.replica), part.wanted.fetch_offset, max_bytes)
@@ -247,11 +290,32 @@ impl Fetch {
             | Answer::Size(_)
             | Answer::Placed(_)
             | Answer::Moves
+            | Answer::News
             | Answer::Producers(_) => return,
         }
         if std::mem::take(&mut part.reading) {
             self.outstanding -= 1;
         }
+        if part.fired && self.stage == Stage::Watching {
+            let topic = topic_of(&part.topic, scene.view);
+            self.read(at, topic, to, scene);
+        }
+        self.evaluate(to, scene);
+    }
+
+    /// A watch of its session has fired: there is more to read of that partition.
+    pub(super) fn watch_fired(&mut self, WatchFired(asked): WatchFired, to: ReplyTo, scene: &mut Scene) {
+        if self.stage == Stage::Done {
+            return;
+        }
+        let at = self.parts.iter().position(|part| part.slot == asked.slot).unwrap_or(self.parts.len());
+        match self.parts.get_mut(at) {
+            Some(part) if part.reading => return part.fired = true,
+            Some(_) => {}
+            None => self.parts.push(Part::new(asked)),
+        }
+        let topic = self.parts.get(at).and_then(|part| topic_of(&part.topic, scene.view));
+        self.read(at, topic, to, scene);
         self.evaluate(to, scene);
     }
 
@@ -263,6 +327,10 @@ impl Fetch {
         let bytes: u64 = self.parts.iter().map(Part::records_bytes).sum();
         if bytes >= self.min_bytes || self.parts.iter().any(Part::is_urgent) {
             self.finish(to, scene);
+            if self.session_id().is_some() {
+                // Those that a watch had read came last.
+                self.parts.sort_by_key(|part| part.turn);
+            }
             self.share_budget();
             return self.count_sent(to, scene);
         }
@@ -277,6 +345,9 @@ impl Fetch {
 
     fn finish(&mut self, to: ReplyTo, scene: &mut Scene) {
         self.stage = Stage::Done;
+        if let Some(id) = self.session_id() {
+            scene.desk.sessions.waits_no_more(id, ReplyTo { part: 0, ..to });
+        }
         let enough = if self.parts.len() == 1 { self.min_bytes } else { 0 };
         for (at, part) in (0..).zip(&mut self.parts) {
             // A lone partition that found enough left no watch.
@@ -413,6 +484,7 @@ impl Part {
                 is_error: false,
                 // Either is told until the reader does something else.
                 is_diverging: found.diverging.is_some() || found.preferred.is_some(),
+                may_rest: found.watched && found.span.is_none() && !self.has_nearer,
             },
             Err((_, log_start_offset)) => Told {
                 high_watermark: -1,
@@ -420,6 +492,7 @@ impl Part {
                 records_bytes,
                 is_error: true,
                 is_diverging: false,
+                may_rest: false,
             },
         }
     }
@@ -458,126 +531,4 @@ fn unwatch(part: &Part, to: ReplyTo, scene: &mut Scene) {
     if let Some(topic) = topic_of(&part.topic, scene.view) {
         scene.desk.calls.push(Call { topic_id: topic.id, partition: part.index, to, op: Op::Unwatch });
     }
-}
-
-/// Finds out which session a request belongs to and what it wants, or why it is refused.
-fn enter(
-    request: &FetchRequest,
-    header: &RequestHeader,
-    scene: &mut Scene,
-) -> (SessionUse, SmallVec<[Part; 1]>, Option<ErrorCode>) {
-    let (mut session, mut refusal) = match scene.desk.sessions.enter(
-        request.session_id,
-        request.session_epoch,
-        header.version >= VERSION_BY_ID,
-    ) {
-        Ok(_) if request.replica_id >= 0 && !is_among_brokers(scene) => {
-            let code = ErrorCode::ClusterAuthorizationFailed;
-            scene.refused(Refusal::ReplicaFetch, request.replica_id, code);
-            (SessionUse::None, Some(code))
-        }
-        Ok(session) => (session, None),
-        Err(error) => (SessionUse::None, Some(error)),
-    };
-    let parts = match session {
-        _ if refusal.is_some() => SmallVec::new(),
-        SessionUse::Continue { id, .. } => {
-            let forgotten = request.forgotten().flat_map(|topic| {
-                let key = topic_key(topic.topic, scene.view);
-                topic.partitions.map(move |index| (key.clone(), index))
-            });
-            let changed = wanted(request, scene.view);
-            let name_of = |id| topic_name(id, scene.view);
-            let sessions = &mut scene.desk.sessions;
-            let all = sessions.update(id, scene.now.mono_ms, changed, forgotten, name_of);
-            let all = all.unwrap_or_else(|error| {
-                refusal = Some(error);
-                Vec::new()
-            });
-            if all.is_empty() {
-                session = SessionUse::None;
-            }
-            all.into_iter().map(Part::new).collect()
-        }
-        SessionUse::None | SessionUse::Make => {
-            let mut parts = SmallVec::with_capacity(request.counts().partitions as usize);
-            parts.extend(wanted(request, scene.view).map(Part::new));
-            without_repeats(parts)
-        }
-    };
-    (session, parts, refusal)
-}
-
-/// Whether the listener is the one that brokers use among themselves. Elsewhere nobody may pose as a replica: what
-/// one fetches moves the high watermark.
-fn is_among_brokers(scene: &Scene) -> bool {
-    let config = &scene.node.config;
-    let listener = config.listeners.get(scene.context.listener);
-    listener.is_some_and(|listener| *listener.name == *config.inter_broker_listener)
-}
-
-/// A partition that is named twice counts once, in its first place and with what was said of it last, as in Kafka.
-/// Nobody can have one partition looked at thousands of times by one request.
-fn without_repeats(parts: SmallVec<[Part; 1]>) -> SmallVec<[Part; 1]> {
-    if parts.windows(2).all(|pair| matches!(pair, [a, b] if a.topic == b.topic && a.index < b.index)) {
-        return parts;
-    }
-    let mut places = FxHashMap::with_capacity_and_hasher(parts.len(), FxBuildHasher);
-    let mut kept: SmallVec<[Part; 1]> = SmallVec::with_capacity(parts.len());
-    for part in parts {
-        let place = *places.entry((part.topic.clone(), part.index)).or_insert(kept.len());
-        match kept.get_mut(place) {
-            Some(first) => first.wanted = part.wanted,
-            None => kept.push(part),
-        }
-    }
-    kept
-}
-
-/// Why an id cannot be read. A session that knew its name tells more: the topic was made again under it,
-/// or is gone.
-fn unknown_id(session: SessionUse, id: Uuid, index: i32, scene: &Scene) -> ErrorCode {
-    let SessionUse::Continue { id: session_id, .. } = session else { return ErrorCode::UnknownTopicId };
-    let name = scene.desk.sessions.name_of(session_id, id);
-    let Some(name) = name else { return ErrorCode::UnknownTopicId };
-    let again = scene.view.image.topic(name);
-    let is_there = |index| again.is_some_and(|topic| index < topic.partitions.len());
-    if usize::try_from(index).is_ok_and(is_there) {
-        ErrorCode::InconsistentTopicId
-    } else {
-        ErrorCode::UnknownTopicOrPartition
-    }
-}
-
-fn topic_name(id: Uuid, view: &ClusterView) -> Option<Arc<str>> {
-    view.image.topic_by_id(id).map(|topic| topic.name.clone())
-}
-
-/// The key under which a topic is remembered; a known name shares the Image's string.
-fn topic_key(topic: TopicRef, view: &ClusterView) -> TopicKey {
-    match topic {
-        TopicRef::Name(name) => {
-            TopicKey::Name(view.image.topic(name).map_or_else(|| name.into(), |topic| topic.name.clone()))
-        }
-        TopicRef::Id(id) => TopicKey::Id(id),
-    }
-}
-
-fn wanted<'a>(
-    request: &'a FetchRequest,
-    view: &'a ClusterView,
-) -> impl Iterator<Item = (TopicKey, i32, Wanted)> + 'a {
-    request.topics().flat_map(|topic| {
-        let key = topic_key(topic.topic, view);
-        topic.partitions.map(move |partition| {
-            let wanted = Wanted {
-                fetch_offset: partition.fetch_offset,
-                max_bytes: partition.max_bytes,
-                current_leader_epoch: partition.current_leader_epoch,
-                last_fetched_epoch: partition.last_fetched_epoch,
-                log_start_offset: partition.log_start_offset,
-            };
-            (key.clone(), partition.index, wanted)
-        })
-    })
 }

@@ -39,6 +39,7 @@ fn nothing(high_watermark: i64) -> ReadFound {
         log_start_offset: 0,
         diverging: None,
         preferred: None,
+        watched: false,
     }
 }
 
@@ -301,4 +302,110 @@ fn a_consumer_is_sent_to_a_replica_in_its_rack_and_may_read_from_followers() {
     stage.broker(2, Some("b"), false);
     stage.replicated("t", 7, &[1, 2]);
     assert_eq!(asked(&mut stage, 12, "b"), (true, vec![]), "without a selector leaders serve");
+}
+
+/// What a request of a session reads: partition, and the address of the watch that it may leave.
+fn reads(stage: &mut Stage) -> Vec<(i32, ReplyTo)> {
+    let reads = stage.desk.calls.iter().filter_map(|call| match &call.op {
+        Op::Read(read) => Some((call.partition, read.session.expect("the watch is the session's"))),
+        _ => None,
+    });
+    reads.collect()
+}
+
+/// Answers every read with nothing at a high watermark, and a watch.
+fn watched(stage: &mut Stage, header: &RequestHeader, work: &mut Work, high_watermark: i64) {
+    for call in stage.desk.calls.drain(..).collect::<Vec<_>>() {
+        let found = ReadFound { watched: true, ..nothing(high_watermark) };
+        work.answer(header, call.to, Answered::Partition(Answer::Read(found), None), &mut stage.scene());
+    }
+}
+
+#[test]
+fn a_round_of_a_session_reads_what_has_changed_and_nothing_else() {
+    let mut stage = Stage::new(&[]);
+    stage.topic("t", 7, &[1; 100]);
+    let all: Vec<i32> = (0..100).collect();
+    let id = ask(&mut stage, 13, &request(0, 0, vec![named(13, &all)])).session_id;
+    let mut epoch = 0;
+    let mut round = |stage: &mut Stage| {
+        epoch += 1;
+        let (header, work) = stage.start(
+            ApiKey::Fetch,
+            13,
+            &request(id, epoch, vec![]).with_min_bytes(1).with_max_wait_ms(500),
+        );
+        (reads(stage), header, work)
+    };
+    let end = |stage: &mut Stage, header: &RequestHeader, mut work: Work| {
+        assert!(!work.is_done(), "it waits");
+        work.timeout(TO, &mut stage.scene());
+        assert!(work.is_done() && stage.desk.calls.is_empty(), "nothing is taken back");
+        told(&stage.finish(header, work))
+    };
+    let (first, header, mut work) = round(&mut stage);
+    assert_eq!(first.iter().map(|(index, _)| *index).collect::<Vec<_>>(), all);
+    watched(&mut stage, &header, &mut work, 0);
+    assert_eq!(end(&mut stage, &header, work), []);
+    // At rest nothing is looked at.
+    for _ in 0..3 {
+        let (asked, header, work) = round(&mut stage);
+        assert_eq!(asked, []);
+        assert_eq!(end(&mut stage, &header, work), []);
+    }
+    // Records wake the round that waits, and one partition is read.
+    let (_, header, mut work) = round(&mut stage);
+    let (waiting, fired) = stage.desk.sessions.told_by_watch(first[41].1, false).expect("a round waits");
+    work.watch_fired(fired, waiting, &mut stage.scene());
+    let again = reads(&mut stage);
+    assert_eq!(again.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [41]);
+    assert!(stage.desk.sessions.told_by_watch(first[41].1, false).is_none(), "it has been replaced since");
+    watched(&mut stage, &header, &mut work, 5);
+    assert_eq!(end(&mut stage, &header, work), [(41, 0)], "the watermark moved");
+    // News wakes nobody, and is read by the next round.
+    let (asked, header, work) = round(&mut stage);
+    assert_eq!(asked, []);
+    assert!(stage.desk.sessions.told_by_watch(again[0].1, true).is_none());
+    assert_eq!(end(&mut stage, &header, work), []);
+    let (asked, header, mut work) = round(&mut stage);
+    assert_eq!(asked.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [41]);
+    watched(&mut stage, &header, &mut work, 6);
+    assert_eq!(end(&mut stage, &header, work), [(41, 0)]);
+    // A read that finds nothing and leaves no watch is repeated.
+    stage.desk.sessions.told_by_watch(first[3].1, false);
+    for _ in 0..2 {
+        let (asked, header, mut work) = round(&mut stage);
+        assert_eq!(asked.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [3]);
+        nothing_new(&mut stage, &header, &mut work, 0);
+        assert_eq!(end(&mut stage, &header, work), []);
+    }
+    // Who is gone leaves no watch behind.
+    stage.desk.sessions.leave(id);
+    let now = stage.scene().now;
+    stage.desk.settle_sessions(now);
+    assert_eq!(stage.desk.calls.iter().filter(|call| matches!(call.op, Op::Unwatch)).count(), 100);
+    stage.desk.calls.clear();
+    assert_eq!(round(&mut stage).0.len(), 100);
+}
+
+#[test]
+fn a_watch_that_fires_while_its_partition_is_read_has_it_read_again() {
+    let mut stage = Stage::new(&[]);
+    stage.topic("t", 7, &[1, 1]);
+    let id = ask(&mut stage, 13, &request(0, 0, vec![named(13, &[0, 1])])).session_id;
+    let waits = request(id, 1, vec![]).with_min_bytes(1).with_max_wait_ms(500);
+    let (header, mut work) = stage.start(ApiKey::Fetch, 13, &waits);
+    let asked = reads(&mut stage);
+    let calls: Vec<_> = stage.desk.calls.drain(..).collect();
+    let (waiting, fired) = stage.desk.sessions.told_by_watch(asked[1].1, false).unwrap();
+    work.watch_fired(fired, waiting, &mut stage.scene());
+    assert_eq!(reads(&mut stage), [], "it is still being read");
+    for call in calls {
+        let found = ReadFound { watched: true, ..nothing(0) };
+        work.answer(&header, call.to, Answered::Partition(Answer::Read(found), None), &mut stage.scene());
+    }
+    assert_eq!(reads(&mut stage).iter().map(|(index, _)| *index).collect::<Vec<_>>(), [1]);
+    watched(&mut stage, &header, &mut work, 0);
+    work.timeout(TO, &mut stage.scene());
+    assert_eq!(told(&stage.finish(&header, work)), []);
 }

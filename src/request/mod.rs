@@ -69,7 +69,7 @@ pub use producer_id::ProducerIds;
 pub use raft_messages::{QuorumAsk, QuorumTold, RaftMail};
 pub use refused::Refusals;
 pub use scene::{Call, ClusterView, Coordination, Desk, DiskSpace, Node, PreferredDirectory, Scene, Timer};
-pub use session::{FetchSessions, MovedSession};
+pub use session::{FetchSessions, MovedSession, WatchFired};
 pub use traffic::{MoveRule, Traffic, has_room_for};
 
 use bytes::{Bytes, BytesMut};
@@ -319,6 +319,13 @@ impl Work {
             }
             Self::Envelope(envelope) => envelope.timeout(to, scene),
             _ => {}
+        }
+    }
+
+    /// A watch of the session with which it goes on has fired.
+    pub fn watch_fired(&mut self, fired: WatchFired, to: ReplyTo, scene: &mut Scene) {
+        if let Self::Fetch(fetch) = self {
+            fetch.watch_fired(fired, to, scene);
         }
     }
 

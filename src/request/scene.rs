@@ -229,6 +229,11 @@ impl Desk {
         }
     }
 
+    /// Carries on what sessions leave behind: watches that are taken back, and who waits for one that is gone.
+    pub fn settle_sessions(&mut self, now: Now) {
+        self.sessions.settle(now.mono_ms, &mut self.calls, &mut self.timers);
+    }
+
     /// A log directory of this node failed: its replicas are told as offline from now on.
     pub fn directory_failed(&mut self, directory: u16) {
         if !self.failed_directories.contains(&directory) {

@@ -1,13 +1,22 @@
 //! Fetch sessions (KIP-227): what a client fetches again and again, remembered so that requests
 //! and responses carry only what changed. A session lives on its connection's shard, and goes with the connection
 //! that used it last when that is moved; its id names the shard that made it.
+//!
+//! A session knows which of its partitions have changed. One that was read in vain, and of which its client knows all
+//! there is to know, *rests*: the watch that the read left lies at the partition, under the session's address
+//! ([`ReplyTo::session`]), also between requests. It says when there are records, or news. So a request reads those
+//! that do not rest, and costs what has changed and not what there is. Every watch has a number of its own: what one
+//! says that was replaced or taken back since is nobody's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use slab::Slab;
 use uuid::Uuid;
 
+use super::{Call, Timer};
 use crate::controller::ShardId;
+use crate::partition::{Op, ReplyTo};
 use crate::wire::{ErrorCode, TopicRef};
 
 /// A session that was idle for longer makes room for a new one, and one that was used for longer may be
@@ -54,6 +63,38 @@ struct Remembered {
     wanted: Wanted,
     high_watermark: i64,
     log_start_offset: i64,
+    /// Its place in the order in which partitions are served.
+    turn: u64,
+    /// The watch that may lie at the partition.
+    watch: Option<SessionWatch>,
+    /// The watch has told that something but records is new.
+    has_news: bool,
+}
+
+/// A watch that a read of a session's partition may have left.
+#[derive(Clone, Copy, Debug)]
+struct SessionWatch {
+    topic_id: Uuid,
+    to: ReplyTo,
+}
+
+/// One partition that a request of a session reads.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub topic: TopicKey,
+    pub index: i32,
+    pub wanted: Wanted,
+    /// Where it is in its session; none without one.
+    pub slot: Option<u32>,
+    /// Its place in the order in which the session's partitions are served.
+    pub turn: u64,
+}
+
+impl Asked {
+    /// One that belongs to no session.
+    pub(super) fn alone((topic, index, wanted): (TopicKey, i32, Wanted)) -> Self {
+        Self { topic, index, wanted, slot: None, turn: 0 }
+    }
 }
 
 /// One client's session.
@@ -67,10 +108,14 @@ struct Session {
     by_id: bool,
     created_ms: u64,
     used_ms: u64,
-    /// In the order in which they are served: what was served goes to the end.
-    partitions: BTreeMap<u64, Remembered>,
-    places: BTreeMap<(TopicKey, i32), u64>,
-    place_next: u64,
+    partitions: Slab<Remembered>,
+    places: BTreeMap<(TopicKey, i32), u32>,
+    /// Those that do not rest, in the order in which they are served: what was served goes to the end.
+    changed: BTreeMap<u64, u32>,
+    turn_next: u64,
+    watch_next: u32,
+    /// The request that waits, to be told what watches say.
+    waiting: Option<ReplyTo>,
     /// The names that ids had when they were first known, and the ids that were not known yet.
     names: BTreeMap<Uuid, Arc<str>>,
     nameless: BTreeSet<Uuid>,
@@ -78,23 +123,39 @@ struct Session {
 
 impl Session {
     fn put(&mut self, topic: TopicKey, index: i32, wanted: Wanted) {
-        let place = *self.places.entry((topic.clone(), index)).or_insert_with(|| {
-            self.place_next += 1;
-            self.place_next
-        });
+        let place = self.places.get(&(topic.clone(), index)).copied();
+        if let Some(known) = place.and_then(|slot| self.partitions.get_mut(slot as usize)) {
+            known.wanted = wanted;
+            self.changed.extend(place.map(|slot| (known.turn, slot)));
+            return;
+        }
         if let TopicKey::Id(id) = topic
             && !self.names.contains_key(&id)
         {
             self.nameless.insert(id);
         }
-        let fresh = Remembered { topic, index, wanted, high_watermark: -1, log_start_offset: -1 };
-        self.partitions.entry(place).and_modify(|known| known.wanted = wanted).or_insert(fresh);
+        self.turn_next += 1;
+        let slot = self.partitions.insert(Remembered {
+            topic: topic.clone(),
+            index,
+            wanted,
+            high_watermark: -1,
+            log_start_offset: -1,
+            turn: self.turn_next,
+            watch: None,
+            has_news: false,
+        }) as u32;
+        self.places.insert((topic, index), slot);
+        self.changed.insert(self.turn_next, slot);
     }
 
-    fn forget(&mut self, topic: TopicKey, index: i32) {
+    fn forget(&mut self, topic: TopicKey, index: i32, calls: &mut Vec<Call>) {
         let key = (topic, index);
-        let Some(place) = self.places.remove(&key) else { return };
-        self.partitions.remove(&place);
+        let Some(slot) = self.places.remove(&key) else { return };
+        if let Some(mut known) = self.partitions.try_remove(slot as usize) {
+            self.changed.remove(&known.turn);
+            calls.extend(known.take_back());
+        }
         let (topic, _) = key;
         let TopicKey::Id(id) = topic else { return };
         let left = self.places.range((topic.clone(), i32::MIN)..).next();
@@ -115,8 +176,30 @@ impl Session {
         });
     }
 
-    fn list(&self) -> Vec<(TopicKey, i32, Wanted)> {
-        self.partitions.values().map(|p| (p.topic.clone(), p.index, p.wanted)).collect()
+    /// Those that are to be read, in the order in which they are served.
+    fn list(&self) -> Vec<Asked> {
+        self.changed.values().filter_map(|slot| self.asked(*slot)).collect()
+    }
+
+    fn asked(&self, slot: u32) -> Option<Asked> {
+        let known = self.partitions.get(slot as usize)?;
+        let Remembered { topic, index, wanted, turn, .. } = known;
+        Some(Asked { topic: topic.clone(), index: *index, wanted: *wanted, slot: Some(slot), turn: *turn })
+    }
+
+    /// Takes all watches back: every partition is read again.
+    fn take_back(&mut self, calls: &mut Vec<Call>) {
+        for (slot, known) in &mut self.partitions {
+            calls.extend(known.take_back());
+            self.changed.insert(known.turn, slot as u32);
+        }
+    }
+}
+
+impl Remembered {
+    fn take_back(&mut self) -> Option<Call> {
+        let SessionWatch { topic_id, to } = self.watch.take()?;
+        Some(Call { topic_id, partition: self.index, to, op: Op::Unwatch })
     }
 }
 
@@ -160,7 +243,15 @@ pub struct FetchSessions {
     id_next: u32,
     /// Which session a request has just used.
     used: Option<i32>,
+    /// Watches that are taken back.
+    calls: Vec<Call>,
+    /// Requests that wait for what watches of a session say that is gone.
+    orphaned: Vec<ReplyTo>,
 }
+
+/// What a request of a session is to read again, since there are records.
+#[derive(Debug)]
+pub struct WatchFired(pub(super) Asked);
 
 /// A session on its way to another shard.
 #[derive(Debug)]
@@ -179,7 +270,16 @@ impl MovedSession {
 impl FetchSessions {
     /// No session yet, and room for so many.
     pub fn new(shard: ShardId, slots: usize) -> Self {
-        Self { shard, slots, sessions: BTreeMap::new(), partitions: 0, id_next: 1, used: None }
+        Self {
+            shard,
+            slots,
+            sessions: BTreeMap::new(),
+            partitions: 0,
+            id_next: 1,
+            used: None,
+            calls: Vec::new(),
+            orphaned: Vec::new(),
+        }
     }
 
     /// Finds out what a request's session id and epoch mean. An epoch of 0 or −1 ends the session
@@ -201,7 +301,7 @@ impl FetchSessions {
         Ok(SessionUse::Continue { id, epoch_next: session.epoch })
     }
 
-    /// Takes a continued session's changes and lists everything that it fetches. A session that
+    /// Takes a continued session's changes and lists what may have changed for it. A session that
     /// has become empty ends, and the request goes on without one; so does one that has become
     /// larger than all sessions of the shard may be, and its request is refused.
     pub(super) fn update(
@@ -211,7 +311,7 @@ impl FetchSessions {
         wanted: impl Iterator<Item = (TopicKey, i32, Wanted)>,
         forgotten: impl Iterator<Item = (TopicKey, i32)>,
         name_of: impl Fn(Uuid) -> Option<Arc<str>>,
-    ) -> Result<Vec<(TopicKey, i32, Wanted)>, ErrorCode> {
+    ) -> Result<Vec<Asked>, ErrorCode> {
         let session = self.sessions.get_mut(&id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
         let before = session.partitions.len();
         session.used_ms = now_ms;
@@ -219,16 +319,16 @@ impl FetchSessions {
             session.put(topic, index, wanted);
         }
         for (topic, index) in forgotten {
-            session.forget(topic, index);
+            session.forget(topic, index, &mut self.calls);
         }
         session.name_topics(name_of);
-        let list = session.list();
-        self.partitions = self.partitions + list.len() - before;
+        let (list, size) = (session.list(), session.partitions.len());
+        self.partitions = self.partitions + size - before;
         if self.partitions > PARTITIONS_MAX {
             self.remove(id);
             return Err(ErrorCode::FetchSessionIdNotFound);
         }
-        if list.is_empty() {
+        if size == 0 {
             self.remove(id);
         }
         Ok(list)
@@ -264,10 +364,86 @@ impl FetchSessions {
         self.used.take()
     }
 
-    /// Takes a session out for a connection that goes to another shard.
+    /// Everything that a session fetches, in the order in which it is served. A request that waits for nothing reads
+    /// all of it: what a watch says may still be on its way from another shard, and the request would not be there.
+    pub(super) fn list_all(&self, id: i32) -> Vec<Asked> {
+        let Some(session) = self.sessions.get(&id) else { return Vec::new() };
+        let slots = session.partitions.iter().filter_map(|(slot, _)| session.asked(slot as u32));
+        let mut all: Vec<Asked> = slots.collect();
+        all.sort_by_key(|asked| asked.turn);
+        all
+    }
+
+    /// Whether there is a session with this id.
+    pub(super) fn knows(&self, id: i32) -> bool {
+        self.sessions.contains_key(&id)
+    }
+
+    /// A request of a session is about to read a partition. Gives the address of the watch that it may leave.
+    pub(super) fn watch(&mut self, id: i32, slot: Option<u32>, topic_id: Uuid) -> Option<ReplyTo> {
+        let (slot, session) = (slot?, self.sessions.get_mut(&id)?);
+        let known = session.partitions.get_mut(slot as usize)?;
+        session.watch_next = session.watch_next.wrapping_add(1);
+        let to = ReplyTo::session(self.shard.0, id, session.watch_next, slot);
+        if known.watch.is_some_and(|watch| watch.topic_id != topic_id) {
+            // The topic was made again under its name.
+            self.calls.extend(known.take_back());
+        }
+        (known.watch, known.has_news) = (Some(SessionWatch { topic_id, to }), false);
+        Some(to)
+    }
+
+    /// What a watch says: there are records, or there is only news. Gives the request that waits for records, and what
+    /// it is to read.
+    pub fn told_by_watch(&mut self, to: ReplyTo, is_news: bool) -> Option<(ReplyTo, WatchFired)> {
+        let session = self.sessions.get_mut(&to.session_id()?)?;
+        let known = session.partitions.get_mut(to.part as usize)?;
+        if known.watch.is_none_or(|watch| watch.to != to) {
+            return None;
+        }
+        session.changed.insert(known.turn, to.part);
+        known.has_news = true;
+        if is_news {
+            return None;
+        }
+        known.watch = None;
+        Some((session.waiting?, WatchFired(session.asked(to.part)?)))
+    }
+
+    /// A request of a session waits for what its watches say.
+    pub(super) fn wait(&mut self, id: i32, to: ReplyTo) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            // One that was overtaken learns it now.
+            self.orphaned.extend(session.waiting.replace(to));
+        }
+    }
+
+    /// A request of a session waits no more.
+    pub(super) fn waits_no_more(&mut self, id: i32, to: ReplyTo) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.waiting = session.waiting.filter(|waiting| *waiting != to);
+        }
+    }
+
+    /// The connection that used a session last is gone: nobody may come for what the watches would say.
+    pub fn leave(&mut self, id: i32) {
+        if let Some(session) = self.sessions.get_mut(&id).filter(|session| session.waiting.is_none()) {
+            session.take_back(&mut self.calls);
+        }
+    }
+
+    /// Hands over the watches that are taken back, and wakes who waits for a session that is gone.
+    pub fn settle(&mut self, now_ms: u64, calls: &mut Vec<Call>, timers: &mut Vec<Timer>) {
+        calls.append(&mut self.calls);
+        timers.extend(self.orphaned.drain(..).map(|to| Timer { at_ms: now_ms, to }));
+    }
+
+    /// Takes a session out for a connection that goes to another shard. Its watches would say there what they have to
+    /// say under another address: they are taken back.
     pub fn send_off(&mut self, id: i32) -> Option<MovedSession> {
-        let session = self.sessions.remove(&id)?;
+        let mut session = self.sessions.remove(&id)?;
         self.partitions -= session.partitions.len();
+        session.take_back(&mut self.calls);
         Some(MovedSession { id, session })
     }
 
@@ -337,17 +513,19 @@ impl FetchSessions {
     }
 
     fn remove(&mut self, id: i32) {
-        if let Some(session) = self.sessions.remove(&id) {
+        if let Some(mut session) = self.sessions.remove(&id) {
             self.partitions -= session.partitions.len();
+            session.take_back(&mut self.calls);
+            self.orphaned.extend(session.waiting);
         }
     }
 
     /// Notes what a client is told of a partition and says whether it must be told at all. What
-    /// was served goes to the end, so that every partition gets its turn.
+    /// was served goes to the end, so that every partition gets its turn. What has nothing more to say rests.
     pub(super) fn must_tell(&mut self, id: i32, topic: &TopicKey, index: i32, told: &Told) -> bool {
         let Some(session) = self.sessions.get_mut(&id) else { return true };
-        let Some(place) = session.places.get_mut(&(topic.clone(), index)) else { return true };
-        let Some(known) = session.partitions.get_mut(place) else { return true };
+        let Some(slot) = session.places.get(&(topic.clone(), index)).copied() else { return true };
+        let Some(known) = session.partitions.get_mut(slot as usize) else { return true };
         let changed =
             known.high_watermark != told.high_watermark || known.log_start_offset != told.log_start_offset;
         known.high_watermark = told.high_watermark;
@@ -357,10 +535,12 @@ impl FetchSessions {
             known.high_watermark = -1;
         }
         if told.records_bytes > 0 {
-            let served = session.partitions.remove(place);
-            session.place_next += 1;
-            *place = session.place_next;
-            session.partitions.extend(served.map(|served| (session.place_next, served)));
+            session.changed.remove(&known.turn);
+            session.turn_next += 1;
+            known.turn = session.turn_next;
+            session.changed.insert(known.turn, slot);
+        } else if told.may_rest && !told.is_error && !known.has_news && known.watch.is_some() {
+            session.changed.remove(&known.turn);
         }
         changed || told.is_error || told.is_diverging || told.records_bytes > 0
     }
@@ -374,181 +554,10 @@ pub(super) struct Told {
     pub records_bytes: u64,
     pub is_error: bool,
     pub is_diverging: bool,
+    /// Nothing was there, and a watch waits for what comes.
+    pub may_rest: bool,
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn wanted(fetch_offset: i64) -> Wanted {
-        Wanted {
-            fetch_offset,
-            max_bytes: 1,
-            current_leader_epoch: -1,
-            last_fetched_epoch: -1,
-            log_start_offset: -1,
-        }
-    }
-
-    fn topic() -> TopicKey {
-        TopicKey::Name("t".into())
-    }
-
-    fn list(indexes: std::ops::Range<i32>) -> impl Iterator<Item = (TopicKey, i32, Wanted)> {
-        indexes.map(|index| (topic(), index, wanted(0)))
-    }
-
-    const CONSUMER: NewSession = NewSession { privileged: false, by_id: false };
-
-    fn make(sessions: &mut FetchSessions, now_ms: u64, partitions: i32) -> i32 {
-        sessions.make(now_ms, CONSUMER, list(0..partitions), |_| None)
-    }
-
-    fn touch(sessions: &mut FetchSessions, id: i32, now_ms: u64) -> Vec<i32> {
-        let list = sessions.update(id, now_ms, std::iter::empty(), std::iter::empty(), |_| None);
-        list.unwrap().iter().map(|(_, index, _)| *index).collect()
-    }
-
-    #[test]
-    fn a_session_goes_on_with_the_next_epoch_only() {
-        let mut sessions = FetchSessions::new(ShardId(3), 10);
-        assert_eq!(sessions.enter(0, 0, false), Ok(SessionUse::Make));
-        let id = make(&mut sessions, 0, 2);
-        assert_eq!(id & 0x3ff, 3);
-        assert_eq!(sessions.enter(id, 2, false), Err(ErrorCode::InvalidFetchSessionEpoch));
-        assert_eq!(sessions.enter(id, 1, true), Err(ErrorCode::FetchSessionTopicIdError));
-        assert_eq!(sessions.enter(id, 1, false), Ok(SessionUse::Continue { id, epoch_next: 2 }));
-        assert!(!sessions.has_gone_on(id, 2));
-        assert_eq!(sessions.enter(id, 2, false), Ok(SessionUse::Continue { id, epoch_next: 3 }));
-        assert!(sessions.has_gone_on(id, 2));
-        assert_eq!(sessions.enter(id, -1, false), Ok(SessionUse::None));
-        assert_eq!(sessions.enter(id, 3, false), Err(ErrorCode::FetchSessionIdNotFound));
-        assert!(!sessions.has_gone_on(id, 2), "what is gone has not gone on");
-        assert_eq!(epoch_after(i32::MAX), 1);
-    }
-
-    #[test]
-    fn changes_and_forgotten_partitions_are_remembered() {
-        let mut sessions = FetchSessions::new(ShardId(0), 10);
-        let id = make(&mut sessions, 0, 3);
-        let change = [(topic(), 1, wanted(7))].into_iter();
-        let all = sessions.update(id, 0, change, [(topic(), 0)].into_iter(), |_| None);
-        assert_eq!(all.unwrap(), [(topic(), 1, wanted(7)), (topic(), 2, wanted(0))]);
-        let forgotten = [(topic(), 1), (topic(), 2)].into_iter();
-        let none = sessions.update(id, 0, std::iter::empty(), forgotten, |_| None);
-        assert!(none.unwrap().is_empty());
-        assert_eq!(sessions.partitions, 0);
-        assert!(sessions.sessions.is_empty());
-    }
-
-    #[test]
-    fn a_session_cannot_grow_beyond_what_a_shard_remembers() {
-        let mut sessions = FetchSessions::new(ShardId(0), 10);
-        let id = make(&mut sessions, 0, 1);
-        let many = list(0..PARTITIONS_MAX as i32 + 1);
-        let refused = sessions.update(id, 0, many, std::iter::empty(), |_| None);
-        assert_eq!(refused, Err(ErrorCode::FetchSessionIdNotFound));
-        assert_eq!((sessions.partitions, sessions.sessions.len()), (0, 0));
-        assert_eq!(make(&mut sessions, 0, PARTITIONS_MAX as i32 + 1), 0);
-    }
-
-    #[test]
-    fn a_partition_is_told_when_something_changed_and_then_waits_its_turn() {
-        let mut sessions = FetchSessions::new(ShardId(0), 10);
-        let id = make(&mut sessions, 0, 2);
-        let told = Told {
-            high_watermark: 5,
-            log_start_offset: 0,
-            records_bytes: 10,
-            is_error: false,
-            is_diverging: false,
-        };
-        assert!(sessions.must_tell(id, &topic(), 0, &told));
-        assert_eq!(touch(&mut sessions, id, 0), [1, 0]);
-        let quiet = Told { records_bytes: 0, ..told };
-        assert!(!sessions.must_tell(id, &topic(), 0, &quiet));
-        let failed = Told { is_error: true, ..quiet };
-        assert!(sessions.must_tell(id, &topic(), 0, &failed));
-        assert!(sessions.must_tell(id, &topic(), 0, &quiet));
-        assert!(!sessions.must_tell(id, &topic(), 0, &quiet));
-    }
-
-    #[test]
-    fn a_full_table_gives_room_from_the_idle_first() {
-        let mut sessions = FetchSessions::new(ShardId(0), 2);
-        let (first, second) = (make(&mut sessions, 0, 1), make(&mut sessions, 1, 1));
-        touch(&mut sessions, first, 2);
-        assert_eq!(make(&mut sessions, EVICT_IDLE_MS + 1, 9), 0, "nobody is idle and nobody is old");
-        let third = make(&mut sessions, EVICT_IDLE_MS + 2, 1);
-        assert!(third != 0 && !sessions.sessions.contains_key(&second));
-        assert_eq!((sessions.sessions.len(), sessions.partitions), (2, 2));
-    }
-
-    #[test]
-    fn of_the_old_the_smallest_makes_room_for_a_larger_one() {
-        let mut sessions = FetchSessions::new(ShardId(0), 2);
-        let (large, small) = (make(&mut sessions, 0, 5), make(&mut sessions, 0, 3));
-        let now_ms = EVICT_IDLE_MS + 1;
-        for id in [large, small] {
-            touch(&mut sessions, id, now_ms);
-        }
-        assert_eq!(make(&mut sessions, now_ms, 3), 0, "no larger than what is there");
-        let new = make(&mut sessions, now_ms, 4);
-        assert!(new != 0 && sessions.sessions.contains_key(&large));
-        assert!(!sessions.sessions.contains_key(&small));
-        assert_eq!(make(&mut sessions, now_ms, 5), 0, "the new one is not old, the large one not smaller");
-    }
-
-    #[test]
-    fn a_session_goes_on_where_its_connection_goes() {
-        let (mut from, mut to) = (FetchSessions::new(ShardId(0), 10), FetchSessions::new(ShardId(1), 1));
-        let id = make(&mut from, 0, 3);
-        assert_eq!((from.take_used(), from.take_used()), (Some(id), None));
-        assert_eq!(from.enter(id, 1, false), Ok(SessionUse::Continue { id, epoch_next: 2 }));
-        assert_eq!(from.take_used(), Some(id));
-        to.take_in(1, from.send_off(id).unwrap());
-        assert!(from.send_off(id).is_none());
-        assert_eq!((from.partitions, to.partitions), (0, 3));
-        assert_eq!(from.enter(id, 2, false), Err(ErrorCode::FetchSessionIdNotFound));
-        assert_eq!(to.enter(id, 2, false), Ok(SessionUse::Continue { id, epoch_next: 3 }));
-        assert_eq!(touch(&mut to, id, 1), [0, 1, 2]);
-        // Where there is no room for it, it is lost, and nothing else is.
-        let late = make(&mut from, 2, 3);
-        to.take_in(2, from.send_off(late).unwrap());
-        assert_eq!(to.enter(late, 1, false), Err(ErrorCode::FetchSessionIdNotFound));
-        assert_eq!((to.partitions, to.sessions.len()), (3, 1));
-    }
-
-    #[test]
-    fn a_follower_displaces_a_consumer_of_any_size_and_is_not_displaced() {
-        let mut sessions = FetchSessions::new(ShardId(0), 1);
-        let consumer = make(&mut sessions, 0, 5);
-        let follower = NewSession { privileged: true, by_id: true };
-        let id = sessions.make(1, follower, list(0..1), |_| None);
-        assert!(id != 0 && !sessions.sessions.contains_key(&consumer));
-        touch(&mut sessions, id, EVICT_IDLE_MS + 2);
-        assert_eq!(make(&mut sessions, EVICT_IDLE_MS + 2, 9), 0);
-    }
-
-    #[test]
-    fn a_topics_name_is_remembered_from_when_it_was_first_known() {
-        let mut sessions = FetchSessions::new(ShardId(0), 1);
-        let by_id = NewSession { privileged: false, by_id: true };
-        let ids = [Uuid::from_u128(1), Uuid::from_u128(2)];
-        let list = ids.iter().map(|id| (TopicKey::Id(*id), 0, wanted(0)));
-        let name: Arc<str> = "t".into();
-        let id = sessions.make(0, by_id, list, |id| (id == ids[0]).then(|| name.clone()));
-        assert_eq!(ids.map(|topic| sessions.name_of(id, topic).is_some()), [true, false]);
-        let later = |topic| (topic == ids[1]).then(|| name.clone());
-        sessions.update(id, 0, std::iter::empty(), std::iter::empty(), later).unwrap();
-        assert_eq!(ids.map(|topic| sessions.name_of(id, topic).is_some()), [true, true]);
-        // What is forgotten is not remembered by name either.
-        let unknown = Uuid::from_u128(3);
-        let added = [(TopicKey::Id(unknown), 0, wanted(0)), (TopicKey::Id(ids[0]), 1, wanted(0))];
-        let forgotten = [unknown, ids[0], ids[1]].map(|topic| (TopicKey::Id(topic), 0));
-        sessions.update(id, 0, added.into_iter(), forgotten.into_iter(), |_| None).unwrap();
-        let session = &sessions.sessions[&id];
-        assert_eq!(session.names.keys().collect::<Vec<_>>(), [&ids[0]]);
-        assert!(session.nameless.is_empty());
-    }
-}
+#[path = "session_tests.rs"]
+mod tests;

@@ -135,5 +135,6 @@ pub fn answer(answer: &Answer) -> String {
         Answer::Producers(active) => format!("{} producers", active.len()),
         Answer::Failed { error, .. } => format!("{error:?}"),
         Answer::Fired => "fired".to_owned(),
+        Answer::News => "news".to_owned(),
     }
 }

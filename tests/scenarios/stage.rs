@@ -120,8 +120,8 @@ impl Stage {
             "assign" => partition.assign(now, assignment(&words), &mut effects),
             "change" => partition.change(now, config(&words), assignment(&words), &mut effects),
             "produce" => partition.call(now, to, append(&words, now), &mut effects),
-            "read" => partition.call(now, to, read(&words, Reader::Consumer), &mut effects),
-            "fetch" => partition.call(now, to, read(&words, replica(&words)), &mut effects),
+            "read" => partition.call(now, to, read(&words, to, Reader::Consumer), &mut effects),
+            "fetch" => partition.call(now, to, read(&words, to, replica(&words)), &mut effects),
             "isr" => isr_altered(partition, now, (self.node_id, words.word(0)), &mut effects),
             "offset" => partition.call(now, to, offset(&words), &mut effects),
             "epoch-end" => partition.call(now, to, epoch_end(&words), &mut effects),
@@ -136,7 +136,10 @@ impl Stage {
                 partition.log_start_lowered(now, words.word(0).parse().unwrap(), &mut effects);
             }
             "retention" => partition.apply_retention(now, &mut effects),
-            "unwatch" => partition.call(now, to, Op::Unwatch, &mut effects),
+            "unwatch" => {
+                let to = session(&words, to).unwrap_or(to);
+                partition.call(now, to, Op::Unwatch, &mut effects);
+            }
             "end-turn" => partition.end_turn(now, &mut effects),
             "close" => partition.close(now, &mut effects),
             "retire" => partition.retire(now, &mut effects),
@@ -342,11 +345,18 @@ fn append(words: &Words, now: Now) -> Op {
     Op::Append { batch: CheckedBatch { bytes, info }, acks, deadline_ms }
 }
 
-fn read(words: &Words, reader: Reader) -> Op {
+/// The address of the watch that a read of a session leaves.
+fn session(words: &Words, to: ReplyTo) -> Option<ReplyTo> {
+    let id = words.value("session").map(|id| id.parse().unwrap())?;
+    Some(ReplyTo::session(to.shard, id, to.request, to.part))
+}
+
+fn read(words: &Words, to: ReplyTo, reader: Reader) -> Op {
     let ids = |key: &str| words.value(key).map(|_| words.list(key).collect()).unwrap_or_default();
     Op::Read(Read {
         current_leader_epoch: words.number("epoch", -1),
         watch_below_bytes: words.number("watch", 0),
+        session: session(words, to),
         from_follower: words.words.contains(&"anywhere"),
         nearer: ids("nearer"),
         withheld: words.words.contains(&"withheld"),

@@ -31,6 +31,7 @@ fn nothing_below(high_watermark: i64) -> ReadFound {
         log_start_offset: 0,
         diverging: None,
         preferred: None,
+        watched: false,
     }
 }
 
