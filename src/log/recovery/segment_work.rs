@@ -249,14 +249,14 @@ impl SegmentWork {
         }
     }
 
-    /// A power cut can take the end of a segment, at a batch's border, and leave the segment behind
-    /// it. Only compaction leaves such a hole on purpose.
+    /// A power cut can take the end of a segment, at a batch's border, and leave the segment behind it. Compaction leaves
+    /// such a hole on purpose, below what is synced.
     fn ends_too_early(&self, recovery: &Recovery) -> bool {
         let Stage::Walk(walk) = &self.stage else { return false };
         let next = recovery.bases.iter().find(|base| **base > self.base);
-        self.checked
-            && !recovery.plan.config.cleanup_policy.compact
-            && next.is_some_and(|next| walk.offset_next() < *next)
+        let may_be_compacted = recovery.plan.config.cleanup_policy.compact
+            && next.is_some_and(|next| *next <= recovery.plan.recovery_point);
+        self.checked && !may_be_compacted && next.is_some_and(|next| walk.offset_next() < *next)
     }
 
     /// Notes a batch; false when the machine begins again.
