@@ -407,7 +407,8 @@ impl Shard {
         control.published = Some(Arc::clone(&image));
         let placement = control.place(node.config.node_id, &image, &delta, self.peers.directories());
         if let Some(known) = self.peers.directories_mut() {
-            directories::tell(node.config.node_id, (&view.image, &image, &delta), &placement, known);
+            let here = (&*placement, &control.start.found);
+            directories::tell(node.config.node_id, (&view.image, &image, &delta), here, known);
         }
         let config = node_config(node, view, &image, &delta);
         self.outputs.extend(warnings(node, &view.image, &image, &delta).map(Output::Say));

@@ -4,7 +4,9 @@
 //! A broker registers with the ids of its log directories that can be used, tells with its heartbeats which of these
 //! have failed since, and with AssignReplicasToDirs where its replicas are. A replica may lead and be in sync only in a
 //! directory that its broker has. One that was never assigned to any passes for one that is in such a directory, since
-//! nobody knows better; a broker that looks for it in vain says that it is [`LOST`].
+//! nobody knows better; a broker that looks for it in vain says that it is [`LOST`]. It says that first of a replica
+//! which is known in a directory that it does not have any more, too: what is there now is a new one, without anything
+//! of what was committed.
 
 use uuid::Uuid;
 
@@ -21,6 +23,11 @@ pub const UNASSIGNED: Uuid = Uuid::nil();
 pub const LOST: Uuid = Uuid::from_u128(1);
 /// The directory of a replica that has one, which nobody has told (Kafka's `DirectoryId.MIGRATING`).
 pub const MIGRATING: Uuid = Uuid::from_u128(2);
+
+/// Whether it is the id of a directory, and not a word in its place.
+pub fn is_real(directory: Uuid) -> bool {
+    ![UNASSIGNED, LOST, MIGRATING].contains(&directory)
+}
 
 /// Where a broker's replica is: topic id, partition index, directory id.
 pub type Assignment = (Uuid, i32, Uuid);
@@ -156,6 +163,8 @@ fn assign_one(
     let mut draft = Draft::of(image, policy, (topic_id, index), before);
     draft.election = policy.election();
     draft.assigned = Some((broker.node_id, directory));
+    draft.emptied =
+        (directory == LOST && is_real(before.directory_of(broker.node_id))).then_some(broker.node_id);
     if !broker.has_online(directory) {
         draft.isr.retain(|node| *node != broker.node_id);
     }

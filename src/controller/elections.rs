@@ -95,6 +95,8 @@ pub(super) struct Draft<'a> {
     pub(super) election: Election,
     /// A broker whose log may have lost what it had.
     pub(super) lost: Option<i32>,
+    /// A broker whose replica is a new one: it has nothing, and may not even be the last that is known.
+    pub(super) emptied: Option<i32>,
     /// A broker that tells in which directory its replica is.
     pub(super) assigned: Option<(i32, Uuid)>,
 }
@@ -120,6 +122,7 @@ impl<'a> Draft<'a> {
             recovery: before.recovery,
             election: Election::Clean,
             lost: None,
+            emptied: None,
             assigned: None,
         }
     }
@@ -142,25 +145,38 @@ impl<'a> Draft<'a> {
             }
         } else if self.isr.is_empty() && !self.policy.elr {
             // The last in-sync replica is remembered: it leads when it is back.
-            let last = self.before.isr.iter().filter(|node| self.replicas.contains(node));
+            let is_left = |node: &&i32| self.replicas.contains(node) && self.emptied != Some(**node);
+            let last = self.before.isr.iter().filter(is_left);
             self.isr = last.copied().collect();
         }
         let last_known_elr = self.last_known(leader);
         self.change(leader, elr, last_known_elr)
     }
 
-    /// Replicas that are to go do so when all that were added are in sync and somebody stays.
+    /// Replicas that are to go do so when all that were added are in sync and enough stay: of those that have what was
+    /// committed there must not be fewer afterwards than `min.insync.replicas`, if there were as many.
     fn complete_reassignment(&mut self) {
         if self.adding.is_empty() && self.removing.is_empty() {
             return;
         }
         let replicas = without(&self.replicas, &self.removing);
         let isr = without(&self.isr, &self.removing);
+        let holders = self.holders();
+        let needed = self.policy.min_isr.min(replicas.len()).min(holders.len());
+        if without(&holders, &self.removing).len() < needed {
+            return;
+        }
         let is_complete = without(&self.adding, &self.removing).iter().all(|node| isr.contains(node));
         if !replicas.is_empty() && !isr.is_empty() && is_complete {
             (self.replicas, self.isr) = (replicas, isr);
             (self.adding, self.removing) = (NodeIds::new(), NodeIds::new());
         }
+    }
+
+    /// Who has all that was committed.
+    fn holders(&self) -> NodeIds {
+        let elr = self.eligible();
+        self.replicas.iter().copied().filter(|node| self.isr.contains(node) || elr.contains(node)).collect()
     }
 
     /// Who has left an ISR that was too small to commit anything, and still has what was committed.
@@ -170,7 +186,8 @@ impl<'a> Draft<'a> {
             return NodeIds::new();
         }
         let had = |node: &i32| self.before.isr.contains(node) || self.before.elr.contains(node);
-        let fits = |node: &i32| had(node) && !self.isr.contains(node) && self.lost != Some(*node);
+        let has_lost = |node: &i32| [self.lost, self.emptied].contains(&Some(*node));
+        let fits = |node: &i32| had(node) && !self.isr.contains(node) && !has_lost(node);
         self.replicas.iter().copied().filter(fits).collect()
     }
 
@@ -226,7 +243,8 @@ impl<'a> Draft<'a> {
             -1 => self.before.last_known_elr.first().copied(),
             last => self.isr.is_empty().then_some(last),
         };
-        last.into_iter().filter(|node| self.replicas.contains(node)).collect()
+        let may_know = |node: &i32| self.replicas.contains(node) && self.emptied != Some(*node);
+        last.into_iter().filter(may_know).collect()
     }
 
     fn change(self, leader: i32, elr: NodeIds, last_known_elr: NodeIds) -> Option<PartitionChange> {
@@ -368,9 +386,9 @@ pub(super) fn after_configs(
     }
 }
 
-/// Looks at every partition that has no leader or has eligible leader replicas.
+/// Looks at every partition that has no leader, has eligible leader replicas, or moves.
 pub(super) fn redraw_uncertain(node: &NodeConfig, state: &mut ImageBuilder, records: &mut Vec<Record>) {
-    let select = |one: &PartitionImage| one.leader == -1 || !one.elr.is_empty();
+    let select = |one: &PartitionImage| one.leader == -1 || !one.elr.is_empty() || !one.removing.is_empty();
     let edit = |draft: &mut Draft<'_>, policy: Policy| draft.election = policy.election();
     redraw(node, state, PARTITIONS_PER_PASS_MAX, select, edit, records);
 }

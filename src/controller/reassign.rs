@@ -77,17 +77,20 @@ fn begin(
         let words = "The cluster's metadata.version is too old for this; upgrade it with kafka-features.";
         return refuse(ErrorCode::UnsupportedVersion, words);
     }
-    // What an earlier move was adding does not belong to the partition yet. Where nobody else is in sync it stays until
-    // the move is done, still as one that was added: a cancelled move must not leave the partition with more replicas.
+    go_to(draft, before, wanted);
+    Ok(())
+}
+
+/// What an earlier move was adding goes at once, unless it has all that was committed: then it stays until the move is
+/// done, still as one that was added, so that a cancelled move leaves as many replicas as there were.
+fn go_to(draft: &mut Draft<'_>, before: &PartitionImage, wanted: &[i32]) {
     let own = without(&before.replicas, &before.adding);
-    let are_kept =
-        before.isr.is_empty() || before.isr.iter().any(|node| own.contains(node) || wanted.contains(node));
-    let base = if are_kept { &own } else { &before.replicas };
-    draft.removing = without(base, wanted);
+    let stays = |node: &i32| own.contains(node) || before.isr.contains(node) || before.elr.contains(node);
+    let stay: NodeIds = before.replicas.iter().copied().filter(stays).collect();
+    draft.removing = without(&stay, wanted);
     draft.replicas = wanted.iter().chain(&draft.removing).copied().collect();
     draft.adding = without(&draft.replicas, &own);
     draft.isr.retain(|node| draft.replicas.contains(node));
-    Ok(())
 }
 
 fn cancel(
@@ -99,12 +102,10 @@ fn cancel(
     if !before.is_reassigning() {
         return refuse(ErrorCode::NoReassignmentInProgress, "");
     }
-    draft.replicas = without(&before.replicas, &before.adding);
-    draft.isr = without(&before.isr, &before.adding);
-    (draft.adding, draft.removing) = (NodeIds::new(), NodeIds::new());
+    let own = without(&before.replicas, &before.adding);
     // Only replicas that were added are in sync: whoever led instead may lack what was committed.
-    let only_added = draft.isr.is_empty() && !before.isr.is_empty();
-    if draft.replicas.is_empty() || (only_added && !policy.allows_unclean()) {
+    let only_added = !before.isr.is_empty() && before.isr.iter().all(|node| before.adding.contains(node));
+    if own.is_empty() || (only_added && !policy.allows_unclean()) {
         let words = format!(
             "Unable to revert partition assignment for {}:{index} because it would require an unclean leader \
              election.",
@@ -113,7 +114,10 @@ fn cancel(
         return refuse(ErrorCode::InvalidReplicaAssignment, words);
     }
     if only_added {
-        draft.election = Election::Unclean;
+        (draft.replicas, draft.isr, draft.election) = (own, NodeIds::new(), Election::Unclean);
+        (draft.adding, draft.removing) = (NodeIds::new(), NodeIds::new());
+    } else {
+        go_to(draft, before, &own);
     }
     Ok(())
 }

@@ -377,6 +377,41 @@ fn a_cancelled_move_leaves_no_more_replicas_than_there_were() {
 }
 
 #[test]
+fn a_move_never_leaves_fewer_with_what_was_committed_than_must_be_in_sync() {
+    let mut node = three(&[1, 2, 3]);
+    eligible(&mut node, 1);
+    set(&mut node, ResourceType::Topic, "t", "min.insync.replicas", "2");
+    gone(&mut node, 3);
+    // Without broker 2 there would be broker 1 alone.
+    reassign(&mut node, Some(&[1, 3]), true).unwrap();
+    assert_eq!(line(&node, 0), "leader 1 in 0, isr [1, 2] of [1, 3, 2], removing [2]");
+    gone(&mut node, 2);
+    assert_eq!(line(&node, 0), "leader 1 in 0, isr [1] of [1, 3, 2], removing [2], elr [2]");
+    back(&mut node, 3, false);
+    let change = wants(&node, &[1, 3]);
+    alter(&mut node, change).unwrap();
+    assert_eq!(line(&node, 0), "leader 1 in 1, isr [1, 3] of [1, 3]");
+    // Fewer that must be in sync let it end.
+    gone(&mut node, 3);
+    reassign(&mut node, Some(&[3]), true).unwrap();
+    back(&mut node, 3, false);
+    reassign(&mut node, Some(&[1]), true).unwrap();
+    assert_eq!(line(&node, 0), "leader 1 in 2, isr [1] of [1]");
+}
+
+#[test]
+fn a_cancelled_move_waits_until_enough_have_what_was_committed() {
+    let mut node = three(&[1, 2]);
+    eligible(&mut node, 1);
+    set(&mut node, ResourceType::Topic, "t", "min.insync.replicas", "2");
+    reassign(&mut node, Some(&[1, 3]), true).unwrap();
+    gone(&mut node, 2);
+    back(&mut node, 2, false);
+    let change = wants(&node, &[1, 3]);
+    alter(&mut node, change).unwrap();
+}
+
+#[test]
 fn leaderships_go_back_to_preferred_leaders_after_the_interval_where_these_are_in_sync() {
     let mut node = three(&[1, 2, 3]);
     gone(&mut node, 1);

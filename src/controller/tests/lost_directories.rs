@@ -3,6 +3,7 @@
 use smallvec::SmallVec;
 
 use super::super::directories::{LOST, UNASSIGNED};
+use super::super::request::FeatureUpdate;
 use super::cluster::{epoch, gone, line};
 use super::*;
 
@@ -230,6 +231,48 @@ fn a_move_between_directories_changes_nobodys_leader() {
     }
     assert_eq!(partition(&node, 0).partition_epoch, 2, "told again it is no change");
     assert_eq!(partition(&node, 0).directory_of(2), UNASSIGNED);
+}
+
+#[test]
+fn a_replica_on_a_disk_that_was_replaced_does_not_lead_as_the_last_that_is_known() {
+    for eligible in [false, true] {
+        let mut node = three(&[&[1, 2]]);
+        if eligible {
+            let name = features::ELIGIBLE_LEADER_REPLICAS_VERSION.to_string();
+            let updates = vec![FeatureUpdate { name, level: 1, upgrade_type: 3 }];
+            node.call(ControllerRequest::UpdateFeatures { updates, validate_only: false });
+        }
+        place(&mut node, 1, 0, dir(1, 0));
+        gone(&mut node, 2);
+        gone(&mut node, 1);
+        serve(&mut node, 1, &[dir(1, 5)], false);
+        assert_eq!(partition(&node, 0).leader, -1, "what it had is not there");
+        place(&mut node, 1, 0, LOST);
+        place(&mut node, 1, 0, dir(1, 5));
+        serve(&mut node, 2, &[dir(2, 0), dir(2, 1)], false);
+        let left = partition(&node, 0);
+        assert_eq!(
+            (left.leader, left.isr.as_slice(), left.elr.as_slice()),
+            (-1, [].as_slice(), [].as_slice())
+        );
+        assert!(left.last_known_elr.is_empty());
+        // Only who knows what that means says so.
+        let partitions = Some(vec![("t".to_string(), 0)]);
+        node.call(ControllerRequest::ElectLeaders { partitions, kind: ElectionKind::Unclean });
+        assert_ne!(partition(&node, 0).leader, -1);
+    }
+}
+
+#[test]
+fn a_replica_on_a_disk_that_was_replaced_follows_where_others_have_what_was_committed() {
+    let mut node = three(&[&[1, 2]]);
+    place(&mut node, 1, 0, dir(1, 0));
+    gone(&mut node, 1);
+    serve(&mut node, 1, &[dir(1, 5)], false);
+    place(&mut node, 1, 0, LOST);
+    assert_eq!(line(&node, 0), "leader 2 in 1, isr [2] of [1, 2]");
+    place(&mut node, 1, 0, dir(1, 5));
+    assert_eq!(wants(&mut node, &[1, 2]), Ok(()));
 }
 
 #[test]

@@ -108,6 +108,13 @@ impl Walk {
             self.has.values_mut().for_each(|has| has.retain(|node| *node != lost));
         }
         self.has.retain(|(topic, index), _| now.partition(*topic, *index).is_some());
+        let least = |topic| {
+            let name = &now.topic_by_id(topic).unwrap().name;
+            let key = "min.insync.replicas";
+            let own = now.config(ResourceType::Topic, name, key);
+            let least = own.or_else(|| now.config(ResourceType::Broker, "", key));
+            least.map_or(1, |text| text.parse::<usize>().unwrap())
+        };
         for (topic, index, one) in now.partitions() {
             let steps = self.steps.len().saturating_sub(12);
             let said = || format!("{index}: {one:?}\n{}", self.steps[steps..].join("\n"));
@@ -120,13 +127,20 @@ impl Walk {
             let could = |node: &&i32| may_lead(**node);
             let idle = one.isr.iter().chain(&one.elr).find(could);
             assert!(one.leader != -1 || idle.is_none(), "nobody leads but somebody could: {}", said());
-            // Only one that alone was in sync may go again before the move by which it came is done.
+            // One that is in sync may go again only when the move by which it came is done.
             let comes = |node: &&i32| one.adding.contains(node);
             let own = one.replicas.iter().filter(|node| !comes(node)).count();
             assert!(own > 0, "a cancelled move leaves nobody: {}", said());
             let goes = |node: &i32| one.removing.contains(node);
+            let holds = |node: &&i32| one.isr.contains(node) || one.elr.contains(node);
+            let (all, stay) = (|_: &&i32| true, |node: &&i32| !goes(node));
+            let count = |which: &dyn Fn(&&i32) -> bool, held: bool| {
+                one.replicas.iter().filter(|node| which(node) && (!held || holds(node))).count()
+            };
+            let needed = least(topic).min(count(&stay, false)).min(count(&all, true));
             let waits = one.isr.iter().all(goes)
-                || one.adding.iter().any(|node| !goes(node) && !one.isr.contains(node));
+                || one.adding.iter().any(|node| !goes(node) && !one.isr.contains(node))
+                || count(&stay, true) < needed;
             // A leader that was elected from outside the ISR is alone in it, and an ISR that was given back to a
             // partition without a leader is not looked at: the next change completes the move.
             let is_later = one.isr.len() == 1 || one.leader == -1;
@@ -145,12 +159,7 @@ impl Walk {
                 }
                 assert!(has.contains(&one.leader), "elected without what was committed: {has:?} {}", said());
             }
-            let name = &now.topic_by_id(topic).unwrap().name;
-            let key = "min.insync.replicas";
-            let own = now.config(ResourceType::Topic, name, key);
-            let least = own.or_else(|| now.config(ResourceType::Broker, "", key));
-            let least = least.map_or(1, |text| text.parse().unwrap()).min(one.replicas.len());
-            if one.leader != -1 && one.isr.len() >= least {
+            if one.leader != -1 && one.isr.len() >= least(topic).min(one.replicas.len()) {
                 has.clear();
             }
             has.extend(&one.isr);
