@@ -4,9 +4,11 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::wire::{
     self, Acknowledgement, BatchView, CORRELATION_AT, Cursor, Metadata, Producer, fingerprint,
@@ -112,10 +114,27 @@ impl Admin {
         replicas: usize,
         settings: &[String],
     ) -> Result<()> {
+        let made = |admin: &mut Admin| admin.try_create(topic, partitions, replicas, settings);
+        self.create(topic, partitions, replicas, made)
+    }
+
+    /// Creates a topic of one partition on these nodes, the first of which leads it, and waits in the same way.
+    pub fn create_topic_on(&mut self, topic: &str, replicas: &[i32]) -> Result<()> {
+        let made = |admin: &mut Admin| admin.ask_for_topic(wire::create_topic_on(topic, replicas));
+        self.create(topic, 1, replicas.len(), made)
+    }
+
+    fn create(
+        &mut self,
+        topic: &str,
+        partitions: usize,
+        replicas: usize,
+        made: impl Fn(&mut Admin) -> Result<i16>,
+    ) -> Result<()> {
         let deadline = Instant::now() + TOPIC_PATIENCE;
         let mut before = Vec::new();
         loop {
-            match self.try_create(topic, partitions, replicas, settings)? {
+            match made(self)? {
                 0 => break,
                 TOPIC_ALREADY_EXISTS => bail!("topic {topic} exists already; errors before: {before:?}"),
                 error => {
@@ -151,7 +170,11 @@ impl Admin {
         settings: &[String],
     ) -> Result<i16> {
         let pairs: Vec<(&str, &str)> = settings.iter().filter_map(|line| line.split_once('=')).collect();
-        let answer = self.call(wire::create_topic(topic, partitions, replicas, &pairs))?;
+        self.ask_for_topic(wire::create_topic(topic, partitions, replicas, &pairs))
+    }
+
+    fn ask_for_topic(&mut self, frame: Vec<u8>) -> Result<i16> {
+        let answer = self.call(frame)?;
         wire::read_topic_error(Cursor::new(&answer))
     }
 
@@ -167,14 +190,19 @@ impl Admin {
         wire::read_quorum_leader(Cursor::new(&answer))
     }
 
-    /// Sends a [`wire::produce_to_all`]. Something may be done between sending and the answer.
-    pub fn produce(
-        &mut self,
-        frame: Vec<u8>,
-        meanwhile: impl FnOnce() -> Result<()>,
-    ) -> Result<Acknowledgement> {
-        self.send(frame)?;
-        meanwhile()?;
+    /// Sends a [`wire::produce_to_all`].
+    pub fn send_batch(&mut self, frame: Vec<u8>) -> Result<()> {
+        self.send(frame)
+    }
+
+    /// Whether an answer, or the connection's end, comes within that time.
+    pub fn is_answered(&self, within: Duration) -> Result<bool> {
+        let timeout = PollTimeout::try_from(within).context("a time to wait")?;
+        Ok(poll(&mut [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)], timeout)? > 0)
+    }
+
+    /// The answer to [`Admin::send_batch`].
+    pub fn acknowledgement(&mut self) -> Result<Acknowledgement> {
         let answer = self.receive()?;
         wire::read_acknowledgement(Cursor::new(&answer))
     }

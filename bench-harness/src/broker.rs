@@ -5,10 +5,11 @@
 mod node;
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,6 +20,7 @@ use crate::admin::Admin;
 use crate::floor::Append;
 use crate::host::{self, Layout, Usage};
 use crate::kafka;
+use crate::network::Network;
 pub use node::Node;
 
 /// The id that clusters of the harness are formatted with.
@@ -167,24 +169,23 @@ pub struct Member {
     /// Its id, from 1 on.
     pub id: usize,
     /// Where it listens for clients.
-    pub port: u16,
+    pub address: SocketAddr,
     /// Where the controllers of all nodes listen, in the order of the ids.
-    pub control: Vec<u16>,
+    pub control: Vec<SocketAddr>,
 }
 
 impl Member {
     /// The lines that make a node that is controller and broker one of its cluster; the same for every contender.
     pub fn lines(&self) -> Vec<String> {
-        let own = self.control.get(self.id - 1).copied().unwrap_or(0);
-        let voters: Vec<String> =
-            self.control.iter().zip(1..).map(|(port, id)| format!("{id}@127.0.0.1:{port}")).collect();
+        let own = self.control.get(self.id - 1).copied().unwrap_or(self.address);
+        let voters: Vec<String> = self.control.iter().zip(1..).map(|(at, id)| format!("{id}@{at}")).collect();
         let replicas = replicas(self.control.len());
         vec![
             "process.roles=broker,controller".to_owned(),
             format!("node.id={}", self.id),
             format!("controller.quorum.voters={}", voters.join(",")),
-            format!("listeners=PLAINTEXT://127.0.0.1:{},CONTROLLER://127.0.0.1:{own}", self.port),
-            format!("advertised.listeners=PLAINTEXT://127.0.0.1:{}", self.port),
+            format!("listeners=PLAINTEXT://{},CONTROLLER://{own}", self.address),
+            format!("advertised.listeners=PLAINTEXT://{}", self.address),
             "controller.listener.names=CONTROLLER".to_owned(),
             "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned(),
             format!("default.replication.factor={replicas}"),
@@ -225,13 +226,15 @@ pub struct Place {
     pub rest: Duration,
     /// How many nodes a broker has.
     pub nodes: usize,
+    /// The network of those nodes; without one they are all on the loopback.
+    pub network: Option<Arc<Network>>,
 }
 
 impl Place {
     /// The CPUs of a layout, out of those that the harness may use, for brokers of one node.
     pub fn new(layout: Layout, cpus: &[usize], data: PathBuf, rest: Duration) -> Place {
         let (broker_cpus, load_cpus) = (layout.broker_cpus(cpus).to_vec(), layout.load_cpus(cpus).to_vec());
-        Place { layout, broker_cpus, load_cpus, data, rest, nodes: 1 }
+        Place { layout, broker_cpus, load_cpus, data, rest, nodes: 1, network: None }
     }
 
     /// How many CPUs broker and load use together.
@@ -240,14 +243,27 @@ impl Place {
         self.broker_cpus.len() + more.count()
     }
 
-    /// Moves this thread to the broker's CPUs, for the moment in which it starts the broker: a child inherits them.
+    /// Moves this thread to the broker's CPUs.
     pub fn enter_broker(&self) -> Result<()> {
         host::pin(&self.broker_cpus)
     }
 
-    /// Moves this thread to the CPUs of the load.
+    /// Moves this thread to the broker's CPUs and a node's network, for the moment in which it starts the node: a child
+    /// inherits both.
+    fn enter_node(&self, id: usize) -> Result<()> {
+        self.network.as_ref().map_or(Ok(()), |network| network.enter_node(id))?;
+        self.enter_broker()
+    }
+
+    /// Moves this thread to the CPUs and the network of the load.
     pub fn enter_load(&self) -> Result<()> {
+        self.network.as_ref().map_or(Ok(()), |network| network.enter_load())?;
         host::pin(&self.load_cpus)
+    }
+
+    /// Where a node is.
+    fn host(&self, id: usize) -> IpAddr {
+        self.network.as_ref().map_or(Ipv4Addr::LOCALHOST.into(), |network| network.address(id))
     }
 }
 
@@ -261,10 +277,12 @@ impl Broker {
         ensure!(place.nodes == 1 || place.nodes > 1 && !alone, "the floor is one node");
         let ports = free_ports(2 * place.nodes)?;
         let (clients, control) = ports.split_at(place.nodes);
+        let address = |(port, id): (&u16, usize)| SocketAddr::from((place.host(id), *port));
+        let control: Vec<SocketAddr> = control.iter().zip(1..).map(address).collect();
         let mut nodes = Vec::new();
         for (port, id) in clients.iter().zip(1..) {
             let scratch = Scratch::new(&place.data, recipe.name())?;
-            let member = Member { id, port: *port, control: control.to_vec() };
+            let member = Member { id, address: address((port, id)), control: control.clone() };
             let command = command(recipe, place, scratch.path(), &member)?;
             nodes.push(Node::new(&member, command, scratch, place.clone()));
         }
@@ -361,13 +379,17 @@ pub fn properties(lines: &[String]) -> String {
 }
 
 fn command(recipe: &Recipe, place: &Place, scratch: &Path, member: &Member) -> Result<Command> {
-    let port = member.port;
     let data = scratch.join("data");
     match recipe {
         Recipe::Floor { append, flush } => {
             fs::create_dir(&data)?;
             let mut command = Command::new(std::env::current_exe()?);
-            command.arg("serve-floor").arg("--port").arg(port.to_string()).arg("--data").arg(&data);
+            command
+                .arg("serve-floor")
+                .arg("--port")
+                .arg(member.address.port().to_string())
+                .arg("--data")
+                .arg(&data);
             if *append != Append::Plain {
                 command.arg("--append").arg(append.argument());
             }
@@ -378,7 +400,7 @@ fn command(recipe: &Recipe, place: &Place, scratch: &Path, member: &Member) -> R
             let file = scratch.join("server.properties");
             let shards = place.broker_cpus.len();
             let mut lines = match member.control.as_slice() {
-                [_] => vec![format!("listeners=PLAINTEXT://127.0.0.1:{port}")],
+                [_] => vec![format!("listeners=PLAINTEXT://{}", member.address)],
                 _ => member.lines(),
             };
             lines.push(format!("log.dirs={}", data.display()));
@@ -476,7 +498,8 @@ mod tests {
 
     #[test]
     fn the_nodes_of_a_cluster_name_each_other_and_have_ports_of_their_own() {
-        let lines = Member { id: 2, port: 7, control: vec![4, 5, 6] }.lines();
+        let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let lines = Member { id: 2, address: at(7), control: [4, 5, 6].map(at).to_vec() }.lines();
         let has = |line: &str| lines.iter().any(|one| one == line);
         assert!(has("controller.quorum.voters=1@127.0.0.1:4,2@127.0.0.1:5,3@127.0.0.1:6"));
         assert!(has("listeners=PLAINTEXT://127.0.0.1:7,CONTROLLER://127.0.0.1:5"));
@@ -485,7 +508,7 @@ mod tests {
         ports.sort_unstable();
         ports.dedup();
         assert_eq!(ports.len(), 8);
-        let alone = Member { id: 1, port: 7, control: vec![4] }.lines();
+        let alone = Member { id: 1, address: at(7), control: vec![at(4)] }.lines();
         assert!(alone.iter().any(|line| line == "min.insync.replicas=1"));
     }
 }

@@ -1,6 +1,6 @@
 //! Figures of a cluster: three nodes of one contender on this machine, each controller and broker, with the same
-//! settings for every contender. Leaders and controllers are killed, nodes are restarted under load, and what the nodes
-//! use together is measured by the same workloads as that of one broker.
+//! settings for every contender. Leaders and controllers are killed or cut off, nodes are restarted under load, and
+//! what the nodes use together is measured by the same workloads as that of one broker.
 
 mod failover;
 pub mod outcome;
@@ -10,6 +10,7 @@ mod watch;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use clap::Subcommand;
 
 use crate::broker::{Broker, Node, Place, Recipe};
 use crate::host::Machine;
+use crate::network::Network;
 use crate::report::Contender;
 use outcome::{Finding, Outcome};
 
@@ -33,6 +35,24 @@ pub enum Task {
         #[arg(long, default_value_t = 200.0)]
         writes: f64,
         /// Seconds of writing with every copy complete before each kill.
+        #[arg(long, default_value_t = 1.0)]
+        settle: f64,
+    },
+    /// A node's network is cut in silence: that of a partition's leader, or of a follower. Needs root.
+    Cut {
+        /// How many leaders are cut off, every other one the active controller too.
+        #[arg(long, default_value_t = 20)]
+        cuts: usize,
+        /// How many followers are cut off after them, every other one the active controller too.
+        #[arg(long, default_value_t = 4)]
+        follower_cuts: usize,
+        /// broker.session.timeout.ms of the nodes; broker.heartbeat.interval.ms is two ninths of it, as Kafka's is.
+        #[arg(long, default_value_t = 9000)]
+        session_ms: u64,
+        /// Writes a second between the cuts.
+        #[arg(long, default_value_t = 200.0)]
+        writes: f64,
+        /// Seconds of writing with every copy complete before each cut.
         #[arg(long, default_value_t = 1.0)]
         settle: f64,
     },
@@ -81,6 +101,7 @@ impl Task {
     fn name(&self) -> &'static str {
         match self {
             Task::Failover { .. } => "failover",
+            Task::Cut { .. } => "cut",
             Task::Rolling { .. } => "rolling",
             Task::Partitions { .. } => "partitions",
             Task::Load { .. } => "load",
@@ -96,6 +117,13 @@ impl Task {
                     ("settle", settle.to_string()),
                 ]
             }
+            Task::Cut { cuts, follower_cuts, session_ms, writes, settle } => vec![
+                ("cuts", cuts.to_string()),
+                ("follower-cuts", follower_cuts.to_string()),
+                ("session-ms", session_ms.to_string()),
+                ("writes", writes.to_string()),
+                ("settle", settle.to_string()),
+            ],
             Task::Rolling { rounds, writers, writes, settle, steady } => vec![
                 ("rounds", rounds.to_string()),
                 ("writers", writers.to_string()),
@@ -118,8 +146,12 @@ impl Task {
     fn measure(&self, broker: &mut Broker) -> Result<Finding> {
         match self {
             Task::Failover { kills, writes, settle } => {
-                let plan = failover::Plan { kills: *kills, rate: rate(*writes)?, settle: seconds(*settle)? };
-                failover::run(broker, plan)
+                let aims = failover::leaders(*kills);
+                failover::run(broker, &failovers(failover::Harm::Kill, aims, *writes, *settle)?)
+            }
+            Task::Cut { cuts, follower_cuts, writes, settle, .. } => {
+                let aims = failover::told_apart(*cuts, *follower_cuts);
+                failover::run(broker, &failovers(failover::Harm::Cut, aims, *writes, *settle)?)
             }
             Task::Rolling { rounds, writers, writes, settle, steady } => {
                 let plan = rolling::Plan {
@@ -142,19 +174,39 @@ impl Task {
             Task::Load { .. } => anyhow::bail!("a load is a comparison of workloads"),
         }
     }
+
+    /// Where its nodes run: a network has to be theirs alone to be cut.
+    fn place(&self, place: &Place) -> Result<Place> {
+        let network = match self {
+            Task::Cut { .. } => Some(Arc::new(Network::new(place.nodes)?)),
+            _ => None,
+        };
+        Ok(Place { network, ..place.clone() })
+    }
+
+    /// The settings of its nodes that are not what they are by themselves.
+    fn settings(&self) -> Vec<String> {
+        let Task::Cut { session_ms, .. } = self else { return Vec::new() };
+        let heartbeat_ms = session_ms * 2 / 9;
+        vec![
+            format!("broker.session.timeout.ms={session_ms}"),
+            format!("broker.heartbeat.interval.ms={heartbeat_ms}"),
+        ]
+    }
 }
 
 /// Runs a task on a cluster of each contender, one after the other. A contender that lost an acknowledged record is in
 /// the result, and is an error of the caller's ([`Outcome::lost`]).
 pub fn run(task: &Task, recipes: &[Recipe], place: &Place) -> Result<Outcome> {
     ensure!(place.nodes >= 3, "a cluster that loses a node and goes on has three at least");
+    let place = &task.place(place)?;
     let mut outcome =
         Outcome::new(task.name(), task.parameters(), Machine::here(&place.data, place.cpu_count()));
     outcome.parameters.insert("nodes".to_owned(), place.nodes.to_string());
     outcome.parameters.insert("layout".to_owned(), place.layout.name().to_owned());
     for recipe in recipes {
         eprintln!("starting {} nodes of {}", place.nodes, recipe.name());
-        let mut broker = Broker::start(recipe, place)?;
+        let mut broker = Broker::start(&recipe.with_settings(&task.settings()), place)?;
         outcome.contenders.push(Contender {
             name: recipe.name().to_owned(),
             version: recipe.version(),
@@ -169,6 +221,15 @@ pub fn run(task: &Task, recipes: &[Recipe], place: &Place) -> Result<Outcome> {
         outcome.findings.push(found.with_context(|| format!("{} on {}", task.name(), recipe.name()))?);
     }
     Ok(outcome)
+}
+
+fn failovers(
+    harm: failover::Harm,
+    aims: Vec<failover::Aim>,
+    writes: f64,
+    settle: f64,
+) -> Result<failover::Plan> {
+    Ok(failover::Plan { harm, aims, rate: rate(writes)?, settle: seconds(settle)? })
 }
 
 fn node_mut(broker: &mut Broker, id: i32) -> Result<&mut Node> {

@@ -122,10 +122,11 @@ mod tests {
 
     #[test]
     fn settings_of_the_user_come_last_and_win() {
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
         let text = properties(
             Path::new("/d"),
             &["num.io.threads=2".to_owned()],
-            &Member { id: 1, port: 1, control: vec![2] },
+            &Member { id: 1, address, control: vec![address] },
         );
         assert!(text.ends_with("num.io.threads=2\n"));
         assert!(text.contains("log.dirs=/d\n"));

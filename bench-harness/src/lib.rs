@@ -11,7 +11,8 @@
 //! | `broker`, `kafka`, `floor` | the contenders: how they start and stop |
 //! | `trial` | one run of one workload against one broker |
 //! | `seat` | a contender's broker between runs |
-//! | `cluster` | three nodes of a contender: kills, restarts, many partitions |
+//! | `cluster` | three nodes of a contender: kills, cuts of the network, restarts, many partitions |
+//! | `network` | a network of their own for the nodes of a broker, and how one of them is cut off |
 //! | `compare`, `sweep`, `knee` | several brokers in turns, parameters over lists, rates up to a bound |
 //! | `duel`, `gate` | two brokers in turns of a tenth of a second; whether one became dearer than the repository says |
 //! | `meter`, `process`, `samples` | what the load counts and the broker uses, read four times a second |
@@ -42,6 +43,7 @@ pub mod live;
 pub mod load;
 pub mod markdown;
 pub mod meter;
+pub mod network;
 pub mod process;
 pub mod report;
 pub mod samples;

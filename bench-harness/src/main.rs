@@ -39,6 +39,7 @@ const EXAMPLES: &str = "Examples:
   bench-harness sweep flush.messages=1,100 --workload produce-medium --contender kafka
   bench-harness knee --workload tail --p99-bound-ms 5
   bench-harness cluster failover --kills 100         three nodes: leaders are killed under a producer
+  bench-harness cluster cut                          their networks are cut in silence (needs root)
   bench-harness cluster rolling                      nodes are restarted under load
   bench-harness cluster partitions --partitions 10000 --kills 10
   bench-harness cluster load --turns 3               CPU and latency at acks=all

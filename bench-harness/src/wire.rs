@@ -309,6 +309,17 @@ pub fn create_topic(topic: &str, partitions: usize, replicas: usize, settings: &
     frame.finish()
 }
 
+/// The same for a topic of one partition on these nodes; the first is to lead it.
+pub fn create_topic_on(topic: &str, replicas: &[i32]) -> Vec<u8> {
+    let mut frame = Frame::new(api::CREATE_TOPICS, 2);
+    frame.count(1).text(topic).i32(-1).i16(-1).count(1).i32(0).count(replicas.len());
+    for replica in replicas {
+        frame.i32(*replica);
+    }
+    frame.count(0).i32(30_000).i8(0);
+    frame.finish()
+}
+
 /// The error code of a CreateTopics 2 or DeleteTopics 1 answer for one topic.
 pub fn read_topic_error(mut answer: Cursor<'_>) -> Result<i16> {
     answer.i32()?; // throttle

@@ -185,6 +185,24 @@ fn a_producer_goes_on_after_its_leader_is_killed_and_nothing_is_lost() {
 }
 
 #[test]
+fn a_producer_goes_on_after_its_leader_is_cut_off_in_silence_and_nothing_is_lost() {
+    // A thread of its own, because it is in another network for a while.
+    let made = std::thread::spawn(|| bench_harness::network::Network::new(3).map(drop));
+    if let Err(error) = made.join().unwrap() {
+        return eprintln!("skipped: {error:#}");
+    }
+    let short = ["--cuts", "2", "--follower-cuts", "1", "--session-ms", "1800", "--settle", "0.2"];
+    let found = cluster("cut", &short);
+    assert_eq!((value(&found, "cuts"), value(&found, "cuts of a follower")), (2.0, 1.0));
+    // The first is not the active controller, the second is; where an election has come between, both are alike.
+    assert!(value(&found, "until the next write, max") > 0.0);
+    assert!(value(&found, "until the next write, a follower, max") > 0.0);
+    assert_eq!(value(&found, "acknowledged records missing"), 0.0);
+    assert_eq!(value(&found, "errors that are not retriable"), 0.0);
+    assert_eq!(found["series"]["failover_ms"].as_array().unwrap().len(), 2);
+}
+
+#[test]
 fn producers_go_on_while_one_node_after_the_other_is_restarted() {
     let short = ["--rounds", "1", "--writers", "3", "--writes", "60", "--settle", "0.3", "--steady", "0.5"];
     let found = cluster("rolling", &short);

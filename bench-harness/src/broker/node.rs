@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use super::{Member, Place, Scratch, Stop, tie_to_this_process};
 use crate::admin::Admin;
 use crate::host;
+use crate::network::Network;
 
 /// A broker that does not answer within this time has failed to start.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -69,9 +70,8 @@ impl Node {
     /// A node that has not been started.
     pub(super) fn new(member: &Member, mut command: Command, scratch: Scratch, place: Place) -> Node {
         tie_to_this_process(&mut command);
-        let address = SocketAddr::from(([127, 0, 0, 1], member.port));
         let home = Home { process: None, scratch, command, place, launched: Instant::now() };
-        Node { id: member.id as i32, address, home: Some(home), foreign: None }
+        Node { id: member.id as i32, address: member.address, home: Some(home), foreign: None }
     }
 
     /// A node that somebody else has started.
@@ -96,11 +96,12 @@ impl Node {
 
     /// Starts the process on the broker's CPUs, and does not wait for it.
     pub fn launch(&mut self) -> Result<()> {
+        let id = self.id as usize;
         let home = self.home()?;
         let output =
             File::options().create(true).append(true).open(home.scratch.path().join("output.txt"))?;
         home.command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        home.place.enter_broker()?;
+        home.place.enter_node(id)?;
         home.launched = Instant::now();
         let spawned = home.command.spawn();
         home.place.enter_load()?;
@@ -146,6 +147,22 @@ impl Node {
     pub fn kill(&mut self) -> Result<()> {
         let process = self.home()?.process.as_mut().context("the node runs")?;
         Ok(process.0.kill()?)
+    }
+
+    /// Cuts it off from every other node and from the load, in silence.
+    pub fn cut(&mut self) -> Result<()> {
+        let id = self.id as usize;
+        self.network()?.cut(id)
+    }
+
+    /// Joins it with them again.
+    pub fn heal(&mut self) -> Result<()> {
+        let id = self.id as usize;
+        self.network()?.heal(id)
+    }
+
+    fn network(&mut self) -> Result<&Network> {
+        self.home()?.place.network.as_deref().context("the nodes have no network of their own")
     }
 
     /// Fails when the process has ended by itself.

@@ -1,6 +1,7 @@
 //! A producer with acks=all that follows the leader of one partition, one request at a time, as a client does: it has a
 //! producer id, looks for another leader when it is refused or loses its connection, and sends the same batch again
-//! until it is acknowledged.
+//! until it is acknowledged. Where a node is known to be cut off it waits for that one's answer and asks the others who
+//! leads all the while.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -53,8 +54,12 @@ pub struct Writer {
     nodes: BTreeMap<i32, SocketAddr>,
     /// Who is taken to lead, and the connection to it.
     leader: Option<(i32, Admin)>,
+    /// Connections to nodes that were asked who leads.
+    asked: BTreeMap<i32, Admin>,
     /// The node that was lost last: it is asked last.
     lost: Option<i32>,
+    /// A node that does not answer: see [`Writer::avoid`].
+    avoided: Option<i32>,
     producer: Producer,
     /// The next batch's sequence in this producer's epoch, and its number of all.
     sequence: i32,
@@ -83,7 +88,9 @@ impl Writer {
             partition,
             nodes,
             leader: None,
+            asked: BTreeMap::new(),
             lost: None,
+            avoided: None,
             producer: Admin::connect(first)?.producer()?,
             sequence: 0,
             number: 0,
@@ -96,6 +103,15 @@ impl Writer {
     /// The node that it takes for the leader.
     pub fn leader(&self) -> Option<i32> {
         self.leader.as_ref().map(|(node, _)| *node)
+    }
+
+    /// A node is about to be cut off, or is not any more. It is neither asked nor connected to, and while it owes an
+    /// answer the others are asked who leads: a client that knew nothing would wait out its own timeouts.
+    pub fn avoid(&mut self, node: Option<i32>) {
+        self.avoided = node;
+        if let Some(node) = node {
+            self.asked.remove(&node);
+        }
     }
 
     /// Batches that were acknowledged.
@@ -142,17 +158,20 @@ impl Writer {
         if self.leader.is_none() && !self.find_leader() {
             return Ok(Attempt::AfterPause);
         }
-        let Some((node, link)) = &mut self.leader else { return Ok(Attempt::AfterPause) };
-        let node = *node;
-        let answer = link.produce(wire::produce_to_all(&self.topic, self.partition, batch), meanwhile);
-        let Ok(answer) = answer else {
+        let Some((node, mut link)) = self.leader.take() else { return Ok(Attempt::AfterPause) };
+        let frame = wire::produce_to_all(&self.topic, self.partition, batch);
+        let sent = link.send_batch(frame).and_then(|()| meanwhile());
+        if sent.is_ok() && self.avoided == Some(node) && self.find_leader_while_silent(node, &link)? {
+            return Ok(Attempt::Again);
+        }
+        let Ok(answer) = sent.and_then(|()| link.acknowledgement()) else {
             self.trouble.lost += 1;
-            (self.leader, self.lost) = (None, Some(node));
+            self.lost = Some(node);
             return Ok(Attempt::Again);
         };
         match answer.error {
             0 => {
-                self.lost = None;
+                (self.leader, self.lost) = (Some((node, link)), None);
                 return Ok(Attempt::Acknowledged(answer.base_offset));
             }
             code if RETRIABLE.contains(&code) => *self.trouble.retriable.entry(code).or_default() += 1,
@@ -167,14 +186,33 @@ impl Writer {
         let elsewhere = ELSEWHERE.contains(&answer.error);
         match answer.leader.filter(|leader| elsewhere && *leader != node) {
             Some(leader) if self.go_to(leader) => return Ok(Attempt::Again),
-            _ if elsewhere => self.leader = None,
-            _ => {}
+            _ if elsewhere => {}
+            _ => self.leader = Some((node, link)),
         }
         Ok(Attempt::AfterPause)
     }
 
+    /// A node that may be cut off owes an answer: until it comes, the others are asked who leads. True where that is
+    /// one of them by now.
+    fn find_leader_while_silent(&mut self, node: i32, link: &Admin) -> Result<bool> {
+        let deadline = Instant::now() + PATIENCE;
+        while !link.is_answered(RETRY_PAUSE)? {
+            if self.find_leader() {
+                (self.trouble.lost, self.lost) = (self.trouble.lost + 1, Some(node));
+                return Ok(true);
+            }
+            if Instant::now() > deadline || host::interrupted() {
+                bail!("{}-{}: nobody but node {node} leads", self.topic, self.partition);
+            }
+        }
+        Ok(false)
+    }
+
     /// Connects to a node as to the leader.
     fn go_to(&mut self, node: i32) -> bool {
+        if self.avoided == Some(node) {
+            return false;
+        }
         let link = self.nodes.get(&node).and_then(|address| Admin::connect(*address).ok());
         self.trouble.lost += u64::from(link.is_none());
         self.leader = link.map(|link| (node, link));
@@ -183,11 +221,10 @@ impl Writer {
 
     /// Asks the nodes in turn who leads, the one that was lost last. False where nobody knows one that can be reached.
     fn find_leader(&mut self) -> bool {
-        let mut nodes: Vec<(i32, SocketAddr)> = self.nodes.iter().map(|(id, at)| (*id, *at)).collect();
-        nodes.sort_by_key(|(id, _)| (Some(*id) == self.lost, *id));
-        for (id, address) in nodes {
-            let asked = Admin::connect(address).and_then(|mut admin| admin.metadata(&[&self.topic]));
-            let Ok(known) = asked else { continue };
+        let mut nodes: Vec<i32> = self.nodes.keys().copied().filter(|id| self.avoided != Some(*id)).collect();
+        nodes.sort_by_key(|id| (Some(*id) == self.lost, *id));
+        for id in nodes {
+            let Ok(known) = self.ask(id) else { continue };
             let leader = leader_of(&known, self.partition);
             // The word of one who has not heard of a loss yet is not worth a try.
             if let Some(leader) = leader.filter(|leader| Some(*leader) != self.lost || *leader == id)
@@ -197,6 +234,20 @@ impl Writer {
             }
         }
         false
+    }
+
+    /// What a node knows, over the connection of the last time if that still works.
+    fn ask(&mut self, node: i32) -> Result<Metadata> {
+        if let Some(mut link) = self.asked.remove(&node)
+            && let Ok(known) = link.metadata(&[&self.topic])
+        {
+            self.asked.insert(node, link);
+            return Ok(known);
+        }
+        let mut link = Admin::connect(*self.nodes.get(&node).context("a node")?)?;
+        let known = link.metadata(&[&self.topic])?;
+        self.asked.insert(node, link);
+        Ok(known)
     }
 
     /// Reads the partition and compares it with what was acknowledged.
