@@ -6,6 +6,7 @@ mod failover;
 pub mod outcome;
 mod partitions;
 mod rolling;
+mod stillness;
 mod watch;
 mod writer;
 
@@ -82,9 +83,15 @@ pub enum Task {
         /// How many controllers are killed.
         #[arg(long, default_value_t = 10)]
         kills: usize,
-        /// Seconds that the nodes are looked at while nobody asks anything, after as long a rest.
+        /// Seconds that the nodes are looked at while nobody asks anything, once they are at rest.
         #[arg(long, default_value_t = 10.0)]
         rest: f64,
+        /// They are when each takes less than this, in percent of a core, and writes hardly anything, ten seconds long.
+        #[arg(long, default_value_t = 10.0)]
+        rest_below: f64,
+        /// Seconds after which nodes that do not come to rest fail the run.
+        #[arg(long, default_value_t = 600.0)]
+        rest_deadline: f64,
     },
     /// The workloads cluster-… with acks=all on all contenders in turns: CPU of all nodes together, and latencies.
     Load {
@@ -131,10 +138,12 @@ impl Task {
                 ("settle", settle.to_string()),
                 ("steady", steady.to_string()),
             ],
-            Task::Partitions { partitions, kills, rest } => vec![
+            Task::Partitions { partitions, kills, rest, rest_below, rest_deadline } => vec![
                 ("partitions", partitions.to_string()),
                 ("kills", kills.to_string()),
                 ("rest", rest.to_string()),
+                ("rest-below", rest_below.to_string()),
+                ("rest-deadline", rest_deadline.to_string()),
             ],
             Task::Load { turns, warmup_turns } => {
                 vec![("turns", turns.to_string()), ("warmup-turns", warmup_turns.to_string())]
@@ -163,11 +172,15 @@ impl Task {
                 };
                 rolling::run(broker, plan)
             }
-            Task::Partitions { partitions, kills, rest } => {
+            Task::Partitions { partitions, kills, rest, rest_below, rest_deadline } => {
                 let plan = partitions::Plan {
                     partitions: (*partitions).max(1),
                     kills: *kills,
                     rest: seconds(*rest)?,
+                    stillness: stillness::Stillness {
+                        below: rest_below / 100.0,
+                        deadline: seconds(*rest_deadline)?,
+                    },
                 };
                 partitions::run(broker, plan)
             }

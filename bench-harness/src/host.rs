@@ -149,6 +149,13 @@ pub fn cpu_time(pid: u32) -> Result<Duration> {
     Ok(clock.now().context("reading the broker's CPU clock")?.into())
 }
 
+/// The bytes that a process has caused to be written to disks so far; 0 where that cannot be read.
+pub fn written_bytes(pid: u32) -> u64 {
+    let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    line.and_then(|line| line.trim().parse().ok()).unwrap_or(0)
+}
+
 /// What several processes have used so far together.
 pub fn cpu_times(pids: &[u32]) -> Result<Duration> {
     pids.iter().map(|pid| cpu_time(*pid)).sum()

@@ -214,11 +214,15 @@ fn producers_go_on_while_one_node_after_the_other_is_restarted() {
 
 #[test]
 fn another_controller_serves_and_a_node_gets_its_partitions_back() {
-    let found = cluster("partitions", &["--partitions", "100", "--kills", "1", "--rest", "0.2"]);
+    let found = cluster(
+        "partitions",
+        &["--partitions", "100", "--kills", "1", "--rest", "0.2", "--rest-below", "200"],
+    );
     assert_eq!(value(&found, "partitions"), 100.0);
     assert!(value(&found, "until a topic is made through another node, max") > 0.0);
     assert!(value(&found, "from the restart until every copy is complete, max") > 0.0);
     assert!(value(&found, "node 3 at rest") >= 0.0);
+    assert!(value(&found, "from the topics to rest") > 0.0);
 }
 
 #[test]

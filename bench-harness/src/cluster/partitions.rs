@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::outcome::{Finding, Percentiles};
+use super::stillness::Stillness;
 use super::watch::{Wait, Watch};
 use super::{node_mut, topic};
 use crate::admin::{Admin, TOPIC_ALREADY_EXISTS};
@@ -26,8 +27,10 @@ pub struct Plan {
     pub partitions: usize,
     /// How many controllers are killed.
     pub kills: usize,
-    /// How long the nodes are looked at while nobody asks anything, after as long a rest.
+    /// How long the nodes are looked at while nobody asks anything, once they are at rest.
     pub rest: Duration,
+    /// When they are.
+    pub stillness: Stillness,
 }
 
 /// Seconds that one kill took.
@@ -57,7 +60,7 @@ pub fn run(broker: &mut Broker, plan: Plan) -> Result<Finding> {
     let mut found = Finding::new(broker.name);
     found.count("partitions", plan.partitions as u64);
     found.figure("topics made in", began.elapsed().as_secs_f64(), "s");
-    rest(broker, plan.rest, &mut found)?;
+    rest(broker, &plan, &mut found)?;
     let mut kills = Vec::new();
     for number in 0..plan.kills {
         let kill = kill(broker, &watch, &format!("{name}-after-{number}"))?;
@@ -81,15 +84,17 @@ pub fn run(broker: &mut Broker, plan: Plan) -> Result<Finding> {
 }
 
 /// The CPU and the memory of each node while nobody asks anything.
-fn rest(broker: &Broker, length: Duration, found: &mut Finding) -> Result<()> {
-    std::thread::sleep(length);
+fn rest(broker: &Broker, plan: &Plan, found: &mut Finding) -> Result<()> {
+    let rested = plan.stillness.wait(broker)?;
+    eprintln!("at rest {:.0} s after the topics were there", rested.as_secs_f64());
+    found.figure("from the topics to rest", rested.as_secs_f64(), "s");
     let began = Instant::now();
     let mut before = Vec::new();
     for node in &broker.nodes {
         let pid = node.pid().context("the node runs")?;
         before.push((node.id, pid, host::cpu_time(pid)?));
     }
-    std::thread::sleep(length);
+    std::thread::sleep(plan.rest);
     for (id, pid, before) in before {
         let used = host::cpu_time(pid)?.saturating_sub(before).as_secs_f64();
         let share = used / began.elapsed().as_secs_f64() * 100.0;
