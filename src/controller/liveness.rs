@@ -1,8 +1,10 @@
 //! Which brokers are alive, and what the active controller does by itself as time passes.
 //!
 //! Sessions are in the active controller's memory only: a new one gives every broker that is not fenced a whole
-//! session before it misses anything. A controller that was itself stopped for a while does not hold that against
-//! the brokers: what they sent meanwhile may be waiting to be read.
+//! session before it misses anything. One of them it has heard itself: the broker in the process of the controller that
+//! was active before it, by what that one said as the leader of the quorum. Its session goes on from there, or the
+//! election would come on top of it where both are cut off together. A controller that was itself stopped for a while
+//! does not hold that against the brokers: what they sent meanwhile may be waiting to be read.
 
 use std::collections::BTreeMap;
 
@@ -58,6 +60,7 @@ pub(super) struct Liveness {
     own: Option<i32>,
     sessions: BTreeMap<i32, Session>,
     session_timeout_ms: u64,
+    heartbeat_interval_ms: u64,
     /// How often, where it is done at all, and when next.
     rebalance: Option<(u64, u64)>,
     unclean: (u64, u64),
@@ -78,12 +81,22 @@ impl Liveness {
             // Who is not fenced has applied its registration.
             sessions: alive.map(|broker| (broker.node_id, Session::new(broker.epoch, 0, now_ms))).collect(),
             session_timeout_ms: cluster.session_timeout_ms,
+            heartbeat_interval_ms: cluster.heartbeat_interval_ms,
             rebalance: cluster
                 .auto_leader_rebalance
                 .then_some((rebalance_ms, now_ms.saturating_add(rebalance_ms))),
             unclean: (unclean_ms, now_ms.saturating_add(unclean_ms)),
             looked_at_ms: now_ms,
             wakes: false,
+        }
+    }
+
+    /// A broker's process has been silent for so long by now, as this controller knows from elsewhere. Whoever is there
+    /// all the same has time for one more heartbeat.
+    pub(super) fn was_silent(&mut self, node_id: i32, silent_ms: u64) {
+        let most_ms = self.session_timeout_ms.saturating_sub(self.heartbeat_interval_ms);
+        if let Some(session) = self.sessions.get_mut(&node_id) {
+            session.heard_at_ms = session.heard_at_ms.saturating_sub(silent_ms.min(most_ms));
         }
     }
 

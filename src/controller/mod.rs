@@ -438,8 +438,12 @@ impl Controller {
             return Ok(false);
         }
         let own = (self.config.voters.len() == 1).then_some(self.config.node.node_id);
+        let mut liveness = Liveness::new(&self.config.node, own, self.builder.image(), self.now_ms);
+        if let Some((node_id, silent_ms)) = self.take_silence() {
+            liveness.was_silent(node_id, silent_ms);
+        }
         self.leadership = Some(Leadership {
-            liveness: Liveness::new(&self.config.node, own, self.builder.image(), self.now_ms),
+            liveness,
             term: status.term,
             speculative: self.builder.image().clone(),
             held: VecDeque::new(),

@@ -7,7 +7,7 @@ use super::codec::{self, Body, Chunk, Message};
 use super::members::{MEMBERS_MAX, Members, RaftPeer};
 use super::requests::{Decision, Scene, decide, is_about_members};
 use super::transfer::{Progress, Whole, receive};
-use super::{Arrived, NOBODY, QUORUM_METADATA_VERSION};
+use super::{Arrived, NOBODY, QUORUM_METADATA_VERSION, Silence};
 use crate::controller::image::{Image, ImageBuilder, ImageDelta};
 use crate::controller::raft::{Raft, Stored};
 use crate::controller::record::Record;
@@ -78,6 +78,9 @@ impl Controller {
         let next = *since + TICK_MS;
         for _ in 0..ticks.min(TICKS_AT_ONCE_MAX) {
             self.raft.tick();
+            if let Some(silence) = &mut self.quorum.silence {
+                silence.ticks += 1;
+            }
             let (again, failed) = self.quorum.senders.tick();
             for (to, chunk) in again {
                 self.send_own(to, chunk, out);
@@ -187,6 +190,7 @@ impl Controller {
             }
         }
         let status = self.raft.status();
+        self.hear_leader(from.raft_id);
         if status.leads
             && let Some(matched) = self.raft.matched(from.raft_id)
         {
@@ -194,6 +198,22 @@ impl Controller {
             self.quorum.replicas.heard(from.raft_id, wall_ms, matched, status.index_last);
         }
         Ok(())
+    }
+
+    /// A member has said something: the leader, or who was it last and is still there.
+    fn hear_leader(&mut self, raft_id: u64) {
+        let status = self.raft.status();
+        let is_last = self.quorum.silence.is_some_and(|silence| silence.raft_id == raft_id);
+        if !status.leads && (is_last || status.leader_id == raft_id) {
+            self.quorum.silence = Some(Silence { raft_id, ticks: 0 });
+        }
+    }
+
+    /// The node of the leader before this one and how long it has been silent, once: from now on its broker is heard
+    /// here.
+    pub(in crate::controller) fn take_silence(&mut self) -> Option<(i32, u64)> {
+        let Silence { raft_id, ticks } = self.quorum.silence.take()?;
+        Some((self.members().get(raft_id)?.node_id, ticks * TICK_MS))
     }
 
     fn take_chunk(

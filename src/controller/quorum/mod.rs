@@ -68,7 +68,17 @@ pub(super) struct Quorum {
     renewing: Option<u64>,
     /// Leader and term that were told last.
     told: Option<(Option<i32>, u64)>,
+    /// The last other leader.
+    silence: Option<Silence>,
     wall_ms: i64,
+}
+
+/// For how long a leader was not heard, in ticks that this node has lived through: while it was stopped itself it could
+/// hear nobody.
+#[derive(Clone, Copy, Debug)]
+struct Silence {
+    raft_id: u64,
+    ticks: u64,
 }
 
 /// A leader's snapshot, read.

@@ -388,7 +388,7 @@ impl Net {
             Event::Disk { .. } | Event::Wake { .. } => {}
             Event::Gone { at, raft_id } => self.give(at, Input::MemberGone { raft_id }),
             Event::Restart { at } => self.start(at),
-            Event::Heal => self.cut.clear(),
+            Event::Heal => self.heal(),
             Event::Operator => {
                 self.operate();
                 self.plan(OPERATOR_MS, Event::Operator);
@@ -453,6 +453,17 @@ impl Net {
         };
         self.count("change of members");
         self.ask(leader, request);
+    }
+
+    /// Everything arrives again.
+    pub(super) fn heal(&mut self) {
+        self.cut.clear();
+    }
+
+    /// Nothing that this machine sends arrives any more, nor what is sent to it.
+    pub(super) fn cut_off(&mut self, at: usize) {
+        let others = (0..self.machines.len()).filter(|other| *other != at);
+        self.cut.extend(others.flat_map(|other| [(at, other), (other, at)]));
     }
 
     fn fault(&mut self) {

@@ -197,6 +197,71 @@ fn the_broker_of_a_leaders_process_that_is_gone_is_fenced_by_the_next_leader() {
     net.end_well();
 }
 
+/// Three voters that are brokers too, and the one that leads. All of them are active.
+fn three_brokers() -> (Net, usize) {
+    let mut net = Net::new(1, 3, 3, CALM);
+    net.run(2000);
+    let leader = net.leader().unwrap();
+    for node_id in 0..3 {
+        net.ask(leader, registration(node_id, 7));
+    }
+    net.run(1000);
+    beat(&mut net, &[0, 1, 2]);
+    net.run(500);
+    beat(&mut net, &[0, 1, 2]);
+    assert!((0..3).all(|node_id| net.machines[leader].image.is_active(node_id)));
+    (net, leader)
+}
+
+/// Heartbeats of these brokers reach whoever leads.
+fn beat(net: &mut Net, brokers: &[i32]) {
+    let Some(leader) = net.leader() else { return };
+    for broker in brokers {
+        let epoch = net.machines[leader].image.broker(*broker).unwrap().epoch;
+        net.ask(leader, heartbeat(*broker, epoch));
+    }
+}
+
+/// How long it takes until another node knows that this one's broker is fenced; the others are heard twice a second.
+fn until_fenced(net: &mut Net, silent: usize) -> u64 {
+    let others: Vec<usize> = (0..3).filter(|at| *at != silent).collect();
+    let speaking: Vec<i32> = others.iter().map(|at| *at as i32).collect();
+    let since = net.now_ms;
+    while net.machines[others[0]].image.is_active(silent as i32) {
+        if (net.now_ms - since).is_multiple_of(500) {
+            beat(net, &speaking);
+        }
+        net.run(10);
+        assert!(net.now_ms - since < 60_000);
+    }
+    assert!(speaking.iter().all(|node_id| net.machines[others[0]].image.is_active(*node_id)));
+    net.now_ms - since
+}
+
+#[test]
+fn the_broker_of_a_leader_that_is_cut_off_is_fenced_one_session_after_it_was_heard_last() {
+    let (mut net, leader) = three_brokers();
+    net.cut_off(leader);
+    let took_ms = until_fenced(&mut net, leader);
+    assert!((8_900..9_100).contains(&took_ms), "the election comes within the session: {took_ms} ms");
+    net.end_well();
+}
+
+#[test]
+fn a_leader_that_nobody_could_hear_has_time_for_a_heartbeat() {
+    let (mut net, leader) = three_brokers();
+    (0..3).for_each(|at| net.cut_off(at));
+    net.run(60_000);
+    net.heal();
+    net.cut_off(leader);
+    while net.leader().is_none_or(|next| next == leader) {
+        net.run(1);
+    }
+    let took_ms = until_fenced(&mut net, leader);
+    assert!((1_900..2_200).contains(&took_ms), "the heartbeats' interval is 2 s: {took_ms} ms");
+    net.end_well();
+}
+
 #[test]
 fn no_image_of_a_start_is_older_than_what_the_node_knew_before() {
     let mut net = Net::new(1, 3, 3, CALM);
