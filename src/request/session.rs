@@ -257,7 +257,7 @@ pub struct WatchFired(pub(super) Asked);
 #[derive(Debug)]
 pub struct MovedSession {
     id: i32,
-    session: Session,
+    session: Box<Session>,
 }
 
 impl MovedSession {
@@ -444,7 +444,7 @@ impl FetchSessions {
         let mut session = self.sessions.remove(&id)?;
         self.partitions -= session.partitions.len();
         session.take_back(&mut self.calls);
-        Some(MovedSession { id, session })
+        Some(MovedSession { id, session: Box::new(session) })
     }
 
     /// Takes in the session of a connection that came from another shard, if there is room by the rule for new ones.
@@ -455,7 +455,7 @@ impl FetchSessions {
         self.remove(id);
         if self.make_room(now_ms, session.privileged, size) {
             self.partitions += size;
-            self.sessions.insert(id, session);
+            self.sessions.insert(id, *session);
         }
     }
 

@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_replica_on_a_disk_that_was_replaced_is_lost_before_it_is_anywhere() {
-        assert_eq!(told(OWN, false), [Uuid::nil(); 0]);
+        assert_eq!(told(OWN, false), Vec::<Uuid>::new());
         assert_eq!(told(UNASSIGNED, false), [OWN]);
         assert_eq!(told(REPLACED, false), [LOST]);
         assert_eq!(told(LOST, false), [OWN]);
