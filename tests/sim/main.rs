@@ -43,7 +43,10 @@ mod tuner;
 mod watch;
 mod world;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use faults::{Fault, Hits};
 use plan::Plan;
@@ -170,7 +173,7 @@ fn shrunk(plan: &Plan, failed: &Failed, runs: u64) -> Settings {
 }
 
 /// Tells a failure: what was violated, the run's last events, its parameters, how to repeat it, and a smaller run.
-fn report(seed: u64, cast: Cast, failed: &Failed) -> String {
+fn report(seed: u64, cast: Cast, violated: &str) -> String {
     let plan = plan_of(seed, cast);
     let again = run(plan.clone(), true);
     let tail = match &again {
@@ -179,43 +182,50 @@ fn report(seed: u64, cast: Cast, failed: &Failed) -> String {
     };
     let place = cast.told();
     let command = "cargo test --release --test sim seeds -- --nocapture";
-    let violated = &failed.violated;
     let mut told = format!(
         "{tail}\n\nseed {seed}: {violated}\n{plan:#?}\nrepeat with: {place}SIM_SEED={seed} {command}\n"
     );
     let runs = number("SIM_SHRINK").unwrap_or(SHRINK_RUNS);
-    if runs > 0 && std::env::var("SIM_SET").is_err() {
-        let settings = shrunk(&plan, failed, runs);
+    if let Err(failed) = again
+        && runs > 0
+        && std::env::var("SIM_SET").is_err()
+    {
+        let settings = shrunk(&plan, &failed, runs);
         told += &format!("smaller: {place}SIM_SEED={seed} SIM_SET=\"{settings}\" {command}\n");
     }
     told
 }
 
-/// Runs seeds to their ends; the faults that hit something in them. Tells the first failure and fails with all.
-fn run_clean(seeds: &[u64], cast: impl Fn(u64) -> Cast) -> Hits {
+/// Runs seeds to their ends; the faults that hit something in them. Tells the first failure and fails with all. As many
+/// threads as `SIM_THREADS` says share the seeds: a run knows nothing of the others.
+fn run_clean(seeds: &[u64], cast: impl Fn(u64) -> Cast + Sync) -> Hits {
     quiet();
-    let mut failed = Vec::new();
-    let mut hits = Hits::default();
-    for seed in seeds {
-        match run(plan_of(*seed, cast(*seed)), false) {
-            Ok(done) => {
-                println!("seed {seed}: {:016x}, {}", done.hash, done.summary);
-                hits.add(&done.hits);
-            }
-            Err(why) => {
-                println!("seed {seed}: {}", why.violated);
-                failed.push((*seed, why));
+    let (next, sum) = (AtomicUsize::new(0), Mutex::new((Hits::default(), BTreeMap::new())));
+    let work = || {
+        while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let done = run(plan_of(*seed, cast(*seed)), false);
+            let mut sum = sum.lock().unwrap();
+            match done {
+                Ok(done) => {
+                    println!("seed {seed}: {:016x}, {}", done.hash, done.summary);
+                    sum.0.add(&done.hits);
+                }
+                Err(why) => {
+                    println!("seed {seed}: {}", why.violated);
+                    sum.1.insert(*seed, why.violated);
+                }
             }
         }
-    }
+    };
+    std::thread::scope(|scope| {
+        (1..number("SIM_THREADS").unwrap_or(1)).for_each(|_| drop(scope.spawn(work)));
+        work();
+    });
+    let (hits, failed) = sum.into_inner().unwrap();
     println!("faults that hit: {hits}");
-    if let Some((seed, first)) = failed.first() {
-        println!("{}", report(*seed, cast(*seed), first));
-        panic!(
-            "{} seeds failed: {:?}",
-            failed.len(),
-            failed.iter().map(|(seed, _)| *seed).collect::<Vec<_>>()
-        );
+    if let Some((seed, violated)) = failed.first_key_value() {
+        println!("{}", report(*seed, cast(*seed), violated));
+        panic!("{} seeds failed: {:?}", failed.len(), failed.keys().collect::<Vec<_>>());
     }
     hits
 }

@@ -1,5 +1,6 @@
 //! The second shell: carries out what the shards ask for, as `src/shard/` does, on the simulated disk and clock.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::history::Place;
 use crate::links::{LinkEnd, LinkNews, LinkOrder};
 use crate::operations::{Operation, Work};
 use crate::probe::Probe;
+use crate::watch::Shown;
 use crate::world::{Event, World, draw};
 
 /// Unsent bytes of a connection after which it is read no further, as in the real shell.
@@ -86,6 +88,8 @@ pub struct Owned {
     pub partition: i32,
     /// Tells apart those that had the owner's place one after another.
     pub number: u64,
+    /// What its replica showed last: who looks again at what has not changed looks in vain.
+    pub shown: Cell<Option<Shown>>,
 }
 
 /// What a shard finds at its next turn.
@@ -374,12 +378,10 @@ impl World {
 
     /// Reads on from connections that have room again.
     fn resume(&mut self, node: &mut Node, shard: usize) {
-        let here = (node.machine, shard);
-        let mut waiting: Vec<(u64, u64)> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| (connection.machine, connection.shard) == here)
-            .filter(|(_, connection)| !connection.received.is_empty())
+        let here = node.hosts[shard].connections.values();
+        let mut waiting: Vec<(u64, u64)> = here
+            .filter_map(|id| Some((id, self.connections.get(id)?)))
+            .filter(|(_, connection)| connection.shard == shard && !connection.received.is_empty())
             .map(|(id, connection)| (connection.taken_us, *id))
             .collect();
         waiting.sort_unstable();
@@ -397,7 +399,8 @@ impl World {
                 let partition = name.rsplit_once('-').and_then(|(_, index)| index.parse().ok()).unwrap_or(-1);
                 node.owners_made += 1;
                 let number = node.owners_made;
-                let owned = Owned { directory: usize::from(directory), name, partition, number };
+                let directory = usize::from(directory);
+                let owned = Owned { directory, name, partition, number, shown: Cell::default() };
                 node.hosts[shard].owners.insert(owner, owned);
             }
             Output::Disown(owner) => drop(host.owners.remove(&owner)),

@@ -6,6 +6,8 @@ use tidemill::broker::Owner;
 use tidemill::effect::{FileName, Stem};
 use tidemill::log::Log;
 use tidemill::log::batch::BatchInfo;
+use tidemill::partition::Partition;
+use uuid::Uuid;
 
 use crate::disk::Disk;
 use crate::history::Place;
@@ -30,16 +32,26 @@ pub struct Watch {
     images: Images,
     /// How far the log of a replica has been compared: by machine, process and place.
     compared: BTreeMap<(usize, u64, Place), i64>,
-    /// What each slot showed last: who looks again at what has not changed looks in vain.
-    shown: BTreeMap<(usize, usize, u32), Shown>,
     /// The last version of the metadata that each shard showed, by machine and shard, and its process.
     versions: BTreeMap<(usize, usize), (u64, u64)>,
     /// How far each replica is written, or durable where the power failed, by machine.
     kept: BTreeMap<(usize, Place), Kept>,
 }
 
-/// Process, place, epochs, watermark and end of a replica.
-type Shown = (u64, Place, (i32, i32), i64, i64);
+/// What is looked at of a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown {
+    topic_id: Uuid,
+    first_segment: i64,
+    durable_end: i64,
+    written_end: i64,
+    is_stopping: bool,
+    /// The rest is for the invariants of a cluster.
+    replica: ShownReplica,
+}
+
+/// Epochs, watermark and end of a replica.
+type ShownReplica = ((i32, i32), i64, i64);
 
 /// A replica's high watermark, and its batches.
 type Held = (i64, Vec<BatchMark>);
@@ -57,11 +69,25 @@ impl World {
         let host = &node.hosts[shard];
         for (owner, owned) in &host.owners {
             let Owner::Replica(slot) = owner else { continue };
-            if let Some(partition) = host.core.replicas().partition(*slot) {
-                partition.check_invariants();
-                partition.log().check_invariants();
-                self.watch_start(node, owned, partition.log());
-                self.watch_replica(node, shard, *slot, owned);
+            let Some(partition) = host.core.replicas().partition(*slot) else { continue };
+            let (assignment, log) = (partition.assignment(), partition.log());
+            partition.check_invariants();
+            log.check_invariants();
+            let epochs = (assignment.leader_epoch, assignment.partition_epoch);
+            let shown = Shown {
+                topic_id: log.topic_id(),
+                first_segment: log.first_segment_base_offset(),
+                durable_end: log.durable_end(),
+                written_end: log.written_end(),
+                is_stopping: node.stopping,
+                replica: (epochs, partition.high_watermark(), log.log_end()),
+            };
+            let before = owned.shown.replace(Some(shown));
+            if before != Some(shown) {
+                self.watch_start(node, owned, log);
+                let of_replica = |shown: Shown| (shown.topic_id, shown.replica);
+                let is_known = before.map(of_replica) == Some(of_replica(shown));
+                self.watch_replica(node, shard, partition, owned, is_known);
             }
         }
         self.watch_metadata(node, shard);
@@ -86,8 +112,15 @@ impl World {
         *synced = if node.stopping { log.written_end() } else { log.durable_end() }.max(*synced);
     }
 
-    fn watch_replica(&mut self, node: &Node, shard: usize, slot: u32, owned: &Owned) {
-        let Some(partition) = node.hosts[shard].core.replicas().partition(slot) else { return };
+    /// Looks at one replica; at its disk only, where all else is known already.
+    fn watch_replica(
+        &mut self,
+        node: &Node,
+        shard: usize,
+        partition: &Partition,
+        owned: &Owned,
+        is_known: bool,
+    ) {
         let (assignment, log) = (partition.assignment(), partition.log());
         let machine = &mut self.machines[node.machine];
         let watch = &mut self.watches[machine.cluster];
@@ -108,9 +141,7 @@ impl World {
         };
         let kept = Kept { durable_end: log.durable_end(), end: log.written_end() };
         watch.kept.insert((node.machine, view.place), kept);
-        let epochs = (view.leader_epoch, view.partition_epoch);
-        let shown = (view.incarnation, view.place, epochs, view.high_watermark, view.log_end);
-        if watch.shown.insert((node.machine, shard, slot), shown) == Some(shown) {
+        if is_known {
             return;
         }
         let ends = [view.high_watermark as u64, view.log_end as u64];
