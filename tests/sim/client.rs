@@ -32,6 +32,8 @@ pub enum Action {
     Hit(Fault),
     /// It is a good time for a power cut.
     CutPower { after_us: u64 },
+    /// Leaders are going to be elected: it is a good time to take the next one from one of them.
+    Overthrow,
 }
 
 /// What a client sees while it is stepped.

@@ -65,6 +65,8 @@ pub enum Fault {
     VoterAdded,
     /// A disk does not vote in the metadata quorum any more.
     VoterRemoved,
+    /// A leader died soon after it was elected, and the one before it had heard nothing of it.
+    Overthrow,
 }
 
 impl Fault {
@@ -93,7 +95,7 @@ impl Fault {
     ];
 
     /// What only brokers have that are one cluster.
-    pub const OF_LINKED: [Self; 7] = [
+    pub const OF_LINKED: [Self; 8] = [
         Self::LostDisk,
         Self::Election,
         Self::Reassignment,
@@ -101,6 +103,7 @@ impl Fault {
         Self::Drift,
         Self::VoterAdded,
         Self::VoterRemoved,
+        Self::Overthrow,
     ];
 }
 
@@ -251,6 +254,52 @@ impl World {
         let until_us = self.until_us(self.plan.pause_ms);
         self.machines[machine].paused_until_us = until_us;
         self.note(machine, 32, [until_us, 0], || format!("paused until {until_us} us"));
+    }
+
+    /// Preferred leaders are about to be elected. One that leads now hears nothing of the one who comes next, or is not
+    /// heard by him, and he dies: both have records of their own, in an epoch each, and the first may lead again.
+    pub fn overthrow(&mut self) {
+        if self.is_calm() {
+            return;
+        }
+        self.faults_made += 1;
+        if self.plan.skipped.contains(&self.faults_made) {
+            return;
+        }
+        let Some(image) = self.newest_image() else { return };
+        let changes = image.partitions().map(|(topic, index, partition)| {
+            ((topic, index), partition.leader, partition.preferred_leader(), partition.isr.as_slice())
+        });
+        let due =
+            |(_, now, next, isr): &(Place, i32, i32, &[i32])| *now >= 0 && now != next && isr.contains(next);
+        let due: Vec<(Place, i32, i32)> =
+            changes.filter(due).map(|(place, now, next, _)| (place, now, next)).collect();
+        let Some((place, now, next)) = self.random.faults.choice(&due).copied() else { return };
+        let (now, next) = (self.plan.machine_of(now), self.plan.machine_of(next));
+        let until_us = self.until_us(3_000);
+        let pair = if self.random.faults.bool() { (now, next) } else { (next, now) };
+        self.network.cut_pair(pair, self.random.faults.bool(), until_us);
+        self.note(now, 34, [until_us, next as u64], || {
+            format!("nothing of {next} until {until_us} us: {place:?}")
+        });
+        let us = self.random.faults.u64(20_000..1_500_000);
+        let incarnation = self.machines[next].incarnation;
+        self.after(us, Event::Overthrow { machine: next, incarnation, place });
+    }
+
+    /// A process dies if it leads this partition.
+    pub fn end_reign(&mut self, machine: usize, (topic, index): Place) {
+        let node_id = self.plan.node_id_of(machine);
+        let partition = self.newest_image().and_then(|image| image.partition(topic, index));
+        if partition.is_none_or(|partition| partition.leader != node_id) {
+            return;
+        }
+        let power = self.random.faults.f64() < self.plan.power_cuts;
+        let before = self.crashes;
+        self.crash(machine, power);
+        if self.crashes > before {
+            self.hits.count(Fault::Overthrow);
+        }
     }
 
     /// Until when something lasts that begins now and lasts that long at most; not beyond the end of the faults.

@@ -39,8 +39,7 @@ impl World {
     /// Whether every process runs and is known, every replica is in sync, and every voter is there with its disk.
     fn is_whole(&self) -> bool {
         let nodes: Vec<&Node> = self.machines.iter().filter_map(|machine| machine.node.as_ref()).collect();
-        let images = nodes.iter().map(|node| &node.hosts[0].core.view().image);
-        let Some(image) = images.max_by_key(|image| image.version()) else { return false };
+        let Some(image) = self.newest_image() else { return false };
         let is_known = |node: &&Node| {
             let broker = image.broker(self.plan.node_id_of(node.machine));
             !node.stopping && node.is_registered(broker) && broker.is_some_and(|broker| broker.is_active())
@@ -53,6 +52,13 @@ impl World {
             && nodes.iter().all(is_known)
             && in_sync
             && self.voters_are_there(image)
+    }
+
+    /// The newest metadata that anybody shows.
+    pub fn newest_image(&self) -> Option<&Image> {
+        let nodes = self.machines.iter().filter_map(|machine| machine.node.as_ref());
+        let images = nodes.map(|node| &*node.hosts[0].core.view().image);
+        images.max_by_key(|image| image.version())
     }
 
     /// Whether nobody votes but on the disks that the machines have. Voters of the configuration always do.

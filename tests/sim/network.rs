@@ -86,6 +86,14 @@ impl Network {
         }
     }
 
+    /// Nothing passes from one site to another until a time, or back.
+    pub fn cut_pair(&mut self, (from, to): (Site, Site), is_both_ways: bool, until_us: u64) {
+        self.cut(&[from], &[to], until_us, Fault::CutPair);
+        if is_both_ways {
+            self.cut(&[to], &[from], until_us, Fault::CutPair);
+        }
+    }
+
     /// Cuts some ways until a time; which fault it is.
     pub fn cut_some(&mut self, until_us: u64, random: &mut fastrand::Rng) -> Fault {
         let kinds = [
@@ -108,10 +116,7 @@ impl Network {
             Fault::CutInward => self.cut(&others, &[machine], until_us, fault),
             Fault::CutPair => {
                 let other = *random.choice(&others).expect("there are clients");
-                self.cut(&[machine], &[other], until_us, fault);
-                if random.bool() {
-                    self.cut(&[other], &[machine], until_us, fault);
-                }
+                self.cut_pair((machine, other), random.bool(), until_us);
             }
             Fault::Split => {
                 let (mut left, mut right) = (Vec::new(), Vec::new());

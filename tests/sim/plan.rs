@@ -170,6 +170,8 @@ pub struct ClusterPlan {
     /// Nothing is synced before it is acknowledged. One machine at a time loses what is not on its disk, or all of it:
     /// the next one may when every replica is in sync again.
     pub loses_one_at_a_time: bool,
+    /// A leader that somebody else takes the place of hears nothing of him, who dies soon.
+    pub overthrows: bool,
 }
 
 impl ClusterPlan {
@@ -373,6 +375,7 @@ impl Plan {
         if cuts_power && r.bool() && machines >= 3 {
             cluster = cluster.losing_one_at_a_time();
         }
+        cluster.overthrows = cluster.moves_every_ms > 0 && overthrows(self.seed);
         let one_at_a_time = cluster.loses_one_at_a_time;
         let lost_disks = if one_at_a_time { *r.choice(&[0.0, 0.5, 0.5]).expect("some") } else { 0.0 };
         if lost_disks > 0.0 && cluster.has_moving_voters {
@@ -472,6 +475,11 @@ fn moves(seed: u64) -> Option<MoveRule> {
         rest_ms: *random.choice(&[0, 50, 1_000]).expect("some"),
     };
     (random.u8(0..3) > 0).then_some(rule)
+}
+
+/// Whether leaders are overthrown in a seed where others are elected: in two of three.
+fn overthrows(seed: u64) -> bool {
+    fastrand::Rng::with_seed(seed ^ 0x0fe1).u8(0..3) > 0
 }
 
 /// Whether configurations are altered in a seed: in every second one.

@@ -177,6 +177,7 @@ impl World {
                 self.after(after_us, Event::Crash { machine, incarnation, power: true });
             }
             Action::CutPower { .. } => {}
+            Action::Overthrow => self.overthrow(),
             Action::Hit(fault) => self.hits.count(fault),
             Action::WakeAt(at_us) => self.at(at_us, Event::Wake { client }),
         }

@@ -27,7 +27,7 @@ const fn dial(name: &'static str, get: fn(&Plan) -> u64, set: fn(&mut Plan, u64)
 }
 
 /// The knobs, those that save most first.
-const KNOBS: [Knob; 40] = [
+const KNOBS: [Knob; 41] = [
     dial("faulty_ms", |plan| plan.faulty_ms, |plan, n| plan.faulty_ms = n, 1),
     switch("machines", |plan| plan.machines as u64, |plan, n| plan.machines = n as usize, 1),
     switch("shards", |plan| plan.shards.into(), |plan, n| plan.shards = n as u16, 1),
@@ -86,6 +86,7 @@ const KNOBS: [Knob; 40] = [
         |plan, n| plan.cluster.moves_every_ms = n,
         0,
     ),
+    switch("overthrows", |plan| plan.cluster.overthrows.into(), |plan, n| plan.cluster.overthrows = n > 0, 0),
     switch(
         "alters_every_ms",
         |plan| plan.cluster.alters_every_ms,

@@ -11,7 +11,7 @@ use crate::boot::{self, Failed};
 use crate::connections::{Caller, Connection};
 use crate::faults::{Fault, Hits};
 use crate::group_auditor::GroupAuditor;
-use crate::history::History;
+use crate::history::{History, Place};
 use crate::links::{LinkEnd, LinkNews, LinkOrder, Links};
 use crate::machine::{Clock, Machine};
 use crate::membership;
@@ -53,6 +53,8 @@ pub enum Event {
     Boot { machine: usize },
     /// A broker dies, if it is still the same process, perhaps because the power does.
     Crash { machine: usize, incarnation: u64, power: bool },
+    /// A broker dies, if it is still the same process and leads this partition.
+    Overthrow { machine: usize, incarnation: u64, place: Place },
     /// Time for a fault.
     Due(Due),
     /// Time to see whether the run is over.
@@ -290,6 +292,12 @@ impl World {
                 self.crash(machine, power && !self.is_calm());
             }
             Event::Crash { .. } => {}
+            Event::Overthrow { machine, incarnation, place }
+                if incarnation == self.machines[machine].incarnation && !self.is_calm() =>
+            {
+                self.end_reign(machine, place);
+            }
+            Event::Overthrow { .. } => {}
             Event::Due(_) if self.is_calm() => {}
             Event::Due(due) => self.fault_due(due),
             Event::Look => self.look(),

@@ -69,7 +69,8 @@ impl World {
         if plan.cluster.moves_every_ms > 0 {
             let replicas = |topic: usize| plan.cluster.replication[topic].0 as usize;
             let places = all.iter().map(|(topic, partition)| (*topic, *partition, replicas(*topic)));
-            self.seat(0, Box::new(Mover::new(places.collect(), plan.cluster.moves_every_ms)));
+            let mover = Mover::new(places.collect(), plan.cluster.moves_every_ms, plan.cluster.overthrows);
+            self.seat(0, Box::new(mover));
         }
         if plan.cluster.voters_every_ms > 0 {
             self.seat(0, Box::new(Delegate::new(&plan)));

@@ -30,13 +30,15 @@ pub struct Mover {
     /// Every partition, with how many replicas it has.
     places: Vec<(usize, i32, usize)>,
     every_ms: u64,
+    /// Elections of all preferred leaders are moments to overthrow one.
+    overthrows: bool,
     not_before_us: u64,
 }
 
 impl Mover {
     /// One that does something to these about so often.
-    pub fn new(places: Vec<(usize, i32, usize)>, every_ms: u64) -> Self {
-        Self { link: Link::new("mover".into()), places, every_ms, not_before_us: 0 }
+    pub fn new(places: Vec<(usize, i32, usize)>, every_ms: u64, overthrows: bool) -> Self {
+        Self { link: Link::new("mover".into()), places, every_ms, overthrows, not_before_us: 0 }
     }
 
     fn step(&mut self, stage: &mut Stage) {
@@ -59,6 +61,9 @@ impl Mover {
             .with_topic_partitions(if all { None } else { Some(vec![one]) })
             .with_timeout_ms(3_000);
         self.link.send(&request, version, Some(Ask::Elect), stage);
+        if all && self.overthrows {
+            stage.actions.push(Action::Overthrow);
+        }
     }
 
     /// Other replicas, or a cancelled move.
