@@ -249,8 +249,8 @@ impl SegmentWork {
         }
     }
 
-    /// A power cut can take the end of a segment, at a batch's border, and leave the segment behind it. Compaction leaves
-    /// such a hole on purpose, below what is synced.
+    /// A power cut can take the end of a segment, at a batch's border, and leave the segment behind it. Compaction
+    /// leaves such a hole on purpose, below what is synced.
     fn ends_too_early(&self, recovery: &Recovery) -> bool {
         let Stage::Walk(walk) = &self.stage else { return false };
         let next = recovery.bases.iter().find(|base| **base > self.base);

@@ -105,3 +105,25 @@ fn of_a_segment_that_ends_at_the_recovery_point_only_the_records_are_believed() 
     let (files, _) = synced(&mut dir, &plan(point + 1));
     assert!(!files.contains(&name(Stem::TimeIndex(first))), "it has passed the segment");
 }
+
+#[test]
+fn a_segment_that_power_took_ends_a_compacted_log_too_unless_it_was_synced() {
+    let (batches, before) = three_segments();
+    let bases = [batches[5].base, batches[12].base];
+    let compacts = |recovery_point| {
+        let mut config = (*plan(0).config).clone();
+        config.cleanup_policy.compact = true;
+        RecoveryPlan { config: Arc::new(config), ..plan(recovery_point) }
+    };
+    // All that the second segment had is gone, at a batch's border; the third one is there, with or without records.
+    for is_empty in [false, true] {
+        let mut dir = before.clone();
+        dir.insert(name(Stem::Log(bases[0])), Vec::new());
+        if is_empty {
+            dir.insert(name(Stem::Log(bases[1])), Vec::new());
+        }
+        assert_eq!(recover(&mut dir.clone(), &compacts(bases[0])).log_end, bases[0], "{is_empty}");
+        let compacted = recover(&mut dir, &compacts(bases[1])).log_end;
+        assert_eq!(compacted, if is_empty { bases[1] } else { batches[23].end() });
+    }
+}
