@@ -258,6 +258,7 @@ impl<'a> Session<'a> {
             data: self.data.clone(),
             rest: Duration::ZERO,
             nodes: 1,
+            network: None,
         }
     }
 
