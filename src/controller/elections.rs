@@ -145,9 +145,7 @@ impl<'a> Draft<'a> {
             }
         } else if self.isr.is_empty() && !self.policy.elr {
             // The last in-sync replica is remembered: it leads when it is back.
-            let is_left = |node: &&i32| self.replicas.contains(node) && self.emptied != Some(**node);
-            let last = self.before.isr.iter().filter(is_left);
-            self.isr = last.copied().collect();
+            self.isr = self.before.isr.iter().copied().filter(|node| self.keeps(*node)).collect();
         }
         let last_known_elr = self.last_known(leader);
         self.change(leader, elr, last_known_elr)
@@ -243,8 +241,12 @@ impl<'a> Draft<'a> {
             -1 => self.before.last_known_elr.first().copied(),
             last => self.isr.is_empty().then_some(last),
         };
-        let may_know = |node: &i32| self.replicas.contains(node) && self.emptied != Some(*node);
-        last.into_iter().filter(may_know).collect()
+        last.into_iter().filter(|node| self.keeps(*node)).collect()
+    }
+
+    /// Whether a node has its replica still, and not a new one in its place.
+    fn keeps(&self, node: i32) -> bool {
+        self.replicas.contains(&node) && self.emptied != Some(node)
     }
 
     fn change(self, leader: i32, elr: NodeIds, last_known_elr: NodeIds) -> Option<PartitionChange> {

@@ -68,11 +68,6 @@ impl Remote {
         self.fetched_ms = now_ms;
     }
 
-    /// It has waited for records until now: it had everything.
-    fn had_everything(&mut self, now_ms: u64) {
-        self.caught_up_ms = self.caught_up_ms.max(Some(now_ms));
-    }
-
     fn is_caught_up(&self, now_ms: u64, leader_end: i64, lag_max_ms: u64) -> bool {
         let in_time = |ms: u64| now_ms.saturating_sub(ms) <= lag_max_ms;
         self.end.is_some_and(|end| end.offset == leader_end) || self.caught_up_ms.is_some_and(in_time)
@@ -191,6 +186,17 @@ impl Lead {
         self.remotes.iter().find(|remote| remote.id == id)
     }
 
+    fn remote_mut(&mut self, id: i32) -> Option<&mut Remote> {
+        self.remotes.iter_mut().find(|remote| remote.id == id)
+    }
+
+    /// A replica has waited for records until now: it had everything.
+    fn had_everything(&mut self, id: i32, now_ms: u64) {
+        if let Some(remote) = self.remote_mut(id) {
+            remote.caught_up_ms = remote.caught_up_ms.max(Some(now_ms));
+        }
+    }
+
     /// The change to this ISR, each replica with the broker epoch by which it is known.
     fn change_to(&self, node_id: i32, assignment: &Assignment, isr: &[i32]) -> IsrChange {
         let epoch = |id: i32| match self.remote(id) {
@@ -278,7 +284,7 @@ impl Partition {
     pub(super) fn replica_fetched(&mut self, now: Now, fetch: ReplicaFetch, effects: &mut Vec<Effect>) {
         let leader_end = self.log.log_end();
         let Some(lead) = self.lead_mut() else { return };
-        let Some(remote) = lead.remotes.iter_mut().find(|remote| remote.id == fetch.id) else { return };
+        let Some(remote) = lead.remote_mut(fetch.id) else { return };
         let log_start_before = remote.log_start_offset;
         remote.fetches(now.mono_ms, &fetch, leader_end);
         let log_start_moved = remote.log_start_offset != log_start_before;
@@ -293,10 +299,7 @@ impl Partition {
     /// a replica that waits has everything for as long as it waits.
     pub(super) fn note_passed(&mut self, now: Now, log_end: i64) {
         let Role::Leader(lead) = &mut self.role else { return };
-        for id in self.watches.replicas_passed(log_end) {
-            let remote = lead.remotes.iter_mut().find(|remote| remote.id == id);
-            remote.into_iter().for_each(|remote| remote.had_everything(now.mono_ms));
-        }
+        self.watches.replicas_passed(log_end).for_each(|id| lead.had_everything(id, now.mono_ms));
     }
 
     /// What the fetches of other replicas bring about may be another thing now: those whose sessions wait fetch again.
@@ -307,9 +310,9 @@ impl Partition {
 
     /// A replica's watch is taken back.
     pub(super) fn waited_until_now(&mut self, now: Now, replica: Option<i32>) {
-        let Some(lead) = self.lead_mut() else { return };
-        let remote = lead.remotes.iter_mut().find(|remote| Some(remote.id) == replica);
-        remote.into_iter().for_each(|remote| remote.had_everything(now.mono_ms));
+        if let (Some(lead), Some(id)) = (self.lead_mut(), replica) {
+            lead.had_everything(id, now.mono_ms);
+        }
     }
 
     /// Asks for an ISR with this replica if it is not in it and has all that may be committed: everything below

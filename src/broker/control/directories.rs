@@ -9,7 +9,7 @@ use super::{ControlHost, FoundReplicas};
 use crate::broker::peers::assignments::Assignments;
 use crate::controller::directories::{LOST, UNASSIGNED, is_real};
 use crate::controller::record::METADATA_VERSION_CLUSTER;
-use crate::controller::{Image, ImageDelta, ShardMap};
+use crate::controller::{Image, ImageDelta, ShardMap, TopicImage};
 
 impl ControlHost {
     /// Places the replicas that an Image gives this node; `known` are the log directories as the cluster knows them,
@@ -27,8 +27,9 @@ impl ControlHost {
         let elsewhere = self.offline.first().copied().filter(|_| !self.registered);
         let (preferred, offline) = (&self.preferred, &self.offline);
         self.start.placement.assign(image, delta, |id, partition| {
-            let replica = (image.topic_by_id(id)?.name.to_string(), partition);
-            let own = found.get(&replica).and_then(|places| found_in(places, id));
+            let topic = image.topic_by_id(id)?;
+            let own = found_in(found, topic, partition);
+            let replica = (topic.name.to_string(), partition);
             let wished = || preferred.get(&replica).copied().filter(|wish| !offline.contains(wish));
             let assigned = || {
                 let directory = image.partition(id, partition)?.directory_of(node_id);
@@ -64,10 +65,7 @@ pub(super) fn tell(
             let Some((_, number)) = placement.shard_of(topic.id, index) else { continue };
             let told = partition.directory_of(node_id);
             let own = known.ids().get(usize::from(number)).copied().flatten();
-            let is_found = || {
-                let places = found.get(&(topic.name.to_string(), index));
-                places.is_some_and(|places| found_in(places, topic.id).is_some())
-            };
+            let is_found = || found_in(found, topic, index).is_some();
             let is_new = || is_real(told) && !known.ids().contains(&Some(told)) && !is_found();
             let own = own.map(|id| if id != told && is_new() { LOST } else { id });
             match own.or(Some(LOST).filter(|_| told == UNASSIGNED)) {
@@ -79,9 +77,11 @@ pub(super) fn tell(
     }
 }
 
-/// The log directory among these that is the topic's own, or else one that names no topic.
-fn found_in(places: &[(u16, Option<Uuid>)], topic_id: Uuid) -> Option<u16> {
-    let own = places.iter().find(|(_, id)| *id == Some(topic_id));
+/// Where the start found a replica: of several log directories the one that is the topic's own, or else one that names
+/// no topic.
+fn found_in(found: &FoundReplicas, topic: &TopicImage, partition: i32) -> Option<u16> {
+    let places = found.get(&(topic.name.to_string(), partition))?;
+    let own = places.iter().find(|(_, id)| *id == Some(topic.id));
     own.or_else(|| places.iter().find(|(_, id)| id.is_none())).map(|(directory, _)| *directory)
 }
 

@@ -404,11 +404,18 @@ fn a_cancelled_move_waits_until_enough_have_what_was_committed() {
     let mut node = three(&[1, 2]);
     eligible(&mut node, 1);
     set(&mut node, ResourceType::Topic, "t", "min.insync.replicas", "2");
-    reassign(&mut node, Some(&[1, 3]), true).unwrap();
+    reassign(&mut node, Some(&[2, 3]), true).unwrap();
     gone(&mut node, 2);
     back(&mut node, 2, false);
     let change = wants(&node, &[1, 3]);
     alter(&mut node, change).unwrap();
+    assert_eq!(line(&node, 0), "leader 1 in 0, isr [1, 3] of [2, 3, 1], adding [3], removing [1]");
+    // Without broker 3 there would be broker 1 alone.
+    reassign(&mut node, None, true).unwrap();
+    assert_eq!(line(&node, 0), "leader 1 in 0, isr [1, 3] of [2, 1, 3], adding [3], removing [3]");
+    let change = wants(&node, &[1, 2, 3]);
+    alter(&mut node, change).unwrap();
+    assert_eq!(line(&node, 0), "leader 1 in 1, isr [1, 2] of [2, 1]");
 }
 
 #[test]

@@ -132,15 +132,14 @@ impl Walk {
             let own = one.replicas.iter().filter(|node| !comes(node)).count();
             assert!(own > 0, "a cancelled move leaves nobody: {}", said());
             let goes = |node: &i32| one.removing.contains(node);
-            let holds = |node: &&i32| one.isr.contains(node) || one.elr.contains(node);
-            let (all, stay) = (|_: &&i32| true, |node: &&i32| !goes(node));
-            let count = |which: &dyn Fn(&&i32) -> bool, held: bool| {
-                one.replicas.iter().filter(|node| which(node) && (!held || holds(node))).count()
+            let holders = |nodes: &[i32]| {
+                nodes.iter().filter(|node| one.isr.contains(node) || one.elr.contains(node)).count()
             };
-            let needed = least(topic).min(count(&stay, false)).min(count(&all, true));
+            let stay: Vec<i32> = one.replicas.iter().copied().filter(|node| !goes(node)).collect();
+            let needed = least(topic).min(stay.len()).min(holders(&one.replicas));
             let waits = one.isr.iter().all(goes)
                 || one.adding.iter().any(|node| !goes(node) && !one.isr.contains(node))
-                || count(&stay, true) < needed;
+                || holders(&stay) < needed;
             // A leader that was elected from outside the ISR is alone in it, and an ISR that was given back to a
             // partition without a leader is not looked at: the next change completes the move.
             let is_later = one.isr.len() == 1 || one.leader == -1;
