@@ -288,6 +288,16 @@ impl ProducerStates {
         self.producers.get(&info.producer_id).map_or(Ok(Sequenced::New), |producer| producer.check(info))
     }
 
+    /// The batch with which the producer of another one has to go on, where nothing of it lies at `offset` or behind.
+    pub fn next_of(&self, info: &BatchInfo, offset: i64) -> Option<Numbered> {
+        let producer = self.producers.get(&info.producer_id)?;
+        let last = producer.batches().last();
+        last.is_none_or(|last| last.last_offset < offset).then_some(())?;
+        let last = last.filter(|_| producer.epoch == info.producer_epoch);
+        let base_sequence = last.map_or(0, |last| last.last_sequence.wrapping_add(1) & i32::MAX);
+        Some(Numbered { base_sequence, ..info.into() })
+    }
+
     /// Whether anything is known of a producer; if not, [`Self::check`] takes any sequence of it.
     pub fn knows(&self, producer_id: i64) -> bool {
         self.producers.contains_key(&producer_id)

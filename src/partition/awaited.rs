@@ -13,6 +13,10 @@
 //! does not know, and that does not begin at 0, to send its batch again. A client sends in order: who comes again with
 //! the same batch, and with none before it, begins there. That costs such a producer one round trip.
 //!
+//! In the same way it asks a producer that it knows, and that has written nothing here since, where something is
+//! missing: librdkafka, told by the old leader that it leads no more, at times sends the next batch to the new one
+//! first (another of its threads does). Who comes again with the same batch, and with none before it, is out of order.
+//!
 //! Nothing is awaited for ever: each wait ends after [`AWAITED_MS`], there are at most [`AWAITED_MAX`] of them, and
 //! then the producer begins where it likes.
 
@@ -38,6 +42,8 @@ const BEHIND: ErrorCode = ErrorCode::NotEnoughReplicas;
 struct Awaited {
     /// Of those that were sent away the one with the lowest sequence.
     first: Numbered,
+    /// The sequence that was asked to come again where the first of them was sent away by another leader, if at all.
+    asked: Option<i32>,
     until_ms: u64,
 }
 
@@ -54,6 +60,10 @@ impl AwaitedBatches {
 
     /// A batch was sent away, with an error after which clients send it again.
     pub(super) fn sent_away(&mut self, mono_ms: u64, batch: Numbered) {
+        self.remember(mono_ms, batch, None);
+    }
+
+    fn remember(&mut self, mono_ms: u64, batch: Numbered, asked: Option<i32>) {
         self.forget_old(mono_ms);
         let comes_first = |known: Numbered| {
             known.epoch > batch.epoch
@@ -68,7 +78,7 @@ impl AwaitedBatches {
             self.awaited.pop_front();
         }
         let until_ms = mono_ms.saturating_add(AWAITED_MS);
-        self.awaited.push_back(Awaited { first: batch, until_ms });
+        self.awaited.push_back(Awaited { first: batch, asked, until_ms });
     }
 
     /// A batch was taken: if it is the one that was sent away, or one behind it, nothing is awaited any more.
@@ -81,13 +91,36 @@ impl AwaitedBatches {
         self.awaited.retain(|awaited| awaited.first.producer_id != batch.producer_id || awaits(awaited));
     }
 
-    /// The answer to a batch that is out of order: whether one before it was sent away and comes again.
-    pub(super) fn out_of_order(&mut self, mono_ms: u64, batch: Numbered) -> ErrorCode {
+    /// The answer to a batch that is out of order: whether one before it was sent away and comes again. `missing`:
+    /// the one that another leader may have sent away.
+    pub(super) fn out_of_order(
+        &mut self,
+        mono_ms: u64,
+        batch: Numbered,
+        missing: Option<Numbered>,
+    ) -> ErrorCode {
         self.forget_old(mono_ms);
+        if let Some(missing) = missing.filter(|missing| self.may_ask(*missing, batch)) {
+            self.remember(mono_ms, missing, Some(batch.base_sequence));
+            return BEHIND;
+        }
+        let is_asked = |awaited: &Awaited| {
+            awaited.first.producer_id == batch.producer_id && awaited.asked == Some(batch.base_sequence)
+        };
+        self.awaited.retain(|awaited| !is_asked(awaited));
         let is_behind = self.first_of(batch.producer_id).is_some_and(|first| {
             first.epoch == batch.epoch && is_before(first.base_sequence, batch.base_sequence)
         });
         if is_behind { BEHIND } else { ErrorCode::OutOfOrderSequenceNumber }
+    }
+
+    /// Whether the producer of a batch that is out of order may be asked for the one that is missing: it was not asked
+    /// yet, and can be remembered.
+    fn may_ask(&self, missing: Numbered, batch: Numbered) -> bool {
+        let is_later = |known: Numbered| {
+            known.epoch == missing.epoch && is_before(missing.base_sequence, known.base_sequence)
+        };
+        is_later(batch) && self.first_of(batch.producer_id).map_or(self.awaited.len() < AWAITED_MAX, is_later)
     }
 
     /// Whether a batch may be the first one that the log gets of its producer. `doubts`: there may be others before
@@ -229,14 +262,39 @@ mod tests {
             (batch(1, 3, 8), OUT_OF_ORDER),
             (batch(2, 2, 8), OUT_OF_ORDER),
         ] {
-            assert_eq!(awaited.out_of_order(1, other), told, "{other:?}");
+            assert_eq!(awaited.out_of_order(1, other, None), told, "{other:?}");
         }
         awaited.came(batch(1, 2, 6));
-        assert_eq!(awaited.out_of_order(1, batch(1, 2, 8)), BEHIND);
+        assert_eq!(awaited.out_of_order(1, batch(1, 2, 8), None), BEHIND);
         awaited.came(batch(1, 2, 7));
         assert!(awaited.is_empty());
         awaited.sent_away(1, batch(1, 2, 9));
-        assert_eq!(awaited.out_of_order(AWAITED_MS + 1, batch(1, 2, 10)), OUT_OF_ORDER, "a wait ends");
+        assert_eq!(awaited.out_of_order(AWAITED_MS + 1, batch(1, 2, 10), None), OUT_OF_ORDER, "a wait ends");
+    }
+
+    #[test]
+    fn what_another_leader_may_have_sent_away_is_awaited_as_well() {
+        const OUT_OF_ORDER: ErrorCode = ErrorCode::OutOfOrderSequenceNumber;
+        let mut awaited = AwaitedBatches::default();
+        let missing = Some(batch(1, 2, 5));
+        assert_eq!(awaited.out_of_order(0, batch(1, 2, 4), missing), OUT_OF_ORDER, "before what is missing");
+        assert!(awaited.is_empty());
+        for sequence in [6, 7, 8] {
+            assert_eq!(awaited.out_of_order(0, batch(1, 2, sequence), missing), BEHIND, "{sequence}");
+        }
+        let again = awaited.out_of_order(AWAITED_MS - 1, batch(1, 2, 6), missing);
+        assert_eq!(again, OUT_OF_ORDER, "nothing came before it");
+        assert!(awaited.is_empty());
+        awaited.sent_away(AWAITED_MS, batch(1, 2, 7));
+        assert_eq!(awaited.out_of_order(AWAITED_MS, batch(1, 2, 7), missing), BEHIND);
+        awaited.came(batch(1, 2, 5));
+        assert!(awaited.is_empty());
+        for producer_id in 0..=AWAITED_MAX as i64 {
+            let told =
+                awaited.out_of_order(AWAITED_MS, batch(producer_id, 0, 7), Some(batch(producer_id, 0, 5)));
+            let expected = if producer_id < AWAITED_MAX as i64 { BEHIND } else { OUT_OF_ORDER };
+            assert_eq!(told, expected, "{producer_id}");
+        }
     }
 
     #[test]
@@ -245,9 +303,12 @@ mod tests {
         awaited.sent_away(0, batch(1, 0, 5));
         awaited.sent_away(10, batch(2, 0, 5));
         awaited.sent_away(20, batch(1, 0, 6));
-        assert_eq!(awaited.out_of_order(AWAITED_MS - 1, batch(1, 0, 6)), BEHIND);
-        assert_eq!(awaited.out_of_order(AWAITED_MS, batch(1, 0, 6)), ErrorCode::OutOfOrderSequenceNumber);
-        assert_eq!(awaited.out_of_order(AWAITED_MS, batch(2, 0, 6)), BEHIND);
+        assert_eq!(awaited.out_of_order(AWAITED_MS - 1, batch(1, 0, 6), None), BEHIND);
+        assert_eq!(
+            awaited.out_of_order(AWAITED_MS, batch(1, 0, 6), None),
+            ErrorCode::OutOfOrderSequenceNumber
+        );
+        assert_eq!(awaited.out_of_order(AWAITED_MS, batch(2, 0, 6), None), BEHIND);
     }
 
     #[test]

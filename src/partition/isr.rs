@@ -98,6 +98,8 @@ pub(super) struct Lead {
     pub epoch_start: i64,
     /// When it became the leader; none for one that goes on in the epoch in which it led before.
     since_ms: Option<u64>,
+    /// Another one may have led before, to which clients sent what they now send here.
+    has_predecessor: bool,
     pub remotes: Vec<Remote>,
     /// On its way to the controller.
     change: Option<IsrChange>,
@@ -119,6 +121,7 @@ impl Lead {
         let mut lead = Self {
             epoch_start,
             since_ms: Some(now.mono_ms),
+            has_predecessor: false,
             remotes: known,
             change: None,
             retry_at_ms: None,
@@ -136,6 +139,16 @@ impl Lead {
     /// It led in this epoch before, as after a restart: nobody else can have taken, or sent away, what clients sent.
     pub(super) fn goes_on(&mut self) {
         self.since_ms = None;
+    }
+
+    /// Another one led before it, and nothing that was committed is missing here.
+    pub(super) fn takes_over(&mut self) {
+        self.has_predecessor = true;
+    }
+
+    /// Whether what a client sends may be behind something that the leader before it has sent away.
+    pub(super) fn took_over(&self, mono_ms: u64) -> bool {
+        self.has_predecessor && self.is_new(mono_ms)
     }
 
     /// Whether clients may still be sending what they began to send before it led.

@@ -28,11 +28,11 @@ impl Partition {
             self.sent_away(now, &batch.info);
             return effects.push(fail(to, ErrorCode::NotEnoughReplicas));
         }
-        let appended = match self.admit(now, &batch.info, acks).and_then(|()| self.append_to_log(now, batch))
-        {
-            Ok(appended) => appended,
-            Err(error) => return effects.push(fail(to, error)),
-        };
+        let appended =
+            match self.admit(now, &batch.info, acks).and_then(|()| self.append_to_log(now, batch, acks)) {
+                Ok(appended) => appended,
+                Err(error) => return effects.push(fail(to, error)),
+            };
         let (base_offset, offset_end, log_append_time_ms) = match appended {
             Appended::New { base_offset, offset_end, log_append_time_ms }
             | Appended::Duplicate { base_offset, offset_end, log_append_time_ms } => {
@@ -52,14 +52,17 @@ impl Partition {
         waiting.park(Parked { to, base_offset, offset_end, log_append_time_ms, deadline_ms });
     }
 
-    fn append_to_log(&mut self, now: Now, batch: &CheckedBatch) -> Result<Appended, ErrorCode> {
+    fn append_to_log(&mut self, now: Now, batch: &CheckedBatch, acks: Acks) -> Result<Appended, ErrorCode> {
         let appended = self.log.append(now, batch, self.assignment.leader_epoch);
         match appended {
             Err(ErrorCode::KafkaStorageError) => self.sent_away(now, &batch.info),
-            _ if self.awaited.is_empty() => {}
             Err(ErrorCode::OutOfOrderSequenceNumber) => {
-                return Err(self.awaited.out_of_order(now.mono_ms, (&batch.info).into()));
+                let lead = self.lead().filter(|lead| acks == Acks::All && lead.took_over(now.mono_ms));
+                let missing =
+                    lead.and_then(|lead| self.log.producers().next_of(&batch.info, lead.epoch_start));
+                return Err(self.awaited.out_of_order(now.mono_ms, (&batch.info).into(), missing));
             }
+            Ok(_) if self.awaited.is_empty() => {}
             Ok(_) => self.awaited.came((&batch.info).into()),
             Err(_) => {}
         }
@@ -118,6 +121,10 @@ impl Partition {
             self.readable = self.first_readable();
         }
         let mut lead = Lead::new(now, self.node_id, &self.assignment, epoch_start, known);
+        let had_a_leader = self.assignment.leader_epoch > 0 && matches!(self.role, Role::Follower(_));
+        if had_a_leader && self.assignment.recovery != LeaderRecovery::Recovering {
+            lead.takes_over();
+        }
         if self.log.epochs().latest().is_some_and(|latest| latest.epoch == self.assignment.leader_epoch) {
             lead.goes_on();
         }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `create [hw=N] [lag=MS] [KEY=VALUE…]` | a new replica under this topic configuration; what the checkpoint says |
 //! | `configure [KEY=VALUE…]` | a changed topic configuration |
-//! | `assign epoch=N [pe=N] [leader=1] [replicas=1] [isr=1] [alive=1:EPOCH]` | what the Image says of the partition |
+//! | `assign epoch=N [pe=N] [leader=1] [replicas=1] [isr=1] [alive=1:EPOCH] [unclean]` | what the Image says of it |
 //! | `produce NAME [acks=all\|1] [records=1] [size=10] [pid=P seq=S pe=E] [timeout=30000] [time=T]` | one batch |
 //! | `read NAME offset=N [max=1000000] [watch=BYTES] [epoch=-1] [anywhere] [nearer=ID,…]` | a fetch |
 //! | `fetch NAME from=ID offset=N [last=-1] [be=1] [start=0] [watch=BYTES] [epoch=-1] [withheld]` | a replica's fetch |
@@ -283,7 +283,10 @@ fn assignment(words: &Words) -> Assignment {
         leader_epoch: epoch,
         partition_epoch: words.number("pe", epoch),
         isr: words.list("isr").collect(),
-        recovery: LeaderRecovery::Recovered,
+        recovery: match words.words.contains(&"unclean") {
+            true => LeaderRecovery::Recovering,
+            false => LeaderRecovery::Recovered,
+        },
         broker_epochs: alive.unwrap_or_else(|| replicas.iter().map(|id| (*id, 1)).collect()),
         replicas: replicas.into_iter().collect(),
     }
