@@ -221,8 +221,13 @@ impl Shard {
         let Some(connection) = self.connection(key).filter(|connection| !connection.closing) else { return };
         match connection.accept(frame, door) {
             Ok(cost_bytes) => {
+                let overtaken = connection.overtaken();
                 self.admitted_bytes += cost_bytes;
                 self.todo.push_back(Todo::Pump(key));
+                if let Some(number) = overtaken {
+                    let to = self.address(key, number);
+                    self.with_work(now, to, |work, _, to, scene| work.timeout(to, scene));
+                }
                 self.work(now);
             }
             Err(reason) => self.close(key, reason),

@@ -13,7 +13,7 @@ use super::traffic::Traffic;
 use super::{CloseReason, Work};
 use crate::security::Principal;
 use crate::wire::StrBytes;
-use crate::wire::api::Listener;
+use crate::wire::api::{ApiKey, Listener};
 use crate::wire::frame;
 use crate::wire::header::{self, RequestHeader};
 
@@ -133,6 +133,14 @@ impl Connection {
         self.exchanges.push_back(Exchange { header, cost_bytes, stage: Stage::Queued(body) });
         self.cost_bytes += cost_bytes;
         Ok(cost_bytes)
+    }
+
+    /// The Fetch of another node that the newest frame stands behind: if it waits for records, it shall no longer.
+    pub fn overtaken(&self) -> Option<u32> {
+        let at = self.exchanges.len().checked_sub(2)?;
+        let before = self.exchanges.get(at).filter(|before| before.header.api.key == ApiKey::Fetch)?;
+        let is_held = self.of_node && matches!(before.stage, Stage::Running(_));
+        is_held.then(|| self.number_first.wrapping_add(at as u32))
     }
 
     /// Whether the request at a place in the queue waits for those before it.

@@ -1,12 +1,14 @@
 //! Three real nodes: what is acknowledged is on all of them, and stays while one of them dies, stops and comes back.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
+use kafka_protocol::messages::BrokerId;
 use nix::sys::signal::Signal;
 
 use crate::nodes::{CLUSTER, Nodes, QUICK, bootstrap, format, free_port, open};
 use crate::process::{Home, until};
-use crate::wire::{PRODUCE_VERSION, batch, describe, produce_request};
+use crate::wire::{FETCH_VERSION, PRODUCE_VERSION, batch, describe, fetch_request, produce_request};
 
 const NOT_LEADER_OR_FOLLOWER: i16 = 6;
 
@@ -197,4 +199,28 @@ fn who_does_not_belong_is_told_why_and_does_not_start() {
     assert!(why.contains("belongs to node 6"), "{why}");
 
     nodes.await_brokers();
+}
+
+/// A round that is held back would keep the next one waiting, and with it whoever waits for the high watermark.
+#[test]
+fn a_replica_that_has_more_to_ask_ends_the_wait_of_what_it_asked_before() {
+    let nodes = Nodes::start(&[]);
+    nodes.create("t", 1, &[]);
+    let leader = nodes.await_in_sync("t")[0].leader_id.0;
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    // What a consumer asks waits as long as it said, whatever it asks behind that.
+    for (replica, waits_ms, answered_ms) in [(-1, 150, 150..50_000), (follower, 50_000, 0..25_000)] {
+        let round = fetch_request("t", &[(0, 0)]).with_replica_id(BrokerId(replica));
+        let nothing = round.clone().with_topics(Vec::new());
+        let mut connection = nodes.connect(leader);
+        let started = Instant::now();
+        let held = connection.send(&round.with_max_wait_ms(waits_ms), FETCH_VERSION).unwrap();
+        let behind = connection.send(&nothing, FETCH_VERSION).unwrap();
+        let answer = connection.receive(held).unwrap();
+        assert_eq!(answer.responses[0].partitions[0].error_code, 0);
+        // The broker counts in whole milliseconds, so it may be early by less than one.
+        let waited_ms = started.elapsed().as_millis() as i32 + 1;
+        assert!(answered_ms.contains(&waited_ms), "{waited_ms} of {waits_ms} ms");
+        assert_eq!(connection.receive(behind).unwrap().responses.len(), 0);
+    }
 }

@@ -9,6 +9,9 @@
 //! next round waits for that a little ([`FetchRules::settle_ms`]), since a replica that misses it would wait for a
 //! whole round of the others.
 //!
+//! A round that the leader holds back does not keep the next one waiting: after a little, the leader is asked for
+//! what it has ([`Fetcher::take_nudge`]).
+//!
 //! A replica whose part was an error rests: 20 ms, twice as long each time up to `replica.fetch.backoff.ms`. What
 //! changes its position (a truncation, a new leader epoch) ends its first rest: that is the answer to the error.
 
@@ -31,6 +34,11 @@ pub type Part = (ReplicaKey, FetchPosition, FetchedPart);
 
 /// The first rest of a replica after an error, in milliseconds.
 const REST_FIRST_MS: u64 = 20;
+/// The epoch of a Fetch that belongs to no session (KIP-227).
+const NO_SESSION: i32 = -1;
+/// How long a round that the leader holds back is left alone when there is more to ask, in milliseconds: one that has
+/// something to bring comes sooner.
+const NUDGE_MS: u64 = 10;
 /// How long a round waits for replicas that write what the last one brought, in milliseconds.
 const SETTLE_MS: u64 = 20;
 
@@ -131,6 +139,8 @@ pub struct Fetcher {
     active: usize,
     session: Session,
     in_flight: bool,
+    /// When the round in flight may be ended for the next one; none if that was asked for already.
+    nudge_at_ms: Option<u64>,
     /// No round before this time.
     quiet_until_ms: u64,
     /// Rounds that failed as a whole since the last good one.
@@ -152,6 +162,7 @@ impl Fetcher {
             active: 0,
             session: Session::default(),
             in_flight: false,
+            nudge_at_ms: None,
             quiet_until_ms: 0,
             failures: 0,
         }
@@ -223,7 +234,21 @@ impl Fetcher {
         let rest = self.resting.first().map(|(until_ms, _)| *until_ms);
         let waits = may_send && !self.in_flight && self.active > 0;
         let settle = self.settle_until_ms.max(self.quiet_until_ms);
-        [rest, waits.then_some(settle)].into_iter().flatten().min()
+        let nudge = self.nudge_at_ms.filter(|_| may_send && !self.changed.is_empty());
+        [rest, waits.then_some(settle), nudge].into_iter().flatten().min()
+    }
+
+    /// The body of a Fetch of nothing, where the leader is to hold the round in flight no longer since there is more to
+    /// ask: whatever stands behind a Fetch of another node ends its waiting. Once for each round.
+    pub fn take_nudge(&mut self, now: Now) -> Option<BytesMut> {
+        self.nudge_at_ms.filter(|at_ms| *at_ms <= now.mono_ms && !self.changed.is_empty())?;
+        self.nudge_at_ms = None;
+        let (max_wait_ms, min_bytes) = (0, 0);
+        let head =
+            FetchRoundHead { max_wait_ms, min_bytes, ..self.head(Session { id: 0, epoch: NO_SESSION }) };
+        let mut body = BytesMut::with_capacity(64);
+        fetch_round::write_round(&mut body, &head, &[], &[]);
+        Some(body)
     }
 
     /// Time has passed: rests end.
@@ -263,19 +288,24 @@ impl Fetcher {
             }
             self.change(key, |replica| replica.sent = asked);
         }
-        let head = FetchRoundHead {
+        let head = self.head(self.session);
+        let mut body = BytesMut::with_capacity(64 + 40 * partitions.len() + 8 * forgotten.len());
+        fetch_round::write_round(&mut body, &head, &partitions, &forgotten);
+        self.in_flight = true;
+        self.nudge_at_ms = Some(now.mono_ms + NUDGE_MS);
+        Some(body)
+    }
+
+    fn head(&self, session: Session) -> FetchRoundHead {
+        FetchRoundHead {
             replica_id: self.replica_id,
             replica_epoch: self.broker_epoch,
             max_wait_ms: self.rules.max_wait_ms,
             min_bytes: self.rules.min_bytes,
             max_bytes: self.rules.max_bytes,
-            session_id: self.session.id,
-            session_epoch: self.session.epoch,
-        };
-        let mut body = BytesMut::with_capacity(64 + 40 * partitions.len() + 8 * forgotten.len());
-        fetch_round::write_round(&mut body, &head, &partitions, &forgotten);
-        self.in_flight = true;
-        Some(body)
+            session_id: session.id,
+            session_epoch: session.epoch,
+        }
     }
 
     fn entry(&self, (topic_id, index): ReplicaKey, position: FetchPosition) -> FetchRoundPartition {
@@ -295,7 +325,7 @@ impl Fetcher {
     /// nothing of the answer counts.
     pub fn answered(&mut self, now: Now, body: Bytes, parts: &mut Vec<Part>) -> Result<(), WireError> {
         let answer = FetchAnswer::parse(body)?;
-        self.in_flight = false;
+        (self.in_flight, self.nudge_at_ms) = (false, None);
         let throttle_ms = u64::try_from(answer.throttle_time_ms).unwrap_or(0);
         self.quiet_until_ms = now.mono_ms + throttle_ms;
         if let Some(error) = answer.error {
@@ -397,7 +427,7 @@ impl Fetcher {
 
     /// The link is lost, or its answer made no sense: the round in flight is as if it had never been asked.
     pub fn lost(&mut self) {
-        self.in_flight = false;
+        (self.in_flight, self.nudge_at_ms) = (false, None);
         self.settling.clear();
         let id = self.session.id;
         self.forget_session(id);

@@ -141,6 +141,29 @@ fn a_round_waits_a_little_for_those_that_write() {
 }
 
 /// The same fetcher again, for two ways to go on.
+#[test]
+fn a_round_that_is_held_back_is_nudged_once_when_there_is_more_to_ask() {
+    let mut fetcher = fetcher();
+    fetcher.want(key(1, 0), Some(position(10)));
+    round(&mut fetcher, 0).unwrap();
+    assert!(fetcher.next_wake_ms(true).is_none() && fetcher.take_nudge(at(500)).is_none(), "nothing more");
+    fetcher.want(key(1, 1), Some(position(20)));
+    assert_eq!(fetcher.next_wake_ms(true), Some(10));
+    assert!(fetcher.take_nudge(at(9)).is_none(), "it may be on its way");
+    let nudge =
+        FetchRequest::parse(fetcher.take_nudge(at(10)).unwrap().freeze(), FETCH_ROUND_VERSION).unwrap();
+    assert_eq!((nudge.session_id, nudge.session_epoch, nudge.max_wait_ms), (0, -1, 0));
+    assert!(asked(&nudge).is_empty() && nudge.replica_id == 1);
+    assert!(fetcher.take_nudge(at(20)).is_none() && fetcher.next_wake_ms(true).is_none(), "once");
+    take(&mut fetcher, 21, answer(None, 33, 0, &[told(key(1, 0), b"")]));
+    let second = round(&mut fetcher, 21).unwrap();
+    assert_eq!((second.session_epoch, asked(&second)), (1, vec![(key(1, 1), 20)]));
+    fetcher.leave(key(1, 0));
+    assert_eq!(fetcher.next_wake_ms(true), Some(31));
+    fetcher.lost();
+    assert!(fetcher.take_nudge(at(40)).is_none(), "there is no round");
+}
+
 fn fetcher_of(fetcher: &Fetcher) -> Fetcher {
     Fetcher {
         replicas: fetcher.replicas.clone(),

@@ -18,6 +18,14 @@ use crate::wire::outbound::OutboundRequest;
 /// Key of Fetch.
 const FETCH: i16 = 1;
 
+/// What was asked of a leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Round,
+    /// Nothing, but that the round before it is held back no longer.
+    Nudge,
+}
+
 /// Where a node listens for brokers.
 pub type Address = (Arc<str>, u16);
 
@@ -41,7 +49,7 @@ impl LinkIds {
 struct Leader {
     fetcher: Fetcher,
     /// None while nobody knows where it listens.
-    link: Option<Link<()>>,
+    link: Option<Link<Asked>>,
     /// How many replicas follow it.
     followers: usize,
 }
@@ -159,7 +167,7 @@ impl Followers {
             if leader.link.is_none()
                 && let Some((host, port)) = address_of(*node_id)
             {
-                let link = Link::new(ids.take(), host, port, LinkRules::new(1), seed);
+                let link = Link::new(ids.take(), host, port, LinkRules::new(2), seed);
                 links.insert(link.id(), *node_id);
                 leader.link = Some(link);
             }
@@ -214,7 +222,8 @@ impl Followers {
         let Some(leader) = self.leader_of(id) else { return };
         let Some(link) = leader.link.as_mut().filter(|link| link.is_up()) else { return };
         let understood = match link.frame(now, frame, outputs) {
-            Answered::Body((), body) => leader.fetcher.answered(now, body, parts).is_ok(),
+            Answered::Body(Asked::Round, body) => leader.fetcher.answered(now, body, parts).is_ok(),
+            Answered::Body(Asked::Nudge, _) => true,
             Answered::Lost(_) => return leader.fetcher.lost(),
         };
         if !understood {
@@ -258,19 +267,21 @@ impl Followers {
     }
 }
 
-/// Sends the next round, if one is due and the link takes it.
-fn fetch(now: Now, link: &mut Link<()>, fetcher: &mut Fetcher, outputs: &mut Vec<Output>) {
-    if !link.may_send() || !fetcher.is_due(now) {
+/// Sends the next round, if one is due and the link takes it, or has the one in flight come for it.
+fn fetch(now: Now, link: &mut Link<Asked>, fetcher: &mut Fetcher, outputs: &mut Vec<Output>) {
+    if !link.may_send() {
         return;
     }
-    let timeout_ms = fetcher.timeout_ms();
-    let Some(body) = fetcher.next_round(now) else { return };
+    let round = fetcher.next_round(now).map(|body| (Asked::Round, body));
+    let Some((asked, body)) = round.or_else(|| Some((Asked::Nudge, fetcher.take_nudge(now)?))) else {
+        return;
+    };
     let frame = |correlation_id| {
         let mut frame = OutboundRequest::begin(FETCH, FETCH_ROUND_VERSION, correlation_id, body.len());
         frame.body().extend_from_slice(&body);
         frame.finish()
     };
-    link.send(now, (), timeout_ms, frame, outputs);
+    link.send(now, asked, fetcher.timeout_ms(), frame, outputs);
 }
 
 #[cfg(test)]
@@ -356,6 +367,34 @@ mod tests {
         followers.follow(key(2), position(2, 33));
         followers.go_on(at(2), &mut ids, everywhere, &mut outputs);
         assert_eq!(asked(&outputs[0]), (two, vec![(2, 33)]));
+    }
+
+    #[test]
+    fn a_new_follower_does_not_wait_for_the_round_of_the_others() {
+        let (mut followers, mut ids) = (Followers::new(1, FetchRules::default(), 7), LinkIds::default());
+        followers.set_broker_epoch(7);
+        let mut outputs = Vec::new();
+        followers.follow(key(0), position(2, 10));
+        followers.go_on(at(0), &mut ids, everywhere, &mut outputs);
+        let Some(Output::Dial { link, .. }) = outputs.pop() else { panic!("{outputs:?}") };
+        followers.up(link);
+        followers.go_on(at(0), &mut ids, everywhere, &mut outputs);
+        outputs.clear();
+        followers.follow(key(1), position(2, 20));
+        followers.go_on(at(9), &mut ids, everywhere, &mut outputs);
+        assert!(outputs.is_empty() && followers.next_wake_ms() == Some(10));
+        followers.go_on(at(10), &mut ids, everywhere, &mut outputs);
+        followers.go_on(at(11), &mut ids, everywhere, &mut outputs);
+        assert_eq!(outputs.iter().map(asked).collect::<Vec<_>>(), [(link, vec![])], "a nudge");
+        outputs.clear();
+        let mut parts = Vec::new();
+        followers.frame(at(12), link, &answer(0, 0, b""), &mut parts, &mut outputs);
+        followers.go_on(at(12), &mut ids, everywhere, &mut outputs);
+        assert_eq!(outputs.iter().map(asked).collect::<Vec<_>>(), [(link, vec![(1, 20)])]);
+        parts.clear();
+        followers.frame(at(12), link, &answer(1, 0, b""), &mut parts, &mut outputs);
+        followers.go_on(at(12), &mut ids, everywhere, &mut outputs);
+        assert!(parts.is_empty() && outputs.len() == 1, "the nudge's answer says nothing");
     }
 
     #[test]
