@@ -10,6 +10,7 @@ use std::time::Duration;
 use glommio::io::PollableFd;
 use nix::errno::Errno;
 use nix::sys::socket::{SockFlag, accept4, setsockopt, sockopt};
+use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
 
 use super::door::Door;
 use super::mesh::Parcel;
@@ -52,6 +53,34 @@ impl Inherited {
         if let Some(bytes) = self.receive_bytes {
             let _ = setsockopt(socket, sockopt::RcvBuf, &bytes);
         }
+    }
+}
+
+/// From `linux/tcp.h`; the libraries do not know it yet.
+const TCP_RTO_MAX_MS: libc::c_int = 44;
+
+sockopt_impl!(
+    /// The longest time until the kernel sends again, in milliseconds (Linux 6.15).
+    TcpRtoMaxMs,
+    Both,
+    libc::IPPROTO_TCP,
+    TCP_RTO_MAX_MS,
+    u32
+);
+
+/// How often at least the kernel sends again what another node has not acknowledged.
+const RESEND_MS_MAX: u32 = 1000;
+
+/// How long it does: as long as a follower waits for an answer (`replica.socket.timeout.ms` by default).
+const RESEND_MS_IN_ALL: u32 = 30_000;
+
+/// Makes a connection between nodes go on within a second after a cut. The kernel doubles the time until it sends
+/// again each time, so that a connection would stand still for as long again as the cut took, and with it whoever waits
+/// for a replica there. Best effort: older kernels do not know it.
+pub(super) fn let_survive_cuts(socket: &impl std::os::fd::AsFd) {
+    // With the short times the kernel would give up after some 13 s.
+    if setsockopt(socket, TcpRtoMaxMs, &RESEND_MS_MAX).is_ok() {
+        let _ = setsockopt(socket, sockopt::TcpUserTimeout, &RESEND_MS_IN_ALL);
     }
 }
 
@@ -113,4 +142,22 @@ fn peer(socket: &OwnedFd) -> Option<IpAddr> {
     let peer = nix::sys::socket::getpeername::<nix::sys::socket::SockaddrStorage>(socket.as_raw_fd()).ok()?;
     let v4 = peer.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
     v4.or_else(|| peer.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::getsockopt;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_between_nodes_is_tried_again_every_second_for_half_a_minute() {
+        let socket = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        // Kernels before 6.15 do not know the one, and keep the other as it is.
+        let knows = getsockopt(&socket, TcpRtoMaxMs).is_ok();
+        let_survive_cuts(&socket);
+        assert_eq!(getsockopt(&socket, TcpRtoMaxMs).ok(), knows.then_some(RESEND_MS_MAX));
+        let given_up_ms = if knows { RESEND_MS_IN_ALL } else { 0 };
+        assert_eq!(getsockopt(&socket, sockopt::TcpUserTimeout), Ok(given_up_ms));
+    }
 }

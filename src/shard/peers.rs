@@ -28,6 +28,7 @@ use nix::sys::socket::{MsgFlags, getsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::connection::{self, Ended};
+use super::listener::let_survive_cuts;
 use super::runtime::Runtime;
 use crate::broker::{LinkId, LinkLoss};
 use crate::wire::frame::PREFIX_BYTES;
@@ -299,6 +300,7 @@ async fn connect(
     socket.set_nonblocking(true).map_err(failed)?;
     // Best effort, as on accepted connections.
     let _ = (socket.set_tcp_nodelay(true), socket.set_keepalive(true));
+    let_survive_cuts(&socket);
     match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(Errno::EINPROGRESS as i32) => return Err(failed(error)),
         _ => {}

@@ -12,6 +12,7 @@ use super::clock;
 use super::door::Seat;
 use super::helpers::Job;
 use super::intake::{RECEIVE_BYTES, Share};
+use super::listener::let_survive_cuts;
 use super::memory;
 use super::runtime::{Common, Runtime, State};
 use super::transfer::{self, Sent};
@@ -68,6 +69,8 @@ pub(super) struct Socket {
     warmed: bool,
     /// Its memory is as small as it gets.
     slim: bool,
+    /// Another node is at its other end.
+    of_node: bool,
     /// It is to be closed.
     pub closing: Option<CloseReason>,
     pub pause: Option<Pause>,
@@ -96,6 +99,7 @@ impl Socket {
             warming: false,
             warmed: false,
             slim: true,
+            of_node: false,
             closing: None,
             pause: None,
             blocked_since_ms: None,
@@ -302,6 +306,9 @@ impl State {
         let is_busy = takes_no_more(connection)
             || (own_bytes > 0 && own_bytes + front.cost_bytes > self.intake.connection_bytes());
         let Some(socket) = Self::find(&mut self.sockets, key) else { return false };
+        if of_node && !std::mem::replace(&mut socket.of_node, true) {
+            let_survive_cuts(socket.fd.get_ref());
+        }
         if is_busy {
             self.pause(key, Pause::Own);
             return false;
