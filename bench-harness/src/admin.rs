@@ -184,8 +184,8 @@ impl Admin {
         wire::read_metadata(Cursor::new(&answer))
     }
 
-    /// The id of the active controller, where this node knows it.
-    pub fn controller(&mut self) -> Result<Option<i32>> {
+    /// The active controller, where this node knows it.
+    pub fn controller(&mut self) -> Result<Option<wire::ActiveController>> {
         let answer = self.call(wire::describe_quorum())?;
         wire::read_quorum_leader(Cursor::new(&answer))
     }

@@ -15,7 +15,8 @@ use anyhow::{Context, Result, ensure};
 
 pub use batch::{BatchView, Contents, Payload, Producer, encode, fingerprint, set_sequence};
 pub use flexible::{
-    Acknowledgement, describe_quorum, produce_to_all, read_acknowledgement, read_quorum_leader,
+    Acknowledgement, ActiveController, describe_quorum, produce_to_all, read_acknowledgement,
+    read_quorum_leader,
 };
 pub use metadata::{Metadata, PartitionView, metadata, read_metadata};
 

@@ -65,6 +65,8 @@ struct Strike {
     complete_s: f64,
     /// Whether the node was the active controller too.
     was_controller: bool,
+    /// Elections of an active controller until then.
+    elections: i32,
 }
 
 struct Failover<'a> {
@@ -108,13 +110,14 @@ pub fn run(broker: &mut Broker, plan: &Plan) -> Result<Finding> {
     for (aim, number) in plan.aims.iter().zip(0..) {
         let strike = failover.strike(aim, number)?;
         eprintln!(
-            "{} {} of {}: a {}{}, {:.0} ms, complete {:.1} s after the {}",
+            "{} {} of {}: a {}{}, {:.0} ms, {} elections of a controller, complete {:.1} s after the {}",
             plan.harm.name(),
             number + 1,
             plan.aims.len(),
             strike.role.name(),
             if strike.was_controller { ", the active controller too" } else { "" },
             strike.failover_s * 1e3,
+            strike.elections,
             strike.complete_s,
             plan.harm.mended(),
         );
@@ -190,7 +193,7 @@ impl Failover<'_> {
         }
         longest = longest.max(self.write()?);
         let victim = chosen.or(self.writer.leader()).context("somebody leads")?;
-        let was_controller = self.watch.controller(None)? == victim;
+        let controller = self.watch.controller(None)?;
         self.writer.avoid(Some(victim).filter(|_| harm == Harm::Cut));
         let mut struck_at = None;
         let node = node_mut(self.broker, victim)?;
@@ -209,6 +212,8 @@ impl Failover<'_> {
             while self.writer.write()? == victim {}
         }
         let failover_s = struck_at.context("it was struck")?.elapsed().as_secs_f64();
+        let elections = self.watch.controller(Some(victim))?.epoch - controller.epoch;
+        let was_controller = controller.id == victim;
         let mut left = Wait::new();
         while left.look("the node to leave", || self.watch.has_left(victim))?.is_none() {
             self.write()?;
@@ -224,13 +229,13 @@ impl Failover<'_> {
             self.write()?;
         };
         let (settled_s, complete_s) = (longest.as_secs_f64(), complete.as_secs_f64());
-        Ok(Strike { role: aim.role, settled_s, failover_s, complete_s, was_controller })
+        Ok(Strike { role: aim.role, settled_s, failover_s, complete_s, was_controller, elections })
     }
 
     /// Goes on with a new partition, in which a node that is the active controller, or is not, has that role. Returns
     /// the node.
     fn place(&mut self, role: Role, is_controller: bool, number: usize) -> Result<i32> {
-        let controller = self.watch.controller(None)?;
+        let controller = self.watch.controller(None)?.id;
         let mut others: Vec<i32> =
             self.watch.nodes().keys().copied().filter(|id| *id != controller).collect();
         // Each of them in its turn.

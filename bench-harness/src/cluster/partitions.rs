@@ -105,7 +105,7 @@ fn rest(broker: &Broker, plan: &Plan, found: &mut Finding) -> Result<()> {
 }
 
 fn kill(broker: &mut Broker, watch: &Watch, topic: &str) -> Result<Kill> {
-    let victim = watch.controller(None)?;
+    let victim = watch.controller(None)?.id;
     let replicas = broker.replicas().min(broker.nodes.len() - 1);
     let killed = Instant::now();
     node_mut(broker, victim)?.kill()?;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::admin::Admin;
 use crate::broker::Broker;
 use crate::host;
-use crate::wire::PartitionView;
+use crate::wire::{ActiveController, PartitionView};
 
 /// A cluster that does not come to what is waited for within this time has failed.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -107,12 +107,12 @@ impl Watch {
     }
 
     /// The active controller, once a node other than that one knows one other than that one.
-    pub fn controller(&self, besides: Option<i32>) -> Result<i32> {
+    pub fn controller(&self, besides: Option<i32>) -> Result<ActiveController> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let found = self.other_than(besides).and_then(|mut admin| admin.controller());
             match found {
-                Ok(Some(leader)) if Some(leader) != besides => return Ok(leader),
+                Ok(Some(found)) if Some(found.id) != besides => return Ok(found),
                 Ok(_) => {}
                 Err(error) if Instant::now() > deadline => return Err(error),
                 Err(_) => {}

@@ -125,8 +125,17 @@ pub fn describe_quorum() -> Vec<u8> {
     frame.finish()
 }
 
-/// The id of the active controller in an answer to DescribeQuorum 0; none while none is known.
-pub fn read_quorum_leader(mut answer: Cursor<'_>) -> Result<Option<i32>> {
+/// The active controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActiveController {
+    /// The node.
+    pub id: i32,
+    /// Greater after each election.
+    pub epoch: i32,
+}
+
+/// The active controller in an answer to DescribeQuorum 0; none while none is known.
+pub fn read_quorum_leader(mut answer: Cursor<'_>) -> Result<Option<ActiveController>> {
     answer.skip_tags()?;
     let error = answer.i16()?;
     ensure!(error == 0, "DescribeQuorum answered with error {error}");
@@ -136,7 +145,9 @@ pub fn read_quorum_leader(mut answer: Cursor<'_>) -> Result<Option<i32>> {
     answer.i32()?;
     let error = answer.i16()?;
     ensure!(error == 0, "DescribeQuorum answered with error {error}");
-    Ok(Some(answer.i32().context("the leader is due")?).filter(|leader| *leader >= 0))
+    let id = answer.i32().context("the leader is due")?;
+    let epoch = answer.i32().context("its epoch is due")?;
+    Ok(Some(ActiveController { id, epoch }).filter(|found| found.id >= 0))
 }
 
 #[cfg(test)]
@@ -177,6 +188,8 @@ mod tests {
     fn the_active_controller_is_found() {
         let mut frame = Frame::new(0, 0);
         frame.no_tags().i16(0).compact_count(1).compact_bytes(b"m").compact_count(1).i32(0).i16(0).i32(2);
-        assert_eq!(read_quorum_leader(Cursor::new(&body(frame))).unwrap(), Some(2));
+        frame.i32(7);
+        let found = read_quorum_leader(Cursor::new(&body(frame)));
+        assert_eq!(found.unwrap(), Some(ActiveController { id: 2, epoch: 7 }));
     }
 }
