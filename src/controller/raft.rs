@@ -24,6 +24,8 @@ const ELECTION_TICKS_MAX: usize = 20;
 const HEARTBEAT_TICKS: usize = 2;
 /// Ticks by which a voter lets those before it go first when their leader is gone.
 const SUCCESSION_TICKS: u32 = 2;
+/// Ticks for which what comes from a leader whose process is gone counts as its last words.
+const LAST_WORDS_TICKS: u32 = 4;
 /// Bytes of entries in one message to a follower.
 const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of entries that wait for their commit; more proposals are refused.
@@ -114,6 +116,17 @@ pub struct Raft {
     offered: Members,
     /// Ticks until this voter stands for the place of a leader that is gone.
     stands_in_ticks: Option<u32>,
+    /// A leader that has just gone.
+    gone: Option<Gone>,
+}
+
+/// A leader whose process is gone. What it sent before may still arrive, by other connections than the one that told
+/// of its end, and would make it the leader again for an election timeout.
+#[derive(Clone, Copy)]
+struct Gone {
+    raft_id: u64,
+    term: u64,
+    ticks_left: u32,
 }
 
 impl Raft {
@@ -140,7 +153,7 @@ impl Raft {
         let node =
             RawNode::new(&config, MemoryLog::new(stored, members), &logger).map_err(|e| e.to_string())?;
         let mut raft =
-            Self { node, seed, is_installing: false, offered: Members::default(), stands_in_ticks: None };
+            Self { node, seed, is_installing: false, offered: Members::default(), stands_in_ticks: None, gone: None };
         raft.seed_timeout();
         if alone {
             raft.node.campaign().map_err(|e| e.to_string())?;
@@ -149,8 +162,10 @@ impl Raft {
         Ok(raft)
     }
 
-    /// Lets 20 ms of election and heartbeat time pass.
+    /// Lets one tick of election and heartbeat time pass.
     pub fn tick(&mut self) {
+        let left = self.gone.map(|gone| Gone { ticks_left: gone.ticks_left - 1, ..gone });
+        self.gone = left.filter(|gone| gone.ticks_left > 0);
         if !self.may_stand() {
             return;
         }
@@ -197,6 +212,7 @@ impl Raft {
         }
         let (term, id) = (raft.term, raft.id);
         raft.become_follower(term, 0);
+        self.gone = Some(Gone { raft_id, term, ticks_left: LAST_WORDS_TICKS });
         let others = self.members().voters().map(|member| member.raft_id).filter(|other| *other != raft_id);
         let rank = others.take_while(|other| *other != id).count();
         if !self.members().is_voter(id) {
@@ -213,6 +229,9 @@ impl Raft {
     /// what is wrong with it, and changes nothing.
     pub fn step(&mut self, message: Message, snapshot_members: &Members) -> Result<(), String> {
         self.check(&message)?;
+        if self.gone.is_some_and(|gone| (gone.raft_id, gone.term) == (message.from, message.term)) {
+            return Ok(());
+        }
         if matches!(message.body, Body::Snapshot { .. }) {
             self.offered = snapshot_members.clone();
         }
