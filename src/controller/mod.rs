@@ -77,7 +77,7 @@ use crate::wire::ErrorCode;
 /// How long the log rests after a full device refused to take more of it.
 const FULL_MS: u64 = 1000;
 /// Milliseconds of one raft tick.
-const TICK_MS: u64 = 20;
+const TICK_MS: u64 = 50;
 /// Ticks made up for after a pause; more would only hold elections that the pause already decided.
 const TICKS_AT_ONCE_MAX: u64 = 5;
 /// Requests that wait for a leader or for room in the log; more are refused.

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use super::codec::{Body, CHUNK_BYTES_MAX, Chunk};
 
 /// Ticks without a confirmation before a chunk is sent again; doubled each time.
-const RESEND_TICKS: u32 = 10;
-/// A transfer is given up when so many repetitions of one chunk are not confirmed: after about six seconds.
+const RESEND_TICKS: u32 = 4;
+/// A transfer is given up when so many repetitions of one chunk are not confirmed: after twelve seconds.
 const RESENDS_MAX: u32 = 5;
 
 /// A snapshot that is sent or has arrived.
