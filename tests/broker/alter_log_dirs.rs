@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use kafka_protocol::messages::alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
 use kafka_protocol::messages::{AlterReplicaLogDirsRequest, DescribeLogDirsRequest};
@@ -13,6 +14,8 @@ use crate::process::{Broker, Home, until};
 use crate::wire::{append, connect, create, delete, name, read_all};
 
 const PARTITIONS: i32 = 4;
+/// What a producer sends as fast as it can with each move.
+const RECORDS_AT_FULL_RATE: usize = 2_000;
 
 fn home() -> Home {
     let mut home = Home::new(&[]);
@@ -88,13 +91,20 @@ fn replicas_move_to_and_fro_under_a_producer_and_a_consumer_and_nothing_is_lost(
     let mut connection = connect(&broker);
     create(&mut connection, "moves", PARTITIONS, &[("segment.bytes", "1048576")]);
     let (done, counts) = (AtomicBool::new(false), [const { AtomicUsize::new(0) }; PARTITIONS as usize]);
+    let at_full_rate = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for partition in 0..PARTITIONS {
             let (broker, done, count) = (&broker, &done, &counts[partition as usize]);
+            let at_full_rate = &at_full_rate;
             scope.spawn(move || {
                 let mut connection = connect(broker);
                 while !done.load(Ordering::Relaxed) {
                     let number = count.load(Ordering::Relaxed);
+                    // As fast as it can be, and then at a pace that a copy of such small segments keeps up with on any
+                    // machine: what each move has to copy would else grow without bounds.
+                    if number >= at_full_rate.load(Ordering::Relaxed) {
+                        std::thread::park_timeout(Duration::from_millis(2));
+                    }
                     let value = vec![b'0' + (number % 10) as u8; 2_000];
                     assert_eq!(append(&mut connection, "moves", partition, &[&value]), number as i64);
                     count.store(number + 1, Ordering::Relaxed);
@@ -111,6 +121,7 @@ fn replicas_move_to_and_fro_under_a_producer_and_a_consumer_and_nothing_is_lost(
         let moved = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for directory in ["b", "a", "b", "a", "b"] {
                 let to = path(&home, directory);
+                at_full_rate.fetch_add(RECORDS_AT_FULL_RATE, Ordering::Relaxed);
                 assert_eq!(alter(&mut connection, &to, "moves", &all()), vec![0; PARTITIONS as usize]);
                 arrive(&mut connection, "moves", &to);
             }
