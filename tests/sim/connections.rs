@@ -236,11 +236,9 @@ impl World {
 
     /// A connection that a client asked for is there, or was refused.
     pub fn opened(&mut self, client: usize, connection: Option<u64>) {
+        let waits_for = self.seats.get(client).and_then(|seat| seat.connection).map(|(open, _)| open);
         match connection {
-            Some(id)
-                if self.connections.contains_key(&id)
-                    && self.seats[client].connection.is_some_and(|(open, _)| open == id) =>
-            {
+            Some(id) if self.connections.contains_key(&id) && waits_for == Some(id) => {
                 self.step(client, |client, stage| client.opened(stage));
             }
             Some(_) => {}
@@ -316,6 +314,11 @@ impl World {
         let expected = matches!(reason, CloseReason::FailedWithoutAcks | CloseReason::Stopping)
             || self.connections.get(&id).is_some_and(|connection| connection.hostile);
         assert!(expected, "a connection is closed: {reason:?}");
+        self.end_by_server(node, shard, id);
+    }
+
+    /// A connection ends at the side that serves it.
+    pub fn end_by_server(&mut self, node: &mut Node, shard: usize, id: u64) {
         self.send_to_client(id, None);
         node.hosts[shard].arrived.push_back(Arrived::Gone(id, false));
         self.turn_soon(node, shard);

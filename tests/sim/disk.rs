@@ -37,6 +37,8 @@ struct Inode {
     pending: Vec<(u64, FileChange)>,
     /// When its bytes last changed, by the wall clock.
     modified_ms: i64,
+    /// When it last became shorter, or began, on the disk's count of changes.
+    cut_at: u64,
 }
 
 #[derive(Debug, Default)]
@@ -129,6 +131,11 @@ impl Disk {
         self.sequence
     }
 
+    /// Whether a file was truncated, or made anew, after `mark`.
+    pub fn was_cut(&mut self, dir: &str, file: FileName, mark: u64) -> bool {
+        self.inode(dir, file).is_ok_and(|inode| inode.cut_at > mark)
+    }
+
     /// Whether the log directory itself has a file of that name.
     pub fn has(&self, name: &str) -> bool {
         self.dirs[&ROOT].entries.contains_key(name)
@@ -216,7 +223,9 @@ impl Disk {
             FileOp::Allocate { .. } => {}
             FileOp::Truncate { file, length } => {
                 let sequence = self.sequence();
-                self.inode(dir, *file)?.change(sequence, FileChange::Size(*length as usize));
+                let inode = self.inode(dir, *file)?;
+                inode.cut_at = sequence;
+                inode.change(sequence, FileChange::Size(*length as usize));
             }
             FileOp::Rename { from, to } => {
                 self.inode(dir, *from)?;
@@ -265,7 +274,7 @@ impl Disk {
         }
         let (id, dir) = (self.next, self.dir_of(dir)?);
         self.next += 1;
-        self.inodes.insert(id, Inode::default());
+        self.inodes.insert(id, Inode { cut_at: sequence, ..Inode::default() });
         let change = DirChange::Link(file.to_string(), Entry::File(id));
         self.dirs.get_mut(&dir).expect("named").change(sequence, change);
         Ok(())

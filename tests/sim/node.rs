@@ -406,7 +406,8 @@ impl World {
             Output::Disown(owner) => drop(host.owners.remove(&owner)),
             Output::File(owner, ticket, op) => self.order(node, shard, owner, ticket, op),
             Output::Open { slot, to, found } => {
-                self.later(node, shard, Owner::Replica(slot), Work::Open { to, found });
+                let mark = self.mark(node, shard, Owner::Replica(slot));
+                self.later(node, shard, Owner::Replica(slot), Work::Open { to, found, mark });
             }
             Output::Measure(to) => {
                 let now = self.now(node);

@@ -1,7 +1,7 @@
 //! File operations: ordered by the shards, carried out by the simulated devices after a time, or made to fail.
 
 use bytes::{Bytes, BytesMut};
-use tidemill::broker::{Opened, Owner};
+use tidemill::broker::{ConnectionKey, Opened, Owner};
 use tidemill::effect::{ByteSpan, FileDone, FileError, FileName, FileOp, FileResult, Stem, Suffix, Ticket};
 use tidemill::log::{Recovery, RecoveryStep};
 use tidemill::partition::{ReadFound, ReplyTo};
@@ -21,7 +21,7 @@ pub struct Operation {
 #[derive(Debug)]
 pub enum Work {
     File { ticket: Ticket, op: FileOp, appended: Bytes, mark: u64 },
-    Open { to: ReplyTo, found: ReadFound },
+    Open { to: ReplyTo, found: ReadFound, mark: u64 },
     Recover { recovery: Box<Recovery>, op: FileOp, mark: u64 },
 }
 
@@ -62,7 +62,7 @@ impl World {
     }
 
     /// A sync of this owner that is ordered now reaches as far.
-    fn mark(&self, node: &Node, shard: usize, owner: Owner) -> u64 {
+    pub fn mark(&self, node: &Node, shard: usize, owner: Owner) -> u64 {
         let disks = &self.machines[node.machine].disks;
         node.hosts[shard].owners.get(&owner).map_or(0, |owned| disks[owned.directory].mark())
     }
@@ -82,8 +82,11 @@ impl World {
                 node.hosts[shard].arrived.push_back(Arrived::Done(owner, ticket, result));
                 self.turn_soon(&mut node, shard);
             }
-            Work::Open { to, found } => {
-                let span = self.open_span(&node, shard, owner, &found);
+            Work::Open { to, found, mark } => {
+                let span = self.open_span(&node, shard, owner, &found, mark);
+                if span.as_ref().zip(found.span).is_some_and(|(open, span)| open.length() < span.length) {
+                    self.cannot_send(&mut node, to);
+                }
                 let Owner::Replica(slot) = owner else { unreachable!("only replicas have spans") };
                 node.hosts[shard].arrived.push_back(Arrived::Opened(slot, to, found, span));
                 self.turn_soon(&mut node, shard);
@@ -97,19 +100,36 @@ impl World {
         self.machines[machine].node = Some(node);
     }
 
-    fn open_span(&mut self, node: &Node, shard: usize, owner: Owner, found: &ReadFound) -> Option<ByteSpan> {
+    /// What a fetch found may have been cut off since; then there is less of it.
+    fn open_span(
+        &mut self,
+        node: &Node,
+        shard: usize,
+        owner: Owner,
+        found: &ReadFound,
+        mark: u64,
+    ) -> Option<ByteSpan> {
         let span = found.span?;
         let owned = node.hosts[shard].owners.get(&owner)?;
         let file = FileName::from(Stem::Log(span.segment_base_offset));
         let disk = &mut self.machines[node.machine].disks[owned.directory];
         let bytes = disk.read(&owned.name, file, span.position, span.length).ok()?;
-        assert_eq!(
-            bytes.len() as u64,
-            span.length,
+        assert!(
+            bytes.len() as u64 == span.length || disk.was_cut(&owned.name, file, mark),
             "a span reaches beyond its file {}/{file}: {span:?}",
             owned.name
         );
         Some(ByteSpan::Memory(bytes))
+    }
+
+    /// An answer has announced more than its file has: `sendfile` fails, and the connection is closed. Who is not a
+    /// connection reads the file, and sees that it is short.
+    fn cannot_send(&mut self, node: &mut Node, to: ReplyTo) {
+        let (shard, key) = (usize::from(to.shard), ConnectionKey { slot: to.connection, generation: to.generation });
+        if let Some(id) = node.hosts[shard].connections.get(&key).copied() {
+            self.note(node.machine, 9, [id, 0], || format!("shard {shard} cannot send what was cut off to {id}"));
+            self.end_by_server(node, shard, id);
+        }
     }
 
     /// Goes on with a recovery, one operation at a time.
