@@ -63,6 +63,8 @@ pub struct ConsumerMember {
     told: BTreeSet<i32>,
     owned: BTreeSet<i32>,
     state: State,
+    /// A heartbeat failed, or its answer was lost: the next one says everything, and so is told everything.
+    says_all: bool,
     not_before_us: u64,
     /// Where there are several brokers: it is at its coordinator, or on its way there.
     found: bool,
@@ -96,6 +98,7 @@ impl ConsumerMember {
             told: BTreeSet::new(),
             owned: BTreeSet::new(),
             state: State::Find,
+            says_all: false,
             not_before_us: 0,
             found: false,
             calm: false,
@@ -172,17 +175,17 @@ impl ConsumerMember {
     }
 
     fn heartbeat(&mut self, stage: &mut Stage) {
-        let joins = self.epoch == 0;
+        let says_all = std::mem::take(&mut self.says_all) || self.epoch == 0;
         let version = stage.random.i16(0..=1);
         let mut request = ConsumerGroupHeartbeatRequest::default()
             .with_group_id(group_id(&self.group))
             .with_member_id(self.member_id.clone())
             .with_member_epoch(self.epoch)
             .with_instance_id(self.instance_id.clone());
-        if joins || stage.random.u8(0..3) > 0 {
+        if says_all || stage.random.u8(0..3) > 0 {
             request.topic_partitions = Some(self.owned());
         }
-        if joins || stage.random.u8(0..8) == 0 {
+        if says_all || stage.random.u8(0..8) == 0 {
             request.rebalance_timeout_ms = stage.random.i32(1_000..4_000);
             let name = topic_name(&stage.names[0]);
             request.subscribed_topic_names = Some(vec![name.clone()]);
@@ -261,6 +264,7 @@ impl ConsumerMember {
 
     fn beaten(&mut self, answer: &ConsumerGroupHeartbeatResponse, stage: &mut Stage) {
         if answer.error_code != 0 {
+            self.says_all = true;
             return self.recover(answer.error_code, stage);
         }
         assert_eq!(answer.member_id.as_ref(), Some(&self.member_id), "it has made its own id");
@@ -347,6 +351,7 @@ impl Client for ConsumerMember {
     fn closed(&mut self, stage: &mut Stage) {
         let lost = self.link.closed(stage);
         self.found = false;
+        self.says_all |= lost.iter().any(|ask| matches!(ask, Ask::Beat));
         // A commit that is still on its way may come later than the next one of the same member would.
         if lost.iter().any(|ask| matches!(ask, Ask::Commit(_))) {
             self.begin_anew();
