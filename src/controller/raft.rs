@@ -152,8 +152,14 @@ impl Raft {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node =
             RawNode::new(&config, MemoryLog::new(stored, members), &logger).map_err(|e| e.to_string())?;
-        let mut raft =
-            Self { node, seed, is_installing: false, offered: Members::default(), stands_in_ticks: None, gone: None };
+        let mut raft = Self {
+            node,
+            seed,
+            is_installing: false,
+            offered: Members::default(),
+            stands_in_ticks: None,
+            gone: None,
+        };
         raft.seed_timeout();
         if alone {
             raft.node.campaign().map_err(|e| e.to_string())?;

@@ -125,9 +125,12 @@ impl World {
     /// An answer has announced more than its file has: `sendfile` fails, and the connection is closed. Who is not a
     /// connection reads the file, and sees that it is short.
     fn cannot_send(&mut self, node: &mut Node, to: ReplyTo) {
-        let (shard, key) = (usize::from(to.shard), ConnectionKey { slot: to.connection, generation: to.generation });
+        let (shard, key) =
+            (usize::from(to.shard), ConnectionKey { slot: to.connection, generation: to.generation });
         if let Some(id) = node.hosts[shard].connections.get(&key).copied() {
-            self.note(node.machine, 9, [id, 0], || format!("shard {shard} cannot send what was cut off to {id}"));
+            self.note(node.machine, 9, [id, 0], || {
+                format!("shard {shard} cannot send what was cut off to {id}")
+            });
             self.end_by_server(node, shard, id);
         }
     }

@@ -1,9 +1,11 @@
 //! The client that creates the topics of a cluster, and that sees in the end, when nothing fails any more, that every
-//! partition has a leader and every replica is in sync.
+//! partition has a leader and every replica is in sync. Where disks are lost it does what `docs/OPERATING.md` tells an
+//! operator to do with a partition whose in-sync replicas are all gone.
 
 use bytes::Bytes;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
-use kafka_protocol::messages::{CreateTopicsRequest, MetadataRequest, MetadataResponse};
+use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
+use kafka_protocol::messages::{CreateTopicsRequest, ElectLeadersRequest, MetadataRequest, MetadataResponse};
 use kafka_protocol::protocol::StrBytes;
 
 use super::PASSING;
@@ -13,6 +15,12 @@ use crate::client::{Action, Client, Link, Response, Stage, metadata_request, top
 const EXISTS: i16 = 36;
 /// More replicas than there are brokers, as yet.
 const TOO_FEW_BROKERS: i16 = 38;
+/// No replica is up after all, or there is a leader already.
+const NOT_ELECTED: [i16; 2] = [83, 84];
+/// The topic of the groups, which nobody asks for by name.
+const OFFSETS: &str = "__consumer_offsets";
+/// How long the cluster has to find a leader by itself when nothing fails any more.
+const PATIENCE_US: u64 = 20_000_000;
 
 /// A topic as it shall be.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +37,7 @@ pub struct Wanted {
 enum Ask {
     Create(usize),
     Look,
+    Elect,
 }
 
 /// The admin.
@@ -41,12 +50,17 @@ pub struct LinkedAdmin {
     missing: Option<String>,
     is_whole: bool,
     calm: bool,
+    calm_since_us: u64,
+    /// Disks are lost: what nobody has is given up.
+    loses_disks: bool,
+    /// Partitions without a leader, as the last look had it.
+    leaderless: Vec<(String, i32)>,
     not_before_us: u64,
 }
 
 impl LinkedAdmin {
     /// An admin of these topics.
-    pub fn new(topics: Vec<Wanted>) -> Self {
+    pub fn new(topics: Vec<Wanted>, loses_disks: bool) -> Self {
         Self {
             link: Link::new("admin".into()),
             is_there: vec![false; topics.len()],
@@ -54,6 +68,9 @@ impl LinkedAdmin {
             missing: None,
             is_whole: false,
             calm: false,
+            calm_since_us: 0,
+            loses_disks,
+            leaderless: Vec::new(),
             not_before_us: 0,
         }
     }
@@ -64,12 +81,33 @@ impl LinkedAdmin {
         }
         match self.is_there.iter().position(|is_there| !is_there) {
             Some(at) => self.create(at, stage),
-            None => {
-                let version = stage.random.i16(10..=12);
-                let request = metadata_request(stage.names, version);
-                self.link.send(&request, version, Some(Ask::Look), stage);
+            None if !self.leaderless.is_empty() && stage.now_us > self.calm_since_us + PATIENCE_US => {
+                self.elect(stage);
             }
+            None => self.look(stage),
         }
+    }
+
+    fn look(&mut self, stage: &mut Stage) {
+        let version = stage.random.i16(10..=12);
+        let mut names = stage.names.to_vec();
+        if self.loses_disks {
+            names.push(OFFSETS.to_string());
+        }
+        self.link.send(&metadata_request(&names, version), version, Some(Ask::Look), stage);
+    }
+
+    /// A topic that is made while a node's disk is gone, and nobody knows, may have its only in-sync replicas there.
+    fn elect(&mut self, stage: &mut Stage) {
+        let one = |(topic, index): (String, i32)| {
+            TopicPartitions::default().with_topic(topic_name(&topic)).with_partitions(vec![index])
+        };
+        let partitions = std::mem::take(&mut self.leaderless).into_iter().map(one);
+        let request = ElectLeadersRequest::default()
+            .with_election_type(1)
+            .with_topic_partitions(Some(partitions.collect()))
+            .with_timeout_ms(3_000);
+        self.link.send(&request, stage.random.i16(1..=2), Some(Ask::Elect), stage);
     }
 
     fn create(&mut self, at: usize, stage: &mut Stage) {
@@ -109,6 +147,18 @@ impl LinkedAdmin {
             Ask::Look => {
                 let metadata = response.decode::<MetadataRequest>();
                 self.looked(&metadata, stage);
+                self.leaderless =
+                    if self.loses_disks && stage.calm { leaderless(&metadata) } else { Vec::new() };
+                self.rest(stage);
+            }
+            Ask::Elect => {
+                let answer = response.decode::<ElectLeadersRequest>();
+                let results =
+                    answer.replica_election_results.iter().flat_map(|topic| &topic.partition_result);
+                for error in results.map(|part| part.error_code).chain([answer.error_code]) {
+                    let known = error == 0 || PASSING.contains(&error) || NOT_ELECTED.contains(&error);
+                    assert!(known, "unclean election: error {error}");
+                }
                 self.rest(stage);
             }
         }
@@ -154,6 +204,18 @@ impl LinkedAdmin {
     }
 }
 
+/// Partitions that nobody leads, though every replica is there.
+fn leaderless(metadata: &MetadataResponse) -> Vec<(String, i32)> {
+    let mut found = Vec::new();
+    for topic in &metadata.topics {
+        let Some(name) = &topic.name else { continue };
+        let nobody =
+            topic.partitions.iter().filter(|one| one.leader_id.0 < 0 && one.offline_replicas.is_empty());
+        found.extend(nobody.map(|one| (name.to_string(), one.partition_index)));
+    }
+    found
+}
+
 impl Client for LinkedAdmin {
     fn opened(&mut self, stage: &mut Stage) {
         self.link.opened();
@@ -172,6 +234,9 @@ impl Client for LinkedAdmin {
     }
 
     fn wake(&mut self, stage: &mut Stage) {
+        if stage.calm && !self.calm {
+            self.calm_since_us = stage.now_us;
+        }
         self.calm = stage.calm;
         self.step(stage);
         stage.actions.push(Action::WakeAt(stage.now_us + stage.random.u64(5_000..80_000)));

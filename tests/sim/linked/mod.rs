@@ -64,7 +64,7 @@ impl World {
             replicas: *replicas,
             in_sync_least: *least,
         });
-        self.seat(0, Box::new(LinkedAdmin::new(wanted.collect())));
+        self.seat(0, Box::new(LinkedAdmin::new(wanted.collect(), self.plan.lost_disks > 0.0)));
         let all = self.linked_places();
         if plan.cluster.moves_every_ms > 0 {
             let replicas = |topic: usize| plan.cluster.replication[topic].0 as usize;
