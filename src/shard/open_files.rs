@@ -1,11 +1,13 @@
 //! The open files of one shard: a bounded cache. The one that was not used for longest is closed; a span that is being
 //! sent keeps its own count, and so keeps its file open.
 
+use std::collections::hash_map::Entry;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use rustc_hash::FxBuildHasher;
+use rustc_hash::{FxBuildHasher, FxHashMap};
+use smallvec::SmallVec;
 
 use crate::broker::Owner;
 use crate::effect::FileName;
@@ -21,6 +23,8 @@ struct OpenFile {
 #[derive(Debug)]
 pub(super) struct OpenFiles {
     files: IndexMap<(Owner, FileName), OpenFile, FxBuildHasher>,
+    /// The names of each owner's files. Thousands of owners may go at once, and each takes its own alone.
+    of: FxHashMap<Owner, SmallVec<[FileName; 2]>>,
     /// Which one is looked at next when one has to go. Second chance: one that was used since then is passed over.
     hand: usize,
     /// Files that are being opened elsewhere and have a place here.
@@ -31,7 +35,7 @@ pub(super) struct OpenFiles {
 impl OpenFiles {
     /// At most so many at once, but for those that are sent from.
     pub fn new(most: usize) -> Self {
-        Self { files: IndexMap::default(), hand: 0, opening: 0, most }
+        Self { files: IndexMap::default(), of: FxHashMap::default(), hand: 0, opening: 0, most }
     }
 
     /// At most so many at once from now on: those that are too many are closed.
@@ -53,7 +57,10 @@ impl OpenFiles {
     pub fn keep(&mut self, owner: Owner, file: FileName, opened: OwnedFd) -> Arc<OwnedFd> {
         let opened = Arc::new(opened);
         if self.make_room() {
-            self.files.insert((owner, file), OpenFile { file: Arc::clone(&opened), used: true });
+            let open = OpenFile { file: Arc::clone(&opened), used: true };
+            if self.files.insert((owner, file), open).is_none() {
+                self.of.entry(owner).or_default().push(file);
+            }
         }
         opened
     }
@@ -82,7 +89,8 @@ impl OpenFiles {
             if std::mem::take(&mut open.used) || Arc::strong_count(&open.file) > 1 {
                 self.hand += 1;
             } else {
-                self.files.swap_remove_index(self.hand);
+                let gone = self.files.swap_remove_index(self.hand);
+                gone.into_iter().for_each(|((owner, file), _)| unlist(&mut self.of, owner, file));
             }
         }
         self.has_room()
@@ -96,20 +104,36 @@ impl OpenFiles {
     ///
     /// [`Job::Close`]: super::helpers::Job::Close
     pub fn forget(&mut self, owner: Owner, file: FileName) -> Option<Arc<OwnedFd>> {
-        self.files.swap_remove(&(owner, file)).map(|open| open.file)
+        let open = self.files.swap_remove(&(owner, file))?;
+        unlist(&mut self.of, owner, file);
+        Some(open.file)
     }
 
     /// The owner is gone: its files, as [`Self::forget`] gives them.
     pub fn disown(&mut self, owner: Owner) -> Vec<Arc<OwnedFd>> {
-        let of_owner = self.files.iter().filter(|((of, _), _)| *of == owner);
-        let files = of_owner.map(|(_, open)| Arc::clone(&open.file)).collect();
-        self.files.retain(|(of, _), _| *of != owner);
-        files
+        let names = self.of.remove(&owner).unwrap_or_default();
+        names.into_iter().filter_map(|file| Some(self.files.swap_remove(&(owner, file))?.file)).collect()
     }
 
     /// Closes every file that nobody sends from.
     pub fn close_unused(&mut self) {
-        self.files.retain(|_, open| Arc::strong_count(&open.file) > 1);
+        let of = &mut self.of;
+        self.files.retain(|(owner, file), open| {
+            let is_used = Arc::strong_count(&open.file) > 1;
+            if !is_used {
+                unlist(of, *owner, *file);
+            }
+            is_used
+        });
+    }
+}
+
+fn unlist(of: &mut FxHashMap<Owner, SmallVec<[FileName; 2]>>, owner: Owner, file: FileName) {
+    if let Entry::Occupied(mut names) = of.entry(owner) {
+        names.get_mut().retain(|name| *name != file);
+        if names.get().is_empty() {
+            names.remove();
+        }
     }
 }
 
@@ -171,6 +195,7 @@ mod tests {
         (0..10).for_each(|at| drop(files.keep(OWNER, name(at), any_file())));
         files.resize(4);
         assert!(files.files.len() < 4, "{}, and one more has room", files.files.len());
+        assert_eq!(files.of[&OWNER].len(), files.files.len());
         files.resize(20);
         (0..30).for_each(|at| drop(files.keep(OWNER, name(at), any_file())));
         assert_eq!(files.files.len(), 20);
@@ -196,7 +221,7 @@ mod tests {
             drop(files.keep(OWNER, name(at), any_file()));
             files.forget(OWNER, name(at));
         }
-        assert!(files.files.is_empty());
+        assert!(files.files.is_empty() && files.of.is_empty());
         assert!(files.files.capacity() < 100, "{}", files.files.capacity());
     }
 }
