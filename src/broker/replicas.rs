@@ -24,7 +24,7 @@ pub use self::found::{DirectoryFacts, FoundReplica, Opened};
 use self::moving::{Future, Moves};
 use self::opening::Opening;
 use self::progress::progress;
-use self::replication::Replication;
+use self::replication::{Replication, as_before};
 use self::retention::Round;
 use self::throttles::Throttles;
 use super::message::{Delivery, Output, Owner, Progress};
@@ -183,7 +183,11 @@ impl Replicas {
             let Some(topic) = view.image.topic_by_id(*topic_id) else { continue };
             let Some(config) = view.topic_configs.get(topic_id) else { continue };
             self.review_found(topic, before, view);
+            let is_as_before = as_before(before, view, topic);
             for (index, image) in (0..).zip(&topic.partitions) {
+                if is_as_before(index, image) {
+                    continue;
+                }
                 let Some((shard, directory)) = view.placement.shard_of(*topic_id, index) else {
                     self.leave(now, (*topic_id, index), image);
                     continue;

@@ -126,6 +126,11 @@ impl ShardMap {
         *self.topics.get(&topic_id)?.get(usize::try_from(partition).ok()?)?
     }
 
+    /// Whether another map has the same owners for a topic's partitions.
+    pub fn is_same_for(&self, topic_id: Uuid, other: &Self) -> bool {
+        self.topics.get(&topic_id) == other.topics.get(&topic_id)
+    }
+
     /// Every replica of this node: topic, partition, shard, log directory; by topic id and index.
     pub fn replicas(&self) -> impl Iterator<Item = (Uuid, i32, ShardId, u16)> {
         self.topics.iter().flat_map(|(id, places)| {

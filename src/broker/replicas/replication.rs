@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Replicas, State};
 use crate::config::NodeConfig;
-use crate::controller::{Image, PartitionImage};
+use crate::controller::{Image, PartitionImage, TopicImage};
 use crate::effect::Now;
 use crate::partition::{Assignment, Effect, FetchPosition, FetchedPart, IsrChange, IsrState};
 use crate::request::ClusterView;
@@ -59,6 +59,22 @@ impl Replication {
     pub(super) fn forget(&mut self, replica: ReplicaKey) {
         self.following.remove(&replica);
         self.isr_changes.remove(&replica);
+    }
+}
+
+/// Says of the partitions of a topic, by index, of which a view says what the one before said. Their replicas need not
+/// look anew: of thousands that share a topic a change of ISR concerns one.
+pub(super) fn as_before<'a>(
+    before: &'a ClusterView,
+    view: &ClusterView,
+    topic: &TopicImage,
+) -> impl Fn(i32, &PartitionImage) -> bool + use<'a> {
+    let is_same = before.topic_configs.get(&topic.id) == view.topic_configs.get(&topic.id)
+        && view.placement.is_same_for(topic.id, &before.placement);
+    let known = before.image.topic_by_id(topic.id).filter(|_| is_same);
+    move |index, image| {
+        let at = usize::try_from(index).ok();
+        known.zip(at).and_then(|(topic, at)| topic.partitions.get(at)) == Some(image)
     }
 }
 
@@ -161,8 +177,8 @@ mod tests {
     use super::*;
     use crate::config::TopicConfig;
     use crate::controller::image::ImageBuilder;
-    use crate::controller::record::{METADATA_VERSION_LATEST, Record};
-    use crate::controller::{BrokerRegistration, ShardId};
+    use crate::controller::record::{METADATA_VERSION_LATEST, PartitionRecord, Record};
+    use crate::controller::{BrokerRegistration, ImageDelta, ShardId, ShardPlacement};
     use crate::log::Log;
     use crate::partition::{Op, Partition, Read, Reader, ReplyTo};
 
@@ -236,6 +252,48 @@ mod tests {
         assert!(replication.take_brokers(&image));
         assert_eq!(replication.brokers, [(1, 5)]);
         assert!(!replication.take_brokers(&image));
+    }
+
+    /// A view of topic `t`, whose partitions are on this broker and in these epochs.
+    fn view(of_epochs: &[i32], config: TopicConfig) -> ClusterView {
+        let topic_id = REPLICA.0;
+        let mut builder = ImageBuilder::default();
+        builder.apply(&Record::MetadataVersion { version: METADATA_VERSION_LATEST }).unwrap();
+        builder.apply(&Record::Topic { name: "t".into(), topic_id }).unwrap();
+        for (index, epoch) in (0..).zip(of_epochs) {
+            let PartitionImage { replicas, isr, directories, .. } = image(1, 0, 0);
+            let partition =
+                PartitionRecord { topic_id, index, replicas, isr, directories, ..Default::default() };
+            let partition = PartitionRecord { leader: 1, partition_epoch: *epoch, ..partition };
+            builder.apply(&Record::Partition(partition)).unwrap();
+        }
+        let image = builder.publish(1).0;
+        let delta = ImageDelta { topics_changed: [topic_id].into(), ..ImageDelta::default() };
+        let placement = ShardPlacement::new(1, 1, 1).assign(&image, &delta, |_, _| None);
+        let topic_configs = std::iter::once((topic_id, Arc::new(config))).collect();
+        let before_any = ClusterView::before_any(Arc::new(NodeConfig::default()));
+        ClusterView { image, placement, topic_configs, ..before_any }
+    }
+
+    #[test]
+    fn of_a_topic_that_changed_only_the_partitions_that_did_are_looked_at() {
+        let looked_at = |before: &ClusterView, after: &ClusterView| -> Vec<i32> {
+            let topic = after.image.topic_by_id(REPLICA.0).unwrap();
+            let is_as_before = as_before(before, after, topic);
+            let others = (0..).zip(&topic.partitions).filter(|(index, image)| !is_as_before(*index, image));
+            others.map(|(index, _)| index).collect()
+        };
+        let known = view(&[5, 5, 5], TopicConfig::default());
+        assert_eq!(looked_at(&known, &view(&[5, 6, 5], TopicConfig::default())), [1]);
+        assert_eq!(
+            looked_at(&known, &view(&[5, 5, 5, 5], TopicConfig::default())),
+            [0, 1, 2, 3],
+            "another map"
+        );
+        let configured = TopicConfig { min_insync_replicas: 2, ..TopicConfig::default() };
+        assert_eq!(looked_at(&known, &view(&[5, 5, 5], configured)), [0, 1, 2]);
+        let nothing = ClusterView::before_any(Arc::new(NodeConfig::default()));
+        assert_eq!(looked_at(&nothing, &known), [0, 1, 2]);
     }
 
     #[test]
