@@ -90,12 +90,22 @@ pub(super) struct Syncs {
     /// A power cut may take back the names that the last roll made. They are synced before anything else is, and the
     /// next roll waits for that.
     pub(super) loose_names: bool,
+    /// A recovery found an empty active segment, whose names may be as loose: with its first record they are.
+    names_unsure: bool,
+    /// The files are not as a clean stop leaves them.
+    pub(super) touched: bool,
     in_flight: Option<(Ticket, Target)>,
     unsynced_bytes: u64,
     unsynced_since_ms: Option<u64>,
 }
 
 impl Syncs {
+    /// What a recovery says of the files.
+    pub(super) fn found(&mut self, is_untouched: bool, names_unsure: bool) {
+        self.touched = !is_untouched;
+        self.names_unsure = names_unsure;
+    }
+
     /// Whether a sync is on its way.
     pub(super) fn is_busy(&self) -> bool {
         self.in_flight.is_some()
@@ -140,6 +150,7 @@ impl Log {
     pub(super) fn note_unsynced(&mut self, now: Now, bytes: u64) {
         self.syncs.unsynced_bytes += bytes;
         self.syncs.unsynced_since_ms.get_or_insert(now.mono_ms);
+        self.syncs.loose_names |= std::mem::take(&mut self.syncs.names_unsure);
     }
 
     /// Whether the active segment is due for a sync.
@@ -342,7 +353,8 @@ impl Log {
 
     /// Begins the clean stop: no more appends; what is on its way is written, then indexes and a
     /// producer snapshot at the log end, and everything is synced. A truncation under way comes to its end first. Ends
-    /// with [`LogEvent::Closed`].
+    /// with [`LogEvent::Closed`], or at once where there is nothing to do ([`Log::is_closed`]): of thousands of logs
+    /// most rest, and five syncs for each of them would hold up a stop.
     pub fn begin_close(&mut self, now: Now) {
         if let Some(truncation) = &mut self.truncation {
             truncation.is_closing = true;
@@ -354,6 +366,9 @@ impl Log {
             self.full_until_ms = None;
             self.end_turn(now);
             self.closing_at = now;
+            if !self.is_busy() && self.is_as_left() && !self.syncs.names_unsure {
+                self.state = State::Closed;
+            }
             self.advance_close();
         }
     }
@@ -366,6 +381,13 @@ impl Log {
             || self.ahead.is_busy()
     }
 
+    /// Whether the files are as a clean stop leaves them, but perhaps for their names.
+    fn is_as_left(&self) -> bool {
+        let is_whole = self.syncs.sealed.is_empty() && self.durable.offset == self.written.offset_end;
+        let is_known = self.create_again_ms.is_none() && self.marked_until.is_none();
+        is_whole && is_known && !self.syncs.touched && !self.epochs_dirty && !self.ahead.surplus
+    }
+
     /// Plans the last job once nothing is on its way.
     pub(super) fn advance_close(&mut self) {
         if self.state != State::Closing || self.is_busy() {
@@ -375,6 +397,9 @@ impl Log {
         if self.create_again_ms.take().is_some() {
             // A full device refused its creation, so there is nothing to write; the next start creates it.
             return self.jobs.plan_one(Purpose::Close, FileOp::SyncParent);
+        }
+        if self.is_as_left() {
+            return self.jobs.plan_one(Purpose::Close, FileOp::SyncDir);
         }
         let mut ops = self.last_index_ops(self.closing_at);
         ops.extend(self.last_give_back());

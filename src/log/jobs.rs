@@ -165,6 +165,11 @@ impl Jobs {
         self.jobs.is_empty()
     }
 
+    /// Whether the next operation, or the one in flight, makes the files of a new log.
+    pub(super) fn creates_now(&self) -> bool {
+        self.jobs.front().is_some_and(|job| job.purpose == Purpose::Create)
+    }
+
     /// Whether the files of a new log are still to be made.
     pub(super) fn creates(&self) -> bool {
         self.jobs.iter().any(|job| job.purpose == Purpose::Create)

@@ -236,6 +236,7 @@ impl Log {
             log.tail.push(offset_last, position, log.written.base_offset);
         }
         log.recovered_durable(found.durable_end, found.is_synced, now);
+        log.syncs.found(found.is_untouched, found.names_unsure);
         log.check_invariants();
         log
     }
@@ -422,10 +423,18 @@ impl Log {
         }
         let allocation = self.next_allocation();
         if allocation.is_some() {
+            self.syncs.touched = true;
             return allocation;
         }
         self.delete_next_file();
+        // What makes a log leaves it as a clean stop does.
+        self.syncs.touched |= !self.jobs.is_idle() && !self.jobs.creates_now();
         self.jobs.next()
+    }
+
+    /// Whether a clean stop came to its end.
+    pub fn is_closed(&self) -> bool {
+        self.state == State::Closed
     }
 
     /// Whether a full device, or one without descriptors left, keeps the next operation waiting.

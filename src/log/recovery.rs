@@ -79,6 +79,10 @@ pub struct Recovered {
     pub durable_end: i64,
     /// All files of the log are, also what belongs to no record.
     pub is_synced: bool,
+    /// Its files are as a clean stop left them, or as they were made: a clean stop has nothing to write into them.
+    pub is_untouched: bool,
+    /// A power cut may take the names of the active segment, which is empty.
+    pub names_unsure: bool,
     /// Bytes of `.log` files that were not batches and were cut off or deleted.
     pub truncated_bytes: u64,
     /// The active segment's newest `.index` entry: last offset and position of a batch.

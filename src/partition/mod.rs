@@ -425,6 +425,7 @@ impl Partition {
         }
         self.state = State::Closing;
         self.log.begin_close(now);
+        effects.extend(self.log.is_closed().then_some(Effect::Gone));
         self.settle(now, effects);
     }
 

@@ -117,6 +117,8 @@ mod tests {
             log_end: 9,
             durable_end: 9,
             is_synced: true,
+            is_untouched: true,
+            names_unsure: false,
             truncated_bytes: 0,
             last_index_entry: None,
             bytes_since_index_entry: 0,

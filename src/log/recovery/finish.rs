@@ -41,15 +41,13 @@ impl Recovery {
     }
 
     /// A log that is to be durable to its end, or is going to be called so, is made so. After a power
-    /// cut it mostly is, but a process of this boot may have appended to it and died. An empty active
-    /// segment may be one whose creation was cut short: its name must last before a record in it can.
+    /// cut it mostly is, but a process of this boot may have appended to it and died.
     fn sync_what_is_left(&mut self) {
         if self.plan.clean {
             return;
         }
         // A process that died may have changed names which this recovery finds as they are to be.
-        self.directory_changed |= self.is_truncating()
-            || self.bases.last().is_some_and(|base| self.length_of(Stem::Log(*base)) == Some(0));
+        self.directory_changed |= self.is_truncating();
         // One that died between a cut and its sync left nothing to be cut, and what it cut off would come back.
         if self.is_truncating()
             && let Some(base) = self.bases.last()
@@ -127,6 +125,8 @@ impl Recovery {
             log_end,
             durable_end: self.durable_end(log_end),
             is_synced: self.is_durable_to_its_end() && self.quarantined.is_none(),
+            is_untouched: self.is_untouched(log_end),
+            names_unsure: self.names_unsure(),
             truncated_bytes: self.truncated_bytes,
             last_index_entry: active.last_index_entry,
             bytes_since_index_entry: active.bytes_since_index_entry,
@@ -136,6 +136,23 @@ impl Recovery {
             marked_until: self.marked_until(),
             start_on_file: self.start_to_lower(),
         }
+    }
+
+    /// Whether the files are as a clean stop left them, with the producers at the log end, or as they were made.
+    fn is_untouched(&self, log_end: i64) -> bool {
+        let is_empty = |file: FileName| self.files.get(&file).is_none_or(|length| *length == 0);
+        let is_as_made = matches!(self.bases[..], [base] if segment_files(base).into_iter().all(is_empty))
+            && self.snapshots().next().is_none();
+        let is_as_left = self.plan.clean && self.snapshots().any(|offset| offset == log_end);
+        !self.has_changed && self.quarantined.is_none() && (is_as_left || is_as_made)
+    }
+
+    /// An empty active segment may be one whose creation was cut short: its name must last before a record in it can.
+    /// Of thousands of logs most have nothing to write, so that waits until this one has
+    /// ([`Log`](crate::log::Log) syncs it then).
+    fn names_unsure(&self) -> bool {
+        let is_empty = |base: &i64| self.length_of(Stem::Log(*base)) == Some(0);
+        !self.is_durable_to_its_end() && !self.is_truncating() && self.bases.last().is_some_and(is_empty)
     }
 
     /// Where the log starts. Damage can hide it.

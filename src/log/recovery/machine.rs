@@ -91,6 +91,8 @@ pub struct Recovery {
     pub(super) truncated_bytes: u64,
     pub(super) quarantined: Option<Quarantine>,
     pub(super) directory_changed: bool,
+    /// A file or a name was changed, by this recovery.
+    pub(super) has_changed: bool,
     /// What the log consists of was made durable, where that cannot wait.
     pub(super) synced: bool,
     /// The mark of a truncation was found.
@@ -136,6 +138,7 @@ impl Recovery {
             truncated_bytes: 0,
             quarantined: None,
             directory_changed: false,
+            has_changed: false,
             synced: false,
             marked: None,
             start_on_file: 0,
@@ -157,6 +160,7 @@ impl Recovery {
             if given.is_none()
                 && let Some(op) = self.changes.pop_front()
             {
+                self.has_changed |= !matches!(op, FileOp::Sync { .. } | FileOp::SyncDir);
                 self.in_flight = Some((op.clone(), true));
                 return RecoveryStep::Op(op);
             }

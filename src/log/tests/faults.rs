@@ -169,6 +169,7 @@ fn a_clean_stop_on_a_full_device_ends_and_says_that_it_was_not_clean() {
     assert_eq!(driver.run(), [LogEvent::Closed], "a stop does not wait for space");
     assert!(driver.log.is_unclean());
     let mut driver = Driver::new(small());
+    driver.append(&batch(&[1], 100));
     driver.log.begin_close(driver.now);
     assert_eq!(driver.run(), [LogEvent::Closed]);
     assert!(!driver.log.is_unclean());

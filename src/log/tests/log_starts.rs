@@ -9,11 +9,21 @@ use super::*;
 use crate::effect::FileError;
 
 /// The process dies and starts again; the checkpoint holds these.
-pub(super) fn restarted(mut before: Driver, recovery_point: i64, log_start_offset: i64) -> Driver {
+pub(super) fn restarted(before: Driver, recovery_point: i64, log_start_offset: i64) -> Driver {
+    reopened(before, false, recovery_point, log_start_offset)
+}
+
+/// The log is opened again, after a clean stop or the death of its process.
+pub(super) fn reopened(
+    mut before: Driver,
+    clean: bool,
+    recovery_point: i64,
+    log_start_offset: i64,
+) -> Driver {
     let config = Arc::clone(&before.log.config);
     let mut recovery = Recovery::new(RecoveryPlan {
         topic_id: Uuid::from_u128(7),
-        clean: false,
+        clean,
         same_boot: true,
         recovery_point,
         log_start_offset,

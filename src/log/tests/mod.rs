@@ -7,6 +7,7 @@ mod log_starts;
 mod lookups;
 mod model;
 mod retention;
+mod stops;
 mod truncations;
 
 use std::sync::Arc;
