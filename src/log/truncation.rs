@@ -266,6 +266,8 @@ impl Log {
         fresh.deletions.gone_below = self.deletions.gone_below.min(fresh.log_start_offset);
         fresh.truncation = self.truncation.take();
         fresh.state = State::Truncating;
+        // A stop that waits for the end hears of its own with an operation.
+        fresh.syncs.touched = true;
         *self = fresh;
     }
 

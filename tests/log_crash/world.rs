@@ -398,6 +398,7 @@ impl World {
 
     fn stop_and_start(&mut self) {
         self.log.begin_close(self.now);
+        self.closed = self.log.is_closed();
         self.emit();
         while !self.closed {
             assert!(!self.in_flight.is_empty(), "a stop ends");

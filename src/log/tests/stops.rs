@@ -89,3 +89,22 @@ fn the_names_of_an_empty_segment_that_a_recovery_found_are_synced_with_its_first
     let at = |wanted: &FileOp| ops.iter().position(|op| op == wanted).unwrap();
     assert!(at(&FileOp::SyncDir) < at(&synced(Stem::Log(0))), "{ops:?}");
 }
+
+/// Whoever waits for a stop that found a truncation under way hears of its end by an event.
+#[test]
+fn a_stop_that_waits_for_a_truncation_tells_of_its_end_also_where_nothing_is_left_to_do() {
+    type Begin = fn(&mut Log, Now);
+    let ways: [Begin; 3] = [
+        |log, now| log.begin_truncate(now, 0),
+        |log, now| log.begin_restart_at(now, 0),
+        |log, now| log.begin_restart_at(now, 5),
+    ];
+    for begin in ways {
+        for (mut driver, is_new) in [(Driver::new(small()), true), (left(), false)] {
+            begin(&mut driver.log, driver.now);
+            driver.log.begin_close(driver.now);
+            assert_eq!(driver.run().last(), Some(&LogEvent::Closed), "of a new one: {is_new}");
+            assert!(driver.log.is_closed() && !driver.log.is_unclean());
+        }
+    }
+}
