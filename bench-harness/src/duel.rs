@@ -9,6 +9,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
 
 use crate::broker::{Broker, Place, Recipe};
 use crate::host;
@@ -43,6 +44,16 @@ pub struct Duel {
     pub plan: Plan,
     /// Where both run.
     pub place: Place,
+}
+
+/// What a turn cost, or the median of many.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// The CPU of the second broker, which is the floor where there is one: microseconds for a request, or seconds for
+    /// a GB.
+    pub floor: f64,
+    /// The first broker's CPU divided by the second's.
+    pub ratio: f64,
 }
 
 /// One of the two, under load.
@@ -145,19 +156,20 @@ impl Side {
 }
 
 impl Duel {
-    /// Runs that many turns over all workloads; returns the ratios of each, one for every turn that has a result.
-    pub fn turns(&self, workloads: Vec<Workload>, turns: usize) -> Result<Vec<(Workload, Vec<f64>)>> {
-        let mut results: Vec<(Workload, Vec<f64>)> =
+    /// Runs that many turns over all workloads; returns what each cost, once for every turn that has a result. The
+    /// second broker's own is in microseconds for a request or seconds for a GB.
+    pub fn turns(&self, workloads: Vec<Workload>, turns: usize) -> Result<Vec<(Workload, Vec<Cost>)>> {
+        let mut results: Vec<(Workload, Vec<Cost>)> =
             workloads.into_iter().map(|workload| (workload, Vec::new())).collect();
         for turn in 1..=turns {
-            for (workload, ratios) in &mut results {
+            for (workload, results) in &mut results {
                 let by_latency = matches!(workload.figure, Figure::MedianLatency | Figure::EndToEnd);
                 let judged = !by_latency && workload.suits_the_floor();
                 ensure!(judged, "{} is not judged by CPU on both", workload.name);
                 let context = || format!("workload {}, turn {turn}", workload.name);
                 let Turn { ratio, costs, wait_share } = self.turn(workload).with_context(context)?;
                 let scale = if workload.figure == Figure::CpuPerGb { 1e9 } else { 1e6 };
-                let [first, second] = costs.map(|cost| short(cost * scale));
+                let [first, second] = costs.map(|cost| cost * scale);
                 let [one, other] = [&self.recipes[0], &self.recipes[1]].map(Recipe::name);
                 let (name, unit) = (workload.name, workload.figure.unit());
                 let shown = match wait_share <= TURN_WAIT_SHARE_MAX {
@@ -165,11 +177,14 @@ impl Duel {
                     false => "no result".to_owned(),
                 };
                 eprintln!(
-                    "turn {turn} of {turns}  {name:<16} {one} {first}, {other} {second} {unit}: {shown}; \
+                    "turn {turn} of {turns}  {name:<16} {one} {}, {other} {} {unit}: {shown}; \
                      waited for a CPU {:.0} % of the time",
+                    short(first),
+                    short(second),
                     wait_share * 100.0
                 );
-                ratios.extend((wait_share <= TURN_WAIT_SHARE_MAX).then_some(ratio));
+                let cost = Cost { floor: second, ratio };
+                results.extend((wait_share <= TURN_WAIT_SHARE_MAX).then_some(cost));
             }
         }
         Ok(results)

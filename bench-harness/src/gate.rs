@@ -7,8 +7,10 @@
 //! and only that second median fails it: a build that has become worse is worse twice.
 //!
 //! The ratio is not the same on every processor: what Tidemill does beyond the floor is its own code, what both do is
-//! mostly the kernel's, and processors are not alike fast at both. So the file has a ratio for each maker of
-//! processors that was measured. One that was not is judged by the greatest of them.
+//! mostly the kernel's, and processors are not alike fast at both. Nor is it on every machine of one maker: where
+//! others use its caches, or waking is dear, the floor takes twice the CPU and Tidemill three times. So the file has
+//! ratios for each maker of processors, each beside what the floor took then, and the one whose floor is nearest
+//! holds. A maker that was not measured is judged by the greatest of all.
 //!
 //! A turn is a [`duel`](crate::duel): new processes of both, and slices of load in turns. Where others keep the machine
 //! so busy that half of the turns have no result, a workload is not judged; a gate that judged nothing has not passed.
@@ -21,6 +23,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::duel::Cost;
 use crate::host::Layout;
 use crate::markdown::short;
 use crate::report::Spread;
@@ -42,34 +45,64 @@ pub struct Stored {
 pub struct Measured {
     /// The workload.
     pub name: String,
-    /// The broker's CPU divided by the floor's when it was stored, by the maker of the processor (`vendor_id` in
-    /// `/proc/cpuinfo`).
-    pub ratios: BTreeMap<String, f64>,
+    /// What was measured, by the maker of the processor (`vendor_id` in `/proc/cpuinfo`); one for each kind of machine.
+    pub ratios: BTreeMap<String, Vec<Cost>>,
     /// By which share of the ratio a median may be above it.
     pub margin: f64,
 }
 
+impl Cost {
+    /// The medians; none of nothing.
+    fn median(turns: &[Cost]) -> Option<Cost> {
+        let median = |value: fn(&Cost) -> f64| Spread::of(turns.iter().map(value).collect());
+        Some(Cost { floor: median(|one| one.floor)?.median, ratio: median(|one| one.ratio)?.median })
+    }
+
+    /// How many times the floors of two machines differ, whichever is the greater.
+    fn distance(&self, floor: f64) -> f64 {
+        (self.floor / floor).max(floor / self.floor)
+    }
+}
+
+/// Two machines of one maker whose floors differ by more than this are not of one kind.
+const KIND_DISTANCE_MAX: f64 = 1.5;
+
 impl Measured {
-    /// What holds on a processor of this maker.
-    fn on(&self, maker: &str) -> Allowance {
-        let (known, ratio) = match self.ratios.get(maker) {
-            Some(ratio) => (true, *ratio),
-            None => (false, self.ratios.values().copied().fold(0.0, f64::max)),
+    /// What holds on a processor of this maker, where the floor takes so much.
+    fn on(&self, maker: &str, floor: f64) -> Allowance {
+        let nearest = |costs: &Vec<Cost>| {
+            costs.iter().min_by(|one, other| one.distance(floor).total_cmp(&other.distance(floor))).copied()
+        };
+        let (known, stored) = match self.ratios.get(maker).and_then(nearest) {
+            Some(cost) => (true, cost),
+            None => {
+                let all = self.ratios.values().flatten();
+                let greatest = all.max_by(|one, other| one.ratio.total_cmp(&other.ratio)).copied();
+                (false, greatest.unwrap_or(Cost { floor, ratio: 0.0 }))
+            }
         };
         let processor = if known { maker.to_owned() } else { format!("any, as {maker} was not measured") };
-        Allowance { name: self.name.clone(), processor, ratio, margin: self.margin }
+        Allowance { processor, stored, margin: self.margin }
+    }
+
+    /// Takes over what was measured, in the place of a machine of its kind.
+    fn take_over(&mut self, maker: &str, cost: Cost) {
+        let round = |value: f64| (value * 1000.0).round() / 1000.0;
+        let cost = Cost { floor: round(cost.floor), ratio: round(cost.ratio) };
+        let kinds = self.ratios.entry(maker.to_owned()).or_default();
+        kinds.retain(|one| one.distance(cost.floor) > KIND_DISTANCE_MAX);
+        kinds.push(cost);
+        kinds.sort_by(|one, other| one.floor.total_cmp(&other.floor));
     }
 }
 
 /// What a workload may cost here.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Allowance {
-    /// The workload.
-    pub name: String,
     /// Whose processors the ratio is of.
     pub processor: String,
-    /// The broker's CPU divided by the floor's when it was stored.
-    pub ratio: f64,
+    /// What it cost when it was stored.
+    pub stored: Cost,
     /// By which share of the ratio a median may be above it.
     pub margin: f64,
 }
@@ -77,12 +110,12 @@ pub struct Allowance {
 impl Allowance {
     /// The greatest median that passes.
     pub fn limit(&self) -> f64 {
-        self.ratio * (1.0 + self.margin)
+        self.stored.ratio * (1.0 + self.margin)
     }
 
     /// Below this a median says that the stored ratio is out of date.
     fn outdated(&self) -> f64 {
-        self.ratio * (1.0 - self.margin)
+        self.stored.ratio * (1.0 - self.margin)
     }
 }
 
@@ -93,9 +126,16 @@ impl Stored {
         let stored: Stored =
             serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?;
         for one in &stored.workloads {
-            let sound = |ratio: &f64| *ratio > 0.0 && ratio.is_finite();
-            let sound = !one.ratios.is_empty() && one.ratios.values().all(sound) && sound(&one.margin);
-            ensure!(sound, "{}: {}: ratios and margin must be above zero", path.display(), one.name);
+            let sound = |value: f64| value > 0.0 && value.is_finite();
+            let mut costs = one.ratios.values().flatten();
+            let all = costs.all(|cost| sound(cost.floor) && sound(cost.ratio)) && sound(one.margin);
+            let some = one.ratios.values().any(|costs| !costs.is_empty());
+            ensure!(
+                all && some,
+                "{}: {}: floors, ratios and margin must be above zero",
+                path.display(),
+                one.name
+            );
         }
         Ok(stored)
     }
@@ -107,8 +147,8 @@ impl Stored {
         fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
     }
 
-    /// The workloads stored, or those of them that were asked for, and what they may cost on a processor of this maker.
-    pub fn chosen(&self, asked: &[String], maker: &str) -> Result<Vec<(Workload, Allowance)>> {
+    /// The workloads stored, or those of them that were asked for.
+    pub fn chosen(&self, asked: &[String]) -> Result<Vec<(Workload, Measured)>> {
         for name in asked {
             let stored = self.workloads.iter().any(|one| one.name == *name);
             ensure!(stored, "the gate has no workload {name}");
@@ -116,17 +156,17 @@ impl Stored {
         let chosen = self.workloads.iter().filter(|one| asked.is_empty() || asked.contains(&one.name));
         let named = |one: &Measured| {
             let workload = Workload::named(&one.name).with_context(|| format!("no workload {}", one.name))?;
-            Ok((workload, one.on(maker)))
+            Ok((workload, one.clone()))
         };
         chosen.map(named).collect()
     }
 
-    /// Takes over ratios measured on a processor of this maker; margins stay.
-    pub fn take_over(&mut self, measured: &[(Workload, Vec<f64>)], maker: &str) {
-        for (workload, ratios) in measured {
+    /// Takes over what was measured on a processor of this maker; margins stay.
+    pub fn take_over(&mut self, measured: &[(Workload, Vec<Cost>)], maker: &str) {
+        for (workload, turns) in measured {
             let stored = self.workloads.iter_mut().find(|one| one.name == workload.name);
-            if let (Some(one), Some(spread)) = (stored, Spread::of(ratios.clone())) {
-                one.ratios.insert(maker.to_owned(), (spread.median * 1000.0).round() / 1000.0);
+            if let (Some(one), Some(cost)) = (stored, Cost::median(turns)) {
+                one.take_over(maker, cost);
             }
         }
     }
@@ -135,47 +175,61 @@ impl Stored {
 /// What came of one workload.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
-    allowance: Allowance,
-    /// Turns and their ratios, of the first and, where there was one, of the second measurement.
-    measured: Vec<(usize, Vec<f64>)>,
+    stored: Measured,
+    /// The processor's maker.
+    maker: String,
+    /// Turns and what they cost, of the first and, where there was one, of the second measurement.
+    measured: Vec<(usize, Vec<Cost>)>,
 }
 
 impl Verdict {
-    /// The last measurement's median; none if too few of its turns have a result.
-    fn median(&self) -> Option<f64> {
-        let (_, ratios) = self.measured.last().filter(|(turns, ratios)| 2 * ratios.len() > *turns)?;
-        Spread::of(ratios.clone()).map(|spread| spread.median)
+    /// The last measurement's medians; none if too few of its turns have a result.
+    fn median(&self) -> Option<Cost> {
+        let (_, turns) = self.measured.last().filter(|(turns, costs)| 2 * costs.len() > *turns)?;
+        Cost::median(turns)
+    }
+
+    /// What was measured last, and what it may be; none if nothing can be said.
+    fn judged(&self) -> Option<(f64, Allowance)> {
+        let cost = self.median()?;
+        Some((cost.ratio, self.stored.on(&self.maker, cost.floor)))
     }
 
     /// Whether the median is within the limit.
     pub fn passes(&self) -> bool {
-        self.median().is_some_and(|median| median <= self.allowance.limit())
+        self.judged().is_some_and(|(ratio, allowance)| ratio <= allowance.limit())
     }
 
     /// Whether the median is above the limit.
     pub fn fails(&self) -> bool {
-        self.median().is_some_and(|median| median > self.allowance.limit())
+        self.judged().is_some_and(|(ratio, allowance)| ratio > allowance.limit())
     }
 
     fn lines(&self) -> String {
-        let Allowance { name, processor, ratio, margin } = &self.allowance;
-        let word = match self.median() {
-            None => "not judged, the machine is busy:",
-            Some(_) if self.passes() => "ok    ",
-            Some(_) => "FAILED",
+        let name = &self.stored.name;
+        let mut text = match self.judged() {
+            None => format!("not judged, the machine is busy: {name}"),
+            Some((ratio, allowance)) => {
+                let word = if ratio <= allowance.limit() { "ok    " } else { "FAILED" };
+                let Allowance { processor, stored, margin } = &allowance;
+                format!(
+                    "{word} {name}: stored {:.3} ({processor}, floor {}), margin {:.0} %, so at most {:.3}",
+                    stored.ratio,
+                    short(stored.floor),
+                    margin * 100.0,
+                    allowance.limit()
+                )
+            }
         };
-        let mut text = format!(
-            "{word} {name}: stored {ratio:.3} ({processor}), margin {:.0} %, so at most {:.3}",
-            margin * 100.0,
-            self.allowance.limit()
-        );
-        for (round, (_, ratios)) in self.measured.iter().enumerate() {
+        for (round, (_, costs)) in self.measured.iter().enumerate() {
             let when = if round == 0 { "measured" } else { "measured again" };
-            let median = Spread::of(ratios.clone()).map_or("nothing".to_owned(), |one| short(one.median));
-            let turns: Vec<String> = ratios.iter().map(|ratio| short(*ratio)).collect();
+            let median = Cost::median(costs).map_or("nothing".to_owned(), |one| {
+                format!("{} (floor {})", short(one.ratio), short(one.floor))
+            });
+            let turns: Vec<String> = costs.iter().map(|one| short(one.ratio)).collect();
             let _ = write!(text, "\n         {when} {median}, turn by turn: {}", turns.join(" "));
         }
-        if self.median().is_some_and(|median| median < self.allowance.outdated()) {
+        if self.judged().is_some_and(|(ratio, allowance)| ratio < allowance.outdated()) {
             text +=
                 "\n         That is below the stored ratio by more than the margin: store the better one.";
         }
@@ -189,25 +243,25 @@ pub fn turns_again(turns: usize) -> usize {
 }
 
 /// Measures every workload, and those above their limits once more. `measure` runs that many turns over some workloads
-/// and returns the ratios of each.
+/// and returns what each of them cost on a processor of this maker.
 pub fn judge(
-    chosen: &[(Workload, Allowance)],
+    chosen: &[(Workload, Measured)],
+    maker: &str,
     turns: usize,
-    mut measure: impl FnMut(Vec<Workload>, usize) -> Result<Vec<(Workload, Vec<f64>)>>,
+    mut measure: impl FnMut(Vec<Workload>, usize) -> Result<Vec<(Workload, Vec<Cost>)>>,
 ) -> Result<Vec<Verdict>> {
-    let mut verdicts: Vec<Verdict> = chosen
-        .iter()
-        .map(|(_, allowance)| Verdict { allowance: allowance.clone(), measured: Vec::new() })
-        .collect();
+    let open =
+        |stored: &Measured| Verdict { stored: stored.clone(), maker: maker.to_owned(), measured: Vec::new() };
+    let mut verdicts: Vec<Verdict> = chosen.iter().map(|(_, stored)| open(stored)).collect();
     for turns in [turns, turns_again(turns)] {
         let open = verdicts.iter().zip(chosen).filter(|(verdict, _)| !verdict.passes());
         let open: Vec<Workload> = open.map(|(_, (workload, _))| workload.clone()).collect();
         if open.is_empty() {
             break;
         }
-        for (workload, ratios) in measure(open, turns)? {
-            if let Some(verdict) = verdicts.iter_mut().find(|one| one.allowance.name == workload.name) {
-                verdict.measured.push((turns, ratios));
+        for (workload, costs) in measure(open, turns)? {
+            if let Some(verdict) = verdicts.iter_mut().find(|one| one.stored.name == workload.name) {
+                verdict.measured.push((turns, costs));
             }
         }
     }
@@ -224,7 +278,7 @@ pub fn summary(verdicts: &[Verdict], file: &Path) -> String {
     let passed = verdicts.iter().filter(|verdict| verdict.passes()).count();
     if !failed.is_empty() {
         let names: Vec<String> =
-            failed.iter().map(|one| format!(" --workload {}", one.allowance.name)).collect();
+            failed.iter().map(|one| format!(" --workload {}", one.stored.name)).collect();
         let names = names.concat();
         let _ = write!(
             text,
@@ -245,24 +299,30 @@ pub fn summary(verdicts: &[Verdict], file: &Path) -> String {
 mod tests {
     use super::*;
 
+    /// Turns on a machine whose floor takes 10.
+    fn turns(ratios: &[f64]) -> Vec<Cost> {
+        ratios.iter().map(|ratio| Cost { floor: 10.0, ratio: *ratio }).collect()
+    }
+
     fn stored(names: &[&str]) -> Stored {
-        let ratios = BTreeMap::from([("A".to_owned(), 1.2), ("B".to_owned(), 1.4), ("C".to_owned(), 0.9)]);
+        let maker = |maker: &str, ratio: f64| (maker.to_owned(), turns(&[ratio]));
+        let ratios = BTreeMap::from([maker("A", 1.2), maker("B", 1.4), maker("C", 0.9)]);
         let measured =
             |name: &&str| Measured { name: (*name).to_owned(), ratios: ratios.clone(), margin: 0.25 };
         let workloads = names.iter().map(measured).collect();
         Stored { about: String::new(), layout: Layout::Split, workloads }
     }
 
-    fn chosen(names: &[&str]) -> Vec<(Workload, Allowance)> {
-        stored(names).chosen(&[], "A").unwrap()
+    fn chosen(names: &[&str]) -> Vec<(Workload, Measured)> {
+        stored(names).chosen(&[]).unwrap()
     }
 
     /// Judges one workload whose measurements come out as given, and says how many turns were asked for.
     fn outcome(measurements: &[&[f64]]) -> (Verdict, Vec<usize>) {
         let (mut left, mut asked) = (measurements.iter(), Vec::new());
-        let verdicts = judge(&chosen(&["produce-small"]), 5, |workloads, turns| {
-            asked.push(turns);
-            Ok(vec![(workloads.first().unwrap().clone(), left.next().unwrap().to_vec())])
+        let verdicts = judge(&chosen(&["produce-small"]), "A", 5, |workloads, count| {
+            asked.push(count);
+            Ok(vec![(workloads.first().unwrap().clone(), turns(left.next().unwrap()))])
         });
         (verdicts.unwrap().remove(0), asked)
     }
@@ -281,8 +341,8 @@ mod tests {
         assert_eq!(asked, [5, 11]);
         let text = summary(&[verdict], Path::new("bench-harness/gate.json"));
         for part in [
-            "FAILED produce-small: stored 1.200 (A), margin 25 %, so at most 1.500",
-            "measured again 1.51, turn by turn: 1.51 1.52 1.40 1.51 1.51 1.51",
+            "FAILED produce-small: stored 1.200 (A, floor 10.0), margin 25 %, so at most 1.500",
+            "measured again 1.51 (floor 10.0), turn by turn: 1.51 1.52 1.40 1.51 1.51 1.51",
             "gate --store --workload produce-small",
         ] {
             assert!(text.contains(part), "{part} is not in:\n{text}");
@@ -311,10 +371,10 @@ mod tests {
     #[test]
     fn only_what_is_above_its_limit_is_measured_again() {
         let mut rounds = Vec::new();
-        let verdicts = judge(&chosen(&["produce-small", "fetch-1mb"]), 3, |workloads, turns| {
+        let verdicts = judge(&chosen(&["produce-small", "fetch-1mb"]), "A", 3, |workloads, count| {
             rounds.push(workloads.iter().map(|one| one.name).collect::<Vec<_>>());
             let ratio = |one: &Workload| if one.name == "fetch-1mb" { 1.6 } else { 1.0 };
-            Ok(workloads.iter().map(|one| (one.clone(), vec![ratio(one); turns])).collect())
+            Ok(workloads.iter().map(|one| (one.clone(), turns(&vec![ratio(one); count]))).collect())
         })
         .unwrap();
         assert_eq!(rounds, [vec!["produce-small", "fetch-1mb"], vec!["fetch-1mb"]]);
@@ -332,22 +392,39 @@ mod tests {
     #[test]
     fn new_ratios_are_taken_over_and_margins_stay() {
         let mut stored = stored(&["produce-small", "fetch-1mb"]);
-        stored.take_over(&[(Workload::named("produce-small").unwrap(), vec![1.0, 2.0, 1.23456])], "A");
-        let rows = |maker: &str| -> Vec<(f64, f64)> {
-            let chosen = stored.chosen(&[], maker).unwrap();
-            chosen.iter().map(|(_, one)| (one.ratio, one.margin)).collect()
+        let small = Workload::named("produce-small").unwrap();
+        stored.take_over(&[(small.clone(), turns(&[1.0, 2.0, 1.23456]))], "A");
+        let rows = |stored: &Stored, maker: &str, floor: f64| -> Vec<(f64, f64)> {
+            let chosen = stored.chosen(&[]).unwrap();
+            let allowances = chosen.iter().map(|(_, one)| one.on(maker, floor));
+            allowances.map(|one| (one.stored.ratio, one.margin)).collect()
         };
-        assert_eq!(rows("A"), [(1.235, 0.25), (1.2, 0.25)]);
-        assert_eq!(rows("B"), [(1.4, 0.25), (1.4, 0.25)]);
-        assert!(stored.chosen(&["no-such".to_owned()], "A").is_err());
-        assert_eq!(stored.chosen(&["fetch-1mb".to_owned()], "A").unwrap().len(), 1);
+        assert_eq!(rows(&stored, "A", 10.0), [(1.235, 0.25), (1.2, 0.25)]);
+        assert_eq!(rows(&stored, "B", 10.0), [(1.4, 0.25), (1.4, 0.25)]);
+        stored.take_over(&[(small, vec![Cost { floor: 22.0, ratio: 1.7 }])], "A");
+        assert_eq!(rows(&stored, "A", 10.0), [(1.235, 0.25), (1.2, 0.25)], "a machine of another kind");
+        assert_eq!(rows(&stored, "A", 30.0), [(1.7, 0.25), (1.2, 0.25)]);
+        assert!(stored.chosen(&["no-such".to_owned()]).is_err());
+        assert_eq!(stored.chosen(&["fetch-1mb".to_owned()]).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn the_ratio_holds_whose_floor_is_nearest() {
+        let kinds = vec![Cost { floor: 16.0, ratio: 1.3 }, Cost { floor: 36.0, ratio: 1.7 }];
+        let one = Measured {
+            name: "one".to_owned(),
+            ratios: BTreeMap::from([("A".to_owned(), kinds)]),
+            margin: 0.25,
+        };
+        let ratio = |floor: f64| one.on("A", floor).stored.ratio;
+        assert_eq!([1.0, 23.9, 24.1, 99.0].map(ratio), [1.3, 1.3, 1.7, 1.7]);
     }
 
     #[test]
     fn a_processor_that_nobody_measured_is_judged_by_the_greatest_ratio() {
-        let chosen = stored(&["produce-small"]).chosen(&[], "D").unwrap();
-        let (_, allowance) = chosen.first().unwrap();
-        assert_eq!(allowance.ratio, 1.4);
+        let chosen = chosen(&["produce-small"]);
+        let allowance = chosen.first().unwrap().1.on("D", 99.0);
+        assert_eq!(allowance.stored.ratio, 1.4);
         assert_eq!(allowance.processor, "any, as D was not measured");
     }
 
@@ -355,6 +432,6 @@ mod tests {
     fn the_stored_file_names_known_workloads() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("gate.json");
         let stored = Stored::read(&path).unwrap();
-        assert!(stored.chosen(&[], "any").unwrap().len() >= 5);
+        assert!(stored.chosen(&[]).unwrap().len() >= 5);
     }
 }

@@ -467,7 +467,8 @@ fn engines_side_by_side(options: &Options, recipes: Vec<Recipe>, turns: usize) -
     let plan = options.conditions(place.layout, (0.2, 0.1))?.plan;
     place.enter_load()?;
     let names = [&recipes[0], &recipes[1]].map(Recipe::name);
-    for (workload, ratios) in (Duel { recipes, plan, place }).turns(workloads, turns)? {
+    for (workload, costs) in (Duel { recipes, plan, place }).turns(workloads, turns)? {
+        let ratios: Vec<f64> = costs.iter().map(|cost| cost.ratio).collect();
         let Some(spread) = Spread::of(ratios.clone()) else { continue };
         let [one, other] = names;
         println!(
@@ -531,7 +532,7 @@ fn guard(options: &Options, turns: usize, file: &Path, store: bool) -> Result<()
     host::catch_signals()?;
     let mut stored = gate::Stored::read(file)?;
     let maker = host::processor("vendor_id");
-    let chosen = stored.chosen(&options.workload, &maker)?;
+    let chosen = stored.chosen(&options.workload)?;
     let place = Place { rest: Duration::ZERO, ..options.place()? };
     ensure!(place.layout == stored.layout, "the stored ratios are of layout {}", stored.layout.name());
     let plan = options.conditions(place.layout, (0.2, 0.1))?.plan;
@@ -544,7 +545,7 @@ fn guard(options: &Options, turns: usize, file: &Path, store: bool) -> Result<()
         println!("stored in {}", file.display());
         return Ok(());
     }
-    let verdicts = gate::judge(&chosen, turns, |workloads, turns| duel.turns(workloads, turns))?;
+    let verdicts = gate::judge(&chosen, &maker, turns, |workloads, turns| duel.turns(workloads, turns))?;
     println!("{}", gate::summary(&verdicts, file));
     ensure!(!verdicts.iter().any(gate::Verdict::fails), "the gate is closed");
     ensure!(verdicts.iter().any(gate::Verdict::passes), "the machine is too busy to judge a single workload");
