@@ -53,6 +53,21 @@ fn a_new_log_without_a_record_and_one_that_rested_since_a_clean_stop_have_nothin
     );
 }
 
+/// That the records are durable does not make the indexes so, nor is there a snapshot of the producers at the end.
+#[test]
+fn a_log_whose_records_were_synced_while_it_ran_is_finished_by_the_stop_all_the_same() {
+    for mut driver in [Driver::new(small()), left()] {
+        driver.append(&batch(&[6], 300));
+        driver.pass(31_000);
+        let log_end = driver.log.written_end();
+        assert_eq!(driver.log.durable_end(), log_end);
+        let ops = stop(&mut driver);
+        for stem in [Stem::ProducerSnapshot(log_end), Stem::OffsetIndex(0), Stem::TimeIndex(0)] {
+            assert!(ops.contains(&synced(stem)), "{stem:?} of {ops:?}");
+        }
+    }
+}
+
 #[test]
 fn a_log_whose_snapshot_a_start_did_not_find_gets_it_with_the_next_stop() {
     let mut driver = left();
