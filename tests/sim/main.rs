@@ -13,6 +13,7 @@ mod commits;
 mod connections;
 mod consumer;
 mod consumer_member;
+mod decisions;
 mod disk;
 mod eraser;
 mod faults;

@@ -9,6 +9,7 @@ use tidemill::log::batch::BatchInfo;
 use tidemill::partition::Partition;
 use uuid::Uuid;
 
+use crate::decisions::Decisions;
 use crate::disk::Disk;
 use crate::history::Place;
 use crate::invariants::{
@@ -30,6 +31,7 @@ pub struct Watch {
     committed: Committed,
     terms: Terms,
     images: Images,
+    decisions: Decisions,
     /// How far the log of a replica has been compared: by machine, process and place.
     compared: BTreeMap<(usize, u64, Place), i64>,
     /// The last version of the metadata that each shard showed, by machine and shard, and its process.
@@ -179,6 +181,7 @@ impl World {
         let version = (node.incarnation, image.version());
         if watch.versions.insert((node.machine, shard), version) != Some(version) {
             demand(watch.images.saw(image.version(), image));
+            demand(watch.decisions.saw(image));
         }
         if let Some(controller) = core.controller() {
             demand(watch.terms.saw(controller.term(), controller.is_active().then_some(node_id)));
