@@ -57,6 +57,10 @@ pub enum Bug {
     LeadsUnregistered,
     /// A new leader has the epoch of the one before.
     EpochOutlivesLeader,
+    /// A replica that may have lost what it had stays eligible.
+    EligibleAfterLoss,
+    /// The high watermark rises with fewer in sync than `min.insync.replicas`.
+    WatermarkOfTooFew,
     /// The ISR is changed whatever it was when that was decided.
     IsrChangedBlindly,
     /// A controller says what it promises before that is on its disk.

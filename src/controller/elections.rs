@@ -184,7 +184,9 @@ impl<'a> Draft<'a> {
             return NodeIds::new();
         }
         let had = |node: &i32| self.before.isr.contains(node) || self.before.elr.contains(node);
-        let has_lost = |node: &i32| [self.lost, self.emptied].contains(&Some(*node));
+        let has_lost = |node: &i32| {
+            [self.lost, self.emptied].contains(&Some(*node)) && !is_planted(Bug::EligibleAfterLoss)
+        };
         let fits = |node: &i32| had(node) && !self.isr.contains(node) && !has_lost(node);
         self.replicas.iter().copied().filter(fits).collect()
     }

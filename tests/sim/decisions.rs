@@ -6,20 +6,31 @@
 //! | of more than one in the ISR each may lead: registered, not fenced, not about to stop | KIP-841 |
 //! | who leads may lead | |
 //! | a broker's epoch rises with every life of it, and never falls | KIP-903 |
+//! | who is in sync counts for the leader: it knows so, or has asked for it (its maximal ISR) | KIP-497 |
 
 use std::collections::BTreeMap;
 
 use tidemill::controller::features::ELIGIBLE_LEADER_REPLICAS_VERSION;
 use tidemill::controller::{Image, PartitionImage, ResourceType};
+use tidemill::partition::IsrChange;
 use uuid::Uuid;
 
-/// Every life of the brokers of one cluster.
+use crate::invariants::{Place, ReplicaView};
+
+/// Leader epoch and some of the replicas.
+type InEpoch = (i32, Vec<i32>);
+
+/// What was decided in one cluster, and what its leaders go by.
 #[derive(Debug, Default)]
 pub struct Decisions {
     /// The newest version that was looked at.
     version: u64,
     /// The last life of each broker: its epoch and its incarnation.
     lives: BTreeMap<i32, (i64, Uuid)>,
+    /// The ISR of each partition.
+    in_sync: BTreeMap<Place, InEpoch>,
+    /// Whom each partition's last leader counted on: its maximal ISR.
+    maximal: BTreeMap<Place, InEpoch>,
 }
 
 impl Decisions {
@@ -33,6 +44,14 @@ impl Decisions {
             let life = (broker.epoch, broker.incarnation);
             self.lives_on(broker.node_id, life)?;
         }
+        for (topic, index, partition) in image.partitions() {
+            let place = (topic, index);
+            let in_sync = self.in_sync.entry(place).or_default();
+            if *in_sync.1 != *partition.isr || in_sync.0 != partition.leader_epoch {
+                *in_sync = (partition.leader_epoch, partition.isr.to_vec());
+                self.leader_counts_on_isr(place)?;
+            }
+        }
         if image.feature(ELIGIBLE_LEADER_REPLICAS_VERSION) == 0 {
             return Ok(());
         }
@@ -41,6 +60,32 @@ impl Decisions {
                 .map_err(|why| format!("{why}: {topic}-{index} {partition:?} at version {}", self.version))?;
         }
         Ok(())
+    }
+
+    /// A replica shows whom it counts on, and what it has asked for and got no answer to.
+    pub fn counted(&mut self, view: &ReplicaView, change: Option<&IsrChange>) -> Result<(), String> {
+        let known = self.maximal.get(&view.place).map_or(-1, |(epoch, _)| *epoch);
+        if !view.leads() || view.leader_epoch < known {
+            return Ok(());
+        }
+        let asked = change.into_iter().flat_map(|change| change.isr.iter().map(|(node, _)| *node));
+        let maximal = view.isr.iter().copied().chain(asked).collect();
+        self.maximal.insert(view.place, (view.leader_epoch, maximal));
+        self.leader_counts_on_isr(view.place)
+    }
+
+    fn leader_counts_on_isr(&self, place: Place) -> Result<(), String> {
+        let (Some((epoch, in_sync)), Some((leads_in, maximal))) =
+            (self.in_sync.get(&place), self.maximal.get(&place))
+        else {
+            return Ok(());
+        };
+        match in_sync.iter().find(|node| epoch == leads_in && !maximal.contains(node)) {
+            Some(node) => Err(format!(
+                "not counted on: {node} is in sync for {place:?} in epoch {epoch}, and its leader counts on {maximal:?}"
+            )),
+            None => Ok(()),
+        }
     }
 
     fn lives_on(&mut self, node_id: i32, life: (i64, Uuid)) -> Result<(), String> {
@@ -77,7 +122,36 @@ fn is_decided(image: &Image, least_in_sync: usize, one: &PartitionImage) -> Resu
 
 #[cfg(test)]
 mod tests {
+    use tidemill::partition::LeaderRecovery;
+
     use super::*;
+    use crate::invariants::VIEW;
+
+    #[test]
+    fn who_is_in_sync_counts_for_the_leader() {
+        let decided = |in_sync: &[i32]| {
+            let in_sync = (VIEW.leader_epoch, in_sync.to_vec());
+            Decisions { in_sync: [(VIEW.place, in_sync)].into(), ..Decisions::default() }
+        };
+        let joins = IsrChange {
+            leader_epoch: VIEW.leader_epoch,
+            partition_epoch: VIEW.partition_epoch,
+            isr: [(1, 5), (2, 6), (3, 7)].into_iter().collect(),
+            recovery: LeaderRecovery::Recovered,
+        };
+        assert_eq!(decided(&[1, 2]).counted(&VIEW, None), Ok(()));
+        assert_eq!(
+            decided(&[1]).counted(&VIEW, None),
+            Ok(()),
+            "one was put out, and the leader has not heard"
+        );
+        assert_eq!(decided(&[1, 2, 3]).counted(&VIEW, Some(&joins)), Ok(()));
+        assert!(decided(&[1, 2, 3]).counted(&VIEW, None).is_err());
+        let of_old = ReplicaView { leader_epoch: VIEW.leader_epoch - 1, ..VIEW };
+        assert_eq!(decided(&[1, 2, 3]).counted(&of_old, None), Ok(()), "others are led by another");
+        let follows = ReplicaView { node_id: 2, ..VIEW };
+        assert_eq!(decided(&[1, 2, 3]).counted(&follows, None), Ok(()));
+    }
 
     #[test]
     fn the_epochs_of_a_brokers_lives_rise() {

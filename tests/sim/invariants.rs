@@ -7,7 +7,7 @@
 //! | a partition epoch is one leader and one ISR | [`PartitionEpochs`] |
 //! | the high watermark rises within a leader epoch | [`Watermarks`] |
 //! | below the watermark every replica has the same batches, and they stay | [`Committed::reached`] |
-//! | a later leader has everything that was committed, and so has everyone in sync | [`Committed::is_on`] |
+//! | a later leader has everything that was committed, and so has everyone in sync or eligible | [`Committed::is_on`] |
 //! | one active controller in a term | [`Terms`] |
 //! | the same Image at the same version | [`Images`] |
 
@@ -35,6 +35,8 @@ pub struct ReplicaView<'a> {
     pub partition_epoch: i32,
     pub replicas: &'a [i32],
     pub isr: &'a [i32],
+    /// The eligible leader replicas, if the metadata it knows is of this partition epoch.
+    pub eligible: &'a [i32],
     pub log_start: i64,
     pub high_watermark: i64,
     pub log_end: i64,
@@ -211,7 +213,7 @@ impl Committed {
     }
 
     /// A replica that leads in the newest epoch has everything that was committed before, and so has one that is in
-    /// sync by the newest word on it: it may lead next.
+    /// sync or eligible by the newest word on it: it may lead next.
     pub fn is_on(&mut self, view: &ReplicaView) -> Result<(), String> {
         let log = self.logs.entry(view.place).or_default();
         let leads = view.leads() && view.leader_epoch >= log.leader_epoch;
@@ -219,12 +221,20 @@ impl Committed {
             log.leader_epoch = view.leader_epoch;
         }
         log.partition_epoch = log.partition_epoch.max(view.partition_epoch);
-        let in_sync = view.partition_epoch == log.partition_epoch && view.isr.contains(&view.node_id);
-        if (leads || in_sync) && view.log_end < log.end {
+        let is_newest = view.partition_epoch == log.partition_epoch;
+        let is_of = |nodes: &[i32]| is_newest && nodes.contains(&view.node_id);
+        let (in_sync, eligible) = (is_of(view.isr), is_of(view.eligible));
+        if (leads || in_sync || eligible) && view.log_end < log.end {
             return Err(format!(
                 "committed records are lost: {} {} {:?} in epoch {} up to {}, and {} was committed",
                 view.node_id,
-                if leads { "leads" } else { "is in sync for" },
+                if leads {
+                    "leads"
+                } else if in_sync {
+                    "is in sync for"
+                } else {
+                    "is eligible for"
+                },
                 view.place,
                 view.leader_epoch,
                 view.log_end,
@@ -312,27 +322,27 @@ impl<I: Clone + PartialEq + Debug> Images<I> {
     }
 }
 
+/// For tests: replica 1 of 1, 2 and 3, which leads in epoch 4, with ten offsets, eight of them committed.
+#[cfg(test)]
+pub const VIEW: ReplicaView<'static> = ReplicaView {
+    place: (Uuid::from_u128(7), 2),
+    machine: 0,
+    incarnation: 1,
+    node_id: 1,
+    leader: 1,
+    leader_epoch: 4,
+    partition_epoch: 9,
+    replicas: &[1, 2, 3],
+    isr: &[1, 2],
+    eligible: &[],
+    log_start: 0,
+    high_watermark: 8,
+    log_end: 10,
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const PLACE: Place = (Uuid::from_u128(7), 2);
-
-    /// Replica 1 of 1, 2 and 3, which leads in epoch 4, with ten offsets, eight of them committed.
-    const VIEW: ReplicaView<'static> = ReplicaView {
-        place: PLACE,
-        machine: 0,
-        incarnation: 1,
-        node_id: 1,
-        leader: 1,
-        leader_epoch: 4,
-        partition_epoch: 9,
-        replicas: &[1, 2, 3],
-        isr: &[1, 2],
-        log_start: 0,
-        high_watermark: 8,
-        log_end: 10,
-    };
 
     const FOLLOWER: ReplicaView<'static> = ReplicaView { machine: 1, node_id: 2, ..VIEW };
 
@@ -450,6 +460,18 @@ mod tests {
         violates(committed.is_on(&short), "committed records are lost: 2 is in sync");
         assert_eq!(committed.is_on(&ReplicaView { isr: &[1], partition_epoch: 10, ..VIEW }), Ok(()));
         assert_eq!(committed.is_on(&short), Ok(()), "it was put out of the ISR and has not heard of it");
+    }
+
+    #[test]
+    fn who_is_eligible_has_what_was_committed() {
+        let mut committed = Committed::default();
+        assert_eq!(committed.reached(&VIEW, &[mark(0, 7, 4)]), Ok(()));
+        let whole = ReplicaView { isr: &[1], eligible: &[2], partition_epoch: 10, log_end: 8, ..FOLLOWER };
+        assert_eq!(committed.is_on(&whole), Ok(()));
+        let short = ReplicaView { log_end: 7, ..whole };
+        violates(committed.is_on(&short), "committed records are lost: 2 is eligible");
+        assert_eq!(committed.is_on(&ReplicaView { eligible: &[], partition_epoch: 11, ..short }), Ok(()));
+        assert_eq!(committed.is_on(&short), Ok(()), "it is not eligible any more and has not heard of it");
     }
 
     #[test]

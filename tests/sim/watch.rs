@@ -52,8 +52,8 @@ pub struct Shown {
     replica: ShownReplica,
 }
 
-/// Epochs, watermark and end of a replica.
-type ShownReplica = ((i32, i32), i64, i64);
+/// Epochs, watermark and end of a replica, and how many are in the ISR that it has asked for.
+type ShownReplica = ((i32, i32), i64, i64, Option<usize>);
 
 /// A replica's high watermark, and its batches.
 type Held = (i64, Vec<BatchMark>);
@@ -76,13 +76,14 @@ impl World {
             partition.check_invariants();
             log.check_invariants();
             let epochs = (assignment.leader_epoch, assignment.partition_epoch);
+            let asks_for = partition.isr_change().map(|change| change.isr.len());
             let shown = Shown {
                 topic_id: log.topic_id(),
                 first_segment: log.first_segment_base_offset(),
                 durable_end: log.durable_end(),
                 written_end: log.written_end(),
                 is_stopping: node.stopping,
-                replica: (epochs, partition.high_watermark(), log.log_end()),
+                replica: (epochs, partition.high_watermark(), log.log_end(), asks_for),
             };
             let before = owned.shown.replace(Some(shown));
             if before != Some(shown) {
@@ -124,10 +125,14 @@ impl World {
         is_known: bool,
     ) {
         let (assignment, log) = (partition.assignment(), partition.log());
+        let image = &node.hosts[shard].core.view().image;
         let machine = &mut self.machines[node.machine];
         let watch = &mut self.watches[machine.cluster];
+        let place = (log.topic_id(), owned.partition);
+        let decided = image.partition(place.0, place.1);
+        let decided = decided.filter(|decided| decided.partition_epoch == assignment.partition_epoch);
         let view = ReplicaView {
-            place: (log.topic_id(), owned.partition),
+            place,
             machine: node.machine,
             // A replica that was moved away and comes back begins anew.
             incarnation: node.incarnation << 32 | owned.number,
@@ -137,6 +142,7 @@ impl World {
             partition_epoch: assignment.partition_epoch,
             replicas: &assignment.replicas,
             isr: &assignment.isr,
+            eligible: decided.map_or(&[], |decided| &decided.elr),
             log_start: log.log_start_offset(),
             high_watermark: partition.high_watermark(),
             log_end: log.log_end(),
@@ -151,18 +157,19 @@ impl World {
             format!("machine {}: {view:?}", node.machine)
         });
         if let Some(own) = node.registers_as {
-            let known = node.hosts[shard].core.view().image.broker(view.node_id);
+            let known = image.broker(view.node_id);
             demand(invariants::is_registered(&view, known.is_some_and(|known| known.incarnation == own)));
         }
         demand(invariants::isr_is_right(&view));
         demand(watch.leaders.saw(&view));
         demand(watch.epochs.saw(&view));
         demand(watch.watermarks.saw(&view));
+        demand(watch.decisions.counted(&view, partition.isr_change()));
         // One that lost what it had stands in the ISR of old until its new life is registered.
-        let image = &node.hosts[shard].core.view().image;
         let is_known = node.is_registered(image.broker(view.node_id));
-        let isr = if is_known || self.in_doubt != Some(node.machine) { view.isr } else { &[] };
-        demand(watch.committed.is_on(&ReplicaView { isr, ..view }));
+        let is_as_told = is_known || self.in_doubt != Some(node.machine);
+        let of_old = ReplicaView { isr: &[], eligible: &[], ..view };
+        demand(watch.committed.is_on(if is_as_told { &view } else { &of_old }));
         let compared = watch.compared.entry((node.machine, view.incarnation, view.place)).or_insert(0);
         if *compared < view.high_watermark {
             let disk = &mut machine.disks[owned.directory];
