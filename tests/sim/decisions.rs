@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use crate::invariants::{Place, ReplicaView};
 
-/// Leader epoch and some of the replicas.
-type InEpoch = (i32, Vec<i32>);
+/// Leader epoch, partition epoch and some of the replicas.
+type InEpoch = (i32, i32, Vec<i32>);
 
 /// What was decided in one cluster, and what its leaders go by.
 #[derive(Debug, Default)]
@@ -47,8 +47,8 @@ impl Decisions {
         for (topic, index, partition) in image.partitions() {
             let place = (topic, index);
             let in_sync = self.in_sync.entry(place).or_default();
-            if *in_sync.1 != *partition.isr || in_sync.0 != partition.leader_epoch {
-                *in_sync = (partition.leader_epoch, partition.isr.to_vec());
+            if (in_sync.1, &in_sync.2[..]) != (partition.partition_epoch, &partition.isr[..]) {
+                *in_sync = (partition.leader_epoch, partition.partition_epoch, partition.isr.to_vec());
                 self.leader_counts_on_isr(place)?;
             }
         }
@@ -64,23 +64,25 @@ impl Decisions {
 
     /// A replica shows whom it counts on, and what it has asked for and got no answer to.
     pub fn counted(&mut self, view: &ReplicaView, change: Option<&IsrChange>) -> Result<(), String> {
-        let known = self.maximal.get(&view.place).map_or(-1, |(epoch, _)| *epoch);
+        let known = self.maximal.get(&view.place).map_or(-1, |(epoch, ..)| *epoch);
         if !view.leads() || view.leader_epoch < known {
             return Ok(());
         }
         let asked = change.into_iter().flat_map(|change| change.isr.iter().map(|(node, _)| *node));
         let maximal = view.isr.iter().copied().chain(asked).collect();
-        self.maximal.insert(view.place, (view.leader_epoch, maximal));
+        self.maximal.insert(view.place, (view.leader_epoch, view.partition_epoch, maximal));
         self.leader_counts_on_isr(view.place)
     }
 
     fn leader_counts_on_isr(&self, place: Place) -> Result<(), String> {
-        let (Some((epoch, in_sync)), Some((leads_in, maximal))) =
+        let (Some((epoch, decided, in_sync)), Some((leads_in, knows, maximal))) =
             (self.in_sync.get(&place), self.maximal.get(&place))
         else {
             return Ok(());
         };
-        match in_sync.iter().find(|node| epoch == leads_in && !maximal.contains(node)) {
+        // The leader may show what it has heard before anybody else shows the decision.
+        let is_of_leader = epoch == leads_in && decided >= knows;
+        match in_sync.iter().find(|node| is_of_leader && !maximal.contains(node)) {
             Some(node) => Err(format!(
                 "not counted on: {node} is in sync for {place:?} in epoch {epoch}, and its leader counts on {maximal:?}"
             )),
@@ -130,7 +132,7 @@ mod tests {
     #[test]
     fn who_is_in_sync_counts_for_the_leader() {
         let decided = |in_sync: &[i32]| {
-            let in_sync = (VIEW.leader_epoch, in_sync.to_vec());
+            let in_sync = (VIEW.leader_epoch, VIEW.partition_epoch + 1, in_sync.to_vec());
             Decisions { in_sync: [(VIEW.place, in_sync)].into(), ..Decisions::default() }
         };
         let joins = IsrChange {

@@ -57,6 +57,12 @@ pub enum Fault {
     Election,
     /// Replicas were to be elsewhere, or a move was taken back.
     Reassignment,
+    /// Records were deleted in a cluster.
+    Deletion,
+    /// A consumer read from another replica than the leader.
+    NearerRead,
+    /// The rate of a broker's replication was limited.
+    Throttle,
     /// Power failed where nothing is synced before it is acknowledged.
     UnsyncedPowerCut,
     /// A process began whose clocks run too fast or too slow.
@@ -95,10 +101,13 @@ impl Fault {
     ];
 
     /// What only brokers have that are one cluster.
-    pub const OF_LINKED: [Self; 8] = [
+    pub const OF_LINKED: [Self; 11] = [
         Self::LostDisk,
         Self::Election,
         Self::Reassignment,
+        Self::Deletion,
+        Self::NearerRead,
+        Self::Throttle,
         Self::UnsyncedPowerCut,
         Self::Drift,
         Self::VoterAdded,

@@ -160,15 +160,19 @@ pub struct Watermarks {
 }
 
 impl Watermarks {
-    /// A replica shows its watermark.
+    /// A replica shows its watermark. A follower that begins anew where its leader's log starts begins a few offsets
+    /// before that if a batch does: it holds nothing.
     pub fn saw(&mut self, view: &ReplicaView) -> Result<(), String> {
+        let holds_nothing = view.log_start == view.log_end && !view.leads();
         let now = (view.leader_epoch, view.high_watermark);
         let before = self.shown.insert((view.machine, view.incarnation, view.place), now);
         match before {
-            Some((epoch, watermark)) if epoch == now.0 && now.1 < watermark => Err(format!(
-                "watermark regression: {:?} on {} was at {watermark} in epoch {epoch} and is at {}",
-                view.place, view.node_id, now.1
-            )),
+            Some((epoch, watermark)) if epoch == now.0 && now.1 < watermark && !holds_nothing => {
+                Err(format!(
+                    "watermark regression: {:?} on {} was at {watermark} in epoch {epoch} and is at {}",
+                    view.place, view.node_id, now.1
+                ))
+            }
             _ => Ok(()),
         }
     }
@@ -420,6 +424,15 @@ mod tests {
         assert_eq!(watermarks.saw(&ReplicaView { incarnation: 2, ..lower }), Ok(()));
         assert_eq!(watermarks.saw(&ReplicaView { machine: 1, ..lower }), Ok(()));
         violates(watermarks.saw(&lower), "watermark regression");
+        assert_eq!(watermarks.saw(&VIEW), Ok(()));
+        let empty = ReplicaView { log_start: 7, log_end: 7, ..lower };
+        violates(watermarks.saw(&empty), "watermark regression");
+        assert_eq!(watermarks.saw(&FOLLOWER), Ok(()));
+        assert_eq!(
+            watermarks.saw(&ReplicaView { machine: 1, node_id: 2, ..empty }),
+            Ok(()),
+            "it begins anew"
+        );
         assert_eq!(watermarks.saw(&VIEW), Ok(()));
         assert_eq!(watermarks.saw(&ReplicaView { leader_epoch: 5, ..lower }), Ok(()));
     }

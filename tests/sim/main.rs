@@ -59,7 +59,7 @@ const SEEDS: u64 = 200;
 /// Seeds on several machines.
 const MACHINE_SEEDS: u64 = 24;
 /// Seeds on machines that are one cluster.
-const LINKED_SEEDS: u64 = 40;
+const LINKED_SEEDS: u64 = 100;
 /// Lines of the trace that a failure prints, unless `SIM_TAIL` says otherwise.
 const TAIL_LINES: u64 = 300;
 /// Runs that a failed seed is made smaller with, unless `SIM_SHRINK` says otherwise.

@@ -56,11 +56,19 @@ pub fn make_member(config: &mut NodeConfig, plan: &Plan, machine: usize) {
     config.cluster.session_timeout_ms = plan.cluster.session_ms;
     config.replica_lag_time_max_ms = plan.cluster.lag_ms;
     config.auto_create_topics = false;
+    config.rack = rack_of(plan, machine);
+    config.rack_aware_reads = plan.cluster.racks > 0;
     config.group.offsets_topic_replication_factor = 3.min(plan.machines as i16);
     config.topic_defaults.min_insync_replicas = plan.cluster.offsets_in_sync;
     if plan.syncs_all() {
         config.topic_defaults.flush_messages = 1;
     }
+}
+
+/// The rack of a machine, or of a consumer with that number.
+pub fn rack_of(plan: &Plan, number: usize) -> Option<String> {
+    let racks = plan.cluster.racks;
+    (racks > 0).then(|| format!("rack-{}", number % racks))
 }
 
 /// Where clients and brokers reach a machine.
@@ -148,7 +156,7 @@ pub fn peers(plan: &Plan, machine: usize, place: &QuorumPlace, life: Life) -> Op
             cluster_id: Arc::from(CLUSTER_ID),
             incarnation: life.incarnation,
             listeners: vec![told],
-            rack: None,
+            rack: rack_of(plan, machine).map(Arc::from),
             directories: life.directories,
             features: levels.collect(),
         },

@@ -170,6 +170,10 @@ pub struct ClusterPlan {
     /// Nothing is synced before it is acknowledged. One machine at a time loses what is not on its disk, or all of it:
     /// the next one may when every replica is in sync again.
     pub loses_one_at_a_time: bool,
+    /// Racks, one machine after the other; none where there are none. Consumers are sent to replicas in theirs.
+    pub racks: usize,
+    /// The rate of replication is limited now and then.
+    pub throttles: bool,
     /// A leader that somebody else takes the place of hears nothing of him, who dies soon.
     pub overthrows: bool,
 }
@@ -365,8 +369,7 @@ impl Plan {
         }
     }
 
-    /// The same on machines that are one cluster. What such a cluster does not have yet is left out, and so is what
-    /// takes records away: nothing that was committed may go.
+    /// The same on machines that are one cluster.
     pub fn linked_on(self, machines: usize) -> Self {
         let mut random = fastrand::Rng::with_seed(self.seed ^ 0x11_4e_d0_05);
         let r = &mut random;
@@ -376,6 +379,7 @@ impl Plan {
             cluster = cluster.losing_one_at_a_time();
         }
         cluster.overthrows = cluster.moves_every_ms > 0 && overthrows(self.seed);
+        (cluster.racks, cluster.throttles) = racks_and_throttles(self.seed);
         let one_at_a_time = cluster.loses_one_at_a_time;
         let lost_disks = if one_at_a_time { *r.choice(&[0.0, 0.5, 0.5]).expect("some") } else { 0.0 };
         if lost_disks > 0.0 && cluster.has_moving_voters {
@@ -401,7 +405,11 @@ impl Plan {
             members: if has_groups { self.members } else { (0, 1) },
             consumer_members: if has_groups { self.consumer_members } else { (0, 1) },
             tunes: false,
-            shortens: Shortens { check_ms: self.shortens.check_ms, ..Shortens::default() },
+            shortens: if takes_away(self.seed) {
+                self.shortens.clone()
+            } else {
+                Shortens { check_ms: self.shortens.check_ms, ..Shortens::default() }
+            },
             expiration_ms: None,
             // What was read is what was sent, whichever machine stamped it.
             log_append_time: false,
@@ -480,6 +488,18 @@ fn moves(seed: u64) -> Option<MoveRule> {
 /// Whether leaders are overthrown in a seed where others are elected: in two of three.
 fn overthrows(seed: u64) -> bool {
     fastrand::Rng::with_seed(seed ^ 0x0fe1).u8(0..3) > 0
+}
+
+/// Whether records are deleted or grow too old in a seed of machines that are one cluster: in every second one that
+/// has somebody who does so.
+fn takes_away(seed: u64) -> bool {
+    fastrand::Rng::with_seed(seed ^ 0xde1e7e).bool()
+}
+
+/// How many racks machines of one cluster are in, and whether replication is throttled in a seed.
+fn racks_and_throttles(seed: u64) -> (usize, bool) {
+    let mut random = fastrand::Rng::with_seed(seed ^ 0x4ac_c5);
+    (*random.choice(&[0, 0, 2, 3]).expect("some"), random.u8(0..3) == 0)
 }
 
 /// Whether configurations are altered in a seed: in every second one.

@@ -32,7 +32,7 @@ const OF_ONE: [Bug; 9] = [
 
 /// Bugs that only brokers have which are one cluster, each with the first seed that found it. `CutAtLeadersWord` is not
 /// among them, since no seed has found it, nor `IsrChangedBlindly`: the seed that did ran with raft's shorter tick.
-const OF_CLUSTERS: [(Bug, u64); 21] = [
+const OF_CLUSTERS: [(Bug, u64); 22] = [
     (Bug::WatermarkOfLeaderAlone, 1),
     (Bug::WatermarkOfKnownIsr, 24),
     (Bug::JoinsBeforeEpochStart, 13),
@@ -49,7 +49,8 @@ const OF_CLUSTERS: [(Bug, u64); 21] = [
     (Bug::AnyReplicaLeads, 3),
     (Bug::LeadsUnregistered, 1),
     (Bug::EpochOutlivesLeader, 1),
-    (Bug::EligibleAfterLoss, 1),
+    (Bug::EligibleAfterLoss, 66),
+    (Bug::IsrChangedBlindly, 1),
     (Bug::WatermarkOfTooFew, 1),
     (Bug::PromisedBeforePersisted, 11),
     (Bug::AnsweredBeforeCommit, 37),

@@ -27,7 +27,7 @@ const fn dial(name: &'static str, get: fn(&Plan) -> u64, set: fn(&mut Plan, u64)
 }
 
 /// The knobs, those that save most first.
-const KNOBS: [Knob; 41] = [
+const KNOBS: [Knob; 43] = [
     dial("faulty_ms", |plan| plan.faulty_ms, |plan, n| plan.faulty_ms = n, 1),
     switch("machines", |plan| plan.machines as u64, |plan, n| plan.machines = n as usize, 1),
     switch("shards", |plan| plan.shards.into(), |plan, n| plan.shards = n as u16, 1),
@@ -61,6 +61,8 @@ const KNOBS: [Knob; 41] = [
         0,
     ),
     switch("retains_by_age", |plan| plan.shortens.by_age.into(), |plan, n| plan.shortens.by_age = n > 0, 0),
+    switch("racks", |plan| plan.cluster.racks as u64, |plan, n| plan.cluster.racks = n as usize, 0),
+    switch("throttles", |plan| plan.cluster.throttles.into(), |plan, n| plan.cluster.throttles = n > 0, 0),
     switch(
         "retains_by_size",
         |plan| plan.shortens.by_size.into(),

@@ -43,6 +43,17 @@ impl History {
         self.check_moved(place, before, start, wall_ms);
     }
 
+    /// Whether anybody deletes records, or they grow too old.
+    pub fn takes_away(&self) -> bool {
+        self.shortens.retains() || self.shortens.by_request
+    }
+
+    /// Whether records of this offset may be gone.
+    pub fn may_be_gone(&self, place: Place, offset: i64) -> bool {
+        let start = self.known.get(&place).map(|known| &known.start);
+        self.shortens.retains() || start.is_some_and(|start| start.whole > 0 || offset < start.asked)
+    }
+
     /// Nothing is given up that nobody asked to give up.
     fn check_moved(&self, place: Place, before: i64, start: i64, wall_ms: i64) {
         let known = &self.known[&place];

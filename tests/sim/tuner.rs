@@ -39,16 +39,18 @@ const BROKER_KEYS: [(&str, &[&str]); 4] = [
 
 /// The least `retention.ms` that it gives.
 pub const RETENTION_MS_MIN: i64 = 200;
-const AGE_KEY: (&str, &[&str]) = ("retention.ms", &["200", "1500", "-1"]);
+/// What makes logs shorter by age.
+pub const AGE_KEY: Row = ("retention.ms", &["200", "1500", "-1"]);
 /// The least `retention.bytes` that it gives.
 pub const RETENTION_BYTES_MIN: u64 = 1_000;
-const SIZE_KEY: (&str, &[&str]) = ("retention.bytes", &["1000", "3000", "20000", "-1"]);
+/// What makes logs shorter by size.
+pub const SIZE_KEY: Row = ("retention.bytes", &["1000", "3000", "20000", "-1"]);
 
 /// A resource's type and name.
 type Resource = (i8, String);
 
 /// A key and values for it.
-type Row = (&'static str, &'static [&'static str]);
+pub type Row = (&'static str, &'static [&'static str]);
 
 /// What a key must be told to be.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -106,7 +106,8 @@ impl World {
         machine.firsts.insert(place, (first, opened_at));
         let shortens = &self.plan.shortens;
         // What an earlier process gave up is gone also where a power cut took what came behind it.
-        if before < first && first > opened_at && shortens.only_by_size() {
+        // A follower that has to begin anew begins where its leader's log does.
+        if before < first && first > opened_at && shortens.only_by_size() && !self.plan.linked {
             let left = log.size_bytes();
             assert!(left >= RETENTION_BYTES_MIN, "{} keeps no more than {left} bytes", owned.name);
         }

@@ -23,7 +23,7 @@ const OFFSETS: &str = "__consumer_offsets";
 const PATIENCE_US: u64 = 20_000_000;
 
 /// A topic as it shall be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Wanted {
     pub partitions: i32,
     /// `flush.messages` is 1.
@@ -31,6 +31,8 @@ pub struct Wanted {
     pub replicas: i16,
     /// `min.insync.replicas`
     pub in_sync_least: i32,
+    /// Further keys and values of its configuration: what makes its logs shorter.
+    pub shortening: Vec<(&'static str, &'static str)>,
 }
 
 #[derive(Debug)]
@@ -111,7 +113,7 @@ impl LinkedAdmin {
     }
 
     fn create(&mut self, at: usize, stage: &mut Stage) {
-        let topic = self.topics[at];
+        let topic = &self.topics[at];
         let config = |name: &'static str, value: &str| {
             CreatableTopicConfig::default()
                 .with_name(StrBytes::from_static_str(name))
@@ -121,6 +123,7 @@ impl LinkedAdmin {
         if topic.flushed {
             configs.push(config("flush.messages", "1"));
         }
+        configs.extend(topic.shortening.iter().map(|(key, value)| config(key, value)));
         let creatable = CreatableTopic::default()
             .with_name(topic_name(&stage.names[at]))
             .with_num_partitions(topic.partitions)

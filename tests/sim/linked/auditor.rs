@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use kafka_protocol::messages::FetchRequest;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::{FetchRequest, ListOffsetsRequest};
 
 use super::PASSING;
 use super::pilot::Pilot;
-use crate::client::{Action, Client, Response, Stage};
+use crate::client::{Action, Client, Response, Stage, topic_name};
+use crate::history::Place;
 
-/// What was asked: the offset, and the end that was known.
+const OUT_OF_RANGE: i16 = 1;
+
+/// What was asked: the offset, or -1 for where the log starts, and the end that was known.
 type Ask = (i64, i64);
 
 /// The auditor.
@@ -18,13 +22,15 @@ type Ask = (i64, i64);
 pub struct LinkedAuditor {
     pilot: Pilot<Ask>,
     position: i64,
+    /// Where the log starts, as far as that is known.
+    start: i64,
     done: bool,
 }
 
 impl LinkedAuditor {
     /// One that has read nothing.
     pub fn new(place: (usize, i32)) -> Self {
-        Self { pilot: Pilot::new(format!("auditor of {place:?}"), place), position: 0, done: false }
+        Self { pilot: Pilot::new(format!("auditor of {place:?}"), place), position: 0, start: 0, done: false }
     }
 
     fn step(&mut self, stage: &mut Stage) {
@@ -32,6 +38,9 @@ impl LinkedAuditor {
             return;
         }
         let Some((topic_id, index)) = self.pilot.place() else { return };
+        if self.position < 0 {
+            return self.look_up(index, stage);
+        }
         let max_bytes = *stage.random.choice(&[1, 700, 10_000, 1 << 20]).expect("some");
         let partition = FetchPartition::default()
             .with_partition(index)
@@ -48,10 +57,45 @@ impl LinkedAuditor {
         self.pilot.send(&request, 13, Some((self.position, known)), stage);
     }
 
+    /// Asks where the log starts.
+    fn look_up(&mut self, index: i32, stage: &mut Stage) {
+        let partition = ListOffsetsPartition::default()
+            .with_partition_index(index)
+            .with_current_leader_epoch(self.pilot.leader_epoch())
+            .with_timestamp(-2);
+        let topic = ListOffsetsTopic::default()
+            .with_name(topic_name(&stage.names[self.pilot.topic()]))
+            .with_partitions(vec![partition]);
+        let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]);
+        self.pilot.send(&request, 6, Some((-1, 0)), stage);
+    }
+
+    fn told_start(&mut self, response: &Response<Option<Ask>>, place: Place, stage: &mut Stage) {
+        let answer = response.decode::<ListOffsetsRequest>();
+        let part = &answer.topics[0].partitions[0];
+        if part.error_code != 0 {
+            assert!(PASSING.contains(&part.error_code), "the last look-up: error {}", part.error_code);
+            return self.pilot.denied(stage);
+        }
+        stage.history.saw_start(place, part.offset, 0, stage.wall_ms);
+        (self.start, self.position) = (part.offset, part.offset);
+    }
+
     fn answered(&mut self, response: &Response<Option<Ask>>, stage: &mut Stage) {
         let (Some((from, known)), Some(place)) = (response.ask, self.pilot.place()) else { return };
+        if from < 0 {
+            return self.told_start(response, place, stage);
+        }
         let answer = response.decode::<FetchRequest>();
         let part = &answer.responses[0].partitions[0];
+        if part.error_code == OUT_OF_RANGE {
+            assert!(
+                stage.history.may_be_gone(place, from),
+                "missing: {place:?} has nothing at {from}, and nobody had it deleted"
+            );
+            self.position = -1;
+            return;
+        }
         if part.error_code != 0 {
             assert!(PASSING.contains(&part.error_code), "the last read: error {}", part.error_code);
             return self.pilot.denied(stage);
@@ -66,7 +110,7 @@ impl LinkedAuditor {
         self.position = stage.history.fetched(place, self.pilot.topic(), from, end, &records);
         assert!(self.position > from || from == end, "{place:?} gives nothing at {from} of {end}");
         if self.position == end {
-            stage.history.check_whole(place, 0, end);
+            stage.history.check_whole(place, self.start, end);
             stage.history.check_acked(&BTreeMap::from([(place, end)]));
             self.done = true;
         }

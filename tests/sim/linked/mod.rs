@@ -7,6 +7,7 @@
 //! | [`admin`] | creates the topics, and sees in the end that every replica is in sync |
 //! | [`mover`] | elects preferred leaders and moves replicas |
 //! | [`clerk`] | alters a configuration, and sees in the end that what was acknowledged is so |
+//! | [`eraser`] | deletes records of one partition |
 //! | [`delegate`] | changes who votes in the metadata quorum |
 //! | [`producer`], [`consumer`] | write and read one partition |
 //! | [`auditor`] | reads one partition whole in the end |
@@ -18,6 +19,7 @@ pub mod auditor;
 pub mod clerk;
 pub mod consumer;
 pub mod delegate;
+pub mod eraser;
 pub mod mover;
 pub mod pilot;
 pub mod producer;
@@ -30,10 +32,14 @@ use self::auditor::LinkedAuditor;
 use self::clerk::Clerk;
 use self::consumer::LinkedConsumer;
 use self::delegate::Delegate;
+use self::eraser::LinkedEraser;
 use self::mover::Mover;
 use self::producer::LinkedProducer;
 use crate::group_auditor::GroupAuditor;
 use crate::history::{Kind, Place};
+use crate::membership;
+use crate::plan::Plan;
+use crate::tuner::{AGE_KEY, SIZE_KEY};
 use crate::world::World;
 
 /// Errors that mean nothing but that it is to be tried again, here or elsewhere: unknown topic, no leader, not the
@@ -53,16 +59,27 @@ pub fn check_epochs(place: Place, epoch: i32, bytes: &Bytes) {
     }
 }
 
+/// What makes the topics' logs shorter, as keys and values of their configuration.
+fn shortening(plan: &Plan) -> Vec<(&'static str, &'static str)> {
+    let mut random = fastrand::Rng::with_seed(plan.seed ^ 0x5407);
+    let by_age = plan.shortens.by_age.then_some(AGE_KEY);
+    let by_size = plan.shortens.by_size.then_some(SIZE_KEY);
+    let keys = by_age.into_iter().chain(by_size);
+    keys.map(|(key, values)| (key, *random.choice(values).expect("some"))).collect()
+}
+
 impl World {
     /// Everyone who works with the cluster until the end.
     pub fn seat_linked(&mut self) {
         let plan = self.plan.clone();
         let topics: Vec<_> = plan.topics.iter().zip(&plan.cluster.replication).collect();
+        let shortening = shortening(&plan);
         let wanted = topics.iter().map(|((partitions, flushed), (replicas, least))| admin::Wanted {
             partitions: *partitions,
             flushed: *flushed,
             replicas: *replicas,
             in_sync_least: *least,
+            shortening: shortening.clone(),
         });
         self.seat(0, Box::new(LinkedAdmin::new(wanted.collect(), self.plan.lost_disks > 0.0)));
         let all = self.linked_places();
@@ -76,7 +93,11 @@ impl World {
             self.seat(0, Box::new(Delegate::new(&plan)));
         }
         if plan.cluster.alters_every_ms > 0 {
-            self.seat(0, Box::new(Clerk::new(plan.cluster.alters_every_ms)));
+            let throttled = if plan.cluster.throttles { plan.machines } else { 0 };
+            self.seat(0, Box::new(Clerk::new(plan.cluster.alters_every_ms, throttled)));
+        }
+        for place in all.iter().filter(|_| plan.shortens.by_request) {
+            self.seat(0, Box::new(LinkedEraser::new(*place)));
         }
         self.seat_members(0);
         let kinds = [
@@ -96,7 +117,9 @@ impl World {
         }
         for number in 0..plan.consumers {
             let (topic, partition) = *self.random.clients.choice(&all).expect("some");
-            let consumer = self.with_stage(0, |stage| LinkedConsumer::new(number, (topic, partition), stage));
+            let rack = membership::rack_of(&plan, number);
+            let consumer =
+                self.with_stage(0, |stage| LinkedConsumer::new(number, (topic, partition), rack, stage));
             self.seat(0, Box::new(consumer));
         }
     }

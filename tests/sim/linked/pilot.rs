@@ -28,6 +28,8 @@ pub struct Pilot<A> {
     topic_id: Option<Uuid>,
     leader: Option<i32>,
     leader_epoch: i32,
+    /// Another replica than the leader that it goes to, because the leader said so.
+    nearer: Option<i32>,
     look_due: bool,
     /// How often it was denied since its connection was opened.
     denials: u32,
@@ -61,6 +63,7 @@ impl<A: Debug> Pilot<A> {
             topic_id: None,
             leader: None,
             leader_epoch: -1,
+            nearer: None,
             look_due: true,
             denials: 0,
             not_before_us: 0,
@@ -87,6 +90,16 @@ impl<A: Debug> Pilot<A> {
         self.link.number
     }
 
+    /// Its leader sends it to another replica, or (none) it goes back to the leader.
+    pub fn sent_to(&mut self, nearer: Option<i32>) {
+        self.nearer = nearer;
+    }
+
+    /// Whether it asks another replica than the leader.
+    pub fn is_nearer(&self) -> bool {
+        self.nearer.is_some()
+    }
+
     /// Requests that are not answered.
     pub fn in_flight(&self) -> usize {
         self.link.in_flight()
@@ -109,11 +122,12 @@ impl<A: Debug> Pilot<A> {
             }
             return false;
         }
-        if self.leader.is_some() && self.leader == self.link.at() {
+        let goal = self.nearer.or(self.leader);
+        if goal.is_some() && goal == self.link.at() {
             return true;
         }
         if self.link.in_flight() == 0 {
-            drop(self.link.go_to(self.leader, stage));
+            drop(self.link.go_to(goal, stage));
         }
         false
     }
@@ -139,6 +153,7 @@ impl<A: Debug> Pilot<A> {
 
     /// A passing error: it looks where the leader is, after a while.
     pub fn denied(&mut self, stage: &mut Stage) {
+        self.nearer = None;
         self.look_due = true;
         self.denials += 1;
         self.rest(stage);
@@ -189,6 +204,9 @@ impl<A: Debug> Pilot<A> {
 
     /// Its connection is open.
     pub fn opened(&mut self) {
+        if self.nearer != self.link.at() {
+            self.nearer = None;
+        }
         self.link.opened();
         self.look_due = true;
         self.denials = 0;

@@ -233,7 +233,7 @@ impl LinkedProducer {
             return self.queue.clear();
         }
         // A leader to which the producer is unknown would take what follows for its beginning.
-        let waits = self.is_known && stage.random.u8(0..3) == 0;
+        let waits = self.is_known && stage.random.u8(0..3) == 0 && !stage.history.takes_away();
         let lost_until_us = waits.then(|| stage.now_us + stage.random.u64(100_000..4_000_000));
         for batch in self.queue.iter_mut().filter(|batch| batch.in_flight && batch.lost_until_us.is_none()) {
             (batch.in_flight, batch.lost_until_us) = (waits, lost_until_us);
