@@ -11,6 +11,7 @@ use tidemill::log::RecoveryError;
 use tidemill::partition::{ReadFound, ReplyTo};
 use tidemill::request::RequestContext;
 use tidemill::security::Principal;
+use tidemill::wire::api::ApiKey;
 use tidemill::wire::frame;
 use uuid::Uuid;
 
@@ -357,7 +358,7 @@ impl World {
         let (in_flight_max, budget_bytes) = (self.plan.in_flight_max, self.plan.budget_bytes);
         let mut taken = false;
         while core.in_flight(key) < in_flight_max
-            && may_admit(core, key, budget_bytes)
+            && may_admit(core, key, &connection.received, budget_bytes)
             && core.outbox(key).is_some_and(|outbox| outbox.memory_bytes() < UNSENT_BYTES_MAX)
             && !core.connection(key).is_some_and(|connection| connection.comes_to_rest())
         {
@@ -503,10 +504,12 @@ impl World {
     }
 }
 
-/// Whether a shard has room for the next frame of a connection. What waits for other nodes holds its bytes, so theirs
-/// have room beyond, as in the real shell.
-fn may_admit(core: &mut Shard, key: ConnectionKey, budget_bytes: usize) -> bool {
-    let of_node = core.connection(key).is_some_and(|connection| connection.of_node);
+/// Whether a shard has room for the next frame of a connection, which begins what was received. What waits for other
+/// nodes holds its bytes, so theirs have room beyond, and so has a Fetch that comes first, as in the real shell.
+fn may_admit(core: &mut Shard, key: ConnectionKey, received: &[u8], budget_bytes: usize) -> bool {
+    let is_fetch = received.get(4..6) == Some(&(ApiKey::Fetch as i16).to_be_bytes()[..]);
+    let of_node =
+        core.connection(key).is_some_and(|connection| connection.of_node || connection.is_new() && is_fetch);
     let beyond_bytes = if of_node { OPENINGS_BYTES } else { 0 };
     let held_bytes = core.admitted_bytes();
     held_bytes == 0 || held_bytes < budget_bytes.saturating_add(beyond_bytes)

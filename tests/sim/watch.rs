@@ -172,7 +172,8 @@ impl World {
         let of_old = ReplicaView { isr: &[], eligible: &[], ..view };
         demand(watch.committed.is_on(if is_as_told { &view } else { &of_old }));
         let compared = watch.compared.entry((node.machine, view.incarnation, view.place)).or_insert(0);
-        if *compared < view.high_watermark {
+        // What a log that begins anew still has is served to nobody.
+        if *compared < view.high_watermark && !log.is_truncating() {
             let disk = &mut machine.disks[owned.directory];
             let from = (*compared).max(log.first_segment_base_offset());
             let marks = marks(disk, &owned.name, log, from, view.high_watermark);
