@@ -116,16 +116,15 @@ impl EpochCache {
         self.entries.len() != before
     }
 
-    /// Forgets the epochs that ended before `offset`, the new start of the log; the epoch that
-    /// covers it starts there from now on. Whether something changed.
+    /// Forgets the epochs that ended before the record in front of `offset`, the new start of the log. Of that record the
+    /// epoch stays known, and where it began: a replica that has nothing behind it may have another one there, of an
+    /// older epoch, that was never committed. (Kafka moves the first entry to the log start, forgets the one in front
+    /// of it, and cannot tell such a replica.) Whether something changed.
     pub fn truncate_from_start(&mut self, offset: i64) -> bool {
-        let covered = self.entries.partition_point(|entry| entry.start_offset <= offset);
-        let Some(last) = covered.checked_sub(1) else { return false };
-        self.entries.drain(..last);
-        let Some(first) = self.entries.first_mut() else { return last > 0 };
-        let moved = first.start_offset != offset;
-        first.start_offset = offset;
-        last > 0 || moved
+        let before = self.entries.partition_point(|entry| entry.start_offset < offset);
+        let gone = before.saturating_sub(1);
+        self.entries.drain(..gone);
+        gone > 0
     }
 
     /// The bytes of `leader-epoch-checkpoint`.
@@ -246,14 +245,16 @@ mod tests {
     }
 
     #[test]
-    fn truncation_from_the_start_moves_the_covering_epoch() {
+    fn truncation_from_the_start_keeps_the_epoch_of_the_record_in_front() {
         let mut cache = cache(&[(2, 5), (4, 10), (7, 20)]);
         assert!(!cache.truncate_from_start(4));
-        assert!(!cache.truncate_from_start(5));
-        assert!(cache.truncate_from_start(12));
-        assert_eq!(pairs(&cache), [(4, 12), (7, 20)]);
+        assert!(!cache.truncate_from_start(10));
+        assert!(cache.truncate_from_start(11));
+        assert_eq!(pairs(&cache), [(4, 10), (7, 20)]);
+        assert!(!cache.truncate_from_start(20));
+        assert_eq!(cache.end_offset_for(3, 30), (3, 10), "another record in front of the start is told");
         assert!(cache.truncate_from_start(50));
-        assert_eq!(pairs(&cache), [(7, 50)]);
+        assert_eq!(pairs(&cache), [(7, 20)]);
     }
 
     #[test]

@@ -176,7 +176,7 @@ impl Partition {
     /// starts anew where the leader's does. A log that reaches beyond the leader's end learns that by the
     /// divergence of epochs instead.
     fn leave_range(&mut self, now: Now, leader_log_start_offset: i64) {
-        if leader_log_start_offset > self.log.log_end() {
+        if leader_log_start_offset >= self.log.log_end() {
             self.restart_at(now, leader_log_start_offset);
         } else {
             self.rest_a_while(now);

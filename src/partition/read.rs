@@ -134,7 +134,13 @@ impl Partition {
             return Ok((read.offset > log_end).then_some((UNDEFINED, log_end)));
         }
         let (epoch, end_offset) = self.end_of_epoch(last_fetched_epoch);
-        if epoch < 0 || end_offset < 0 || read.offset < self.log.log_start_offset() {
+        let log_start_offset = self.log.log_start_offset();
+        // A log that was begun where this one starts does not know what lay in front. Nor does it matter: all that
+        // the replica has is gone here, and it begins there, too.
+        let oldest = self.log.epochs().entries().first();
+        let is_unknown =
+            read.offset == log_start_offset && oldest.is_none_or(|oldest| last_fetched_epoch < oldest.epoch);
+        if epoch < 0 || end_offset < 0 || read.offset < log_start_offset || is_unknown {
             return Err(ErrorCode::OffsetOutOfRange);
         }
         let diverges =
