@@ -116,10 +116,11 @@ impl EpochCache {
         self.entries.len() != before
     }
 
-    /// Forgets the epochs that ended before the record in front of `offset`, the new start of the log. Of that record the
-    /// epoch stays known, and where it began: a replica that has nothing behind it may have another one there, of an
-    /// older epoch, that was never committed. (Kafka moves the first entry to the log start, forgets the one in front
-    /// of it, and cannot tell such a replica.) Whether something changed.
+    /// Forgets the epochs that ended before the record in front of `offset`, the new start of the log.
+    /// Of that record the epoch stays known, and where it began: a replica that has nothing behind it
+    /// may have another one there, of an older epoch, that was never committed. (Kafka moves the first
+    /// entry to the log start, forgets the one in front of it, and cannot tell such a replica.) Whether
+    /// something changed.
     pub fn truncate_from_start(&mut self, offset: i64) -> bool {
         let before = self.entries.partition_point(|entry| entry.start_offset < offset);
         let gone = before.saturating_sub(1);
