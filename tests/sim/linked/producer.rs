@@ -212,6 +212,12 @@ impl LinkedProducer {
                 }
             }
             OUT_OF_ORDER if self.is_idempotent() && at > 0 => self.queue[at].in_flight = false,
+            OUT_OF_ORDER if self.is_idempotent() && stage.history.takes_away() => {
+                // Its first batches are deleted, and the leader has only those behind them: nobody can say any more
+                // what became of them. As Kafka's producer it goes on as another one (KIP-360).
+                self.queue.clear();
+                self.begin_anew();
+            }
             error => {
                 assert!(
                     PASSING.contains(&error),
@@ -226,6 +232,11 @@ impl LinkedProducer {
                 self.pilot.denied(stage);
             }
         }
+    }
+
+    /// As another producer.
+    fn begin_anew(&mut self) {
+        (self.producer_id, self.sequence, self.is_known) = (None, 0, false);
     }
 
     fn disconnected(&mut self, stage: &mut Stage) {
@@ -269,8 +280,7 @@ impl Client for LinkedProducer {
         self.pilot.look_sometimes(stage);
         self.give_up_lost(stage.now_us);
         if self.queue.is_empty() && self.is_idempotent() && stage.random.u8(0..100) == 0 && !stage.calm {
-            // It begins anew as another producer.
-            (self.producer_id, self.sequence, self.is_known) = (None, 0, false);
+            self.begin_anew();
         }
         self.step(stage);
         stage.actions.push(Action::WakeAt(stage.now_us + stage.random.u64(1_000..60_000)));
