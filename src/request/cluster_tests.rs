@@ -368,6 +368,9 @@ fn in_sync_sets_are_asked_for_and_told_by_topic() {
         let told = response.topics.iter().flat_map(|topic| &topic.partitions);
         let told: Vec<_> = told.map(|one| (one.partition_index, one.error_code, one.isr.len())).collect();
         assert_eq!(told, [(0, 0, 2), (1, 42, 0), (5, 95, 0)]);
+        let said = stage.desk.refusals.take();
+        assert!(said[0].contains("of node 1 at 127.0.0.1: InvalidRequest for "), "{said:?}");
+        assert!(said[1].contains(&format!("InvalidUpdateVersion for {two}-5 (")) && said.len() == 2);
         let first = &response.topics[0].partitions[0];
         assert_eq!((first.leader_id.0, first.leader_epoch, first.partition_epoch), (1, 3, 5));
         assert_eq!(first.leader_recovery_state, 1);
@@ -375,6 +378,7 @@ fn in_sync_sets_are_asked_for_and_told_by_topic() {
         let (_, refused): (_, AlterPartitionResponse) =
             stage.ask_controller(ApiKey::AlterPartition, version, &request, answer);
         assert_eq!((refused.error_code, refused.topics.len()), (77, 0));
+        assert_eq!(stage.desk.refusals.take().len(), 2, "the whole, and what was senseless again");
     }
 }
 

@@ -66,17 +66,33 @@ impl Controlled {
     }
 
     pub(super) fn answer(&mut self, answer: ControllerAnswer, scene: &mut Scene) {
-        let (ControllerAnswer::Refused(code)
-        | ControllerAnswer::Heartbeat(Err(code))
-        | ControllerAnswer::QuorumChanged(Err(ApiError { code, .. }))
-        | ControllerAnswer::Isr(Err(code))
-        | ControllerAnswer::Assigned(Err(code))) = &answer
-        else {
-            self.answer = Some(answer);
-            return;
-        };
-        if let Some((what, node_id)) = self.asked.of_node() {
-            scene.refused(what, node_id, *code);
+        match (&answer, &self.asked) {
+            (
+                ControllerAnswer::Refused(code)
+                | ControllerAnswer::Heartbeat(Err(code))
+                | ControllerAnswer::QuorumChanged(Err(ApiError { code, .. }))
+                | ControllerAnswer::Isr(Err(code))
+                | ControllerAnswer::Assigned(Err(code)),
+                asked,
+            ) => {
+                if let Some((what, node_id)) = asked.of_node() {
+                    scene.refused(what, node_id, *code);
+                }
+            }
+            (ControllerAnswer::Isr(Ok(results)), Asked::AlterPartition(alter)) => {
+                let refused = results
+                    .iter()
+                    .filter_map(|(id, index, result)| Some((*id, *index, *result.as_ref().err()?)));
+                for (topic_id, index, code) in refused {
+                    scene.refused_partition(
+                        Refusal::IsrOfPartition,
+                        alter.node_id(),
+                        (topic_id, index),
+                        code,
+                    );
+                }
+            }
+            _ => {}
         }
         self.answer = Some(answer);
     }

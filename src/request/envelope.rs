@@ -20,6 +20,8 @@ const PREFIX_BYTES: usize = 4;
 pub struct Envelope {
     header: RequestHeader,
     work: Work,
+    /// Where the client is.
+    client: IpAddr,
     /// The controller that was asked is none any more: the asker asks the next one.
     has_moved: bool,
 }
@@ -33,9 +35,9 @@ pub(super) fn open(
     let request: EnvelopeRequest = guard::decode(body, header.version, guard::Limits::default())?;
     let refused =
         |code: ErrorCode| Ok(encoded(header, &EnvelopeResponse::default().with_error_code(code.code())));
-    if address(&request.client_host_address).is_none() {
+    let Some(client) = address(&request.client_host_address) else {
         return refused(ErrorCode::InvalidRequest);
-    }
+    };
     let (inner, inner_body) = match header::parse(&request.request_data) {
         Ok(parsed) => parsed,
         Err(WireError::VersionUnsupported { .. }) => return refused(ErrorCode::UnsupportedVersion),
@@ -45,7 +47,7 @@ pub(super) fn open(
         return refused(ErrorCode::InvalidRequest);
     }
     match Work::start(&inner, inner_body, to, scene) {
-        Ok(work) => Ok(Work::Envelope(Box::new(Envelope { header: inner, work, has_moved: false }))),
+        Ok(work) => Ok(Work::Envelope(Box::new(Envelope { header: inner, work, client, has_moved: false }))),
         // The bytes are the client's; the connection is the broker's and serves others too.
         Err(_) => refused(ErrorCode::InvalidRequest),
     }
@@ -65,7 +67,9 @@ impl Envelope {
             &answered,
             Answered::Controller(answer) if **answer == ControllerAnswer::Refused(ErrorCode::NotController)
         );
+        let passed_on_by = std::mem::replace(&mut scene.context.peer, self.client);
         self.work.answer(&self.header, to, answered, scene);
+        scene.context.peer = passed_on_by;
     }
 
     pub(super) fn timeout(&mut self, to: ReplyTo, scene: &mut Scene) {

@@ -20,6 +20,7 @@ use self::entering::{enter, topic_name, unknown_id};
 use super::leader_hint::LeaderHints;
 use super::nearer::Nearness;
 use super::outbox::Outbox;
+use super::refused::Refusal;
 use super::session::{Asked, NewSession, SessionUse, Told, TopicKey, Wanted, WatchFired};
 use super::{Call, CloseReason, ClusterView, Scene, Timer, Work};
 use crate::config::CompressionType;
@@ -282,6 +283,9 @@ impl Fetch {
             Answer::Failed { error, log_start_offset } => {
                 part.found = Err((error, log_start_offset));
                 part.span = None;
+                if let Some((node_id, _)) = self.replica {
+                    part.note_refused(node_id, error, scene);
+                }
             }
             Answer::Appended { .. }
             | Answer::Offset { .. }
@@ -469,6 +473,17 @@ impl Fetch {
 }
 
 impl Part {
+    /// A replica that has another leader's epoch, or one of a process before it, is to find out.
+    fn note_refused(&self, node_id: i32, error: ErrorCode, scene: &mut Scene) {
+        let stale =
+            [ErrorCode::FencedLeaderEpoch, ErrorCode::UnknownLeaderEpoch, ErrorCode::NotLeaderOrFollower];
+        if stale.contains(&error)
+            && let Some(topic) = topic_of(&self.topic, scene.view)
+        {
+            scene.refused_partition(Refusal::FetchedPartition, node_id, (topic.id, self.index), error);
+        }
+    }
+
     /// Whether the error is one that another leader, or a newer epoch of it, would not answer.
     fn wants_hint(&self) -> bool {
         matches!(self.found, Err((ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch, _)))

@@ -9,6 +9,7 @@ use super::partition_state::topic_name;
 use super::stage::{Stage, TO};
 use super::{Answered, Work};
 use crate::partition::{Answer, Op, Read, ReadFound, Reader, ReplyTo};
+use crate::wire::ErrorCode;
 use crate::wire::api::ApiKey;
 use crate::wire::header::RequestHeader;
 
@@ -210,6 +211,25 @@ fn what_a_replica_says_of_itself_reaches_the_partition_also_in_a_session() {
         assert_eq!((read.reader, read.offset), (reader, 30), "v{version}");
         nothing_new(&mut stage, &header, &mut work, 0);
         let _: FetchResponse = stage.finish(&header, work);
+    }
+}
+
+#[test]
+fn a_replica_with_another_epoch_is_said_and_a_consumer_is_not() {
+    for version in VERSIONS {
+        let mut stage = Stage::new(&[]);
+        stage.topic("t", 7, &[1, 1]);
+        for of in [of_replica, |_, request| request] {
+            for error in [ErrorCode::FencedLeaderEpoch, ErrorCode::OffsetOutOfRange] {
+                let asked = of(version, request(0, -1, vec![named(version, &[1])]));
+                let (header, mut work) = stage.start(ApiKey::Fetch, version, &asked);
+                let failed = Answer::Failed { error, log_start_offset: -1 };
+                work.answer(&header, TO, Answered::Partition(failed, None), &mut stage.scene());
+            }
+        }
+        let expected = "refused a partition in a fetch of node 2 at 127.0.0.1: FencedLeaderEpoch for \"t\"-1 (1 of this \
+                        kind on this shard, usual while leaders or brokers change)";
+        assert_eq!(stage.desk.refusals.take(), [expected], "v{version}");
     }
 }
 

@@ -8,6 +8,7 @@ use kafka_protocol::messages::{AlterPartitionRequest, AlterPartitionResponse, Br
 use uuid::Uuid;
 
 use super::controlled::{Asked, Controlled};
+use super::refused::Refusal;
 use super::{CloseReason, Scene, Work, encoded};
 use crate::controller::record::LeaderRecovery;
 use crate::controller::request::{IsrChange, IsrState};
@@ -42,6 +43,10 @@ pub(super) fn alter(
         for wanted in topic.partitions {
             let index = wanted.partition_index;
             let change = change_of(wanted);
+            if change.is_none() {
+                let (node_id, code) = (request.broker_id.0, ErrorCode::InvalidRequest);
+                scene.refused_partition(Refusal::IsrOfPartition, node_id, (topic.topic_id, index), code);
+            }
             partitions.push((index, change.is_none().then_some(ErrorCode::InvalidRequest)));
             changes.extend(change.map(|change| (topic.topic_id, index, change)));
         }

@@ -271,6 +271,11 @@ impl Work {
 
     /// Takes an answer for one part.
     pub fn answer(&mut self, header: &RequestHeader, to: ReplyTo, answered: Answered, scene: &mut Scene) {
+        if let Answered::Controller(answer) = &answered
+            && !matches!(self, Self::Envelope(_) | Self::Forward(_))
+        {
+            refused::note_impossible(answer, header, scene);
+        }
         match (self, answered) {
             (Self::Produce(produce), Answered::Partition(answer, _)) => produce.answer(to.part, answer),
             (Self::Fetch(fetch), Answered::Partition(answer, span)) => fetch.answer(to, answer, span, scene),

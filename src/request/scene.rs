@@ -8,7 +8,7 @@ use super::connection::RequestContext;
 use super::forward::Forwarded;
 use super::producer_id::ProducerIds;
 use super::raft_messages::QuorumAsk;
-use super::refused::{Refusal, Refusals};
+use super::refused::{Asker, Part, Refusal, Refusals, Why};
 use super::session::FetchSessions;
 use crate::config::{NodeConfig, TopicConfig};
 use crate::controller::{ControllerRequest, Image, ShardId, ShardMap};
@@ -162,7 +162,22 @@ pub struct Scene<'a> {
 impl Scene<'_> {
     /// A node was refused what only nodes of the cluster ask for: the operator is to know.
     pub(super) fn refused(&mut self, what: Refusal, node_id: i32, code: ErrorCode) {
-        self.desk.refusals.note(what, node_id, self.context.peer, code);
+        self.desk.refusals.note(what, Asker::Node(node_id), self.context.peer, code.into());
+    }
+
+    /// The same of one partition.
+    pub(super) fn refused_partition(
+        &mut self,
+        what: Refusal,
+        node_id: i32,
+        (topic_id, index): (Uuid, i32),
+        code: ErrorCode,
+    ) {
+        let topic = self.view.image.topic_by_id(topic_id);
+        let part =
+            topic.map_or(Part::PartitionById(topic_id, index), |topic| Part::Partition(&topic.name, index));
+        let why = Why { part: Some(part), ..Why::from(code) };
+        self.desk.refusals.note(what, Asker::Node(node_id), self.context.peer, why);
     }
 }
 
@@ -193,7 +208,7 @@ pub struct Desk {
     pub heard: Vec<(ReplyTo, i32, i64)>,
     /// What is asked of the controller's shard about the metadata quorum.
     pub quorum: Vec<(ReplyTo, QuorumAsk)>,
-    /// What was refused among nodes.
+    /// What was refused.
     pub refusals: Refusals,
     /// Deadlines.
     pub timers: Vec<Timer>,
