@@ -234,7 +234,8 @@ impl World {
             let written = random.usize(0..appended_bytes.max(1)) as u64;
             return Some(if short { FileError::Short { written } } else { FileError::NoSpace });
         }
-        if is_append && random.f64() < self.plan.short_appends {
+        // An append of a log that went offline in the same turn has nothing to write any more.
+        if is_append && appended_bytes > 0 && random.f64() < self.plan.short_appends {
             self.hits.count(Fault::ShortAppend);
             return Some(FileError::Short { written: random.usize(0..appended_bytes) as u64 });
         }
