@@ -31,29 +31,29 @@ const OF_ONE: [Bug; 9] = [
 ];
 
 /// Bugs that only brokers have which are one cluster, each with the first seed that found it. `CutAtLeadersWord` is not
-/// among them, since no seed has found it, nor `IsrChangedBlindly`: the seed that did ran with raft's shorter tick.
+/// among them, since no seed has found it.
 const OF_CLUSTERS: [(Bug, u64); 22] = [
     (Bug::WatermarkOfLeaderAlone, 1),
-    (Bug::WatermarkOfKnownIsr, 24),
-    (Bug::JoinsBeforeEpochStart, 13),
-    (Bug::EndBeforeWatermark, 3),
+    (Bug::WatermarkOfKnownIsr, 64),
+    (Bug::JoinsBeforeEpochStart, 63),
+    (Bug::EndBeforeWatermark, 8),
     (Bug::ReadsUncommitted, 1),
-    (Bug::EpochUnchecked, 20),
+    (Bug::EpochUnchecked, 11),
     (Bug::CutAtWatermark, 1),
-    (Bug::DivergenceUntold, 3),
+    (Bug::DivergenceUntold, 1),
     (Bug::UnwrittenCountsAsHeld, 2),
     (Bug::WatermarkBeyondLog, 1),
     (Bug::FollowersProducersForgotten, 1),
-    (Bug::OldBatchesForgotten, 1),
+    (Bug::OldBatchesForgotten, 4),
     (Bug::FollowersEpochsForgotten, 1),
-    (Bug::AnyReplicaLeads, 3),
+    (Bug::AnyReplicaLeads, 7),
     (Bug::LeadsUnregistered, 1),
     (Bug::EpochOutlivesLeader, 1),
-    (Bug::EligibleAfterLoss, 66),
-    (Bug::IsrChangedBlindly, 1),
+    (Bug::EligibleAfterLoss, 115),
+    (Bug::IsrChangedBlindly, 19),
     (Bug::WatermarkOfTooFew, 1),
     (Bug::PromisedBeforePersisted, 11),
-    (Bug::AnsweredBeforeCommit, 37),
+    (Bug::AnsweredBeforeCommit, 3),
     (Bug::ProducerIdsTwice, 1),
 ];
 
