@@ -210,7 +210,7 @@ impl Replicas {
             self.tell_brokers(now, view, leads_changed);
         }
         self.throttles.reconcile(view);
-        self.moves.limit(view.config.replication_limits, None);
+        self.limit_moves(now, view.config.replication_limits);
     }
 
     fn open(

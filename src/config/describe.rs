@@ -116,6 +116,13 @@ fn java_double(number: f64) -> String {
     }
 }
 
+/// Kafka has these beside its table of keys: no default stands behind what they are given.
+const BESIDE_THE_TABLE: [&str; 3] = [
+    "leader.replication.throttled.rate",
+    "follower.replication.throttled.rate",
+    "replica.alter.log.dirs.io.max.bytes.per.second",
+];
+
 /// The keys that stand for one another, first what counts most (`DynamicBrokerConfig.brokerConfigSynonyms`).
 fn broker_synonyms(name: &'static str) -> Vec<&'static str> {
     let topic = TOPIC_KEYS.iter().find(|topic| topic.synonyms.len() > 1 && topic.synonyms.contains(&name));
@@ -259,7 +266,9 @@ fn describe_broker_key(
     let is_sensitive = key.kind == Kind::Password;
     let mut synonyms = synonyms_of(node, dynamic, key.name, is_sensitive);
     let counts = |source: ConfigSource| !defaults_only || source == ConfigSource::DynamicDefaultBroker;
-    synonyms.retain(|synonym| counts(synonym.source));
+    let has_default = !BESIDE_THE_TABLE.contains(&key.name);
+    let is_told = |source| counts(source) && (has_default || source != ConfigSource::Default);
+    synonyms.retain(|synonym| is_told(synonym.source));
     let value = dynamic.layers(node, key).find(|(source, _)| counts(*source)).map(|(_, value)| value);
     let source = synonyms.first().map_or(ConfigSource::Default, |synonym| synonym.source);
     DescribedConfig {
@@ -444,6 +453,20 @@ mod tests {
             defaults.iter().map(|one| (&*one.name, one.value.as_deref(), one.source as i8)).collect();
         assert!(shown.contains(&("message.max.bytes", Some("3000"), 3)), "{shown:?}");
         assert!(shown.contains(&("log.cleaner.threads", Some("2"), 3)) && shown.len() == 2, "{shown:?}");
+    }
+
+    #[test]
+    fn nothing_stands_behind_a_throttle_that_is_given() {
+        let rate = "leader.replication.throttled.rate";
+        let dynamic = DynamicConfigs { broker: [(rate, "7")].into(), default: BTreeMap::new() };
+        for (dynamic, value, sources) in
+            [(dynamic, "7", &[2][..]), (DynamicConfigs::default(), "9223372036854775807", &[])]
+        {
+            let described = describe_broker(&node(&[]), &dynamic, false);
+            let told = described.iter().find(|one| one.name == rate).unwrap();
+            assert_eq!(told.value.as_deref(), Some(value));
+            assert_eq!(told.synonyms.iter().map(|one| one.source as i8).collect::<Vec<_>>(), sources);
+        }
     }
 
     #[test]

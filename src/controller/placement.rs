@@ -2,8 +2,8 @@
 //! own a replica.
 //!
 //! The first is cluster metadata and follows Kafka's StripedReplicaPlacer: leaders go round the unfenced brokers,
-//! replicas spread over racks, fenced brokers only follow and only when there are too few others. A broker that is
-//! about to stop counts as fenced.
+//! and replicas spread over racks before anything else. Fenced brokers only follow, and only where their rack has
+//! fewer replicas than those with unfenced brokers left. A broker that is about to stop counts as fenced.
 //! The second is the node's own business ([`ShardPlacement`]): it never enters the metadata log, and is made anew at
 //! every start from the Image and from where partitions are found on disk.
 
@@ -19,8 +19,10 @@ use super::record::NodeIds;
 /// Places replicas of new partitions, from one random stream.
 pub(super) struct BrokerPlacer<'a> {
     rng: &'a mut fastrand::Rng,
+    /// Unfenced brokers by rack; none in a rack with fenced ones alone.
     racks: Vec<Vec<i32>>,
-    fenced: Vec<i32>,
+    /// Fenced brokers, each with the number of its rack.
+    fenced: Vec<(i32, usize)>,
     /// Unfenced brokers, each with the number of its rack, with racks alternating; leaders go round it.
     ring: Vec<(i32, usize)>,
     at: usize,
@@ -29,16 +31,15 @@ pub(super) struct BrokerPlacer<'a> {
 
 impl<'a> BrokerPlacer<'a> {
     pub(super) fn new(image: &Image, rng: &'a mut fastrand::Rng) -> Self {
-        let mut racks: BTreeMap<Option<&str>, Vec<i32>> = BTreeMap::new();
-        let mut fenced = Vec::new();
+        let mut by_name: BTreeMap<Option<&str>, (Vec<i32>, Vec<i32>)> = BTreeMap::new();
         for broker in image.brokers() {
-            if !broker.is_active() {
-                fenced.push(broker.node_id);
-            } else {
-                racks.entry(broker.rack.as_deref()).or_default().push(broker.node_id);
-            }
+            let (unfenced, fenced) = by_name.entry(broker.rack.as_deref()).or_default();
+            if broker.is_active() { unfenced } else { fenced }.push(broker.node_id);
         }
-        let racks = racks.into_values().collect();
+        let (racks, fenced): (Vec<_>, Vec<_>) = by_name.into_values().unzip();
+        let numbered = fenced.into_iter().enumerate();
+        let fenced = numbered.flat_map(|(rack, nodes)| nodes.into_iter().map(move |node| (node, rack)));
+        let fenced = fenced.collect();
         Self { rng, racks, fenced, ring: Vec::new(), at: 0, left_in_round: 0 }
     }
 
@@ -60,18 +61,16 @@ impl<'a> BrokerPlacer<'a> {
             self.left_in_round = unfenced;
         }
         self.left_in_round -= 1;
-        let mut replicas = self.spread(replication_factor.min(unfenced));
-        let more = replication_factor - replicas.len();
-        replicas.extend(self.fenced.iter().copied().take(more));
+        let replicas = self.spread(replication_factor);
         self.at = (self.at + 1) % unfenced;
         Ok(replicas)
     }
 
-    /// The broker whose turn it is, and after it those that follow it in the ring, the racks with the fewest
-    /// replicas so far first.
+    /// The broker whose turn it is, and after it those that follow it in the ring and then the fenced ones, the racks
+    /// with the fewest replicas so far first.
     fn spread(&self, count: usize) -> NodeIds {
         let turn = self.ring.iter().cycle().skip(self.at).take(self.ring.len());
-        let mut left: Vec<(i32, usize)> = turn.copied().collect();
+        let mut left: Vec<(i32, usize)> = turn.chain(&self.fenced).copied().collect();
         let mut taken = vec![0usize; self.racks.len()];
         let mut replicas = NodeIds::new();
         while replicas.len() < count {

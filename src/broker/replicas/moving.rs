@@ -155,6 +155,16 @@ impl Replicas {
         self.moves.limit(self.moves.limits, Some(shards));
     }
 
+    /// Takes over the rates: copies that waited for their time at the old one look again.
+    pub(super) fn limit_moves(&mut self, now: Now, limits: ReplicationLimits) {
+        if self.moves.limits == limits {
+            return;
+        }
+        self.moves.limit(limits, None);
+        let moving: Vec<u32> = self.moves.by_replica.keys().copied().collect();
+        moving.into_iter().for_each(|slot| self.go_on(now, slot));
+    }
+
     /// Replicas that are in another log directory now.
     pub(in crate::broker) fn take_moved(&mut self) -> Vec<Moved> {
         std::mem::take(&mut self.moves.moved)

@@ -19,6 +19,9 @@ use crate::log::{MOVES_MARK, Recovery, RecoveryStep, moves_of};
 use crate::partition::{Acks, Op, ReplyTo};
 use crate::request::ClusterView;
 
+#[path = "moving_rate_tests.rs"]
+mod rates;
+
 const T: Uuid = Uuid::from_u128((7 << 64) + 1);
 
 /// Log directories with their folders, and the log starts in their checkpoints.
@@ -569,30 +572,4 @@ fn a_replica_is_not_held_for_longer_than_a_moment() {
     assert!(matches!(stage.answers()[..], [Answer::Appended { .. }]));
     stage.pass(AGAIN_MS);
     assert_eq!(stage.directory(), 1, "it is tried again");
-}
-
-#[test]
-fn a_limited_rate_holds_the_copy_back() {
-    let mut stage = Stage::filled(60);
-    let limits = ReplicationLimits { moves_bytes_per_s: 2_000, ..ReplicationLimits::default() };
-    stage.replicas.moves.limit(limits, Some(1));
-    let began_ms = stage.now.mono_ms;
-    stage.call(Op::Move { directory: 1 });
-    stage.settle();
-    assert_eq!(stage.directory(), 0);
-    while stage.directory() == 0 {
-        let wake_ms = stage
-            .replicas
-            .moves
-            .by_replica
-            .values()
-            .next()
-            .and_then(|future| stage.replicas.slots[*future as usize].wake_at_ms);
-        let wake_ms = wake_ms.expect("it waits for its time");
-        assert!(wake_ms > stage.now.mono_ms);
-        stage.pass(wake_ms - stage.now.mono_ms);
-    }
-    let bytes = stage.content().0.len() as u64;
-    let took_ms = stage.now.mono_ms - began_ms;
-    assert!(took_ms + 2_000 >= bytes / 2, "{bytes} bytes in {took_ms} ms");
 }

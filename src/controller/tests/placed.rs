@@ -35,11 +35,24 @@ fn leaders_go_round_the_unfenced_brokers_and_replicas_span_racks() {
         assert_eq!(placed.iter().filter(|replicas| replicas[0] == leader).count(), 2);
     }
     assert!(placed.iter().all(|replicas| (replicas[0] < 2) != (replicas[1] < 2)), "{placed:?}");
-    assert_eq!(placer.place(5).unwrap()[4], 4, "a fenced broker only follows");
+    let of_three = placer.place(3).unwrap();
+    assert!(of_three[2] == 4, "racks count before fences, and a fenced broker only follows: {of_three:?}");
+    assert_eq!(placer.place(5).unwrap()[2], 4);
     assert!(placer.place(6).is_err());
     let fenced = brokers(&[(0, "a", true)]);
     let told = BrokerPlacer::new(fenced.image(), &mut rng).place(1);
     assert_eq!(told, Err("All brokers are currently fenced.".to_string()));
+}
+
+#[test]
+fn a_fenced_broker_of_a_rack_with_others_is_taken_last() {
+    let state = brokers(&[(0, "a", false), (1, "a", true), (2, "a", false), (3, "a", true)]);
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut placer = BrokerPlacer::new(state.image(), &mut rng);
+    for _ in 0..8 {
+        let placed = placer.place(3).unwrap();
+        assert!(placed[..2].iter().all(|node| node % 2 == 0) && placed[2] % 2 == 1, "{placed:?}");
+    }
 }
 
 /// Topics of that many partitions on one node, published one by one to a placement.
