@@ -214,12 +214,10 @@ impl Shard {
 
     /// A whole frame has arrived, without its length prefix.
     pub fn frame(&mut self, now: Now, key: ConnectionKey, frame: Bytes) {
-        let Some(listener) = self.connection(key).map(|connection| connection.context.listener) else {
-            return;
-        };
-        let door = self.node.door(listener);
-        let Some(connection) = self.connection(key).filter(|connection| !connection.closing) else { return };
-        match connection.accept(frame, door) {
+        let connection = find(&mut self.connections, key).filter(|connection| !connection.closing);
+        let Some(connection) = connection else { return };
+        let door = self.node.door(connection.context.listener);
+        match connection.accept(frame, door, &mut self.desk.refusals) {
             Ok(cost_bytes) => {
                 let overtaken = connection.overtaken();
                 self.admitted_bytes += cost_bytes;

@@ -9,13 +9,14 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::outbox::Outbox;
+use super::refused::{Asker, Part, Refusal, Refusals, Why};
 use super::traffic::Traffic;
 use super::{CloseReason, Work};
 use crate::security::Principal;
-use crate::wire::StrBytes;
 use crate::wire::api::{ApiKey, Listener};
 use crate::wire::frame;
 use crate::wire::header::{self, RequestHeader};
+use crate::wire::{ErrorCode, StrBytes, WireError};
 
 /// A request that has to wait keeps a slice of the buffer that it was received into only if it is
 /// at least so long; a shorter one would hold a block of 256 KiB for a few bytes.
@@ -117,11 +118,13 @@ impl Connection {
     /// served closes the connection, except for ApiVersions, which answers any; so does an API that
     /// is not for this door.
     /// Gives what it takes of the shard's budget.
-    pub fn accept(&mut self, frame: Bytes, door: Listener) -> Result<usize, CloseReason> {
-        let (mut header, mut body) = header::parse(&frame)?;
-        if !header.api.listeners.admit(door) {
-            return Err(CloseReason::UnknownApi);
-        }
+    pub fn accept(
+        &mut self,
+        frame: Bytes,
+        door: Listener,
+        refusals: &mut Refusals,
+    ) -> Result<usize, CloseReason> {
+        let (mut header, mut body) = self.parse(&frame, door, refusals)?;
         if header.client_id != self.client_id {
             self.client_id = header.client_id.as_ref().map(|id| StrBytes::from_string(id.to_string()));
         }
@@ -133,6 +136,24 @@ impl Connection {
         self.exchanges.push_back(Exchange { header, cost_bytes, stage: Stage::Queued(body) });
         self.cost_bytes += cost_bytes;
         Ok(cost_bytes)
+    }
+
+    /// The header and the body of a frame. That an API is not for this door is noted: it may be one that brokers alone
+    /// ask of each other.
+    fn parse(
+        &self,
+        frame: &Bytes,
+        door: Listener,
+        refusals: &mut Refusals,
+    ) -> Result<(RequestHeader, Bytes), CloseReason> {
+        let (key, client_id) = match header::parse(frame) {
+            Ok((header, _)) if !header.api.listeners.admit(door) => (header.api.key as i16, header.client_id),
+            Err(WireError::ApiUnknown { key }) => (key, None),
+            parsed => return Ok(parsed?),
+        };
+        let why = Why { part: Some(Part::Api(key)), ..Why::from(ErrorCode::InvalidRequest) };
+        refusals.note(Refusal::Api, Asker::Client(client_id.as_deref()), self.context.peer, why);
+        Err(CloseReason::UnknownApi)
     }
 
     /// The Fetch of another node that the newest frame stands behind: if it waits for records, it shall no longer.

@@ -168,11 +168,16 @@ mod tests {
             [&head[..], body].concat().into()
         };
         let body = body(OWN_CLUSTER, Vec::new());
+        let context = stage.context;
+        let mut accept = |door| Connection::new(context).accept(frame(&body), door, &mut stage.desk.refusals);
         for door in [Listener::Client, Listener::Broker] {
-            let refused = Connection::new(stage.context).accept(frame(&body), door);
-            assert_eq!(refused.unwrap_err(), CloseReason::UnknownApi);
+            assert_eq!(accept(door).unwrap_err(), CloseReason::UnknownApi);
         }
-        assert!(Connection::new(stage.context).accept(frame(&body), Listener::Controller).is_ok());
+        assert!(accept(Listener::Controller).is_ok());
+        let said = stage.desk.refusals.take();
+        let expected =
+            "refused an unknown API of a client at 127.0.0.1: InvalidRequest for API 1000, RaftMessages";
+        assert!(said[1].starts_with(expected) && said.len() == 2, "{said:?}");
         let (header, broken) = header::parse(&frame(&body[..body.len() - 1])).unwrap();
         let refused = Work::start(&header, broken, TO, &mut stage.scene()).map(|_| ());
         assert_eq!(refused.unwrap_err(), CloseReason::Malformed);

@@ -1,7 +1,7 @@
 //! Requests that were refused, for the operator: who asked, for what, and why. Of nodes all that only nodes of the
-//! cluster ask for; of clients what no cluster of these brokers can do. Each kind is said the first ten times and then
-//! at each doubling, so that nobody fills the log by asking again; what is usual while leaders change at each doubling
-//! from the first on.
+//! cluster ask for; of clients what no cluster of these brokers can do, and APIs that their listener does not have.
+//! Each kind is said the first ten times and then at each doubling, so that nobody fills the log by asking again; what
+//! is usual while leaders change at each doubling from the first on.
 
 use core::net::IpAddr;
 use std::collections::BTreeMap;
@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::Scene;
 use crate::controller::request::TopicAnswer;
 use crate::controller::{ApiError, ControllerAnswer};
-use crate::wire::ErrorCode;
 use crate::wire::header::RequestHeader;
+use crate::wire::{ErrorCode, api};
 
 /// How much of a client's own words stands in a line: the longest name of a topic.
 const TOLD_CHARS_MAX: usize = 249;
@@ -41,6 +41,8 @@ pub(super) enum Refusal {
     RaftMessages,
     /// JoinQuorum.
     Join,
+    /// A request that is not served on its listener.
+    Api,
     /// A topic of CreateTopics, or one that is made for who asks for it.
     Topic,
     /// A topic of CreatePartitions.
@@ -62,6 +64,7 @@ impl fmt::Display for Refusal {
             Self::ProducerIds => "producer ids",
             Self::RaftMessages => "raft messages",
             Self::Join => "membership in the quorum",
+            Self::Api => "an unknown API",
             Self::Topic => "a topic",
             Self::MorePartitions => "more partitions",
             Self::Reassignment => "a reassignment",
@@ -95,6 +98,8 @@ pub(super) enum Part<'a> {
     Partition(&'a str, i32),
     /// Of a topic that is not known here.
     PartitionById(Uuid, i32),
+    /// Its kind, by the key of its API.
+    Api(i16),
 }
 
 impl fmt::Display for Part<'_> {
@@ -103,6 +108,10 @@ impl fmt::Display for Part<'_> {
             Self::Topic(name) => Told(name).fmt(f),
             Self::Partition(name, index) => write!(f, "{}-{index}", Told(name)),
             Self::PartitionById(topic_id, index) => write!(f, "{topic_id}-{index}"),
+            Self::Api(key) => match api::find(*key) {
+                Some(api) => write!(f, "API {key}, {}", api.name),
+                None => write!(f, "API {key}"),
+            },
         }
     }
 }

@@ -17,7 +17,7 @@ use tidemill::wire::api::RAFT_FRAME_BYTES;
 use tidemill::wire::outbound::{self, JOIN_QUORUM, JoinQuorum, OutboundRequest, RAFT_MESSAGES, RaftMessages};
 
 use crate::process::{Broker, Home, PATIENCE};
-use crate::wire::{Raw, connect, create, describe, name, request};
+use crate::wire::{Raw, connect, create, describe, name, read_all, request};
 
 /// What it takes to speak to the controller of a node that was started for it.
 struct Stage {
@@ -93,6 +93,7 @@ fn controllers_are_heard_on_their_listener_alone() {
         client.assert_closed("what a broker asks of a controller, from a client");
     }
     stage.broker.wait_for_line("a connection was closed: UnknownApi");
+    stage.broker.wait_for_line("InvalidRequest for API 62, BrokerRegistration");
     let mut raw = stage.raw();
     let other_cluster = RaftMessages { cluster_id: "another".to_owned(), ..sound.clone() };
     let other_disk = RaftMessages { to: sound.to ^ 2, ..sound.clone() };
@@ -112,6 +113,27 @@ fn controllers_are_heard_on_their_listener_alone() {
     raw.assert_closed("more than any controller says at once");
     create(&mut connect(&stage.broker), "after", 1, &[]);
     assert_eq!(stage.broker.stop(), Some(0));
+}
+
+/// WriteTxnMarkers is for coordinators of transactions, which are not there: a client's markers would end what it never
+/// began. As Kafka does with an API that a listener does not have, the connection is closed.
+#[test]
+fn markers_of_transactions_are_taken_from_nobody_and_it_is_said() {
+    const WRITE_TXN_MARKERS: i16 = 27;
+    let stage = Stage::new(&[]);
+    create(&mut connect(&stage.broker), "t", 1, &[]);
+    for version in [0, 1, 2] {
+        for mut raw in [Raw::open(&stage.broker), stage.raw()] {
+            raw.send_frame(&request(WRITE_TXN_MARKERS, version, 1, &[0; 40]));
+            raw.assert_closed("markers");
+        }
+    }
+    let line = stage.broker.wait_for_line("InvalidRequest for API 27 (");
+    assert!(line.contains("refused an unknown API of a client at 127.0.0.1: "), "{line}");
+    let versions: ApiVersionsResponse =
+        connect(&stage.broker).call(&ApiVersionsRequest::default(), 2).unwrap();
+    assert!(versions.api_keys.iter().all(|row| row.api_key != WRITE_TXN_MARKERS));
+    assert_eq!(read_all(&mut connect(&stage.broker), "t", 0), []);
 }
 
 #[test]

@@ -107,6 +107,8 @@ fn what_cannot_be_is_said_and_a_dry_run_changes_nothing() {
         assert_eq!(connection.call(&dry, version).unwrap().results[0].error_code, 0);
         assert_eq!(partitions(&mut connection, "t"), 2);
     }
+    let line = broker.wait_for_line("refused more partitions of ");
+    assert!(line.contains("InvalidReplicaAssignment for \"t\": "), "{line}");
     assert_eq!(ask(&mut connection, 3, vec![assigned(4, &[&[1], &[1]])]), [(0, None)]);
     assert_eq!(partitions(&mut connection, "t"), 4);
     let cluster = Cluster::new(vec![broker.address.clone()], ConnectionConfig::default());

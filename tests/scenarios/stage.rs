@@ -83,7 +83,8 @@ impl<'a> Words<'a> {
     }
 
     fn list(&self, key: &str) -> impl Iterator<Item = i32> {
-        self.value(key).unwrap_or("1").split(',').map(|id| id.parse().unwrap())
+        let ids = self.value(key).unwrap_or("1").split(',').filter(|id| !id.is_empty());
+        ids.map(|id| id.parse().unwrap())
     }
 }
 

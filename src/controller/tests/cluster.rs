@@ -226,6 +226,34 @@ fn a_replica_that_stopped_without_order_is_not_eligible_and_the_last_leader_lead
     assert_eq!(line(&node, 0), "leader 1 in 2, isr [1] of [1, 2], recovering");
 }
 
+/// `tests/scenarios/last_replica_crashes.txt` plays the replicas to these decisions.
+#[test]
+fn the_last_replica_standing_crashes_and_one_that_is_eligible_leads() {
+    let mut node = three(&[1, 2, 3]);
+    eligible(&mut node, 1);
+    set(&mut node, ResourceType::Topic, "t", "min.insync.replicas", "2");
+    gone(&mut node, 3);
+    gone(&mut node, 2);
+    gone(&mut node, 1);
+    assert_eq!(line(&node, 0), "leader -1 in 1, isr [] of [1, 2, 3], elr [1, 2], last [1]");
+    back(&mut node, 1, false);
+    assert_eq!(
+        line(&node, 0),
+        "leader -1 in 1, isr [] of [1, 2, 3], elr [2], last [1]",
+        "it may have lost b"
+    );
+    back(&mut node, 3, true);
+    assert_eq!(line(&node, 0), "leader -1 in 1, isr [] of [1, 2, 3], elr [2], last [1]", "it never had b");
+    back(&mut node, 2, true);
+    assert_eq!(line(&node, 0), "leader 2 in 2, isr [2] of [1, 2, 3]");
+    assert_eq!(node.image.topic("t").unwrap().partitions[0].partition_epoch, 5);
+    for isr in [&[2, 3][..], &[1, 2, 3]] {
+        let change = wants(&node, isr);
+        alter(&mut node, change).unwrap();
+    }
+    assert_eq!(line(&node, 0), "leader 2 in 2, isr [1, 2, 3] of [1, 2, 3]");
+}
+
 #[test]
 fn fewer_replicas_that_must_be_in_sync_leave_nobody_eligible_beside_those_that_are() {
     let mut node = three(&[1, 2, 3]);
