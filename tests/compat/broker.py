@@ -60,7 +60,9 @@ class Broker:
         self._process: Optional[subprocess.Popen] = None
         folder.mkdir(parents=True, exist_ok=True)
         properties = self.properties() | (overrides or {})
-        self.config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
+        lines = "".join(f"{key}={value}\n" for key, value in properties.items())
+        # A property may lie in the broker's own folder.
+        self.config.write_text(lines.replace("{folder}", str(folder)))
 
     @property
     def bootstrap(self) -> str:

@@ -3,10 +3,12 @@
 import concurrent.futures
 import subprocess
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Callable, Dict, List, Optional
 
 import broker
 
+# What a node, by its number, has beside the common properties.
+Overrides = Callable[[int], dict]
 # The disks of the controllers: the same ones on both sides, for the tools that are told of them.
 DIRECTORIES = ["JEXY6aqzQY-32P5TStzaFg", "MvDxzVmcRsaTz33bUuRU6A", "07R5amHmR32VDA6jHkGbTA"]
 
@@ -80,17 +82,17 @@ class Cluster:
         self.members = members
 
     @staticmethod
-    def of_tidemill(folder: Path, count: int, shards: int, command: Optional[str], overrides: Optional[dict]) -> "Cluster":
+    def of_tidemill(folder: Path, count: int, shards: int, command: Optional[str], overrides: Overrides) -> "Cluster":
         """Tidemill's."""
         ports = [broker.free_port() for _ in range(count)]
-        return Cluster(folder, {node: Node(folder / f"node-{node}", node, ports, shards, command, overrides)
+        return Cluster(folder, {node: Node(folder / f"node-{node}", node, ports, shards, command, overrides(node))
                                 for node in range(1, count + 1)})
 
     @staticmethod
-    def of_kafka(folder: Path, count: int, overrides: Optional[dict]) -> "Cluster":
+    def of_kafka(folder: Path, count: int, overrides: Overrides) -> "Cluster":
         """Apache Kafka's."""
         ports = [broker.free_port() for _ in range(count)]
-        return Cluster(folder, {node: ReferenceNode(folder / f"node-{node}", node, ports, overrides)
+        return Cluster(folder, {node: ReferenceNode(folder / f"node-{node}", node, ports, overrides(node))
                                 for node in range(1, count + 1)})
 
     @property

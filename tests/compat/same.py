@@ -186,10 +186,10 @@ class Run:
         folder = self.folder / re.sub(r"\W+", "-", story.name)
         if story.nodes > 1:
             count, shards, command = story.nodes, self.options.shards, self.options.broker_cmd
-            of_ours = nodes.Cluster.of_tidemill(folder / "tidemill", count, shards, command, story.properties)
+            of_ours = nodes.Cluster.of_tidemill(folder / "tidemill", count, shards, command, story.of_node)
             if not self.live:
                 return [Side(of_ours, hosts[0])]
-            of_kafka = nodes.Cluster.of_kafka(folder / "kafka", count, story.properties)
+            of_kafka = nodes.Cluster.of_kafka(folder / "kafka", count, story.of_node)
             return [Side(of_ours, hosts[0]), Side(of_kafka, hosts[1])]
         ours = broker.Broker(folder / "tidemill", self.options.shards, self.options.broker_cmd, story.properties)
         if not self.live:

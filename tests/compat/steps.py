@@ -99,6 +99,12 @@ class Story:
     properties: Dict[str, str] = field(default_factory=dict)
     # How many nodes a cluster of either kind has.
     nodes: int = 1
+    # Properties of single nodes of a cluster, by their number.
+    own: Dict[int, Dict[str, str]] = field(default_factory=dict)
+
+    def of_node(self, number: int) -> Dict[str, str]:
+        """The properties of one node beside the common ones."""
+        return self.properties | self.own.get(number, {})
 
 
 def tool(main_class: str, *arguments: str, **more) -> Step:

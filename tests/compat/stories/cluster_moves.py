@@ -1,8 +1,8 @@
 """A cluster of three whose replicas move: throttled, cancelled on their way, between racks and between directories."""
 
 from steps import Differs, Story, tool
-from stories.administration import REASSIGN, described, topics
-from stories.cluster import DEFAULTS, QUICK, all_there, in_sync, plan, reassign
+from stories.administration import REASSIGN, cluster, described, topics
+from stories.cluster import ALL_SERVE, DEFAULTS, ENDPOINTS, QUICK, all_there, in_sync, plan, reassign
 from stories.data import FIGURES, PRODUCER_PERF, offsets
 
 # A fetch brings little, so that a small rate is kept and a move stands still for as long as the steps take.
@@ -66,4 +66,42 @@ THROTTLE_STORY = Story("cluster of three: kafka-reassign-partitions with throttl
     offsets("--topic-partitions", "r:0,s:0"),
 ], SLOW, nodes=3)
 
-STORIES = [THROTTLE_STORY]
+# Nodes 1 and 2 share a rack. Which of them, and who leads, is a matter of chance; two of one rack stay as they are.
+TWO_RACKS = {1: {"broker.rack": "a"}, 2: {"broker.rack": "a"}, 3: {"broker.rack": "b"}}
+IN_BOTH = [(r"Leader: \d", "Leader: N"), (r"(Replicas|Isr): ([12],3|3,[12])(?=\s)", r"\1: a,b"),
+           (r'("replicas":)\[([12],3|3,[12])\](,"log_dirs":\["any)', r"\1[a,b]\3")]
+ANYWHERE = [(r'("replicas":)\[\d,\d\](,"log_dirs":\["any)', r"\1[N]\2")]
+# Kafka tells no directory until the broker has told the controller.
+DIRECTORIES_TOLD = r'(?m)^(?!.*"any").*"replicas"'
+
+
+def generated(topic, brokers, *arguments, **more):
+    """kafka-reassign-partitions --generate for one topic."""
+    return tool(REASSIGN, "--generate", "--topics-to-move-json-file", "{folder}/topics.json", "--broker-list", brokers,
+                *arguments, files={"topics.json": f'{{"topics": [{{"topic": "{topic}"}}], "version": 1}}'}, **more)
+
+
+RACKS_STORY = Story("cluster of three: two racks", [
+    cluster("list-endpoints", masks=ENDPOINTS, until=ALL_SERVE),
+    topics("--create", "--topic", "spread", "--partitions", "6", "--replication-factor", "2"),
+    topics("--describe", "--topic", "spread", masks=IN_BOTH),
+    topics("--alter", "--topic", "spread", "--partitions", "9"),
+    topics("--describe", "--topic", "spread", masks=IN_BOTH),
+    topics("--create", "--topic", "one-rack", "--replica-assignment", "1:2,2:1,1:2"),
+    generated("one-rack", "1,2,3", masks=IN_BOTH, until=DIRECTORIES_TOLD),
+    generated("one-rack", "1,2,3", "--disable-rack-aware", masks=ANYWHERE),
+    generated("one-rack", "2,3", masks=IN_BOTH),
+    generated("one-rack", "1,2", masks=ANYWHERE),
+    generated("one-rack", "3"),
+], DEFAULTS, nodes=3, own=TWO_RACKS)
+
+RACKLESS_STORY = Story("cluster of three: one node without a rack", [
+    cluster("list-endpoints", masks=ENDPOINTS, until=ALL_SERVE),
+    topics("--create", "--topic", "t", "--replica-assignment", "1:2,2:1"),
+    generated("t", "1,2,3"),
+    generated("t", "1,2,3", "--disable-rack-aware", masks=ANYWHERE, until=DIRECTORIES_TOLD),
+    generated("t", "1,2", masks=ANYWHERE),
+    topics("--create", "--topic", "everywhere", "--partitions", "2", "--replication-factor", "3"),
+], DEFAULTS, nodes=3, own={1: {"broker.rack": "a"}, 2: {"broker.rack": "b"}})
+
+STORIES = [THROTTLE_STORY, RACKS_STORY, RACKLESS_STORY]
