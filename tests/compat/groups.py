@@ -42,11 +42,13 @@ def command(kind: str, *arguments: str) -> List[str]:
 class Member:
     """One member's process, and what it has said."""
 
+    program = staticmethod(command)
+
     def __init__(self, log: Path, kind: str, *arguments: str):
         self.kind = kind
         self.lines: List[str] = []
         with log.open("ab") as err:
-            self._process = subprocess.Popen(command(kind, *arguments), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            self._process = subprocess.Popen(self.program(kind, *arguments), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                              stderr=err, text=True, env=install.environment())
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -81,9 +81,9 @@ def install_java_client(version: str) -> None:
     # The oldest client has another way to poll.
     if version != JAVA_CLIENTS[0]:
         sources.append(CLIENTS / "GroupMember.java")
-    # The host of the tools is for the version that has them; a crowd is of the newest client.
+    # The host of the tools is for the version that has them; crowds and readers in racks are of the newest client.
     if version == KAFKA:
-        sources += [CLIENTS / "ToolHost.java", CLIENTS / "CrowdMember.java"]
+        sources += [CLIENTS / name for name in ("ToolHost.java", "CrowdMember.java", "RackReader.java")]
     # The habits are for both ends of the versions; what differs between them stands in a folder of its own.
     if version in HABITS:
         sources += sorted((CLIENTS / "habits").glob("*.java")) + sorted((CLIENTS / "habits" / HABITS[version]).glob("*.java"))
@@ -132,7 +132,7 @@ def install_node() -> None:
 def install_go() -> None:
     """Builds the franz-go client; its modules and the compiler's cache lie in our cache too."""
     folder = CLIENTS / "franz_go"
-    stamp = _stale("go", [folder / name for name in ("main.go", "member.go", "habits.go", "go.mod", "go.sum")])
+    stamp = _stale("go", [folder / name for name in ("main.go", "member.go", "rack.go", "habits.go", "go.mod", "go.sum")])
     if not stamp:
         return
     env = os.environ | {"GOMODCACHE": str(GO / "mod"), "GOCACHE": str(GO / "build"), "GOTOOLCHAIN": "local",

@@ -26,6 +26,8 @@ import groups
 import habits
 import install
 import matrix
+import nodes
+import racks
 import tools
 import zstd
 
@@ -201,6 +203,32 @@ def run_habits(options, results: Results, folder: Path) -> None:
             with_broker(folder / f"habits-of-{shards}-shards", shards, options, results, work, habits.SETTINGS)
 
 
+def run_racks(options, results: Results, folder: Path) -> None:
+    """Readers in the rack of a follower, on a cluster of three."""
+    names = racks.Racks.names()
+    if not any(options.only in name for name in names) or results.all_done_before(names):
+        return
+    place, command = folder / "racks", options.broker_cmd
+    if options.reference == "kafka":
+        cluster = nodes.Cluster.of_kafka(place, 3, racks.of_node)
+    else:
+        cluster = nodes.Cluster.of_tidemill(place, 3, 2, command, racks.of_node)
+    suite = racks.Racks(place, cluster)
+    started = time.monotonic()
+    problems = []
+    try:
+        cluster.start()
+        for name, found, seconds in suite.run():
+            results.add(name, found, seconds)
+        cluster.stop()
+    except broker.BrokerError as error:
+        problems.append(str(error))
+    finally:
+        suite.close()
+        cluster.kill()
+    results.add("brokers: racks: they start, stay and stop on SIGTERM", problems, time.monotonic() - started)
+
+
 def run_crowd(options, results: Results, folder: Path) -> None:
     """A short crowd in one group, and the checks over what its members say on planted faults."""
     check = "crowd: every planted fault is found"
@@ -258,6 +286,7 @@ def main() -> int:
         run_matrix(options, results, Path(folder))
         run_groups(options, results, Path(folder))
         run_habits(options, results, Path(folder))
+        run_racks(options, results, Path(folder))
         run_crowd(options, results, Path(folder))
         if options.only in "tools":
             run_tools(options, results, Path(folder))

@@ -280,8 +280,9 @@ func run(words []string) error {
 }
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "member" {
-		if err := member(os.Args[2:]); err != nil {
+	programs := map[string]func([]string) error{"member": member, "rack": rackReader}
+	if len(os.Args) > 1 && programs[os.Args[1]] != nil {
+		if err := programs[os.Args[1]](os.Args[2:]); err != nil {
 			fmt.Println("error", strings.ReplaceAll(err.Error(), "\n", " "))
 			os.Exit(1)
 		}
