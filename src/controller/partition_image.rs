@@ -39,6 +39,12 @@ impl PartitionImage {
         !self.adding.is_empty() || !self.removing.is_empty()
     }
 
+    /// Replicas that it has when nothing moves: those that a reassignment takes away do not count. Kafka counts them
+    /// where a topic gets more partitions meanwhile, which then have more replicas for good.
+    pub fn replication_factor(&self) -> usize {
+        self.replicas.len() - self.removing.len()
+    }
+
     /// The replica that leads if it can.
     pub fn preferred_leader(&self) -> i32 {
         self.replicas.first().copied().unwrap_or(-1)

@@ -65,7 +65,7 @@ fn begin(
     allow_factor: bool,
 ) -> Checked<()> {
     check_manual_assignment(image, wanted, None)?;
-    let has = before.replicas.len() - before.removing.len();
+    let has = before.replication_factor();
     if !allow_factor && has != wanted.len() {
         let words = format!("The replication factor is changed from {has} to {}", wanted.len());
         return refuse(ErrorCode::InvalidReplicationFactor, words);

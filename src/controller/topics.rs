@@ -125,7 +125,10 @@ fn create_topic(
         return Ok(CreatedTopic {
             id: existing.id,
             partitions: existing.partitions.len() as i32,
-            replication_factor: existing.partitions.first().map_or(0, |first| first.replicas.len() as i16),
+            replication_factor: existing
+                .partitions
+                .first()
+                .map_or(0, |first| first.replication_factor() as i16),
         });
     }
     if let Some(other) = state.image().colliding_topic(&topic.name) {
@@ -436,7 +439,7 @@ fn add_partitions(
     if i64::from(additional) + records.len() as i64 > PARTITIONS_PER_REQUEST_MAX {
         return refuse(ErrorCode::PolicyViolation, "Excessively large number of partitions per request.");
     }
-    let factor = found.partitions.first().map_or(1, |first| first.replicas.len());
+    let factor = found.partitions.first().map_or(1, |first| first.replication_factor());
     let assignments = match &topic.assignments {
         Some(assignments) => {
             for brokers in assignments {

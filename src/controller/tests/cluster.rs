@@ -3,7 +3,7 @@
 
 use smallvec::SmallVec;
 
-use super::super::request::{ConfigChanges, ConfigOp, FeatureUpdate};
+use super::super::request::{ConfigChanges, ConfigOp, FeatureUpdate, MorePartitions};
 use super::*;
 
 /// Brokers 1, 2 and 3 beside a controller that has the id 0, and topic `t` with one partition on these replicas.
@@ -361,6 +361,19 @@ fn replicas_move_when_those_that_are_added_are_in_sync() {
     );
     assert_eq!(reassign(&mut node, Some(&[2]), true), Ok(()));
     assert_eq!(line(&node, 0), "leader 2 in 3, isr [2] of [2]");
+}
+
+#[test]
+fn partitions_that_are_added_during_a_move_have_as_many_replicas_as_it_leaves() {
+    let mut node = three(&[1]);
+    reassign(&mut node, Some(&[2]), false).unwrap();
+    assert_eq!(line(&node, 0), "leader 1 in 0, isr [1] of [2, 1], adding [2], removing [1]");
+    let more = MorePartitions { name: "t".into(), count: 2, assignments: None };
+    node.call(ControllerRequest::CreatePartitions { topics: vec![more.clone()], validate_only: false });
+    assert_eq!(node.image.topic("t").unwrap().partitions[1].replicas.len(), 1);
+    let chosen = MorePartitions { count: 3, assignments: Some(vec![vec![3]]), ..more };
+    node.call(ControllerRequest::CreatePartitions { topics: vec![chosen], validate_only: false });
+    assert_eq!(line(&node, 2), "leader 3 in 0, isr [3] of [3]");
 }
 
 #[test]
