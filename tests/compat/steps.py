@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 # What is never the same: each pattern is replaced by what stands beside it.
 MASKS: List[Tuple[str, str]] = [
@@ -41,8 +41,8 @@ class Step:
     main_class: str
     arguments: Sequence[str]
     stdin: str = ""
-    # Further masks, for this step.
-    masks: Sequence[Tuple[str, str]] = ()
+    # Further masks, for this step: a pattern, and what stands instead or makes it of what was found.
+    masks: Sequence[Tuple[str, Union[str, Callable[[re.Match], str]]]] = ()
     # Sorted before they are compared: the tool's own order is that of a hash map, or of chance.
     unordered: bool = False
     differs: Optional[Differs] = None
@@ -95,7 +95,7 @@ class Story:
 
     name: str
     steps: List[Step]
-    # Properties of both brokers beside the common ones.
+    # Properties of both brokers beside the common ones; `{folder}` becomes the broker's own folder.
     properties: Dict[str, str] = field(default_factory=dict)
     # How many nodes a cluster of either kind has.
     nodes: int = 1

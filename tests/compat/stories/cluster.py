@@ -1,5 +1,7 @@
 """A cluster of three: replicas, elections, reassignments, the quorum, nodes that come and go."""
 
+import json
+
 from steps import Differs, Step, Story, node, tool
 from stories.administration import CLUSTER, ELECTION, QUORUM, REASSIGN, cluster, topics
 from stories.data import LOG_DIRS
@@ -39,10 +41,15 @@ def reassign(what, plan, *arguments, files=None, **more):
 
 
 def plan(*partitions):
-    """A reassignment: topic, partition and replicas of each."""
-    entries = [f'{{"topic": "{topic}", "partition": {partition}, "replicas": {replicas}}}'
-               for topic, partition, replicas in partitions]
-    return '{"version": 1, "partitions": [' + ", ".join(entries) + "]}"
+    """A reassignment: topic, partition and replicas of each, and the directory of each replica where that is told."""
+    entries = []
+    for topic, partition, replicas, *directories in partitions:
+        entry = {"topic": topic, "partition": partition, "replicas": replicas}
+        for names in directories:
+            entry["log_dirs"] = [name if name == "any" else f"{{folder}}/node-{replica}/{name}"
+                                 for replica, name in zip(replicas, names)]
+        entries.append(entry)
+    return json.dumps({"version": 1, "partitions": entries})
 
 
 TOPICS_STORY = Story("cluster of three: topics and elections", [

@@ -1,4 +1,4 @@
-"""A cluster of three whose replicas move: throttled, cancelled on their way, between racks and between directories."""
+"""A cluster of three whose replicas move: throttled, cancelled on their way, and over racks."""
 
 from steps import Differs, Story, tool
 from stories.administration import REASSIGN, cluster, described, topics
@@ -19,10 +19,9 @@ def filled(topic):
                 "--reporting-interval", "600000", masks=FIGURES)
 
 
-def throttles():
+def throttles(*names):
     """What the topics and the brokers are told of throttles."""
-    return [described("topics", "r"), described("topics", "s"),
-            *(described("brokers", number) for number in ("1", "2", "3"))]
+    return [*(described("topics", name) for name in names), *(described("brokers", number) for number in "123")]
 
 
 THROTTLE_STORY = Story("cluster of three: kafka-reassign-partitions with throttles and a cancel", [
@@ -34,14 +33,14 @@ THROTTLE_STORY = Story("cluster of three: kafka-reassign-partitions with throttl
     reassign("--execute", "move.json", "--throttle", "1000", files=MOVE),
     tool(REASSIGN, "--list"),
     topics("--describe", "--topic", "r"),
-    *throttles(),
+    *throttles("r", "s"),
     reassign("--verify", "move.json"),
     reassign("--execute", "other.json", "--throttle", "2000", files=OTHER),
     reassign("--execute", "move.json", "--additional", "--throttle", "2000"),
     reassign("--execute", "other.json", "--additional", "--throttle", "2000"),
     tool(REASSIGN, "--list"),
     topics("--describe", "--topic", "s"),
-    *throttles(),
+    *throttles("r", "s"),
     reassign("--verify", "other.json"),
     reassign("--verify", "both.json", "--preserve-throttles", files=BOTH),
     reassign("--cancel", "both.json", "--preserve-throttles"),
@@ -49,10 +48,10 @@ THROTTLE_STORY = Story("cluster of three: kafka-reassign-partitions with throttl
     in_sync("r", 2),
     reassign("--cancel", "both.json", "--preserve-throttles"),
     reassign("--verify", "both.json", "--preserve-throttles"),
-    *throttles(),
+    *throttles("r", "s"),
     reassign("--execute", "both.json", "--throttle", "100000000"),
     reassign("--verify", "both.json", until=r"(?s)is completed.*is completed"),
-    *throttles(),
+    *throttles("r", "s"),
     tool(REASSIGN, "--list"),
     topics("--describe", "--topic", "r"),
     topics("--describe", "--topic", "s"),
@@ -60,7 +59,7 @@ THROTTLE_STORY = Story("cluster of three: kafka-reassign-partitions with throttl
     reassign("--execute", "back.json", "--throttle", "1000",
              files={"back.json": plan(("r", 0, [2]), ("s", 0, [2]))}),
     reassign("--cancel", "back.json"),
-    *throttles(),
+    *throttles("r", "s"),
     topics("--describe", "--topic", "r", differs=ORDER),
     offsets("--topic-partitions", "r:0,s:0"),
 ], SLOW, nodes=3)
