@@ -498,7 +498,7 @@ fn takes_away(seed: u64) -> bool {
 
 /// How many racks machines of one cluster are in, and whether replication is throttled in a seed.
 fn racks_and_throttles(seed: u64) -> (usize, bool) {
-    let mut random = fastrand::Rng::with_seed(seed ^ 0x4ac_c5);
+    let mut random = fastrand::Rng::with_seed(seed ^ 0x4acc5);
     (*random.choice(&[0, 0, 2, 3]).expect("some"), random.u8(0..3) == 0)
 }
 
