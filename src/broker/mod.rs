@@ -238,6 +238,7 @@ impl Shard {
             connection.closing = true;
         }
         self.outputs.push(Output::Close(key, reason));
+        self.tell_refusals();
     }
 
     /// A message of another shard has arrived.

@@ -73,8 +73,13 @@ impl Shard {
         }
         let asks = std::mem::take(&mut self.desk.quorum);
         self.ask_quorum(asks);
-        self.outputs.extend(self.desk.refusals.take().into_iter().map(Output::Say));
+        self.tell_refusals();
         self.route_controls();
+    }
+
+    /// Tells the operator of what was refused.
+    pub(super) fn tell_refusals(&mut self) {
+        self.outputs.extend(self.desk.refusals.take().into_iter().map(Output::Say));
     }
 
     /// Requests for the controller go to its shard, or to the node where it is active.

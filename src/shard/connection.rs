@@ -19,7 +19,7 @@ use super::intake::RECEIVE_BYTES;
 use super::runtime::Runtime;
 use crate::broker::ConnectionKey;
 use crate::request::CloseReason;
-use crate::wire::frame;
+use crate::wire::{WireError, frame};
 
 /// The shard's receive buffer is taken in blocks of this size.
 const BLOCK_BYTES: usize = 256 * 1024;
@@ -29,8 +29,6 @@ const GROWTH_BYTES_MAX: usize = 1024 * 1024;
 const GROWTH_FACTOR: usize = 16;
 /// Bytes taken off one socket before the others have their turn.
 const TURN_BYTES: usize = 1024 * 1024;
-/// Bytes that tell what a frame is: its length, its API and its version.
-const FRONT_BYTES: usize = 8;
 
 /// Why the task of a connection goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +149,7 @@ fn receive(
                     }
                     step
                 }
-                None => FRONT_BYTES.saturating_sub(own.len()),
+                None => frame::FRONT_BYTES.saturating_sub(own.len()),
             };
             let count = if asked == 0 { 0 } else { receive_into(fd, own, asked)? };
             go_on(runtime, key, own)?;
@@ -250,8 +248,8 @@ pub(super) fn receive_into(
     asked: usize,
 ) -> Result<usize, Ended> {
     if buffer.capacity() == buffer.len() {
-        let room = growth_max(buffer.len()).saturating_sub(buffer.len()).max(FRONT_BYTES);
-        buffer.reserve(frame_bytes(buffer).saturating_sub(buffer.len()).clamp(FRONT_BYTES, room));
+        let room = growth_max(buffer.len()).saturating_sub(buffer.len()).max(frame::FRONT_BYTES);
+        buffer.reserve(frame_bytes(buffer).saturating_sub(buffer.len()).clamp(frame::FRONT_BYTES, room));
     }
     let spare = buffer.spare_capacity_mut();
     let length = spare.len().min(asked);
@@ -279,7 +277,17 @@ pub(super) fn receive_into(
 /// Hands every whole frame that is admitted to the broker.
 fn dispatch(runtime: &Runtime, key: ConnectionKey, buffer: &mut BytesMut) -> Result<(), CloseReason> {
     let limit_bytes = runtime.frame_limit_bytes(key);
-    while let Some(front) = frame::front(buffer, limit_bytes)? {
+    loop {
+        let front = match frame::front(buffer, limit_bytes) {
+            // Its front is enough for the broker, which says who is refused, and closes.
+            Err(WireError::ApiUnknown { .. }) => {
+                runtime.frame(key, frame::take_front(buffer));
+                buffer.clear();
+                break;
+            }
+            front => front?,
+        };
+        let Some(front) = front else { break };
         if buffer.len() < front.length_bytes || !runtime.admit(key, front) {
             break;
         }

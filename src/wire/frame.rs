@@ -14,6 +14,9 @@ use super::{WireError, api};
 /// Bytes of the length prefix.
 pub const PREFIX_BYTES: usize = 4;
 
+/// Bytes that tell what a frame is: its length, its API and its version.
+pub const FRONT_BYTES: usize = 8;
+
 /// What each raft message of a frame takes beside its bytes, and all of them at most.
 const PLACE_BYTES: usize = size_of::<Bytes>();
 const PLACES_BYTES_MAX: usize = PLACE_BYTES * RAFT_MESSAGES_MAX as usize;
@@ -86,6 +89,13 @@ pub fn cost_bytes(api: &Api, frame_bytes: usize) -> usize {
 /// The frame shares the buffer's memory.
 pub fn split(buffer: &mut BytesMut, limit_bytes: u32) -> Result<Option<Bytes>, WireError> {
     Ok(front(buffer, limit_bytes)?.and_then(|front| take(buffer, front)))
+}
+
+/// Takes no more than the front of the frame off, without its prefix: the key and the version of what it asks for.
+pub fn take_front(buffer: &mut BytesMut) -> Bytes {
+    let mut front = buffer.split_to(buffer.len().min(FRONT_BYTES));
+    front.advance(front.len().min(PREFIX_BYTES));
+    front.freeze()
 }
 
 /// Takes the frame off whose front is known; `None` until it is all there.

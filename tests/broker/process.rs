@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -140,7 +140,7 @@ impl Broker {
 
     /// What it has said so far.
     pub fn lines(&self) -> Vec<String> {
-        self.said.lines.lock().unwrap().0.clone()
+        self.said.lock().0.clone()
     }
 
     /// How many sockets it has open.
@@ -205,10 +205,10 @@ impl Process {
         let (stderr, listening) = (child.stderr.take().unwrap(), Arc::clone(&said));
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                listening.lines.lock().unwrap().0.push(line);
+                listening.lock().0.push(line);
                 listening.more.notify_all();
             }
-            listening.lines.lock().unwrap().1 = true;
+            listening.lock().1 = true;
             listening.more.notify_all();
         });
         Self { child, said }
@@ -220,17 +220,22 @@ impl Process {
 }
 
 impl Said {
+    /// Who waited in vain panicked with the lines in hand: they are whole, and wanted all the more.
+    fn lock(&self) -> MutexGuard<'_, (Vec<String>, bool)> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits until `found` finds something among the lines; it is also told whether there will be more.
     fn wait_for<T>(&self, found: impl Fn(&[String], bool) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
-        let mut lines = self.lines.lock().unwrap();
+        let mut lines = self.lock();
         loop {
             if let Some(result) = found(&lines.0, lines.1) {
                 return result;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "waited in vain; so far:\n{}", lines.0.join("\n"));
-            lines = self.more.wait_timeout(lines, left).unwrap().0;
+            lines = self.more.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
