@@ -69,6 +69,8 @@ pub enum Bug {
     AnsweredBeforeCommit,
     /// Blocks of producer ids are given twice.
     ProducerIdsTwice,
+    /// The replica of a topic that was deleted stays.
+    ReplicaOutlivesTopic,
 }
 
 #[cfg(feature = "planted-bugs")]

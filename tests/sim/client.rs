@@ -52,6 +52,8 @@ pub struct Stage<'a> {
     pub names: &'a [String],
     /// Which topics sync before they acknowledge.
     pub flushed: &'a [bool],
+    /// How many of the topics, the first ones, are never deleted.
+    pub lasting: usize,
     /// The power has failed at least once: what was not synced may be gone.
     pub power_was_cut: bool,
     /// Faults are over: what is left to do is to be finished.
@@ -70,6 +72,11 @@ pub const NOT_LEADER: i16 = 6;
 const NO_COORDINATOR: [i16; 3] = [14, 15, 16];
 
 impl Stage<'_> {
+    /// Whether a topic is deleted now and then, and made again.
+    pub fn is_made_again(&self, topic: usize) -> bool {
+        topic >= self.lasting
+    }
+
     /// Whether an error means that a group is to be asked for again, here or elsewhere.
     pub fn is_passing_of_group(&self, error: i16) -> bool {
         NO_COORDINATOR.contains(&error) || self.linked && crate::linked::PASSING.contains(&error)

@@ -141,6 +141,13 @@ impl Disk {
         self.dirs[&ROOT].entries.contains_key(name)
     }
 
+    /// Names of the directories in the log directory.
+    pub fn directories(&self) -> Vec<String> {
+        let is_dir = |entry: &Entry| matches!(entry, Entry::Dir(_));
+        let entries = self.dirs[&ROOT].entries.iter();
+        entries.filter(|(_, entry)| is_dir(entry)).map(|(name, _)| name.clone()).collect()
+    }
+
     /// Whether a directory holds a log file with a higher base offset.
     pub fn has_later_log(&self, dir: &str, base_offset: i64) -> bool {
         let Ok(dir) = self.dir_of(dir) else { return false };

@@ -73,6 +73,14 @@ pub enum Fault {
     VoterRemoved,
     /// A leader died soon after it was elected, and the one before it had heard nothing of it.
     Overthrow,
+    /// A topic got more partitions.
+    MorePartitions,
+    /// A topic of a cluster was deleted.
+    TopicDeleted,
+    /// A broker was forgotten that was not gone.
+    Unregistration,
+    /// A replica leads that was not in sync.
+    UncleanElection,
 }
 
 impl Fault {
@@ -101,7 +109,7 @@ impl Fault {
     ];
 
     /// What only brokers have that are one cluster.
-    pub const OF_LINKED: [Self; 11] = [
+    pub const OF_LINKED: [Self; 15] = [
         Self::LostDisk,
         Self::Election,
         Self::Reassignment,
@@ -113,6 +121,10 @@ impl Fault {
         Self::VoterAdded,
         Self::VoterRemoved,
         Self::Overthrow,
+        Self::MorePartitions,
+        Self::TopicDeleted,
+        Self::Unregistration,
+        Self::UncleanElection,
     ];
 }
 

@@ -329,6 +329,14 @@ impl History {
         }
     }
 
+    /// Whatever was known of a partition may have been given up.
+    pub fn forget(&mut self, place: Place) {
+        let known = self.known.remove(&place).unwrap_or_default();
+        for id in known.records.into_values() {
+            self.sent_mut(id).seen = None;
+        }
+    }
+
     /// Everything that a partition holds was read from `start` to `end`: nothing acknowledged is missing, nothing
     /// that was read before has changed or gone, and every stream is in order.
     pub fn check_whole(&self, place: Place, start: i64, end: i64) {

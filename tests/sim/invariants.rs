@@ -9,7 +9,7 @@
 //! | below the watermark every replica has the same batches, and they stay | [`Committed::reached`] |
 //! | a later leader has everything that was committed, and so has everyone in sync or eligible | [`Committed::is_on`] |
 //! | one active controller in a term | [`Terms`] |
-//! | the same Image at the same version | [`Images`] |
+//! | the same Image at the same version | `images.rs` |
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -293,39 +293,6 @@ impl Terms {
     }
 }
 
-/// Versions that are remembered: nobody is further behind for long.
-const VERSIONS_KEPT: usize = 512;
-
-/// The metadata at each version that anybody published.
-#[derive(Debug)]
-pub struct Images<I = std::sync::Arc<tidemill::controller::Image>> {
-    by_version: BTreeMap<u64, I>,
-}
-
-impl<I> Default for Images<I> {
-    fn default() -> Self {
-        Self { by_version: BTreeMap::new() }
-    }
-}
-
-impl<I: Clone + PartialEq + Debug> Images<I> {
-    /// Somebody shows the metadata at a version.
-    pub fn saw(&mut self, version: u64, image: &I) -> Result<(), String> {
-        if let Some(known) = self.by_version.get(&version) {
-            return if known == image {
-                Ok(())
-            } else {
-                Err(format!("two images of version {version}: {known:?} and {image:?}"))
-            };
-        }
-        self.by_version.insert(version, image.clone());
-        if self.by_version.len() > VERSIONS_KEPT {
-            self.by_version.pop_first();
-        }
-        Ok(())
-    }
-}
-
 /// For tests: replica 1 of 1, 2 and 3, which leads in epoch 4, with ten offsets, eight of them committed.
 #[cfg(test)]
 pub const VIEW: ReplicaView<'static> = ReplicaView {
@@ -515,18 +482,5 @@ mod tests {
         assert_eq!(terms.saw(4, Some(2)), Ok(()));
         assert_eq!(terms.saw(3, Some(1)), Ok(()));
         violates(terms.saw(4, Some(1)), "two controllers: 2 and 1");
-    }
-
-    #[test]
-    fn a_version_has_one_image() {
-        let mut images = Images::<&str>::default();
-        assert_eq!(images.saw(1, &"one"), Ok(()));
-        assert_eq!(images.saw(2, &"two"), Ok(()));
-        assert_eq!(images.saw(1, &"one"), Ok(()));
-        violates(images.saw(2, &"three"), "two images of version 2");
-        for version in 3..=VERSIONS_KEPT as u64 + 3 {
-            assert_eq!(images.saw(version, &"more"), Ok(()));
-        }
-        assert_eq!(images.by_version.len(), VERSIONS_KEPT);
     }
 }

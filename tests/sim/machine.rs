@@ -1,6 +1,6 @@
 //! One machine: its devices, its clocks and the broker that runs on it, if one does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidemill::effect::Now;
 
@@ -74,6 +74,8 @@ pub struct Machine {
     pub disks_lost: u64,
     /// How far each replica ever claimed to be synced.
     pub synced: BTreeMap<Place, i64>,
+    /// Directories that the last start found, by log directory.
+    pub found_at_start: BTreeSet<(usize, String)>,
     /// Base offset of each replica's oldest segment, and the log start with which it was opened, while this process
     /// runs.
     pub firsts: BTreeMap<Place, (i64, i64)>,
@@ -96,8 +98,15 @@ impl Machine {
             has_stopped: false,
             disks_lost: 0,
             synced: BTreeMap::new(),
+            found_at_start: BTreeSet::new(),
             firsts: BTreeMap::new(),
         }
+    }
+
+    /// A start begins with the directories that are there.
+    pub fn look_at_disks(&mut self) {
+        let names = |(at, disk): (usize, &Disk)| disk.directories().into_iter().map(move |name| (at, name));
+        self.found_at_start = self.disks.iter().enumerate().flat_map(names).collect();
     }
 
     /// Whether clients may connect.

@@ -147,7 +147,7 @@ pub struct Plan {
 pub struct ClusterPlan {
     /// The first so many machines vote in the metadata quorum, beside being brokers.
     pub voters: usize,
-    /// Replicas and `min.insync.replicas` of each topic.
+    /// Replicas and `min.insync.replicas` of each topic, those that are made again last.
     pub replication: Vec<(i16, i32)>,
     /// `broker.heartbeat.interval.ms`
     pub heartbeat_ms: u64,
@@ -176,6 +176,10 @@ pub struct ClusterPlan {
     pub throttles: bool,
     /// A leader that somebody else takes the place of hears nothing of him, who dies soon.
     pub overthrows: bool,
+    /// Brokers are unregistered now and then, whether they run or not.
+    pub unregisters: bool,
+    /// The last topic that is not made again elects leaders uncleanly.
+    pub has_unclean_topic: bool,
 }
 
 impl ClusterPlan {
@@ -209,16 +213,26 @@ impl ClusterPlan {
         }
     }
 
+    /// Draws topics that are deleted and made again, in every second seed; how many.
+    fn churn(&mut self, seed: u64, machines: usize) -> usize {
+        let mut random = fastrand::Rng::with_seed(seed ^ 0xc4_5e_d1);
+        let count = *random.choice(&[0, 0, 1, 2]).expect("some");
+        self.replication.extend((0..count).map(|_| Self::replication(machines, &mut random)));
+        count
+    }
+
+    /// Replicas and `min.insync.replicas` of a topic.
+    fn replication(machines: usize, r: &mut fastrand::Rng) -> (i16, i32) {
+        let replicas = *r.choice(&[1, 2, 3, 3, 3]).expect("some");
+        let replicas = machines.min(replicas);
+        (replicas as i16, r.i32(1..=replicas as i32))
+    }
+
     fn draw_still(machines: usize, topics: usize, r: &mut fastrand::Rng) -> Self {
-        let replication = |r: &mut fastrand::Rng| {
-            let replicas = *r.choice(&[1, 2, 3, 3, 3]).expect("some");
-            let replicas = machines.min(replicas);
-            (replicas as i16, r.i32(1..=replicas as i32))
-        };
         let heartbeat_ms = *r.choice(&[100, 300, 600]).expect("some");
         Self {
             voters: if r.u8(0..4) > 0 { 3.min(machines) } else { 1 },
-            replication: (0..topics).map(|_| replication(r)).collect(),
+            replication: (0..topics).map(|_| Self::replication(machines, r)).collect(),
             heartbeat_ms,
             session_ms: heartbeat_ms * r.u64(3..=6),
             lag_ms: *r.choice(&[600, 1_500, 4_000]).expect("some"),
@@ -374,11 +388,13 @@ impl Plan {
         let mut random = fastrand::Rng::with_seed(self.seed ^ 0x11_4e_d0_05);
         let r = &mut random;
         let mut cluster = ClusterPlan::draw(machines, self.topics.len(), r);
+        let churn_topics = cluster.churn(self.seed, machines);
         let cuts_power = self.power_cuts > 0.0;
         if cuts_power && r.bool() && machines >= 3 {
             cluster = cluster.losing_one_at_a_time();
         }
         cluster.overthrows = cluster.moves_every_ms > 0 && overthrows(self.seed);
+        (cluster.unregisters, cluster.has_unclean_topic) = unregisters_and_unclean(self.seed);
         (cluster.racks, cluster.throttles) = racks_and_throttles(self.seed);
         let one_at_a_time = cluster.loses_one_at_a_time;
         let lost_disks = if one_at_a_time { *r.choice(&[0.0, 0.5, 0.5]).expect("some") } else { 0.0 };
@@ -398,10 +414,10 @@ impl Plan {
             lost_disks,
             power_cuts: if one_at_a_time { 1.0 } else { self.power_cuts },
             crash_every_ms: if one_at_a_time { self.crash_every_ms.max(1_500) } else { self.crash_every_ms },
-            churn_topics: 0,
+            churn_topics,
             consumers: self.consumers + 2,
             hostile: 0,
-            more_partitions: 0,
+            more_partitions: more_partitions(self.seed),
             members: if has_groups { self.members } else { (0, 1) },
             consumer_members: if has_groups { self.consumer_members } else { (0, 1) },
             tunes: false,
@@ -421,6 +437,12 @@ impl Plan {
             full_every_ms: if one_at_a_time { 0 } else { self.full_every_ms },
             ..self.on_machines(machines.max(2))
         }
+    }
+
+    /// The topic of a cluster that elects leaders uncleanly: not the one that groups read.
+    pub fn unclean_topic(&self) -> Option<usize> {
+        let last = self.topics.len() - 1;
+        (self.linked && self.cluster.has_unclean_topic && last > 0).then_some(last)
     }
 
     /// Whether a controller runs on a machine.
@@ -494,6 +516,18 @@ fn overthrows(seed: u64) -> bool {
 /// has somebody who does so.
 fn takes_away(seed: u64) -> bool {
     fastrand::Rng::with_seed(seed ^ 0xde1e7e).bool()
+}
+
+/// Whether brokers are unregistered in a seed where somebody moves things, and whether a topic elects uncleanly where
+/// there are several.
+fn unregisters_and_unclean(seed: u64) -> (bool, bool) {
+    let mut random = fastrand::Rng::with_seed(seed ^ 0x0b5_0e1e);
+    (random.u8(0..3) == 0, random.bool())
+}
+
+/// How many partitions topics of one cluster get beside those at first.
+fn more_partitions(seed: u64) -> i32 {
+    *fastrand::Rng::with_seed(seed ^ 0x9a_87_17).choice(&[0, 0, 1, 2]).expect("some")
 }
 
 /// How many racks machines of one cluster are in, and whether replication is throttled in a seed.

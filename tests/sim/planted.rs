@@ -32,7 +32,7 @@ const OF_ONE: [Bug; 9] = [
 
 /// Bugs that only brokers have which are one cluster, each with the first seed that found it. `CutAtLeadersWord` is not
 /// among them, since no seed has found it.
-const OF_CLUSTERS: [(Bug, u64); 22] = [
+const OF_CLUSTERS: [(Bug, u64); 23] = [
     (Bug::WatermarkOfLeaderAlone, 1),
     (Bug::WatermarkOfKnownIsr, 64),
     (Bug::JoinsBeforeEpochStart, 63),
@@ -55,6 +55,7 @@ const OF_CLUSTERS: [(Bug, u64); 22] = [
     (Bug::PromisedBeforePersisted, 11),
     (Bug::AnsweredBeforeCommit, 3),
     (Bug::ProducerIdsTwice, 1),
+    (Bug::ReplicaOutlivesTopic, 1),
 ];
 
 /// The machines of a seed in which bugs of clusters are looked for.

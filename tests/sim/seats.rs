@@ -139,6 +139,7 @@ impl World {
             actions,
             names: &self.names,
             flushed: &self.flushed,
+            lasting: self.plan.topics.len(),
             power_was_cut,
             calm: self.phase != Phase::Faulty,
             brokers,

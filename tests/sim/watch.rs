@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use tidemill::broker::Owner;
+use tidemill::controller::{Image, LeaderRecovery, ResourceType};
 use tidemill::effect::{FileName, Stem};
 use tidemill::log::Log;
 use tidemill::log::batch::BatchInfo;
@@ -11,9 +12,11 @@ use uuid::Uuid;
 
 use crate::decisions::Decisions;
 use crate::disk::Disk;
+use crate::faults::Fault;
 use crate::history::Place;
+use crate::images::Images;
 use crate::invariants::{
-    self, BatchMark, Committed, Images, Leaders, PartitionEpochs, ReplicaView, Terms, Watermarks,
+    self, BatchMark, Committed, Leaders, PartitionEpochs, ReplicaView, Terms, Watermarks,
 };
 use crate::node::{Node, Owned};
 use crate::promises::Promises;
@@ -164,20 +167,42 @@ impl World {
         demand(invariants::isr_is_right(&view));
         demand(watch.leaders.saw(&view));
         demand(watch.epochs.saw(&view));
-        demand(watch.watermarks.saw(&view));
         demand(watch.decisions.counted(&view, partition.isr_change()));
+        let is_unclean = elects_uncleanly(image, place.0);
+        // Who follows a leader of less goes back to that.
+        if !is_unclean || view.leads() {
+            demand(watch.watermarks.saw(&view));
+        }
+        let recovers = decided.is_some_and(|decided| decided.recovery == LeaderRecovery::Recovering);
+        match is_unclean {
+            true if recovers && view.leads() => self.hits.count(Fault::UncleanElection),
+            true => {}
+            false => self.watch_committed(node, image, (log, owned), &view),
+        }
+    }
+
+    /// Holds a replica, and what is on its disk, against what was committed.
+    fn watch_committed(
+        &mut self,
+        node: &Node,
+        image: &Image,
+        (log, owned): (&Log, &Owned),
+        view: &ReplicaView,
+    ) {
+        let machine = &mut self.machines[node.machine];
+        let watch = &mut self.watches[machine.cluster];
         // One that lost what it had stands in the ISR of old until its new life is registered.
         let is_known = node.is_registered(image.broker(view.node_id));
         let is_as_told = is_known || self.in_doubt != Some(node.machine);
-        let of_old = ReplicaView { isr: &[], eligible: &[], ..view };
-        demand(watch.committed.is_on(if is_as_told { &view } else { &of_old }));
+        let of_old = ReplicaView { isr: &[], eligible: &[], ..*view };
+        demand(watch.committed.is_on(if is_as_told { view } else { &of_old }));
         let compared = watch.compared.entry((node.machine, view.incarnation, view.place)).or_insert(0);
         // What a log that begins anew still has is served to nobody.
         if *compared < view.high_watermark && !log.is_truncating() {
             let disk = &mut machine.disks[owned.directory];
             let from = (*compared).max(log.first_segment_base_offset());
             let marks = marks(disk, &owned.name, log, from, view.high_watermark);
-            demand(watch.committed.reached(&view, &marks));
+            demand(watch.committed.reached(view, &marks));
             *compared = view.high_watermark;
         }
     }
@@ -189,7 +214,7 @@ impl World {
         let image = &core.view().image;
         let version = (node.incarnation, image.version());
         if watch.versions.insert((node.machine, shard), version) != Some(version) {
-            demand(watch.images.saw(image.version(), image));
+            demand(watch.images.saw(image));
             demand(watch.decisions.saw(image));
         }
         if let Some(controller) = core.controller() {
@@ -246,6 +271,12 @@ impl World {
             }
         }
     }
+}
+
+/// Whether a topic gives up what was committed rather than to have no leader.
+fn elects_uncleanly(image: &Image, topic_id: Uuid) -> bool {
+    let own = |name: &str| image.config(ResourceType::Topic, name, "unclean.leader.election.enable");
+    image.topic_by_id(topic_id).is_some_and(|topic| own(&topic.name) == Some("true"))
 }
 
 /// Ends the run where something does not hold.

@@ -169,7 +169,8 @@ fn randoms(seed: u64) -> Randoms {
     }
 }
 
-fn topics_of(plan: &Plan) -> Vec<Topic> {
+/// The topics of a run; those that are deleted and made again come last.
+pub fn topics_of(plan: &Plan) -> Vec<Topic> {
     let stable = plan.topics.iter().map(|(partitions, flushed)| (*partitions, *flushed, false));
     let churning = (0..plan.churn_topics).map(|number| (2, number == 1, true));
     stable.chain(churning).collect()
@@ -329,6 +330,7 @@ impl World {
             Phase::Idle { until_us } if until_us <= self.now_us => {
                 self.compare_replicas();
                 if self.plan.linked {
+                    self.check_leftovers();
                     self.end_all();
                 } else {
                     self.check_idle();
@@ -388,6 +390,7 @@ impl World {
         let boot_id = format!("boot-{}", at.boot_number);
         at.incarnation += 1;
         at.is_dark = false;
+        at.look_at_disks();
         let incarnation = at.incarnation;
         let booted = boot::boot(&self.plan, machine, at, &boot_id, crash_after, &mut self.random.disk);
         match booted {

@@ -3,18 +3,24 @@
 //! operator to do with a partition whose in-sync replicas are all gone.
 
 use bytes::Bytes;
+use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
-use kafka_protocol::messages::{CreateTopicsRequest, ElectLeadersRequest, MetadataRequest, MetadataResponse};
+use kafka_protocol::messages::{
+    CreatePartitionsRequest, CreateTopicsRequest, ElectLeadersRequest, MetadataRequest, MetadataResponse,
+};
 use kafka_protocol::protocol::StrBytes;
 
 use super::PASSING;
 use super::pilot::partition_in;
 use crate::client::{Action, Client, Link, Response, Stage, metadata_request, topic_name};
+use crate::faults::Fault;
 
 const EXISTS: i16 = 36;
+/// It has as many partitions as are asked for, or more.
+const HAS_MORE: i16 = 37;
 /// More replicas than there are brokers, as yet.
-const TOO_FEW_BROKERS: i16 = 38;
+pub const TOO_FEW_BROKERS: i16 = 38;
 /// No replica is up after all, or there is a leader already.
 const NOT_ELECTED: [i16; 2] = [83, 84];
 /// The topic of the groups, which nobody asks for by name.
@@ -25,19 +31,24 @@ const PATIENCE_US: u64 = 20_000_000;
 /// A topic as it shall be.
 #[derive(Clone, Debug)]
 pub struct Wanted {
+    /// Partitions at first.
     pub partitions: i32,
+    /// Partitions in the end.
+    pub grown: i32,
     /// `flush.messages` is 1.
     pub flushed: bool,
     pub replicas: i16,
     /// `min.insync.replicas`
     pub in_sync_least: i32,
-    /// Further keys and values of its configuration: what makes its logs shorter.
-    pub shortening: Vec<(&'static str, &'static str)>,
+    /// Further keys and values of its configuration: what makes its logs shorter, or elects uncleanly.
+    pub configs: Vec<(&'static str, &'static str)>,
 }
 
 #[derive(Debug)]
 enum Ask {
     Create(usize),
+    /// So many partitions.
+    Grow(usize, i32),
     Look,
     Elect,
 }
@@ -48,6 +59,8 @@ pub struct LinkedAdmin {
     link: Link<Ask>,
     topics: Vec<Wanted>,
     is_there: Vec<bool>,
+    /// Partitions that each topic has, as far as that was acknowledged.
+    counts: Vec<i32>,
     /// What is still wrong, as the last look in calm times had it.
     missing: Option<String>,
     is_whole: bool,
@@ -66,6 +79,7 @@ impl LinkedAdmin {
         Self {
             link: Link::new("admin".into()),
             is_there: vec![false; topics.len()],
+            counts: topics.iter().map(|topic| topic.partitions).collect(),
             topics,
             missing: None,
             is_whole: false,
@@ -86,8 +100,23 @@ impl LinkedAdmin {
             None if !self.leaderless.is_empty() && stage.now_us > self.calm_since_us + PATIENCE_US => {
                 self.elect(stage);
             }
-            None => self.look(stage),
+            None => match (0..self.topics.len()).find(|at| self.counts[*at] < self.topics[*at].grown) {
+                Some(at) if stage.calm || stage.random.u8(0..4) == 0 => self.grow(at, stage),
+                _ => self.look(stage),
+            },
         }
+    }
+
+    /// More partitions: sometimes all that there shall be.
+    fn grow(&mut self, at: usize, stage: &mut Stage) {
+        let count = stage.random.i32(self.counts[at] + 1..=self.topics[at].grown);
+        let asked = CreatePartitionsTopic::default()
+            .with_name(topic_name(&stage.names[at]))
+            .with_count(count)
+            .with_assignments(None);
+        let request = CreatePartitionsRequest::default().with_topics(vec![asked]).with_timeout_ms(5_000);
+        let version = stage.random.i16(0..=3);
+        self.link.send(&request, version, Some(Ask::Grow(at, count)), stage);
     }
 
     fn look(&mut self, stage: &mut Stage) {
@@ -113,22 +142,7 @@ impl LinkedAdmin {
     }
 
     fn create(&mut self, at: usize, stage: &mut Stage) {
-        let topic = &self.topics[at];
-        let config = |name: &'static str, value: &str| {
-            CreatableTopicConfig::default()
-                .with_name(StrBytes::from_static_str(name))
-                .with_value(Some(StrBytes::from_string(value.to_string())))
-        };
-        let mut configs = vec![config("min.insync.replicas", &topic.in_sync_least.to_string())];
-        if topic.flushed {
-            configs.push(config("flush.messages", "1"));
-        }
-        configs.extend(topic.shortening.iter().map(|(key, value)| config(key, value)));
-        let creatable = CreatableTopic::default()
-            .with_name(topic_name(&stage.names[at]))
-            .with_num_partitions(topic.partitions)
-            .with_replication_factor(topic.replicas)
-            .with_configs(configs);
+        let creatable = creatable(&self.topics[at], &stage.names[at], &[]);
         let request = CreateTopicsRequest::default().with_topics(vec![creatable]).with_timeout_ms(5_000);
         let version = stage.random.i16(2..=7);
         self.link.send(&request, version, Some(Ask::Create(at)), stage);
@@ -146,6 +160,22 @@ impl LinkedAdmin {
                         self.rest(stage);
                     }
                 }
+            }
+            Ask::Grow(at, count) => {
+                let answer = response.decode::<CreatePartitionsRequest>();
+                match answer.results.first().expect("the topic asked for").error_code {
+                    0 => {
+                        self.counts[at] = count;
+                        stage.actions.push(Action::Hit(Fault::MorePartitions));
+                    }
+                    // An earlier request, whose answer was lost, came through.
+                    HAS_MORE => self.counts[at] += 1,
+                    error => {
+                        let known = PASSING.contains(&error) || error == TOO_FEW_BROKERS;
+                        assert!(known, "more partitions: error {error}");
+                    }
+                }
+                self.rest(stage);
             }
             Ask::Look => {
                 let metadata = response.decode::<MetadataRequest>();
@@ -180,31 +210,55 @@ impl LinkedAdmin {
     fn looked(&mut self, metadata: &MetadataResponse, stage: &mut Stage) {
         let mut missing = None;
         for (topic, name) in self.topics.iter().zip(stage.names) {
-            for index in 0..topic.partitions {
-                let Some((id, found)) = partition_in(metadata, name, index) else {
-                    missing = Some(format!("{name} {index} is not there"));
-                    continue;
-                };
-                stage.history.flushed.insert(id, topic.flushed);
-                let (replicas, in_sync) = (found.replica_nodes.len(), found.isr_nodes.len());
-                // While replicas move there are more of them.
-                let wanted = topic.replicas as usize;
-                assert!(
-                    replicas >= wanted && in_sync <= replicas,
-                    "{name} {index} has {replicas} replicas of {wanted}, {in_sync} of them in sync"
-                );
-                let is_whole = replicas == wanted && in_sync == wanted && found.offline_replicas.is_empty();
-                if found.leader_id.0 <= 0 || !is_whole {
-                    missing = Some(format!(
-                        "{name} {index}: leader {}, in sync {:?} of {:?}, offline {:?}",
-                        found.leader_id.0, found.isr_nodes, found.replica_nodes, found.offline_replicas
-                    ));
-                }
-            }
+            let id = partition_in(metadata, name, 0).map(|(id, _)| id);
+            stage.history.flushed.extend(id.map(|id| (id, topic.flushed)));
+            missing = missing.or_else(|| missing_of(metadata, name, topic));
         }
         self.is_whole = stage.calm && missing.is_none();
         self.missing = missing;
     }
+}
+
+/// A topic that is to be made, with more of its configuration.
+pub fn creatable(topic: &Wanted, name: &str, more: &[(&'static str, &'static str)]) -> CreatableTopic {
+    let config = |name: &'static str, value: &str| {
+        CreatableTopicConfig::default()
+            .with_name(StrBytes::from_static_str(name))
+            .with_value(Some(StrBytes::from_string(value.to_string())))
+    };
+    let mut configs = vec![config("min.insync.replicas", &topic.in_sync_least.to_string())];
+    if topic.flushed {
+        configs.push(config("flush.messages", "1"));
+    }
+    configs.extend(topic.configs.iter().chain(more).map(|(key, value)| config(key, value)));
+    CreatableTopic::default()
+        .with_name(topic_name(name))
+        .with_num_partitions(topic.partitions)
+        .with_replication_factor(topic.replicas)
+        .with_configs(configs)
+}
+
+/// What a topic still lacks: a partition, a leader, a replica that is in sync.
+pub fn missing_of(metadata: &MetadataResponse, name: &str, topic: &Wanted) -> Option<String> {
+    (0..topic.grown).find_map(|index| {
+        let Some((_, found)) = partition_in(metadata, name, index) else {
+            return Some(format!("{name} {index} is not there"));
+        };
+        let (replicas, in_sync) = (found.replica_nodes.len(), found.isr_nodes.len());
+        // While replicas move there are more of them.
+        let wanted = topic.replicas as usize;
+        assert!(
+            replicas >= wanted && in_sync <= replicas,
+            "{name} {index} has {replicas} replicas of {wanted}, {in_sync} of them in sync"
+        );
+        let is_whole = replicas == wanted && in_sync == wanted && found.offline_replicas.is_empty();
+        (found.leader_id.0 <= 0 || !is_whole).then(|| {
+            format!(
+                "{name} {index}: leader {}, in sync {:?} of {:?}, offline {:?}",
+                found.leader_id.0, found.isr_nodes, found.replica_nodes, found.offline_replicas
+            )
+        })
+    })
 }
 
 /// Partitions that nobody leads, though every replica is there.

@@ -24,13 +24,16 @@ pub struct LinkedAuditor {
     position: i64,
     /// Where the log starts, as far as that is known.
     start: i64,
+    /// What was there before may have been given up.
+    is_unclean: bool,
     done: bool,
 }
 
 impl LinkedAuditor {
     /// One that has read nothing.
-    pub fn new(place: (usize, i32)) -> Self {
-        Self { pilot: Pilot::new(format!("auditor of {place:?}"), place), position: 0, start: 0, done: false }
+    pub fn new(place: (usize, i32), is_unclean: bool) -> Self {
+        let pilot = Pilot::new(format!("auditor of {place:?}"), place);
+        Self { pilot, position: 0, start: 0, is_unclean, done: false }
     }
 
     fn step(&mut self, stage: &mut Stage) {
@@ -38,6 +41,9 @@ impl LinkedAuditor {
             return;
         }
         let Some((topic_id, index)) = self.pilot.place() else { return };
+        if std::mem::take(&mut self.is_unclean) {
+            stage.history.forget((topic_id, index));
+        }
         if self.position < 0 {
             return self.look_up(index, stage);
         }
@@ -126,6 +132,9 @@ impl Client for LinkedAuditor {
     fn received(&mut self, bytes: Bytes, stage: &mut Stage) {
         for response in self.pilot.received(&bytes, stage) {
             self.answered(&response, stage);
+        }
+        if self.pilot.is_anew() {
+            (self.position, self.start, self.done) = (0, 0, false);
         }
         self.step(stage);
     }

@@ -14,6 +14,8 @@ use crate::client::{Action, Client, Response, Stage, topic_name};
 use crate::faults::Fault;
 
 const OUT_OF_RANGE: i16 = 1;
+/// The first version in which topics are named by their ids.
+const NAMES_IDS: i16 = 13;
 /// The session is not there (any more), or somewhere else in its course.
 const SESSION_ERRORS: [i16; 2] = [70, 71];
 
@@ -64,11 +66,12 @@ pub struct LinkedConsumer {
 impl LinkedConsumer {
     /// A consumer of a partition, in a rack or none.
     pub fn new(number: usize, place: (usize, i32), rack: Option<String>, stage: &mut Stage) -> Self {
+        let is_made_again = stage.is_made_again(place.0);
         let random = &mut *stage.random;
         Self {
             pilot: Pilot::new(format!("consumer {number}"), place),
-            // Older ones do not know every codec.
-            version: random.i16(10..=18),
+            // Older ones do not know every codec, or name a topic of which nobody knows which one it is.
+            version: random.i16(if is_made_again { NAMES_IDS } else { 10 }..=18),
             position: 0,
             end: 0,
             shown: (0, -1, 0),
@@ -86,8 +89,8 @@ impl LinkedConsumer {
             return;
         }
         if stage.random.u8(0..12) == 0 {
-            // Only leaders know.
-            if !self.pilot.is_nearer() {
+            // Only leaders know, and by name nobody knows of which topic.
+            if !self.pilot.is_nearer() && !stage.is_made_again(self.pilot.topic()) {
                 self.look_up(-1, stage);
             }
         }
@@ -111,7 +114,8 @@ impl LinkedConsumer {
             .with_partition_max_bytes(self.max_bytes);
         let topic = FetchTopic::default().with_partitions(vec![partition]);
         let name = topic_name(&stage.names[self.pilot.topic()]);
-        let topic = if self.version >= 13 { topic.with_topic_id(topic_id) } else { topic.with_topic(name) };
+        let topic =
+            if self.version >= NAMES_IDS { topic.with_topic_id(topic_id) } else { topic.with_topic(name) };
         let request = FetchRequest::default()
             .with_replica_id((-1).into())
             .with_max_wait_ms(if stage.calm { self.wait_ms.min(50) } else { self.wait_ms })
@@ -265,6 +269,9 @@ impl Client for LinkedConsumer {
     fn received(&mut self, bytes: Bytes, stage: &mut Stage) {
         for response in self.pilot.received(&bytes, stage) {
             self.answered(response, stage);
+        }
+        if self.pilot.is_anew() {
+            (self.position, self.end, self.shown, self.session) = (0, 0, (0, -1, 0), None);
         }
         self.step(stage);
     }

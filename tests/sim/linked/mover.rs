@@ -1,26 +1,33 @@
-//! An operator who lets preferred leaders lead and moves replicas, in the middle of everything. In the end every
-//! partition has as many replicas as at first, and all of them in sync ([`super::admin`] looks).
+//! An operator who lets preferred leaders lead, moves replicas, and has brokers forgotten that are not gone at all, in
+//! the middle of everything: who is forgotten while it runs registers again. In the end every partition has as many
+//! replicas as at first, and all of them in sync ([`super::admin`] looks).
 
 use bytes::Bytes;
 use kafka_protocol::messages::alter_partition_reassignments_request::{
     ReassignablePartition, ReassignableTopic,
 };
 use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
-use kafka_protocol::messages::{AlterPartitionReassignmentsRequest, BrokerId, ElectLeadersRequest};
+use kafka_protocol::messages::{
+    AlterPartitionReassignmentsRequest, BrokerId, ElectLeadersRequest, UnregisterBrokerRequest,
+};
 
 use super::PASSING;
 use crate::client::{Action, Client, Link, Response, Stage, topic_name};
 use crate::faults::Fault;
+use crate::plan::ClusterPlan;
 
 /// There is nothing to cancel, or nobody to elect: the preferred leader leads, or is not in sync.
 const NOTHING_TO_DO: [i16; 4] = [80, 83, 84, 85];
 /// Replicas on brokers that are not there.
 const INVALID_ASSIGNMENT: i16 = 39;
+/// It is the broker that was asked, or no broker that anybody knows.
+const NOT_FORGOTTEN: [i16; 2] = [42, 102];
 
 #[derive(Debug)]
 enum Ask {
     Elect,
     Move,
+    Unregister,
 }
 
 /// The operator.
@@ -32,13 +39,21 @@ pub struct Mover {
     every_ms: u64,
     /// Elections of all preferred leaders are moments to overthrow one.
     overthrows: bool,
+    unregisters: bool,
     not_before_us: u64,
 }
 
 impl Mover {
     /// One that does something to these about so often.
-    pub fn new(places: Vec<(usize, i32, usize)>, every_ms: u64, overthrows: bool) -> Self {
-        Self { link: Link::new("mover".into()), places, every_ms, overthrows, not_before_us: 0 }
+    pub fn new(places: Vec<(usize, i32, usize)>, cluster: &ClusterPlan) -> Self {
+        Self {
+            link: Link::new("mover".into()),
+            places,
+            every_ms: cluster.moves_every_ms,
+            overthrows: cluster.overthrows,
+            unregisters: cluster.unregisters,
+            not_before_us: 0,
+        }
     }
 
     fn step(&mut self, stage: &mut Stage) {
@@ -47,7 +62,17 @@ impl Mover {
             return;
         }
         self.not_before_us = stage.now_us + stage.random.u64(0..=2 * self.every_ms * 1000);
-        if stage.random.bool() { self.elect(stage) } else { self.reassign(stage) }
+        match stage.random.u8(0..8) {
+            0 if self.unregisters => self.unregister(stage),
+            0..=3 => self.elect(stage),
+            _ => self.reassign(stage),
+        }
+    }
+
+    fn unregister(&mut self, stage: &mut Stage) {
+        let broker = stage.random.i32(1..=stage.brokers as i32);
+        let request = UnregisterBrokerRequest::default().with_broker_id(BrokerId(broker));
+        self.link.send(&request, 0, Some(Ask::Unregister), stage);
     }
 
     fn elect(&mut self, stage: &mut Stage) {
@@ -97,11 +122,16 @@ impl Mover {
                 let errors = results.flat_map(|topic| &topic.partitions).map(|part| part.error_code);
                 (Fault::Reassignment, std::iter::once(answer.error_code).chain(errors).collect())
             }
+            Ask::Unregister => {
+                let error = response.decode::<UnregisterBrokerRequest>().error_code;
+                (Fault::Unregistration, vec![0, error])
+            }
         };
         for error in &errors {
             let known = [0, INVALID_ASSIGNMENT].contains(error)
                 || PASSING.contains(error)
-                || NOTHING_TO_DO.contains(error);
+                || NOTHING_TO_DO.contains(error)
+                || NOT_FORGOTTEN.contains(error) && matches!(response.ask, Ask::Unregister);
             assert!(known, "{fault:?}: error {error}");
         }
         if errors.len() > 1 && errors.iter().skip(1).any(|error| *error == 0) {

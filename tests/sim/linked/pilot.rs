@@ -1,6 +1,7 @@
 //! Finds the leader of a partition and goes where it went, as clients of Kafka do: it asks any broker, goes to the
 //! leader that is named there, and looks again when that one denies it, or cannot be reached. What it has learned
-//! of a leader epoch it never takes back (KIP-320): a broker that is behind cannot send it to a leader of old.
+//! of a leader epoch it never takes back (KIP-320): a broker that is behind cannot send it to a leader of old. A topic
+//! that is made again begins anew, epochs and all.
 
 use std::fmt::Debug;
 
@@ -26,6 +27,8 @@ pub struct Pilot<A> {
     topic: usize,
     partition: i32,
     topic_id: Option<Uuid>,
+    /// The topic is another one than before, and nobody has asked yet.
+    is_anew: bool,
     leader: Option<i32>,
     leader_epoch: i32,
     /// Another replica than the leader that it goes to, because the leader said so.
@@ -61,6 +64,7 @@ impl<A: Debug> Pilot<A> {
             topic,
             partition,
             topic_id: None,
+            is_anew: false,
             leader: None,
             leader_epoch: -1,
             nearer: None,
@@ -73,6 +77,11 @@ impl<A: Debug> Pilot<A> {
     /// The partition, once the topic is known.
     pub fn place(&self) -> Option<Place> {
         Some((self.topic_id?, self.partition))
+    }
+
+    /// Whether the topic was found to be another one of its name since this was asked: what was known of it is void.
+    pub fn is_anew(&mut self) -> bool {
+        std::mem::take(&mut self.is_anew)
     }
 
     /// The topic's index.
@@ -186,8 +195,11 @@ impl<A: Debug> Pilot<A> {
         self.look_due = false;
         let found = partition_in(metadata, &stage.names[self.topic], self.partition);
         if let Some((id, found)) = found {
-            assert!(self.topic_id.is_none_or(|known| known == id), "the topic changed its id");
-            self.topic_id = Some(id);
+            if self.topic_id.replace(id).is_some_and(|known| known != id) {
+                assert!(stage.is_made_again(self.topic), "the topic changed its id");
+                (self.is_anew, self.nearer) = (true, None);
+                (self.leader, self.leader_epoch) = (None, -1);
+            }
             if found.leader_epoch >= self.leader_epoch {
                 self.leader_epoch = found.leader_epoch;
                 self.leader = Some(found.leader_id.0).filter(|id| *id > 0);

@@ -18,6 +18,8 @@ use crate::client::{Action, Client, Response, Stage, topic_name};
 use crate::history::Kind;
 
 const IN_FLIGHT_MAX: usize = 5;
+/// The first version in which topics are named by their ids.
+const NAMES_IDS: i16 = 13;
 const OUT_OF_ORDER: i16 = 45;
 const DUPLICATE_SEQUENCE: i16 = 46;
 /// Records that are sent when nothing fails any more, at most.
@@ -65,12 +67,18 @@ impl LinkedProducer {
     /// A producer of so many records for a partition.
     pub fn new(kind: Kind, place: (usize, i32), (records, pace): (u64, u8), stage: &mut Stage) -> Self {
         let number = stage.history.add_producer();
+        let is_one = kind == Kind::Idempotent;
         let codecs = [Codec::None, Codec::Lz4, Codec::Gzip, Codec::Snappy, Codec::Zstd];
         Self {
             kind,
             number,
             pilot: Pilot::new(format!("producer {number} ({kind:?})"), place),
-            version: stage.random.i16(7..=13),
+            // By its name, what is sent again might reach the topic that is made next.
+            version: if is_one && stage.is_made_again(place.0) {
+                NAMES_IDS
+            } else {
+                stage.random.i16(7..=NAMES_IDS)
+            },
             producer_id: None,
             sequence: 0,
             made: 0,
@@ -134,7 +142,8 @@ impl LinkedProducer {
         let data = PartitionProduceData::default().with_index(index).with_records(Some(batch.bytes.clone()));
         let topic = TopicProduceData::default().with_partition_data(vec![data]);
         let name = topic_name(&stage.names[self.pilot.topic()]);
-        let topic = if self.version >= 13 { topic.with_topic_id(topic_id) } else { topic.with_name(name) };
+        let topic =
+            if self.version >= NAMES_IDS { topic.with_topic_id(topic_id) } else { topic.with_name(name) };
         let timeout_ms = stage.random.i32(500..8_000);
         let request = ProduceRequest::default().with_acks(acks).with_timeout_ms(timeout_ms);
         let request = request.with_topic_data(vec![topic]);
@@ -261,6 +270,10 @@ impl Client for LinkedProducer {
     fn received(&mut self, bytes: Bytes, stage: &mut Stage) {
         for response in self.pilot.received(&bytes, stage) {
             self.answered(response, stage);
+        }
+        if self.pilot.is_anew() {
+            self.queue.clear();
+            self.begin_anew();
         }
         self.step(stage);
     }
