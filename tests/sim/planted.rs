@@ -30,9 +30,8 @@ const OF_ONE: [Bug; 9] = [
     Bug::RetentionByFirstRecord,
 ];
 
-/// Bugs that only brokers have which are one cluster, each with the first seed that found it. `CutAtLeadersWord` is not
-/// among them, since no seed has found it.
-const OF_CLUSTERS: [(Bug, u64); 23] = [
+/// Bugs that only brokers have which are one cluster, each with the first seed that found it.
+const OF_CLUSTERS: [(Bug, u64); 24] = [
     (Bug::WatermarkOfLeaderAlone, 1),
     (Bug::WatermarkOfKnownIsr, 46),
     (Bug::JoinsBeforeEpochStart, 1),
@@ -56,6 +55,7 @@ const OF_CLUSTERS: [(Bug, u64); 23] = [
     (Bug::AnsweredBeforeCommit, 61),
     (Bug::ProducerIdsTwice, 1),
     (Bug::ReplicaOutlivesTopic, 3),
+    (Bug::CutAtLeadersWord, 144),
 ];
 
 /// The machines of a seed in which bugs of clusters are looked for.
